@@ -1,0 +1,239 @@
+"""The record of one episode: what was asked, answered, graded and shown again.
+
+Index conventions: `t` counts turns from 0, `i` counts the samples of a turn from 0. A record is
+plain JSON; `Episode.to_dict` writes the published keys and ours, `Episode.from_dict` reads both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = dict[str, str]
+
+PER_SAMPLE = ("actions", "answers", "verdicts", "rewards", "observations", "finish_reasons")
+PER_TURN = {"models": "model", "usage": "usage", "chosen": "chosen", "shown": "shown"}
+PUBLISHED = ("actions", "observations", "rewards")
+BEST = {"best_actions": "action", "best_observations": "observation", "best_rewards": "reward"}
+KEYS = ("task_id", "query", "answer", "max_reward", "turn_history", "dialogue", "error")
+
+
+@dataclass
+class Turn:
+    """One turn of an episode. The lists run over its samples and have the same length."""
+
+    actions: list[str]
+    """The answers, complete, as the model gave them."""
+    answers: list[str | None]
+    """The final answer read from each action; None where there is none."""
+    verdicts: list[str]
+    """right, wrong, no_answer or timeout, one per action."""
+    rewards: list[int]
+    """The environment's reward for each action."""
+    observations: list[str]
+    """The feedback that each action would get."""
+    finish_reasons: list[str]
+    """stop or length (the answer was cut at the limit of new tokens), one per action."""
+    model: str
+    """The model's name as given on the command line."""
+    usage: dict[str, int]
+    """prompt_tokens, completion_tokens and requests of this turn, over all its samples."""
+    chosen: int = 0
+    """Index of the sample that the episode goes on with."""
+    shown: dict[str, Any] | None = None
+    """{"task_id", "action"}: the attempt of another problem that the next turn saw in place of
+    this turn's own (`--shown_attempt other`); None everywhere else."""
+
+    @property
+    def action(self) -> str:
+        """The chosen action."""
+        return self.actions[self.chosen]
+
+    @property
+    def observation(self) -> str:
+        """The feedback to the chosen action."""
+        return self.observations[self.chosen]
+
+    @property
+    def reward(self) -> int:
+        """The reward of the chosen action."""
+        return self.rewards[self.chosen]
+
+    @property
+    def answer(self) -> str | None:
+        """The final answer of the chosen action; None if it has none or none was stored."""
+        return self.answers[self.chosen] if self.answers else None
+
+    @property
+    def verdict(self) -> str | None:
+        """The verdict on the chosen action; None if none was stored (published logs)."""
+        return self.verdicts[self.chosen] if self.verdicts else None
+
+
+@dataclass
+class Episode:
+    """One problem, its turns, and the dialogue they make.
+
+    `dialogue` is the opening, then attempt, feedback, attempt, ..., ending with the last chosen
+    action. It is never cut by a window: `visible` says what a turn saw of it.
+    """
+
+    task_id: int
+    query: str
+    answer: str
+    turns: list[Turn] = field(default_factory=list)
+    dialogue: list[Message] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+    """{"kind", "message", "turn"} if a request failed: the episode is owed again."""
+
+    @property
+    def max_reward(self) -> int | None:
+        """The highest reward of a chosen action; None without turns."""
+        return max((turn.reward for turn in self.turns), default=None)
+
+    @property
+    def opening(self) -> list[Message]:
+        """The messages before the first attempt.
+
+        Raises:
+            ValueError: if the record has no dialogue, as published evaluation logs do not.
+        """
+        length = len(self.dialogue) - (2 * len(self.turns) - 1)
+        if not self.turns or length < 1:
+            raise ValueError(
+                f"episode {self.task_id} has {len(self.turns)} turns and a dialogue of "
+                f"{len(self.dialogue)} messages, so its prompt is unknown: use a log that "
+                "workflow_gen.py wrote"
+            )
+        return self.dialogue[:length]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON: the published keys, then ours. Turns are keyed "0", "1", ..."""
+        history: dict[str, Any] = {
+            key: [getattr(turn, name) for turn in self.turns] for key, name in BEST.items()
+        }
+        for key in (*PUBLISHED, *(k for k in PER_SAMPLE if k not in PUBLISHED)):
+            history[key] = {str(t): getattr(turn, key) for t, turn in enumerate(self.turns)}
+        for key, name in PER_TURN.items():
+            history[key] = {str(t): getattr(turn, name) for t, turn in enumerate(self.turns)}
+        if not any(history["shown"].values()):
+            del history["shown"]
+        record = {
+            "task_id": self.task_id,
+            "query": self.query,
+            "answer": self.answer,
+            "max_reward": self.max_reward,
+            "turn_history": history,
+            "dialogue": self.dialogue,
+        }
+        return record | ({"error": self.error} if self.error else {})
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Episode:
+        """Read a record of ours or of a published log.
+
+        A published log has no answers or verdicts (the lists stay empty), calls the model
+        "agent", and its dialogue lacks the last action: the roles and the action are put right.
+
+        Raises:
+            ValueError: if keys are missing or unknown, or a turn's lists differ in length.
+        """
+        _check_keys(record)
+        history = record["turn_history"]
+        turns = [_turn(history, t) for t in range(len(history["best_actions"]))]
+        name = f"episode {record['task_id']}"
+        for t, turn in enumerate(turns):
+            lengths = {len(getattr(turn, key)) for key in PER_SAMPLE if getattr(turn, key)}
+            if len(lengths) != 1 or not 0 <= turn.chosen < min(lengths):
+                raise ValueError(f"{name}, turn {t + 1}: its lists of samples differ in length")
+        blocked = str(len(turns)) in history["actions"]
+        return cls(
+            task_id=record["task_id"],
+            query=record["query"],
+            answer=record["answer"],
+            turns=turns,
+            dialogue=_dialogue(record.get("dialogue", []), turns, blocked),
+            error=record.get("error"),
+        )
+
+
+def visible(
+    opening: list[Message],
+    attempts: list[str],
+    observations: list[str],
+    context_window: int | None,
+) -> list[Message]:
+    """The messages that a model sees before its next attempt.
+
+    Args:
+        opening: instruction, worked example and question, as the environment wrote them.
+        attempts: the earlier attempts, oldest first.
+        observations: the feedback to each of them.
+        context_window: c shows the opening and the last c - 1 attempts with their feedback;
+            1 shows the opening alone, None everything.
+
+    Raises:
+        ValueError: if context_window is below 1 or the two lists differ in length.
+
+    >>> opening = [{"role": "user", "content": "1+1?"}]
+    >>> [m["content"] for m in visible(opening, ["3", "4"], ["no", "no!"], 2)]
+    ['1+1?', '4', 'no!']
+    """
+    if context_window is not None and context_window < 1:
+        raise ValueError(f"context_window is {context_window}: give 1 or more, or None for all")
+    pairs = list(zip(attempts, observations, strict=True))
+    if context_window is not None:
+        pairs = pairs[max(0, len(pairs) - (context_window - 1)) :]
+    messages = [dict(message) for message in opening]
+    for attempt, observation in pairs:
+        messages.append({"role": "assistant", "content": attempt})
+        messages.append({"role": "user", "content": observation})
+    return messages
+
+
+def _check_keys(record: dict[str, Any]) -> None:
+    if not isinstance(record, dict) or not isinstance(record.get("turn_history"), dict):
+        raise ValueError('an episode is an object with a "turn_history"; this is not one')
+    history = record["turn_history"]
+    known = {*BEST, *PER_SAMPLE, *PER_TURN}
+    missing = [key for key in ("task_id", "query", "answer") if key not in record]
+    missing += [key for key in (*BEST, *PUBLISHED) if key not in history]
+    unknown = sorted((record.keys() - set(KEYS)) | (history.keys() - known))
+    if missing or unknown:
+        raise ValueError(
+            f"episode {record.get('task_id', '?')}: missing keys {missing}, unknown keys {unknown}"
+        )
+
+
+def _turn(history: dict[str, Any], t: int) -> Turn:
+    """Turn t of a record; what a published log does not have is left empty."""
+    key = str(t)
+    lists = {name: history.get(name, {}).get(key, []) for name in PER_SAMPLE}
+    chosen = history.get("chosen", {}).get(key)
+    if chosen is None:
+        best = history["best_actions"][t]
+        chosen = lists["actions"].index(best) if best in lists["actions"] else -1
+    return Turn(
+        **lists,
+        model=history.get("models", {}).get(key, ""),
+        usage=history.get("usage", {}).get(key, {}),
+        chosen=chosen,
+        shown=history.get("shown", {}).get(key),
+    )
+
+
+def _dialogue(messages: list[Message], turns: list[Turn], blocked: bool) -> list[Message]:
+    """The dialogue with our role names, ending with the last chosen action.
+
+    A published dialogue is the prompt of the last turn, so it lacks that turn's action; where a
+    turn was blocked it is the prompt of the blocked turn, so one feedback is too many.
+    """
+    roles = {"agent": "assistant"}
+    dialogue = [
+        {"role": roles.get(m["role"], m["role"]), "content": m["content"]} for m in messages
+    ]
+    if not turns or not dialogue or dialogue[-1]["role"] == "assistant":
+        return dialogue
+    if blocked:
+        return dialogue[:-1]
+    return [*dialogue, {"role": "assistant", "content": turns[-1].action}]

@@ -1,0 +1,232 @@
+"""The journal of a run: episodes appended as they finish, a configuration that must not change.
+
+A run directory holds `config.json`, `rows.jsonl` (one episode per line, in the order in which they
+finished), `<max_turns>_turns.json` (the published log: an object keyed by the index as a string)
+and `summary.json`. The record itself is in `rise.episode`; its names can be imported from here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from rise.episode import Episode, Message, Turn, visible
+
+__all__ = ["Episode", "Message", "RunDir", "Turn", "load_episodes", "visible", "write_json"]
+
+log = logging.getLogger(__name__)
+
+NOT_COMPARED = frozenset(
+    "concurrency verbose wandb_project wandb_name controller_address api_base request_timeout "
+    "data_path versions git_commit command log_dir".split()
+)
+"""Keys of config.json that may differ when a run is resumed. The problems themselves are compared
+by their checksum, so that a moved file does not count as another configuration."""
+
+
+class RunDir:
+    """A run directory that is open for appending; one process at a time.
+
+    `done` holds the task ids that have a row without an error; every other problem is owed.
+    """
+
+    def __init__(self, path: Path, log_dir: Path, max_turns: int, config: dict[str, Any]):
+        self.path = path
+        self.log_path = log_dir / f"{max_turns}_turns.json"
+        self.config = config
+        self._offsets: dict[int, int] = {}
+        self._rows: IO[bytes] | None = None
+
+    @classmethod
+    def open(cls, log_dir: str | Path, config: dict[str, Any], max_turns: int) -> RunDir:
+        """Start a run, or go on with the one that is there.
+
+        The run lives in `log_dir` itself if no run is there or one with the same `max_turns`, else
+        in `log_dir/<max_turns>_turns/`: the two published evaluations share one `--log_dir`.
+
+        Raises:
+            ValueError: if the directory holds a run of another configuration (the differing keys
+                are named), if its rows are damaged before the last line, or if another process is
+                writing to it.
+        """
+        log_dir = Path(log_dir)
+        run = cls(locate(log_dir, max_turns), log_dir, max_turns, config)
+        stored = run._stored_config()
+        if stored is not None:
+            _compare(stored, config, run.path)
+        run.path.mkdir(parents=True, exist_ok=True)
+        run._rows = open(run.path / "rows.jsonl", "ab+")
+        try:
+            run._lock()
+            run._read_rows()
+        except ValueError:
+            run.close()
+            raise
+        write_json(run.path / "config.json", config)
+        return run
+
+    @property
+    def done(self) -> set[int]:
+        """The task ids that have a row without an error."""
+        return set(self._offsets)
+
+    def append(self, episode: Episode) -> None:
+        """Add one finished episode (or one error row) and flush it."""
+        line = json.dumps(episode.to_dict(), ensure_ascii=False) + "\n"
+        offset = self._rows.seek(0, os.SEEK_END)
+        self._rows.write(line.encode("utf-8"))
+        self._rows.flush()
+        if episode.error is None:
+            self._offsets[episode.task_id] = offset
+
+    def episodes(self) -> Iterator[Episode]:
+        """The finished episodes by task id, one in memory at a time."""
+        for task_id in sorted(self._offsets):
+            self._rows.seek(self._offsets[task_id])
+            yield Episode.from_dict(json.loads(self._rows.readline()))
+
+    def write_log(self) -> Path:
+        """Write the published log from the rows and return its path."""
+        temporary = self.log_path.with_suffix(".tmp")
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write("{")
+            for count, episode in enumerate(self.episodes()):
+                record = json.dumps(episode.to_dict(), ensure_ascii=False)
+                file.write(f'{"," if count else ""}\n"{episode.task_id}": {record}')
+            file.write("\n}\n")
+        os.replace(temporary, self.log_path)
+        return self.log_path
+
+    def write_summary(self, summary: dict[str, Any]) -> Path:
+        """Write summary.json and return its path."""
+        return write_json(self.path / "summary.json", summary)
+
+    def close(self) -> None:
+        """Close the journal; another process may open it then."""
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
+
+    def _stored_config(self) -> dict[str, Any] | None:
+        path = self.path / "config.json"
+        if path.exists():
+            return _read_json(path)
+        if (self.path / "rows.jsonl").exists() and (self.path / "rows.jsonl").stat().st_size:
+            raise ValueError(
+                f"{self.path} has rows.jsonl but no config.json: give another --log_dir"
+            )
+        return None
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._rows, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another process is writing to {self.path}: wait for it, or give another --log_dir"
+            ) from error
+
+    def _read_rows(self) -> None:
+        """Find the finished episodes; cut off a last line that a kill has torn."""
+        end = 0
+        for offset, line, row in _rows(self.path / "rows.jsonl"):
+            if row is None:
+                log.warning("the last line of %s is torn: its episode is redone", self.path)
+                break
+            end = offset + len(line)
+            if row.get("error") is None:
+                self._offsets[row["task_id"]] = offset
+        self._rows.truncate(end)
+
+
+def locate(log_dir: str | Path, max_turns: int) -> Path:
+    """The directory in which the run with `max_turns` turns lives, whether it exists or not."""
+    log_dir = Path(log_dir)
+    config = log_dir / "config.json"
+    if not config.exists() or _read_json(config).get("max_turns") == max_turns:
+        return log_dir
+    return log_dir / f"{max_turns}_turns"
+
+
+def load_episodes(path: str | Path) -> list[Episode]:
+    """The finished episodes of a run directory, a rows.jsonl or a published log, by task id.
+
+    Rows with an error are left out; of several rows of one problem the last finished one counts.
+
+    Raises:
+        ValueError: if there is no such file, or a line or the log cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "rows.jsonl"
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give a run directory or a log of workflow_gen.py")
+    if path.suffix == ".jsonl":
+        rows = [row for _, _, row in _rows(path) if row is not None]
+    else:
+        log_data = _read_json(path)
+        if not isinstance(log_data, dict):
+            raise ValueError(f"{path} is not an object of episodes keyed by index")
+        rows = list(log_data.values())
+    episodes = {row["task_id"]: row for row in rows if not row.get("error")}
+    return [Episode.from_dict(episodes[task_id]) for task_id in sorted(episodes)]
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _rows(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
+    """(offset, line, row) of each line; the row is None for a torn last line.
+
+    Raises:
+        ValueError: if a line before the last one is not an episode.
+    """
+    offset = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            row = _parse(line)
+            if row is None and file.read(1):
+                raise ValueError(
+                    f"line {number} of {path} is damaged: delete that line, its episode is redone"
+                )
+            yield offset, line, row
+            offset += len(line)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("task_id"), int) else None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+
+
+def _compare(stored: dict[str, Any], config: dict[str, Any], path: Path) -> None:
+    """Raise ValueError naming the keys in which two configurations differ."""
+    plain = json.loads(json.dumps(config))
+    keys = sorted((stored.keys() | plain.keys()) - NOT_COMPARED)
+    differing = [key for key in keys if stored.get(key) != plain.get(key)]
+    if differing:
+        changes = ", ".join(f"{key} {stored.get(key)!r} -> {plain.get(key)!r}" for key in differing)
+        raise ValueError(
+            f"{path} holds a run of another configuration ({changes}): give another --log_dir, "
+            "or the same arguments to go on with it"
+        )
