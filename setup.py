@@ -8,7 +8,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 README = Path(__file__).parent / "README.md"
 
@@ -20,7 +20,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    packages=["envs", "rise"],
+    packages=find_packages(include=["envs*", "rise*"]),
     py_modules=["workflow_gen", "workflow_convert", "workflow_eval"],
     install_requires=[
         "fschat[model_worker,train]==0.2.36+rise",
