@@ -1,0 +1,1 @@
+"""Loading models and tokenizers, for serving and for training."""

@@ -1,0 +1,236 @@
+"""Loads tokenizers and causal language models, for serving and for training.
+
+A model is named by a directory that holds a checkpoint, or by its id on the Hugging Face hub
+(`ORG/NAME`, also written `hf:ORG/NAME`). torch and transformers are imported when a function is
+called, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+_LENGTH_KEYS = ("max_position_embeddings", "max_sequence_length", "seq_length", "max_seq_len")
+_DEFAULT_CONTEXT = 2048
+
+
+def load_tokenizer(
+    path: str | Path,
+    model_max_length: int | None = None,
+    cache_dir: str | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Load the tokenizer of a checkpoint as it was saved; no token is added or changed.
+
+    Args:
+        path: a checkpoint's directory or a hub id.
+        model_max_length: the length in tokens that the tokenizer warns at; None keeps its own.
+
+    Raises:
+        ValueError: there is no such directory or hub model, it is gated, or it has no tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve(path)
+    options: dict[str, Any] = (
+        {} if model_max_length is None else {"model_max_length": model_max_length}
+    )
+    with _explained(source, "tokenizer"):
+        return AutoTokenizer.from_pretrained(
+            source, cache_dir=cache_dir, trust_remote_code=trust_remote_code, **options
+        )
+
+
+def load_config(
+    path: str | Path, cache_dir: str | None = None, trust_remote_code: bool = False
+) -> Any:
+    """Load only the configuration of a checkpoint, see `load_model`."""
+    from transformers import AutoConfig
+
+    source = resolve(path)
+    with _explained(source, "configuration"):
+        return AutoConfig.from_pretrained(
+            source, cache_dir=cache_dir, trust_remote_code=trust_remote_code
+        )
+
+
+def load_model(
+    path: str | Path,
+    *,
+    device: str | None = "auto",
+    dtype: Any = "auto",
+    attn_implementation: str | None = None,
+    cache_dir: str | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Load a causal language model, in evaluation mode.
+
+    Args:
+        path: a checkpoint's directory or a hub id.
+        device: "auto" is CUDA where there is a GPU, else the CPU; None leaves the model where
+            transformers put it, as DeepSpeed's ZeRO-3 needs it.
+        dtype: a name in `DTYPES` or a torch dtype. "auto" is the checkpoint's own dtype on a GPU
+            and float32 on the CPU.
+        attn_implementation: transformers' name of the attention code; None is "sdpa", or "eager"
+            for models that cap their attention scores.
+
+    Raises:
+        ValueError: there is no such directory or hub model, it is gated, its weights cannot be
+            read, or the dtype is unknown.
+    """
+    from transformers import AutoModelForCausalLM
+
+    source = resolve(path)
+    device = pick_device(device)
+    config = load_config(source, cache_dir, trust_remote_code)
+    with _explained(source, "weights"):
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=pick_dtype(dtype, device, config),
+            attn_implementation=attn_implementation or _exact_attention(config),
+            cache_dir=cache_dir,
+            trust_remote_code=trust_remote_code,
+        )
+    model.eval()
+    return model if device is None else model.to(device)
+
+
+def pick_device(device: str | None = "auto") -> str | None:
+    """The device to use: "auto" is "cuda" where torch sees a GPU, else "cpu".
+
+    Raises:
+        ValueError: a CUDA device is asked for and there is none.
+    """
+    import torch
+
+    if device is None:
+        return None
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU; use cpu or auto")
+    return device
+
+
+def pick_dtype(dtype: Any, device: str | None, config: Any) -> Any:
+    """The torch dtype for `dtype` (a name in `DTYPES`, "half" and "float", or a torch dtype).
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    import torch
+
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype in ("auto", None):
+        own = getattr(config, "dtype", None) or torch.float32
+        return torch.float32 if device == "cpu" else own
+    known = {name: getattr(torch, name) for name in DTYPES[1:]}
+    known |= {"half": torch.float16, "float": torch.float32}
+    if dtype not in known:
+        raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    return known[dtype]
+
+
+def pick_attention() -> str:
+    """The fastest attention code for training here: FlashAttention 2 where it is installed."""
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    fast = torch.cuda.is_available() and is_flash_attn_2_available()
+    return "flash_attention_2" if fast else "sdpa"
+
+
+def context_length(config: Any) -> int:
+    """The longest sequence, in tokens, that a model with this configuration can attend over.
+
+    Position scaling counts where it stretches the trained positions (linear, dynamic, yarn);
+    Llama 3.1's kind is already part of `max_position_embeddings`.
+    """
+    config = getattr(config, "text_config", None) or config
+    length = next(
+        (getattr(config, key) for key in _LENGTH_KEYS if getattr(config, key, None)), None
+    )
+    if length is None:
+        return _DEFAULT_CONTEXT
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = rope.get("rope_type", rope.get("type"))
+    factor = rope.get("factor") or 1.0
+    if kind in ("linear", "dynamic"):
+        return int(length * factor)
+    if kind == "yarn":
+        trained = rope.get("original_max_position_embeddings") or length
+        return max(int(length), int(trained * factor))
+    return int(length)
+
+
+def resolve(path: str | Path) -> str:
+    """The directory or the hub id that `path` means.
+
+    Raises:
+        ValueError: it is written like a path and no checkpoint is there.
+    """
+    text = str(path).removeprefix("hf:").strip()
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(
+                f"{text} is a directory without config.json, so it holds no checkpoint; give the "
+                "directory that a training run or `save_pretrained` wrote"
+            )
+        return str(folder)
+    if not text or text.startswith((".", "/", "~")) or text.count("/") > 1 or text.endswith("/"):
+        raise ValueError(
+            f"there is no directory {text!r}; give a directory with a checkpoint, or a model of "
+            "the Hugging Face hub as ORG/NAME"
+        )
+    return text
+
+
+def _exact_attention(config: Any) -> str:
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    return "eager" if capped else "sdpa"
+
+
+@contextmanager
+def _explained(source: str, part: str) -> Iterator[None]:
+    """Turn what transformers and the hub raise into one sentence with a remedy."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(_explanation(source, part, error)) from error
+
+
+def _explanation(source: str, part: str, error: BaseException) -> str:
+    causes = list(_causes(error))
+    names = {name for cause in causes for name in (kind.__name__ for kind in type(cause).__mro__)}
+    first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if Path(source).is_dir():
+        return f"cannot read the {part} in {source}: {first_line}"
+    if "GatedRepoError" in names or "gated repo" in str(error):
+        return (
+            f"{source} is a gated model: accept its licence on https://huggingface.co/{source}, "
+            "then run `huggingface-cli login` (`hf auth login` in newer releases) or set HF_TOKEN"
+        )
+    if "RepositoryNotFoundError" in names or "not a valid model identifier" in str(error):
+        return (
+            f"{source!r} is neither a directory here nor a model of the Hugging Face hub that you "
+            "may read; check the name, or run `huggingface-cli login` if it is private"
+        )
+    if "ConnectError" in names or "LocalEntryNotFoundError" in names:
+        return (
+            f"{source!r} is no directory here, and the Hugging Face hub cannot be reached to look "
+            "for it; give the directory of a checkpoint, or check the network"
+        )
+    return f"cannot load the {part} of {source!r}: {first_line}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,1 @@
+"""Controller, model workers and the engine behind them."""
