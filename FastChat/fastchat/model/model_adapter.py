@@ -29,6 +29,8 @@ def load_tokenizer(
     Args:
         path: a checkpoint's directory or a hub id.
         model_max_length: the length in tokens that the tokenizer warns at; None keeps its own.
+        cache_dir: where hub downloads are kept; None is the hub's own place.
+        trust_remote_code: run Python code that the checkpoint brings along.
 
     Raises:
         ValueError: there is no such directory or hub model, it is gated, or it has no tokenizer.
@@ -77,6 +79,8 @@ def load_model(
             and float32 on the CPU.
         attn_implementation: transformers' name of the attention code; None is "sdpa", or "eager"
             for models that cap their attention scores.
+        cache_dir: where hub downloads are kept; None is the hub's own place.
+        trust_remote_code: run Python code that the checkpoint brings along.
 
     Raises:
         ValueError: there is no such directory or hub model, it is gated, its weights cannot be
@@ -104,7 +108,7 @@ def pick_device(device: str | None = "auto") -> str | None:
     """The device to use: "auto" is "cuda" where torch sees a GPU, else "cpu".
 
     Raises:
-        ValueError: a CUDA device is asked for and there is none.
+        ValueError: torch knows no such device, or it is CUDA and there is no GPU.
     """
     import torch
 
@@ -112,6 +116,10 @@ def pick_device(device: str | None = "auto") -> str | None:
         return None
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:1") from error
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch sees no GPU; use cpu or auto")
     return device
