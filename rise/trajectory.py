@@ -22,8 +22,20 @@ __all__ = ["Episode", "Message", "RunDir", "Turn", "load_episodes", "visible", "
 log = logging.getLogger(__name__)
 
 NOT_COMPARED = frozenset(
-    "concurrency verbose wandb_project wandb_name controller_address api_base request_timeout "
-    "data_path versions git_commit command log_dir".split()
+    {
+        "api_base",
+        "command",
+        "concurrency",
+        "controller_address",
+        "data_path",
+        "git_commit",
+        "log_dir",
+        "request_timeout",
+        "verbose",
+        "versions",
+        "wandb_name",
+        "wandb_project",
+    }
 )
 """Keys of config.json that may differ when a run is resumed. The problems themselves are compared
 by their checksum, so that a moved file does not count as another configuration."""
@@ -60,7 +72,7 @@ class RunDir:
         if stored is not None:
             _compare(stored, config, run.path)
         run.path.mkdir(parents=True, exist_ok=True)
-        run._rows = open(run.path / "rows.jsonl", "ab+")
+        run._rows = (run.path / "rows.jsonl").open("ab+")
         try:
             run._lock()
             run._read_rows()
