@@ -1,0 +1,195 @@
+"""The numbers of a run: what is measured, in one place.
+
+| name | what | function | of |
+|---|---|---|---|
+| m1@t1 | one sample at turn 1 | `m1_t1` | any run |
+| mK@t1 | vote of K independent turn-1 samples | `mk_t1` | K samples at turn 1 |
+| m1@tK | vote of the K turns of one rollout | `m1_tk` | forced runs |
+| p1@tK | any of the K turns right | `p1_tk` | forced runs; oracle with one sample per turn |
+| acc@t | right at turn t (oracle: by turn t) | `acc_t` | any run |
+| delta, i->c, c->i | change between two turns | `delta`, `fixed`, `broken` | forced runs |
+| turns_used, no_answer, timeout, length, copied | per turn | `rise.turn_rates` | any run |
+
+A run is forced (feedback "none") when every answer is called incorrect and every problem plays all
+its turns; an oracle run stops at the first success. A problem whose episode failed with an error
+is in no denominator: n says how many are. The functions hold the formulas with worked examples:
+`rise.votes`, `rise.turn_rates`; intervals and tests are in `rise.statistics`, the printed table in
+`rise.table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+from rise.episode import Episode
+from rise.statistics import Rate, bootstrap_mean, mcnemar, paired_difference, wilson
+from rise.table import format_table
+from rise.turn_rates import (
+    acc_t,
+    broken,
+    copied,
+    cut_share,
+    delta,
+    fixed,
+    m1_t1,
+    p1_tk,
+    turns_used,
+    verdict_share,
+)
+from rise.votes import SameAnswer, m1_tk, mk_t1, vote
+
+__all__ = [
+    "Rate",
+    "acc_t",
+    "broken",
+    "copied",
+    "cut_share",
+    "delta",
+    "fixed",
+    "format_table",
+    "m1_t1",
+    "m1_tk",
+    "mcnemar",
+    "mk_t1",
+    "p1_tk",
+    "paired_difference",
+    "summarise",
+    "turns_used",
+    "verdict_share",
+    "vote",
+]
+
+
+def summarise(
+    episodes: Sequence[Episode],
+    same_answer: SameAnswer,
+    *,
+    max_turns: int,
+    feedback: str,
+    parallel: Sequence[Episode] | None = None,
+) -> dict[str, Any]:
+    """Every metric that the run allows, as JSON: each rate is {"value", "low", "high", "n"}.
+
+    Keys: the headline rates m1@t1, mK@t1, m1@tK, p1@tK; "acc@t" (a list, turn 1 first); "paired",
+    the differences of the headline rates over the problems that both have, each a rate with
+    McNemar's "p_value"; "gain", the one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u";
+    "turns_used"; lists over the turns "no_answer", "timeout", "length", "copied" (None where no
+    problem reached the turn).
+
+    >>> from rise.sketch import sketch
+    >>> run = sketch("w7,r5,r5 r5", "r5,w7,w7 r5", "w7,w8,- -", "w7,w7,w7 r5")
+    >>> metrics = summarise(run, str.__eq__, max_turns=2, feedback="none")
+    >>> [metrics[name]["value"] for name in ("m1@t1", "m3@t1", "m1@t2", "p1@t2")]
+    [0.25, 0.25, 0.25, 0.75]
+    >>> [rate["value"] for rate in metrics["acc@t"]], metrics["delta"]["1,2"]["value"]
+    ([0.25, 0.75], 0.5)
+
+    Args:
+        episodes: the finished episodes of one run.
+        same_answer: whether two extracted answers are equal to the grader (`Env.same_answer`).
+        max_turns: K, the turns that an episode of the run may take.
+        feedback: none or oracle.
+        parallel: a run of the same model on the same problems with K samples at turn 1, for
+            mK@t1; by default the run itself, where it has several.
+
+    Raises:
+        ValueError: without episodes or verdicts, for an unknown feedback, or if the two runs have
+            no problem in common.
+    """
+    if feedback not in ("none", "oracle"):
+        raise ValueError(f"feedback is {feedback!r}: it must be none or oracle")
+    source = episodes if parallel is None else parallel
+    _check_same_problems(episodes, source)
+    hits = _headline(episodes, same_answer, max_turns, feedback)
+    parallel_name, parallel_hits = _parallel(source, same_answer)
+    hits |= {parallel_name: parallel_hits} if parallel_hits else {}
+    turns = range(1, max_turns + 1)
+    metrics: dict[str, Any] = {
+        "feedback": feedback,
+        "max_turns": max_turns,
+        **{name: wilson(list(by_problem.values())).to_dict() for name, by_problem in hits.items()},
+        "acc@t": [wilson(acc_t(episodes, turn, feedback)).to_dict() for turn in turns],
+        "paired": _paired(hits, f"m1@t{max_turns}", parallel_name),
+    }
+    if feedback == "none":
+        metrics |= _transitions(episodes, max_turns)
+    if gain := metrics["paired"].get(f"m1@t{max_turns} - m1@t1"):
+        metrics["gain"] = gain
+    metrics["turns_used"] = bootstrap_mean(turns_used(episodes)).to_dict()
+    return metrics | _troubles(episodes, turns)
+
+
+def _headline(
+    episodes: Sequence[Episode], same_answer: SameAnswer, max_turns: int, feedback: str
+) -> dict[str, dict[int, bool]]:
+    """m1@t1, m1@tK and p1@tK, as far as the run allows them: name -> task id -> hit."""
+    hits = {"m1@t1": m1_t1(episodes)}
+    one_sample = all(len(turn.actions) == 1 for episode in episodes for turn in episode.turns)
+    if max_turns > 1 and feedback == "none":
+        hits[f"m1@t{max_turns}"] = m1_tk(episodes, same_answer, max_turns, feedback)
+    if max_turns > 1 and (feedback == "none" or one_sample):
+        hits[f"p1@t{max_turns}"] = p1_tk(episodes, max_turns)
+    return {name: _by_problem(episodes, values) for name, values in hits.items()}
+
+
+def _parallel(episodes: Sequence[Episode], same_answer: SameAnswer) -> tuple[str, dict[int, bool]]:
+    """The name and the hits of mK@t1; no hits where some problem has a single sample."""
+    k = min((len(episode.turns[0].actions) for episode in episodes if episode.turns), default=0)
+    hits = mk_t1(episodes, same_answer, k) if k > 1 else []
+    return f"m{k}@t1", _by_problem(episodes, hits) if hits else {}
+
+
+def _by_problem(episodes: Sequence[Episode], values: Sequence[bool]) -> dict[int, bool]:
+    return dict(zip((episode.task_id for episode in episodes), values, strict=True))
+
+
+def _paired(hits: dict[str, dict[int, bool]], sequential: str, parallel: str) -> dict[str, Any]:
+    """Differences over the problems that both metrics have, the most telling one first."""
+    found = {}
+    for a, b in ((sequential, parallel), (sequential, "m1@t1"), (parallel, "m1@t1")):
+        # At one turn the sequential metric is m1@t1 itself.
+        if a in hits and b in hits and a != "m1@t1":
+            shared = [task_id for task_id in hits[a] if task_id in hits[b]]
+            left, right = ([hits[name][task_id] for task_id in shared] for name in (a, b))
+            difference = paired_difference(left, right).to_dict()
+            found[f"{a} - {b}"] = difference | {"p_value": mcnemar(left, right).p_value}
+    return found
+
+
+def _check_same_problems(episodes: Sequence[Episode], others: Sequence[Episode]) -> None:
+    queries = {episode.task_id: episode.query for episode in episodes}
+    shared = [episode for episode in others if episode.task_id in queries]
+    if episodes and others and not shared:
+        raise ValueError("the two runs have no finished problem in common")
+    for episode in shared:
+        if episode.query != queries[episode.task_id]:
+            raise ValueError(
+                f"problem {episode.task_id} differs between the two runs: compare runs that were "
+                "made with the same --data_path"
+            )
+
+
+def _transitions(episodes: Sequence[Episode], max_turns: int) -> dict[str, Any]:
+    pairs = list(combinations(range(1, max_turns + 1), 2))
+    return {
+        "delta": {f"{t},{u}": delta(episodes, t, u).to_dict() for t, u in pairs},
+        "i->c": {f"{t},{u}": wilson(fixed(episodes, t, u)).to_dict() for t, u in pairs},
+        "c->i": {f"{t},{u}": wilson(broken(episodes, t, u)).to_dict() for t, u in pairs},
+    }
+
+
+def _troubles(episodes: Sequence[Episode], turns: range) -> dict[str, Any]:
+    """Per turn: the shares of missing, ungraded, cut and copied answers."""
+
+    def over_turns(shares: Callable[[int], Sequence[float]]) -> list[dict[str, Any] | None]:
+        values = [shares(turn) for turn in turns]
+        return [bootstrap_mean(share).to_dict() if share else None for share in values]
+
+    return {
+        "no_answer": over_turns(lambda turn: verdict_share(episodes, turn, "no_answer")),
+        "timeout": over_turns(lambda turn: verdict_share(episodes, turn, "timeout")),
+        "length": over_turns(lambda turn: cut_share(episodes, turn)),
+        "copied": over_turns(lambda turn: copied(episodes, turn) if turn > 1 else []),
+    }

@@ -1,0 +1,171 @@
+"""Intervals and paired tests, all from scipy. A rate never travels without its interval and n.
+
+The unit is always the problem: samples and turns of one problem are not independent, so they are
+first averaged within the problem. Intervals are at the 95 % level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+LEVEL = 0.95
+RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A mean over problems with its 95 % interval.
+
+    >>> print(Rate(value=0.5, low=0.25, high=0.75, n=12))
+    50.0 % (25.0 to 75.0, n = 12)
+    """
+
+    value: float
+    """The mean: a fraction between 0 and 1, a difference of two, or a number of turns."""
+    low: float
+    """Lower end of the interval."""
+    high: float
+    """Upper end of the interval."""
+    n: int
+    """Number of problems: the denominator."""
+
+    def __str__(self) -> str:
+        value, low, high = (100 * number for number in (self.value, self.low, self.high))
+        return f"{value:.1f} % ({low:.1f} to {high:.1f}, n = {self.n})"
+
+    def to_dict(self) -> dict[str, float | int]:
+        """{"value", "low", "high", "n"}: the form in summary.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's exact test of two lists of hits over the same problems."""
+
+    only_a: int
+    """Problems that only the first list has right."""
+    only_b: int
+    """Problems that only the second list has right."""
+    p_value: float
+    """Two-sided; 1 where the lists disagree nowhere."""
+
+
+def wilson(hits: Sequence[bool]) -> Rate:
+    """The share of true values with its Wilson interval, which holds near 0 and 1 as well.
+
+    >>> print(wilson([True, False, False]))
+    33.3 % (6.1 to 79.2, n = 3)
+
+    Raises:
+        ValueError: if there is no value.
+    """
+    from scipy.stats import binomtest
+
+    _check_some(hits)
+    count = sum(map(bool, hits))
+    interval = binomtest(count, len(hits)).proportion_ci(LEVEL, method="wilson")
+    # At 0 and n hits the ends of the Wilson interval are exact; scipy leaves rounding behind.
+    low = 0.0 if count == 0 else float(interval.low)
+    high = 1.0 if count == len(hits) else float(interval.high)
+    return Rate(count / len(hits), low, high, len(hits))
+
+
+def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Rate:
+    """The mean with the percentile interval of a bootstrap over problems.
+
+    The bootstrap knows only the values it is given: where they are all equal, or where there is
+    one, the interval is that value.
+
+    >>> print(bootstrap_mean([0, 0, 1, 1, 1, 1, 0, 1]))
+    62.5 % (25.0 to 100.0, n = 8)
+
+    Args:
+        values: one value per problem.
+        seed: of the resampling; the same seed gives the same interval.
+
+    Raises:
+        ValueError: if there is no value.
+    """
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    _check_some(values)
+    sample = np.asarray(values, dtype=float)
+    mean = float(sample.mean())
+    if (sample == sample[0]).all():
+        return Rate(mean, mean, mean, len(sample))
+    interval = bootstrap(
+        (sample,),
+        np.mean,
+        confidence_level=LEVEL,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        batch=200,  # bounds the memory: 200 resamples at a time
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Rate(mean, float(interval.low), float(interval.high), len(sample))
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Rate:
+    """The mean of a - b over problems, with a paired bootstrap interval.
+
+    >>> print(paired_difference([1, 1, 0, 1], [0, 1, 0, 1]))
+    25.0 % (0.0 to 75.0, n = 4)
+
+    Args:
+        a: one value per problem.
+        b: one value per problem, the problems in the same order.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: if the lists are empty or differ in length.
+    """
+    _check_paired(a, b)
+    return bootstrap_mean([float(x) - float(y) for x, y in zip(a, b, strict=True)], seed)
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
+    """McNemar's exact test: of the problems where a and b disagree, is half won by each?
+
+    >>> mcnemar([1, 1, 1, 1, 0, 1], [0, 0, 0, 0, 0, 1])
+    McNemar(only_a=4, only_b=0, p_value=0.125)
+
+    Raises:
+        ValueError: if the lists are empty or differ in length.
+    """
+    from scipy.stats import binomtest
+
+    _check_paired(a, b)
+    only_a = sum(bool(x) and not y for x, y in zip(a, b, strict=True))
+    only_b = sum(bool(y) and not x for x, y in zip(a, b, strict=True))
+    if only_a + only_b == 0:
+        return McNemar(0, 0, 1.0)
+    return McNemar(only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue))
+
+
+def effective_sample_size(weights: Sequence[float]) -> float:
+    """Kish's effective number of rows, (sum |w|)^2 / sum w^2: n where all weights are equal.
+
+    Centred weights may be negative; their size is what counts. 0 where every weight is 0.
+
+    >>> effective_sample_size([2.0, 2.0, 2.0])
+    3.0
+    >>> effective_sample_size([1.0, 1.0, 0.0, -1.0])
+    3.0
+    """
+    squares = sum(weight * weight for weight in weights)
+    return sum(abs(weight) for weight in weights) ** 2 / squares if squares else 0.0
+
+
+def _check_some(values: Sequence[float]) -> None:
+    if len(values) == 0:
+        raise ValueError("there is no episode to measure: the run holds no finished episode")
+
+
+def _check_paired(a: Sequence[float], b: Sequence[float]) -> None:
+    if len(a) != len(b):
+        raise ValueError(
+            f"{len(a)} and {len(b)} values cannot be paired: give both lists for the same problems"
+        )
+    _check_some(a)

@@ -1,0 +1,87 @@
+"""The closing table of an evaluation: at most ten lines, the last one says what the run shows."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+HEADLINE = re.compile(r"[mp]\d+@t\d+")
+ALPHA = 0.05
+PAIRED_LINES = 2  # with four headline rates the table has ten lines
+
+
+def format_table(metrics: dict[str, Any]) -> str:
+    """The metrics of `rise.metrics.summarise` as text: value, 95 % interval and n of each.
+
+    >>> rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 96}
+    >>> gain = {"value": 0.1, "low": 0.04, "high": 0.16, "n": 96, "p_value": 0.002}
+    >>> print(format_table({"feedback": "none", "max_turns": 2, "m1@t1": rate, "acc@t": [rate] * 2,
+    ...     "paired": {"m1@t2 - m1@t1": gain}, "no_answer": [rate] * 2, "length": [rate] * 2}))
+    metric           value    95 % interval      n
+    m1@t1           50.0 %     40.0 to 60.0     96
+    m1@t2 - m1@t1    +10.0    +4.0 to +16.0     96   p = 0.002
+    acc@t, turn 1 to 2: 50.0 -> 50.0 %
+    no answer 50.0 -> 50.0 %, cut at the token limit 50.0 -> 50.0 %
+    m1@t2 is above m1@t1 by 10.0 points (95 % interval +4.0 to +16.0, p = 0.002, n = 96).
+    """
+    lines = [f"{'metric':<13}{'value':>9}{'95 % interval':>17}{'n':>7}"]
+    for name in sorted(filter(HEADLINE.fullmatch, metrics), key=_order):
+        value, low, high = _percent(metrics[name])
+        interval = f"{low:.1f} to {high:.1f}"
+        lines.append(f"{name:<13}{value:>7.1f} %{interval:>17}{metrics[name]['n']:>7}")
+    for name, rate in list(metrics["paired"].items())[:PAIRED_LINES]:
+        value, low, high = _percent(rate)
+        interval = f"{low:+.1f} to {high:+.1f}"
+        lines.append(
+            f"{name:<13}{value:>+9.1f}{interval:>17}{rate['n']:>7}   {_p(rate['p_value'])}"
+        )
+    lines.append(f"acc@t, turn 1 to {metrics['max_turns']}: {_by_turn(metrics['acc@t'])}")
+    lines.append(
+        f"no answer {_by_turn(metrics['no_answer'])}, "
+        f"cut at the token limit {_by_turn(metrics['length'])}"
+    )
+    return "\n".join([*lines, statement(metrics)])
+
+
+def statement(metrics: dict[str, Any]) -> str:
+    """One sentence: what the run shows, by its most telling paired difference.
+
+    A difference counts where its interval excludes 0 and McNemar's p is below 0.05.
+    """
+    for name, rate in metrics["paired"].items():
+        ours, theirs = name.split(" - ")
+        value, low, high = _percent(rate)
+        evidence = (
+            f"95 % interval {low:+.1f} to {high:+.1f}, {_p(rate['p_value'])}, n = {rate['n']}"
+        )
+        if rate["p_value"] >= ALPHA or rate["low"] <= 0 <= rate["high"]:
+            return f"{ours} and {theirs} cannot be told apart: {value:+.1f} points ({evidence})."
+        side = "above" if value > 0 else "below"
+        return f"{ours} is {side} {theirs} by {abs(value):.1f} points ({evidence})."
+    first, last = (100 * metrics["acc@t"][turn]["value"] for turn in (0, -1))
+    if metrics["feedback"] == "oracle" and metrics["max_turns"] > 1:
+        return (
+            f"With the oracle {last:.1f} % are solved within {metrics['max_turns']} turns, "
+            f"{first:.1f} % at turn 1; without it nobody would know which answer to take."
+        )
+    return f"One sample at turn 1 is right on {first:.1f} % of {metrics['m1@t1']['n']} problems."
+
+
+def _order(name: str) -> tuple[int, str]:
+    """m1@t1, then votes of samples, votes of turns, any of the turns."""
+    kind, turns = name.split("@")
+    if name == "m1@t1":
+        return 0, name
+    return (3 if kind.startswith("p") else 1 if turns == "t1" else 2), name
+
+
+def _percent(rate: dict[str, float]) -> tuple[float, float, float]:
+    return 100 * rate["value"], 100 * rate["low"], 100 * rate["high"]
+
+
+def _p(p_value: float) -> str:
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
+
+
+def _by_turn(rates: list[dict[str, float] | None]) -> str:
+    return " -> ".join(f"{100 * rate['value']:.1f}" if rate else "-" for rate in rates) + " %"

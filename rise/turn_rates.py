@@ -1,0 +1,166 @@
+"""What happens turn by turn: accuracy, repairs, losses, missing and cut answers, copies.
+
+Turns are counted from 1. Functions that answer yes or no give one value per problem, in the order
+of the episodes, so that two runs can be compared problem by problem; `rise.statistics` turns them
+into rates with intervals. An attempt without an answer, or whose grading timed out, is not right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rise.episode import Episode
+from rise.statistics import Rate, paired_difference
+from rise.votes import graded
+
+
+def m1_t1(episodes: Sequence[Episode]) -> list[bool]:
+    """m1@t1: is the first sample of turn 1 right?
+
+    Formula: (problems whose first sample is right) / (all problems). Where turn 1 has more
+    samples, the others do not count: choosing among them would need the truth.
+
+    >>> from rise.sketch import sketch
+    >>> m1_t1(sketch("r5", "w7,r5", "-"))
+    [True, False, False]
+    """
+    return [graded(episode, 1).verdicts[0] == "right" for episode in episodes]
+
+
+def acc_t(episodes: Sequence[Episode], turn: int, feedback: str) -> list[bool]:
+    """acc@t: is the problem right at turn t?
+
+    Formula: (problems right at turn t) / (all problems). In a forced run (feedback "none") it is
+    the attempt at turn t that counts, whatever came before. An oracle run stops at its first
+    success, so a problem once solved stays solved: acc@t counts the problems solved at any of the
+    turns 1..t, and it cannot fall. With several samples per turn an oracle run goes on with the
+    best, and its acc@t is that of best-of-N.
+
+    >>> from rise.sketch import sketch
+    >>> acc_t(sketch("r5 w7", "w7 r5", "- w7"), 2, feedback="none")
+    [False, True, False]
+    >>> acc_t(sketch("r5", "w7 r5", "- w7"), 2, feedback="oracle")
+    [True, True, False]
+
+    Raises:
+        ValueError: if a problem of a forced run has no such turn.
+    """
+    if feedback == "none":
+        return [graded(episode, turn).verdict == "right" for episode in episodes]
+    return p1_tk(episodes, turn)
+
+
+def p1_tk(episodes: Sequence[Episode], turns: int) -> list[bool]:
+    """p1@tK: is any attempt of the turns 1..K right?
+
+    Formula: (problems with at least one right attempt) / (all problems). Without an oracle nobody
+    knows which attempt that is. A forced run and an oracle run agree on it.
+
+    >>> from rise.sketch import sketch
+    >>> p1_tk(sketch("r5 w7", "w7 w8", "w7 -"), 2), p1_tk(sketch("r5", "w7 w8", "w7 -"), 2)
+    ([True, False, False], [True, False, False])
+    """
+    return [
+        any(
+            graded(episode, turn).verdict == "right"
+            for turn in range(1, max(1, min(turns, len(episode.turns))) + 1)
+        )
+        for episode in episodes
+    ]
+
+
+def fixed(episodes: Sequence[Episode], t: int, u: int) -> list[bool]:
+    """i->c: is the problem wrong at turn t and right at turn u? Forced runs only.
+
+    Formula: (problems wrong at t, right at u) / (all problems), so that
+    Delta(t, u) = i->c minus c->i.
+
+    >>> from rise.sketch import sketch
+    >>> fixed(sketch("w7 r5", "r5 r5", "r5 w7"), 1, 2)
+    [True, False, False]
+    """
+    return [not at_t and at_u for at_t, at_u in _pairs(episodes, t, u)]
+
+
+def broken(episodes: Sequence[Episode], t: int, u: int) -> list[bool]:
+    """c->i: is the problem right at turn t and wrong (or unanswered) at turn u? Forced runs only.
+
+    Formula: (problems right at t, not right at u) / (all problems).
+
+    >>> from rise.sketch import sketch
+    >>> broken(sketch("w7 r5", "r5 r5", "r5 -"), 1, 2)
+    [False, False, True]
+    """
+    return [at_t and not at_u for at_t, at_u in _pairs(episodes, t, u)]
+
+
+def delta(episodes: Sequence[Episode], t: int, u: int) -> Rate:
+    """Delta(t, u): acc@u minus acc@t over all problems, paired bootstrap. Forced runs only.
+
+    >>> from rise.sketch import sketch
+    >>> delta(sketch("w7 r5", "w7 r5", "r5 w7", "r5 r5"), 1, 2).value
+    0.25
+    """
+    return paired_difference(acc_t(episodes, u, "none"), acc_t(episodes, t, "none"))
+
+
+def turns_used(episodes: Sequence[Episode]) -> list[int]:
+    """The number of turns that each problem took: K in a forced run, fewer where an oracle stops.
+
+    >>> from rise.sketch import sketch
+    >>> turns_used(sketch("r5", "w7 r5", "w7 w8 w9"))
+    [1, 2, 3]
+    """
+    return [len(episode.turns) for episode in episodes]
+
+
+def verdict_share(episodes: Sequence[Episode], turn: int, verdict: str) -> list[float]:
+    """The share of a turn's samples with that verdict (no_answer, timeout, ...).
+
+    One value per problem that reached the turn: the denominator is those problems, and all samples
+    of a problem count alike.
+
+    >>> from rise.sketch import sketch
+    >>> verdict_share(sketch("-,w7 r5", "r5", "w7 -"), 2, "no_answer")
+    [0.0, 1.0]
+    >>> verdict_share(sketch("-,w7 r5", "r5", "w7 -"), 1, "no_answer")
+    [0.5, 0.0, 0.0]
+    """
+    reached = [graded(episode, turn) for episode in episodes if len(episode.turns) >= turn]
+    return [played.verdicts.count(verdict) / len(played.verdicts) for played in reached]
+
+
+def cut_share(episodes: Sequence[Episode], turn: int) -> list[float]:
+    """The share of a turn's samples that were cut at the limit of new tokens.
+
+    Counted like `verdict_share`; an answer is cut where its finish_reason is length.
+
+    >>> from rise.sketch import sketch
+    >>> cut_share(sketch("w7~", "r5", "w7,w8~"), 1)
+    [1.0, 0.0, 0.5]
+    """
+    reached = [episode.turns[turn - 1] for episode in episodes if len(episode.turns) >= turn]
+    return [played.finish_reasons.count("length") / len(played.actions) for played in reached]
+
+
+def copied(episodes: Sequence[Episode], turn: int) -> list[bool]:
+    """Is the attempt at this turn, but for outer white space, the previous attempt again?
+
+    One value per problem that reached the turn. Attempts without an answer count too.
+
+    >>> from rise.sketch import sketch
+    >>> copied(sketch("w7 w7", "w7 r5", "r5"), 2)
+    [True, False]
+
+    Raises:
+        ValueError: if turn is below 2.
+    """
+    if turn < 2:
+        raise ValueError(f"turn {turn} has no previous attempt to copy: ask for turn 2 or later")
+    reached = [episode.turns[turn - 2 : turn] for episode in episodes if len(episode.turns) >= turn]
+    return [before.action.strip() == now.action.strip() for before, now in reached]
+
+
+def _pairs(episodes: Sequence[Episode], t: int, u: int) -> list[tuple[bool, bool]]:
+    """Whether each problem of a forced run is right at turn t and at turn u."""
+    return list(zip(acc_t(episodes, t, "none"), acc_t(episodes, u, "none"), strict=True))
