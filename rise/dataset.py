@@ -1,0 +1,279 @@
+"""Episodes -> weighted training rows: which attempts are kept, and how much each of them counts.
+
+An attempt is the chosen sample of a turn. The rules apply in this order:
+
+1. `--only_success`: an episode without a success gives no row.
+2. `--remove_duplication` (`without_repetition`): attempts are stripped; empty and repeated ones
+   leave the episode, its history included, before anything else looks at it.
+3. `until_success`: nothing after the first success.
+4. `--criteria` (`meets_criteria`): all, better, best or success.
+5. `--weighting` (`weight`): exp, advantage, centered or none. A weight of 0 trains nothing, so
+   such a row is dropped.
+
+A row shows what the model saw when it answered: the opening and the last `context_window` - 1
+attempts that are left, through the same function as the rollout (`rise.episode.visible`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from rise.episode import Episode, Message, visible
+
+CRITERIA = ("all", "better", "best", "success")
+WEIGHTINGS = ("exp", "advantage", "centered", "none")
+FORMATS = ("fastchat", "messages")
+SUCCESS = 1
+"""The reward of a right answer, in every environment."""
+
+SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What becomes of an episode."""
+
+    criteria: str = "all"
+    """all, better, best or success: see `meets_criteria`."""
+    only_success: bool = False
+    """Drop episodes without a right answer."""
+    remove_duplication: bool = False
+    """Drop empty and repeated attempts."""
+    correct_to_correct: bool = False
+    """A success at turn 1 does not end the episode: turn 2 is data too."""
+    context_window: int | None = None
+    """c: a row shows the opening and at most c - 1 earlier attempts; None: all of them."""
+    weighting: str = "exp"
+    """exp, advantage, centered or none: see `weight`."""
+    temperature: float = 0.4
+    """tau in the weight."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The chosen sample of one turn."""
+
+    turn: int
+    """Counted from 1."""
+    action: str
+    observation: str
+    """The feedback that followed it."""
+    reward: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training example: messages of which only the last, an answer, is trained."""
+
+    task_id: int
+    turn: int
+    """The turn of the trained answer in its episode, counted from 1."""
+    messages: list[Message]
+    reward: int
+    weight: float
+
+    def to_dict(self, source: int, form: str) -> dict[str, Any]:
+        """The row as JSON.
+
+        Args:
+            source: which of the converted logs it is from, counted from 0; part of the id.
+            form: fastchat ("conversations", the weight in the last one's "loss") or messages
+                ("messages" with role and content, the weight beside them).
+        """
+        head = {"id": f"{source}-{self.task_id}-{self.turn}"}
+        tail = {
+            "reward": self.reward,
+            "weight": self.weight,
+            "task_id": self.task_id,
+            "turn": self.turn,
+        }
+        if form == "messages":
+            return head | {"messages": self.messages} | tail
+        conversations = [
+            {"from": SHAREGPT_ROLES[message["role"]], "value": message["content"], "loss": 0.0}
+            for message in self.messages
+        ]
+        conversations[-1]["loss"] = self.weight
+        return head | {"conversations": conversations} | tail
+
+
+def rows_from_episode(
+    episode: Episode, rules: Rules, opening: Sequence[Message] | None = None
+) -> tuple[list[Row], Counter[str]]:
+    """The training rows of one episode, and how many attempts were dropped for which reason.
+
+    Args:
+        episode: a finished episode.
+        rules: what to keep and how to weight it.
+        opening: the messages before the first attempt, for a log without dialogues; None takes
+            them from the episode.
+
+    Raises:
+        ValueError: if the opening is unknown, if the model was shown another problem's attempt, or
+            if a weight is too large for a number.
+    """
+    if rules.only_success and episode.max_reward != SUCCESS:
+        return [], Counter({"episode without success": len(episode.turns)})
+    attempts, dropped = _attempts(episode), Counter()
+    if rules.remove_duplication:
+        attempts, dropped = without_repetition(attempts, rules.correct_to_correct)
+    used = until_success(attempts, rules.correct_to_correct)
+    dropped["after the first success"] = len(attempts) - len(used)
+    start = list(episode.opening if opening is None else opening) if used else []
+    all_rewards = [reward for turn in episode.turns for reward in turn.rewards]
+    rows = []
+    for count, attempt in enumerate(used, start=1):
+        size = weight(attempt.reward, all_rewards, rules.weighting, rules.temperature)
+        if not meets_criteria([a.reward for a in used[:count]], rules.criteria):
+            dropped[f"not {rules.criteria}"] += 1
+        elif size == 0:
+            dropped["weight 0"] += 1
+        else:
+            messages = _messages(start, used[:count], rules.context_window)
+            rows.append(Row(episode.task_id, attempt.turn, messages, attempt.reward, size))
+    return rows, +dropped
+
+
+def _attempts(episode: Episode) -> list[Attempt]:
+    if any(turn.shown for turn in episode.turns):
+        raise ValueError(
+            f"episode {episode.task_id} showed another problem's attempt (--shown_attempt other): "
+            "such a run is a check, convert one that was made without it"
+        )
+    return [
+        Attempt(number, turn.action, turn.observation, turn.reward)
+        for number, turn in enumerate(episode.turns, start=1)
+    ]
+
+
+def _messages(
+    opening: list[Message], attempts: Sequence[Attempt], context_window: int | None
+) -> list[Message]:
+    """What the model saw before the last of these attempts, and that attempt."""
+    *history, last = attempts
+    messages = visible(
+        opening,
+        [attempt.action for attempt in history],
+        [attempt.observation for attempt in history],
+        context_window,
+    )
+    return [*messages, {"role": "assistant", "content": last.action}]
+
+
+def without_repetition(
+    attempts: Sequence[Attempt], keep_right: bool
+) -> tuple[list[Attempt], Counter[str]]:
+    """The attempts, stripped, without the empty ones and those that repeat an earlier one.
+
+    Args:
+        attempts: the attempts of an episode, in order.
+        keep_right: keep a right attempt that repeats an earlier one. Correct-to-correct data is
+            there to teach exactly that.
+
+    Returns:
+        What is left, and how many were "empty" or "repeated".
+    """
+    kept: list[Attempt] = []
+    dropped: Counter[str] = Counter()
+    for attempt in attempts:
+        action = attempt.action.strip()
+        repeats = action in {earlier.action for earlier in kept}
+        if not action:
+            dropped["empty"] += 1
+        elif repeats and not (keep_right and attempt.reward == SUCCESS):
+            dropped["repeated"] += 1
+        else:
+            kept.append(Attempt(attempt.turn, action, attempt.observation, attempt.reward))
+    return kept, dropped
+
+
+def until_success(attempts: Sequence[Attempt], correct_to_correct: bool) -> list[Attempt]:
+    """The attempts up to and including the first success.
+
+    With `correct_to_correct` a success at turn 1 does not count as the end: the first success
+    after it does.
+    """
+    used = []
+    for attempt in attempts:
+        used.append(attempt)
+        if attempt.reward == SUCCESS and not (correct_to_correct and attempt.turn == 1):
+            break
+    return used
+
+
+def meets_criteria(rewards: Sequence[int], criteria: str) -> bool:
+    """Whether the last of these attempts becomes training data.
+
+    all: always; better: its reward is above the previous one's; best: no earlier reward is above
+    it (a tie is kept); success: it is right. The first attempt is kept whatever its reward, except
+    under success.
+
+    >>> [meets_criteria([0, 0], criteria) for criteria in CRITERIA]
+    [True, False, True, False]
+    >>> [meets_criteria([-1], criteria) for criteria in CRITERIA]
+    [True, True, True, False]
+
+    Raises:
+        ValueError: for an unknown criterion.
+    """
+    *earlier, reward = rewards
+    if criteria == "success":
+        return reward == SUCCESS
+    if criteria == "all" or (not earlier and criteria in CRITERIA):
+        return True
+    if criteria == "better":
+        return reward > earlier[-1]
+    if criteria == "best":
+        return reward >= max(earlier)
+    raise ValueError(f"criteria is {criteria!r}: it must be one of {', '.join(CRITERIA)}")
+
+
+def weight(reward: int, rewards: Sequence[int], weighting: str, temperature: float) -> float:
+    """How much an attempt counts in reward-weighted regression (eq. 3.6 of the paper).
+
+    exp: exp(r / tau). advantage: exp((r - mean r) / tau), always positive. centered: exp(r / tau)
+    minus the mean of exp(r / tau); below 0 for an attempt worse than average, which the model then
+    learns to avoid. none: 1. The paper centres "around the mean value averaged across all attempts
+    on a given prompt" (sec. 3.2) without a formula; advantage and centered are its two readings.
+
+    >>> [round(weight(r, [1, 0, -1], "exp", 0.4), 3) for r in (1, 0, -1)]
+    [12.182, 1.0, 0.082]
+    >>> [round(weight(r, [1, 0], "advantage", 0.5), 3) for r in (1, 0)]
+    [2.718, 0.368]
+    >>> [round(weight(r, [1, 0], "centered", 0.5), 3) for r in (1, 0)]
+    [3.195, -3.195]
+
+    Args:
+        reward: the attempt's reward r.
+        rewards: the rewards of all attempts on the prompt, all samples of all turns, over which
+            the means run.
+        weighting: exp, advantage, centered or none.
+        temperature: tau, above 0.
+
+    Raises:
+        ValueError: for an unknown weighting, tau not above 0, or a weight too large for a float.
+    """
+    if weighting == "none":
+        return 1.0
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}: tau must be above 0 (the paper: 0.4)")
+    try:
+        if weighting == "exp":
+            return math.exp(reward / temperature)
+        if weighting == "advantage":
+            return math.exp((reward - fmean(rewards)) / temperature)
+        if weighting == "centered":
+            size = math.exp(reward / temperature)
+            mean = fmean(math.exp(r / temperature) for r in rewards)
+            # Equal rewards centre to 0 exactly, whatever the mean's rounding left over.
+            return 0.0 if math.isclose(size, mean, rel_tol=1e-12) else size - mean
+    except OverflowError as error:
+        raise ValueError(
+            f"exp({reward} / {temperature}) is too large for a number: raise --temperature"
+        ) from error
+    raise ValueError(f"weighting is {weighting!r}: it must be one of {', '.join(WEIGHTINGS)}")
