@@ -37,7 +37,7 @@ class Turn:
     model: str
     """The model's name as given on the command line."""
     usage: dict[str, int]
-    """prompt_tokens, completion_tokens and requests of this turn, over all its samples."""
+    """prompt_tokens (counted once per turn) and completion_tokens (over all samples)."""
     chosen: int = 0
     """Index of the sample that the episode goes on with."""
     shown: dict[str, Any] | None = None

@@ -17,7 +17,18 @@ from typing import IO, Any
 
 from rise.episode import Episode, Message, Turn, visible
 
-__all__ = ["Episode", "Message", "RunDir", "Turn", "load_episodes", "visible", "write_json"]
+__all__ = [
+    "Episode",
+    "Message",
+    "RunDir",
+    "Turn",
+    "finished",
+    "load_episodes",
+    "locate",
+    "read_json",
+    "visible",
+    "write_json",
+]
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +138,7 @@ class RunDir:
     def _stored_config(self) -> dict[str, Any] | None:
         path = self.path / "config.json"
         if path.exists():
-            return _read_json(path)
+            return read_json(path)
         if (self.path / "rows.jsonl").exists() and (self.path / "rows.jsonl").stat().st_size:
             raise ValueError(
                 f"{self.path} has rows.jsonl but no config.json: give another --log_dir"
@@ -159,9 +170,31 @@ def locate(log_dir: str | Path, max_turns: int) -> Path:
     """The directory in which the run with `max_turns` turns lives, whether it exists or not."""
     log_dir = Path(log_dir)
     config = log_dir / "config.json"
-    if not config.exists() or _read_json(config).get("max_turns") == max_turns:
+    if not config.exists() or read_json(config).get("max_turns") == max_turns:
         return log_dir
     return log_dir / f"{max_turns}_turns"
+
+
+def finished(log_dir: str | Path, max_turns: int, known: dict[str, Any], problems: int) -> bool:
+    """Whether the run is there with all its episodes, so that nobody need answer.
+
+    Args:
+        log_dir: the directory given to `RunDir.open`.
+        max_turns: the turns of the run.
+        known: the keys of the configuration that are known before it is decided who answers.
+        problems: how many episodes the run has.
+
+    Raises:
+        ValueError: if another run is there; the differing keys are named.
+    """
+    path = locate(log_dir, max_turns)
+    if not (path / "config.json").exists():
+        return False
+    stored = read_json(path / "config.json")
+    _compare({key: stored.get(key) for key in known}, known, path)
+    rows = _rows(path / "rows.jsonl") if (path / "rows.jsonl").exists() else ()
+    done = {row["task_id"] for _, _, row in rows if row and row.get("error") is None}
+    return len(done) == problems
 
 
 def load_episodes(path: str | Path) -> list[Episode]:
@@ -180,7 +213,7 @@ def load_episodes(path: str | Path) -> list[Episode]:
     if path.suffix == ".jsonl":
         rows = [row for _, _, row in _rows(path) if row is not None]
     else:
-        log_data = _read_json(path)
+        log_data = read_json(path)
         if not isinstance(log_data, dict):
             raise ValueError(f"{path} is not an object of episodes keyed by index")
         rows = list(log_data.values())
@@ -224,7 +257,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and isinstance(row.get("task_id"), int) else None
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: if it holds no valid JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -1,0 +1,171 @@
+"""Who answers to a model's name: decided once per name, before the first request.
+
+1. a name that the controller serves: its workers
+2. a directory with a checkpoint, or `hf:ORG/NAME`: a controller and a worker of our own
+3. `NAME@http://HOST:PORT/v1`: that OpenAI-compatible server
+4. `gpt-*`, `chatgpt-*`, `o1*`, ...: the OpenAI API
+5. `FILE.py:FUNCTION`: a Python function f(problem, messages) -> str
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from rise.openai_policy import OPENAI_KEY, SERVER_KEY, OpenAIPolicy, find_key
+from rise.policies import FunctionPolicy, Policy, PolicyError, load_function
+from rise.worker_policy import WorkerPolicy, list_models
+
+SERVER_NAME = re.compile(r"(?P<model>.+)@(?P<url>https?://\S+)")
+OPENAI_NAME = re.compile(r"(gpt-|chatgpt-|o\d)\S*")
+FUNCTION_NAME = re.compile(r".+\.py:\w+")
+SAMPLED_BYTES = 1 << 16
+"""Bytes read at the beginning, the middle and the end of a file for its fingerprint."""
+
+DEFAULTS = {"openai": {"temperature": 0.7, "max_new_tokens": 512}}
+"""Published sampling of the teacher; every other kind samples with STUDENT."""
+STUDENT = {"temperature": 1.0, "max_new_tokens": 1000}
+"""Published sampling of the learner."""
+
+
+def decide(names: list[str], controller: str) -> dict[str, str]:
+    """The kind of each name: worker, checkpoint, server, openai or function.
+
+    Args:
+        names: models as given on the command line; may repeat.
+        controller: URL of the controller that is asked what it serves.
+
+    Raises:
+        ValueError: one message for all names that nobody answers to or that cannot be used.
+    """
+    served: list[str] = []
+    controller_error = None
+    try:
+        served = asyncio.run(list_models(controller))
+    except PolicyError as error:
+        controller_error = error.message
+    kinds: dict[str, str] = {}
+    problems: list[str] = []
+    for name in dict.fromkeys(names):
+        kind = "worker" if name in served else _kind_by_form(name)
+        problem = _unusable(name, kind)
+        if kind is None:
+            problem = _nobody(name, controller, served, controller_error)
+        if problem:
+            problems.append(problem)
+        else:
+            kinds[name] = kind
+    if problems:
+        raise ValueError("\n".join(problems))
+    return kinds
+
+
+def build(
+    kinds: Mapping[str, str],
+    *,
+    controller: str,
+    local: Mapping[str, tuple[str, str]],
+    api_base: str | None,
+    request_timeout: float,
+) -> dict[str, Policy]:
+    """One policy per name.
+
+    Args:
+        kinds: what `decide` returned.
+        controller: URL of the controller for names that it serves.
+        local: (controller URL, model name) of each checkpoint that this run serves itself.
+        api_base: URL in place of the OpenAI API's own, for names of the OpenAI API.
+        request_timeout: seconds for one request.
+    """
+    policies: dict[str, Policy] = {}
+    for name, kind in kinds.items():
+        if kind == "function":
+            policies[name] = FunctionPolicy(name, request_timeout)
+        elif kind in ("worker", "checkpoint"):
+            address, model = (controller, name) if kind == "worker" else local[name]
+            policies[name] = WorkerPolicy(
+                name, address, model=model, request_timeout=request_timeout
+            )
+        else:
+            match = SERVER_NAME.fullmatch(name) if kind == "server" else None
+            policies[name] = OpenAIPolicy(
+                name,
+                model=match["model"] if match else name,
+                base_url=match["url"] if match else api_base,
+                key=find_key(SERVER_KEY if match else OPENAI_KEY) or "none",
+                request_timeout=request_timeout,
+            )
+    return policies
+
+
+def fingerprint(name: str) -> str | None:
+    """A checksum of a checkpoint directory or of a function's file; None for other names.
+
+    It tells a retrained checkpoint under the same path from the one that a run began with. Weight
+    files are sampled, since reading all of a large model takes minutes.
+    """
+    if FUNCTION_NAME.fullmatch(name):
+        files = [Path(name.rpartition(":")[0])]
+    elif Path(name).is_dir():
+        files = sorted(
+            path
+            for path in Path(name).iterdir()
+            if path.suffix in (".safetensors", ".bin", ".jinja")
+            or path.name in ("config.json", "tokenizer.json", "tokenizer_config.json")
+        )
+    else:
+        return None
+    digest = hashlib.sha256()
+    for path in files:
+        if path.is_file():
+            size = path.stat().st_size
+            digest.update(f"{path.name}:{size}:".encode())
+            with path.open("rb") as file:
+                for start in sorted({0, size // 2, max(0, size - SAMPLED_BYTES)}):
+                    file.seek(start)
+                    digest.update(file.read(SAMPLED_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _kind_by_form(name: str) -> str | None:
+    if name.startswith("hf:") or Path(name).is_dir():
+        return "checkpoint"
+    forms = {"server": SERVER_NAME, "openai": OPENAI_NAME, "function": FUNCTION_NAME}
+    return next((kind for kind, form in forms.items() if form.fullmatch(name)), None)
+
+
+def _unusable(name: str, kind: str | None) -> str | None:
+    """Why a name of this kind cannot be used, or None."""
+    if kind == "checkpoint" and Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        return f"{name} is a directory without config.json: give one with a saved model"
+    if kind == "openai" and find_key(OPENAI_KEY) is None:
+        return (
+            f"{name} is a name of the OpenAI API, and there is no key: set {OPENAI_KEY}, or write "
+            f"{OPENAI_KEY}: '<key>' to keys.cfg"
+        )
+    if kind == "function":
+        try:
+            load_function(name)
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def _nobody(name: str, controller: str, served: list[str], controller_error: str | None) -> str:
+    if controller_error:
+        state = (
+            f"no controller answers at {controller} ({controller_error}). Start one with `python "
+            "-m fastchat.serve.controller` and a worker with `python -m "
+            "fastchat.serve.model_worker --model-path DIRECTORY`, or"
+        )
+    else:
+        state = f"the controller at {controller} serves {', '.join(served) or 'nothing'}."
+    hint = f" Did you mean hf:{name}?" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
+    return (
+        f"nobody answers to the model {name!r}: {state} give a directory with a checkpoint, "
+        "hf:ORG/NAME, NAME@http://HOST:PORT/v1, a name of the OpenAI API (gpt-*) or "
+        f"FILE.py:FUNCTION.{hint}"
+    )

@@ -1,0 +1,233 @@
+"""Who answers: the one interface that the rollout knows, and a Python function behind it.
+
+`rise.worker_policy` speaks to FastChat workers, `rise.openai_policy` to OpenAI-compatible servers,
+`rise.choice` decides by a model's name which of them it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import logging
+import random
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tenacity
+
+from rise.episode import Message
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RETRIED = frozenset({"connection", "no_worker", "overloaded", "server", "timeout"})
+"""Kinds of errors that may pass. Every other kind fails at once: the same request would fail
+again."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer of a model."""
+
+    text: str
+    finish_reason: str
+    """stop, or length where the limit of new tokens cut the answer."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class PolicyError(Exception):
+    """A request that gave no answer.
+
+    `kind` is one of: connection, timeout, no_worker, overloaded, server (all retried),
+    bad_request, context_overflow, unauthorized, quota, content_filter, malformed, function.
+    """
+
+    def __init__(self, kind: str, message: str, retry_after: float | None = None):
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.message = message
+        self.retry_after = retry_after
+
+
+class Policy(ABC):
+    """Somebody who answers a dialogue."""
+
+    name: str
+    """The name on the command line."""
+
+    @abstractmethod
+    async def sample(
+        self,
+        messages: list[Message],
+        *,
+        n: int,
+        seed: int,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        problem: dict[str, Any],
+    ) -> list[Sample]:
+        """Give n answers to the dialogue.
+
+        Args:
+            messages: the dialogue, ending with a user message.
+            n: how many answers.
+            seed: seed of the first answer; answer i uses seed + i where the server can.
+            temperature: 0 is greedy.
+            top_p: share of the probability mass that is sampled from, in (0, 1].
+            max_new_tokens: limit of one answer, in tokens.
+            problem: the data row plus "task_id", for programmatic experts only.
+
+        Raises:
+            PolicyError: if there is no answer; never a text in its place.
+        """
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Raise PolicyError if a request could not be answered now. Costs no generation."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give up connections."""
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a request is tried again, and how long it waits before."""
+
+    attempts: int = 4
+    """Tries in all."""
+    timeouts: int = 2
+    """Tries in all where each ran out of time."""
+    first_wait: float = 0.5
+    """Seconds; doubled for each further try, with jitter."""
+    longest_wait: float = 30.0
+    """Seconds."""
+
+    async def run(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Await call() until it answers, fails for good or the tries are used up."""
+        trying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, PolicyError) and error.kind in RETRIED
+            ),
+            stop=self._stop,
+            wait=self._wait,
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+        return await trying(call)
+
+    def _stop(self, state: tenacity.RetryCallState) -> bool:
+        timed_out = state.outcome.exception().kind == "timeout"
+        return state.attempt_number >= (self.timeouts if timed_out else self.attempts)
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        longest = min(self.longest_wait, self.first_wait * 2 ** (state.attempt_number - 1))
+        asked = state.outcome.exception().retry_after or 0.0
+        return max(min(asked, 2 * self.longest_wait), random.uniform(longest / 2, longest))
+
+
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception()
+    # One line when trouble begins; the later tries of the same request are detail.
+    level = logging.WARNING if state.attempt_number == 1 else logging.INFO
+    cause = type(error.__cause__ or error).__name__
+    log.log(level, "request failed (%s, %s), trying again", cause, error)
+
+
+class FunctionPolicy(Policy):
+    """A Python function as a model: `FILE.py:FUNCTION`, called as f(problem, messages) -> str.
+
+    A plain function runs in a thread of its own, a coroutine function on the event loop.
+    """
+
+    def __init__(self, name: str, request_timeout: float = 600.0):
+        self.name = name
+        self.function = load_function(name)
+        self.request_timeout = request_timeout
+
+    async def sample(
+        self, messages, *, n, seed, temperature, top_p, max_new_tokens, problem
+    ) -> list[Sample]:
+        texts = [await self._call(dict(problem), [dict(m) for m in messages]) for _ in range(n)]
+        return [Sample(text, "stop") for text in texts]
+
+    async def check(self) -> None:
+        """Nothing can fail before the first call: the file was loaded."""
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    async def _call(self, problem: dict[str, Any], messages: list[Message]) -> str:
+        if inspect.iscoroutinefunction(self.function):
+            answer = self.function(problem, messages)
+        else:
+            answer = in_daemon_thread(self.function, problem, messages)
+        try:
+            text = await asyncio.wait_for(answer, self.request_timeout)
+        except asyncio.TimeoutError as error:
+            message = f"{self.name} gave no answer within {self.request_timeout:g} s"
+            raise PolicyError("function", message) from error
+        except Exception as error:
+            message = f"{self.name} raised {type(error).__name__}: {error}"
+            raise PolicyError("function", message) from error
+        if not isinstance(text, str):
+            message = f"{self.name} returned {type(text).__name__}, not str"
+            raise PolicyError("function", message)
+        return text
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function that `FILE.py:FUNCTION` names.
+
+    Raises:
+        ValueError: if the file cannot be imported or has no such function.
+    """
+    file, _, function_name = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"{name}: there is no file {file}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{name}: {file} raised {type(error).__name__}: {error}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ValueError(f"{name}: {file} has no function {function_name}")
+    return function
+
+
+async def in_daemon_thread(function: Callable[..., T], *args: Any) -> T:
+    """Run a function in a thread that never keeps the interpreter from ending.
+
+    Threads of the default executor are joined at exit, so that one function that hangs would keep
+    an interrupted run alive.
+    """
+    loop = asyncio.get_running_loop()
+    finished: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if not finished.done():
+            finished.set_result((result, error))
+
+    def work() -> None:
+        try:
+            outcome = (function(*args), None)
+        except BaseException as error:  # sys.exit() in a thread would leave us waiting
+            outcome = (None, error)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=work, daemon=True, name="rise-function").start()
+    result, error = await finished
+    if error is not None:
+        raise error if isinstance(error, Exception) else RuntimeError(repr(error))
+    return result

@@ -1,0 +1,183 @@
+"""A controller and one worker per checkpoint, started for one run and stopped with it.
+
+The processes listen on free ports of 127.0.0.1, write to `<run directory>/serving/*.log` and end
+with this process, also when it is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+START_LIMIT = 1800.0
+"""Seconds for a worker to load its model: large ones come from slow disks."""
+STOP_LIMIT = 5.0
+"""Seconds between the request to stop and the kill."""
+POLL = 0.1
+"""Seconds between two looks at the controller while the workers load."""
+TAIL_LINES = 15
+"""Lines of a dead process's log that the error shows."""
+HOST = "127.0.0.1"
+PR_SET_PDEATHSIG = 1
+
+
+class LocalServing:
+    """Context manager: `controller` answers and every checkpoint is registered inside the block.
+
+    Args:
+        checkpoints: directories, or hf:ORG/NAME.
+        log_dir: where the logs go; made if it is missing.
+        concurrency: requests that a worker accepts at the same time.
+        worker_args: further arguments for every worker.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Sequence[str],
+        log_dir: Path,
+        *,
+        concurrency: int = 64,
+        worker_args: Sequence[str] = (),
+    ):
+        self.model_names = {name: f"checkpoint-{i}" for i, name in enumerate(checkpoints)}
+        self.log_dir = log_dir
+        self._options = ["--limit-worker-concurrency", str(concurrency), *worker_args]
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.controller = ""
+
+    def __enter__(self) -> LocalServing:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def addresses(self) -> dict[str, tuple[str, str]]:
+        """(controller URL, name of the model there) of each checkpoint."""
+        return {name: (self.controller, model) for name, model in self.model_names.items()}
+
+    def complaint(self) -> str | None:
+        """What a process that has ended wrote last; None while all of them run."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                path = self.log_dir / f"{name}.log"
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+                tail = "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+                return f"{name} ended with code {process.returncode}; {path} ends with:\n{tail}"
+        return None
+
+    def stop(self) -> None:
+        """Stop what is running; safe to call twice."""
+        for process in self._processes.values():
+            _signal(process, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_LIMIT
+        for process in self._processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            _signal(process, signal.SIGKILL)
+            process.wait()
+        self._processes.clear()
+
+    def _start(self) -> None:
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        ports = free_ports(1 + len(self.model_names))
+        self.controller = f"http://{HOST}:{ports[0]}"
+        self._launch("controller", "controller", ["--port", str(ports[0])])
+        self._wait(lambda: self._served() is not None)
+        for (checkpoint, name), port in zip(self.model_names.items(), ports[1:], strict=True):
+            arguments = ["--port", str(port), "--worker-address", f"http://{HOST}:{port}"]
+            arguments += ["--controller-address", self.controller]
+            arguments += ["--model-path", checkpoint.removeprefix("hf:"), "--model-names", name]
+            self._launch(name, "model_worker", arguments + self._options)
+        log.info("serving %s; logs in %s", ", ".join(self.model_names), self.log_dir)
+        self._wait(lambda: set(self.model_names.values()) <= set(self._served() or ()))
+
+    def _launch(self, name: str, module: str, arguments: list[str]) -> None:
+        command = [sys.executable, "-m", f"fastchat.serve.{module}", "--host", HOST, *arguments]
+        with (self.log_dir / f"{name}.log").open("ab") as output:
+            self._processes[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C reaches this process first, which then stops them
+                preexec_fn=_die_with_parent(),
+            )
+
+    def _wait(self, ready) -> None:
+        deadline = time.monotonic() + START_LIMIT
+        while not ready():
+            complaint = self.complaint()
+            if complaint:
+                raise ValueError(f"cannot serve {', '.join(self.model_names)}: {complaint}")
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"{', '.join(self.model_names)} did not start within {START_LIMIT:g} s: see "
+                    f"{self.log_dir}"
+                )
+            time.sleep(POLL)
+
+    def _served(self) -> list[str] | None:
+        """The names at our controller; None before it answers."""
+        request = urllib.request.Request(f"{self.controller}/list_models", data=b"{}")
+        # A proxy of the environment does not know this machine's loopback address.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=STOP_LIMIT) as reply:
+                return json.load(reply)["models"]
+        except (urllib.error.URLError, OSError, ValueError):
+            return None
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _environment() -> dict[str, str]:
+    """This environment, with the `fastchat` package importable in any working directory."""
+    spec = importlib.util.find_spec("fastchat")
+    if spec is None:
+        raise ValueError("fastchat is not installed: run `pip install -e ./FastChat`")
+    paths = [str(Path(spec.origin).parent.parent), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(filter(None, paths))
+    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _die_with_parent():
+    """A hook that makes Linux stop the child when this process ends, even by SIGKILL."""
+    if not sys.platform.startswith("linux"):
+        return None
+    # The library is loaded here, since a forked child should do as little as possible.
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
