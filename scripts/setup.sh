@@ -68,14 +68,15 @@ fi
 echo "setup.sh: installing PyTorch"
 install_torch
 # The tested versions are those of Python 3.11; 3.10 has no release of some of them.
-constraints=(-c constraints.txt)
-"$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info >= (3, 11))' && constraints=()
+if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    export PIP_CONSTRAINT=$PWD/constraints.txt
+fi
 echo "setup.sh: installing RISE and FastChat"
 # DeepSpeed looks at torch while it is built, so it is built in this environment.
-"$VENV/bin/python" -m pip install --quiet "${constraints[@]}" \
+"$VENV/bin/python" -m pip install --quiet \
     setuptools wheel packaging ninja py-cpuinfo
-"$VENV/bin/python" -m pip install --quiet "${constraints[@]}" --no-build-isolation deepspeed
-"$VENV/bin/python" -m pip install --quiet "${constraints[@]}" --no-build-isolation \
+"$VENV/bin/python" -m pip install --quiet --no-build-isolation deepspeed
+"$VENV/bin/python" -m pip install --quiet --no-build-isolation \
     -e "./FastChat[model_worker,train]" -e ".[$EXTRAS]"
 echo "$request" >"$VENV/.rise-setup"
 echo "setup.sh: done; activate it with: source $VENV/bin/activate"
