@@ -74,6 +74,9 @@ class Row:
     turn: int
     """The turn of the trained answer in its episode, counted from 1."""
     messages: list[Message]
+    opening: int
+    """How many of the messages came before the first attempt: a trainer may cut history, but
+    neither these nor the last."""
     reward: int
     weight: float
 
@@ -91,6 +94,7 @@ class Row:
             "weight": self.weight,
             "task_id": self.task_id,
             "turn": self.turn,
+            "opening": self.opening,
         }
         if form == "messages":
             return head | {"messages": self.messages} | tail
@@ -135,7 +139,8 @@ def rows_from_episode(
             dropped["weight 0"] += 1
         else:
             messages = _messages(start, used[:count], rules.context_window)
-            rows.append(Row(episode.task_id, attempt.turn, messages, attempt.reward, size))
+            row = Row(episode.task_id, attempt.turn, messages, len(start), attempt.reward, size)
+            rows.append(row)
     return rows, +dropped
 
 

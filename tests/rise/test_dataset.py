@@ -222,7 +222,7 @@ def test_a_row_as_json():
     episode = sketch("w7 r5")[0]
     episode.dialogue.insert(0, {"role": "system", "content": "think"})
     row = rows_from_episode(episode, Rules())[0][1]
-    tail = {"reward": 1, "weight": math.exp(2.5), "task_id": 0, "turn": 2}
+    tail = {"reward": 1, "weight": math.exp(2.5), "task_id": 0, "turn": 2, "opening": 2}
     assert row.to_dict(3, "fastchat") == {
         "id": "3-0-2",
         "conversations": [

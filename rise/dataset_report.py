@@ -1,0 +1,89 @@
+"""What a conversion made of its episodes: counts, weights and tokens, as JSON and as a few lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rise.dataset import Row
+from rise.statistics import effective_sample_size
+
+if TYPE_CHECKING:
+    from fastchat.conversation import ChatTemplate
+
+
+def describe_rows(rows: Sequence[Row], dropped: Counter[str], episodes: int) -> dict[str, Any]:
+    """Counts and weights of a data set.
+
+    Args:
+        rows: what was kept, at least one row.
+        dropped: how many attempts were dropped for which reason.
+        episodes: how many episodes were read.
+    """
+    weights = [row.weight for row in rows]
+    return {
+        "episodes": episodes,
+        "attempts": len(rows) + sum(dropped.values()),
+        "rows": len(rows),
+        "dropped": dict(sorted(dropped.items())),
+        "rows_by_turn": _counts(row.turn for row in rows),
+        "rows_by_reward": _counts(row.reward for row in rows),
+        "weights": {
+            "min": min(weights),
+            "mean": sum(weights) / len(weights),
+            "max": max(weights),
+            "negative": sum(weight < 0 for weight in weights),
+            "effective_sample_size": effective_sample_size(weights),
+        },
+    }
+
+
+def count_tokens(rows: Sequence[Row], template: ChatTemplate) -> dict[str, Any]:
+    """Tokens of the prompts (not trained) and of the actions (trained), as the trainer sees them.
+
+    Raises:
+        ValueError: if the chat template cannot render a row.
+    """
+    lengths = [[len(ids) for ids in template.encode_example(row.messages)] for row in rows]
+    parts = dict(zip(("prompt", "action"), zip(*lengths, strict=True), strict=True))
+    parts["row"] = [prompt + action for prompt, action in lengths]
+    return {
+        name: {"mean": sum(part) / len(part), "max": max(part), "total": sum(part)}
+        for name, part in parts.items()
+    }
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report in six lines."""
+    weights = report["weights"]
+    settings = report["settings"]
+    lines = [
+        f"{report['episodes']} episodes, {report['attempts']} attempts -> {report['rows']} rows",
+        f"turns: {_listed(report['rows_by_turn'])}; rewards: {_listed(report['rows_by_reward'])}",
+        f"dropped: {_listed(report['dropped']) or 'nothing'}",
+        f"weights ({settings['weighting']}, tau {settings['temperature']}): "
+        f"{weights['min']:.3g} to {weights['max']:.3g}, mean {weights['mean']:.3g}; effective "
+        f"sample size {weights['effective_sample_size']:.0f} of {report['rows']}",
+        f"tokens: {_tokens(report['tokens'])}",
+        f"wrote {report['output']}, .report.json and _hist.png beside it",
+    ]
+    return "\n".join(lines)
+
+
+def _counts(values: Any) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(Counter(values).items())}
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} x {name}" for name, count in counts.items())
+
+
+def _tokens(tokens: dict[str, Any]) -> str:
+    if "not counted" in tokens:
+        return f"not counted: {tokens['not counted']}"
+    prompt, action, row = (tokens[name] for name in ("prompt", "action", "row"))
+    return (
+        f"prompt {prompt['mean']:.0f} on average, trained answer {action['mean']:.0f}; longest "
+        f"row {row['max']}; {action['total']} trained of {row['total']}"
+    )
