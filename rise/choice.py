@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rise.openai_policy import OPENAI_KEY, SERVER_KEY, OpenAIPolicy, find_key
 from rise.policies import FunctionPolicy, Policy, PolicyError, load_function
@@ -25,10 +26,10 @@ FUNCTION_NAME = re.compile(r".+\.py:\w+")
 SAMPLED_BYTES = 1 << 16
 """Bytes read at the beginning, the middle and the end of a file for its fingerprint."""
 
-DEFAULTS = {"openai": {"temperature": 0.7, "max_new_tokens": 512}}
-"""Published sampling of the teacher; every other kind samples with STUDENT."""
 STUDENT = {"temperature": 1.0, "max_new_tokens": 1000}
 """Published sampling of the learner."""
+TEACHER = {"temperature": 0.7, "max_new_tokens": 512}
+"""Published sampling of the teacher, a model of the OpenAI API."""
 
 
 def decide(names: list[str], controller: str) -> dict[str, str]:
@@ -63,42 +64,63 @@ def decide(names: list[str], controller: str) -> dict[str, str]:
     return kinds
 
 
+def sampling(kinds: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The temperature and the limit of new tokens of every turn: as given, else as published."""
+    turns = [TEACHER if kinds[model] == "openai" else STUDENT for model in config["models"]]
+    return {name: config.get(name) or [turn[name] for turn in turns] for name in STUDENT}
+
+
 def build(
     kinds: Mapping[str, str],
-    *,
-    controller: str,
+    config: Mapping[str, Any],
     local: Mapping[str, tuple[str, str]],
-    api_base: str | None,
-    request_timeout: float,
 ) -> dict[str, Policy]:
     """One policy per name.
 
     Args:
         kinds: what `decide` returned.
-        controller: URL of the controller for names that it serves.
+        config: of it controller_address, api_base and request_timeout (seconds).
         local: (controller URL, model name) of each checkpoint that this run serves itself.
-        api_base: URL in place of the OpenAI API's own, for names of the OpenAI API.
-        request_timeout: seconds for one request.
     """
+    timeout = config["request_timeout"]
     policies: dict[str, Policy] = {}
     for name, kind in kinds.items():
         if kind == "function":
-            policies[name] = FunctionPolicy(name, request_timeout)
+            policies[name] = FunctionPolicy(name, timeout)
         elif kind in ("worker", "checkpoint"):
-            address, model = (controller, name) if kind == "worker" else local[name]
-            policies[name] = WorkerPolicy(
-                name, address, model=model, request_timeout=request_timeout
-            )
+            own = (config["controller_address"], name)
+            address, model = own if kind == "worker" else local[name]
+            policies[name] = WorkerPolicy(name, address, model=model, request_timeout=timeout)
         else:
             match = SERVER_NAME.fullmatch(name) if kind == "server" else None
             policies[name] = OpenAIPolicy(
                 name,
                 model=match["model"] if match else name,
-                base_url=match["url"] if match else api_base,
+                base_url=match["url"] if match else config["api_base"],
                 key=find_key(SERVER_KEY if match else OPENAI_KEY) or "none",
-                request_timeout=request_timeout,
+                request_timeout=timeout,
             )
     return policies
+
+
+async def probe(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
+    """Ask every server whether it could answer now; nothing is generated.
+
+    Raises:
+        ValueError: one message that names those who could not.
+    """
+    remote = {name: kind for name, kind in kinds.items() if kind != "checkpoint"}
+    policies = build(remote, config, {})
+    problems = []
+    for name, policy in policies.items():
+        try:
+            await policy.check()
+        except PolicyError as error:
+            problems.append(f"{name} does not answer ({error.kind}): {error.message}")
+        finally:
+            await policy.close()
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def fingerprint(name: str) -> str | None:

@@ -178,7 +178,7 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
     policy = plan.policies[t]
     try:
         samples = await policy.sample(
-            next_prompt(env, plan, episode),
+            next_prompt(env, episode, plan.context_window),
             n=plan.num_of_samples[t],
             seed=draw_seed(plan.seed, task_id, t),
             temperature=plan.temperature[t],
@@ -198,11 +198,11 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
     episode.turns.append(turn)
 
 
-def next_prompt(env: Env, plan: Plan, episode: Episode) -> list[Message]:
+def next_prompt(env: Env, episode: Episode, context_window: int | None) -> list[Message]:
     """What the model sees before its next attempt."""
     attempts = [turn.shown["action"] if turn.shown else turn.action for turn in episode.turns]
     observations = [turn.observation for turn in episode.turns]
-    return visible(env.opening(episode.task_id), attempts, observations, plan.context_window)
+    return visible(env.opening(episode.task_id), attempts, observations, context_window)
 
 
 async def _grade(

@@ -36,8 +36,14 @@ HOST = "127.0.0.1"
 PR_SET_PDEATHSIG = 1
 
 
+class ServingError(RuntimeError):
+    """A process that should serve did not start; the message has the end of its log."""
+
+
 class LocalServing:
     """Context manager: `controller` answers and every checkpoint is registered inside the block.
+
+    Without checkpoints nothing is started.
 
     Args:
         checkpoints: directories, or hf:ORG/NAME.
@@ -62,7 +68,8 @@ class LocalServing:
 
     def __enter__(self) -> LocalServing:
         try:
-            self._start()
+            if self.model_names:
+                self._start()
         except BaseException:
             self.stop()
             raise
@@ -129,9 +136,9 @@ class LocalServing:
         while not ready():
             complaint = self.complaint()
             if complaint:
-                raise ValueError(f"cannot serve {', '.join(self.model_names)}: {complaint}")
+                raise ServingError(f"cannot serve {', '.join(self.model_names)}: {complaint}")
             if time.monotonic() > deadline:
-                raise ValueError(
+                raise ServingError(
                     f"{', '.join(self.model_names)} did not start within {START_LIMIT:g} s: see "
                     f"{self.log_dir}"
                 )
@@ -162,7 +169,7 @@ def _environment() -> dict[str, str]:
     """This environment, with the `fastchat` package importable in any working directory."""
     spec = importlib.util.find_spec("fastchat")
     if spec is None:
-        raise ValueError("fastchat is not installed: run `pip install -e ./FastChat`")
+        raise ServingError("fastchat is not installed: run `pip install -e ./FastChat`")
     paths = [str(Path(spec.origin).parent.parent), os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(filter(None, paths))
     return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

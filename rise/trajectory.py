@@ -22,10 +22,10 @@ __all__ = [
     "Message",
     "RunDir",
     "Turn",
-    "finished",
     "load_episodes",
     "locate",
     "read_json",
+    "recorded",
     "visible",
     "write_json",
 ]
@@ -129,6 +129,12 @@ class RunDir:
         """Write summary.json and return its path."""
         return write_json(self.path / "summary.json", summary)
 
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the journal; another process may open it then."""
         if self._rows is not None:
@@ -175,26 +181,24 @@ def locate(log_dir: str | Path, max_turns: int) -> Path:
     return log_dir / f"{max_turns}_turns"
 
 
-def finished(log_dir: str | Path, max_turns: int, known: dict[str, Any], problems: int) -> bool:
-    """Whether the run is there with all its episodes, so that nobody need answer.
+def recorded(log_dir: str | Path, max_turns: int, known: dict[str, Any]) -> set[int]:
+    """The task ids that an earlier call has finished; empty where no run is.
 
     Args:
         log_dir: the directory given to `RunDir.open`.
         max_turns: the turns of the run.
-        known: the keys of the configuration that are known before it is decided who answers.
-        problems: how many episodes the run has.
+        known: the part of the configuration that is known before it is decided who answers.
 
     Raises:
         ValueError: if another run is there; the differing keys are named.
     """
     path = locate(log_dir, max_turns)
     if not (path / "config.json").exists():
-        return False
+        return set()
     stored = read_json(path / "config.json")
     _compare({key: stored.get(key) for key in known}, known, path)
     rows = _rows(path / "rows.jsonl") if (path / "rows.jsonl").exists() else ()
-    done = {row["task_id"] for _, _, row in rows if row and row.get("error") is None}
-    return len(done) == problems
+    return {row["task_id"] for _, _, row in rows if row and row.get("error") is None}
 
 
 def load_episodes(path: str | Path) -> list[Episode]:

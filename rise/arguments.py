@@ -1,0 +1,188 @@
+"""The arguments that workflow_gen.py and workflow_eval.py share, and how they are read."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+DEFAULT_CONTROLLER = "http://localhost:21001"
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the shared arguments, in groups."""
+    _add_problems(parser.add_argument_group("problems"))
+    _add_episodes(parser.add_argument_group("episodes"))
+    _add_sampling(parser.add_argument_group("sampling (one value, or one per turn)"))
+    _add_servers(parser.add_argument_group("who answers"))
+    _add_run(parser.add_argument_group("the run"))
+
+
+def _add_problems(group) -> None:
+    from envs import NAMES
+
+    add = group.add_argument
+    add("--data_path", required=True, help="problems, one JSON object per line")
+    add("--env", required=True, type=str.lower, choices=sorted(NAMES), help="in any case")
+    add(
+        "--prompt_style",
+        default="default",
+        help="default | bare (the question alone) | FILE.json with texts of your own",
+    )
+    add("--limit", type=int, help="use the first LIMIT problems; default all")
+
+
+def _add_episodes(group) -> None:
+    add = group.add_argument
+    add("--max_turns", type=int, default=5, help="turns of an episode at most; default 5")
+    add(
+        "--num_of_samples",
+        type=int,
+        nargs="+",
+        default=[1],
+        help="answers per turn: one value for all turns or one per turn; default 1",
+    )
+    add(
+        "--context_window",
+        type=int,
+        help="c shows the question and the last c - 1 attempts, 1 the question alone; default all",
+    )
+    add(
+        "--dialogue_limit",
+        type=int,
+        help="show at most this many messages after the opening, counted in whole pairs of "
+        "attempt and feedback; default no limit. The narrower of the two windows counts",
+    )
+
+
+def _add_sampling(group) -> None:
+    add = group.add_argument
+    add(
+        "--temperature",
+        type=float,
+        nargs="+",
+        help="0 is greedy; default 1.0, for models of the OpenAI API 0.7",
+    )
+    add("--top_p", type=float, default=1.0, help="probability mass, in (0, 1]; default 1.0")
+    add(
+        "--max_new_tokens",
+        type=int,
+        nargs="+",
+        help="limit of one answer in tokens; default 1000, for models of the OpenAI API 512",
+    )
+    add("--seed", type=int, default=0, help="every draw is derived from it; default 0")
+
+
+def _add_servers(group) -> None:
+    add = group.add_argument
+    add(
+        "--controller_address",
+        default=DEFAULT_CONTROLLER,
+        help=f"URL of a FastChat controller, or its port on this machine; default "
+        f"{DEFAULT_CONTROLLER}",
+    )
+    add(
+        "--api_base",
+        help="URL, up to and including /v1, in place of the OpenAI API's own. Its key is read "
+        "from OPENAI_API_KEY or keys.cfg",
+    )
+    add(
+        "--worker_args",
+        default="",
+        help="further arguments, in one string, of the workers that this run starts for "
+        'checkpoints, such as "--dtype float32"',
+    )
+    add("--request_timeout", type=float, default=600.0, help="seconds; default 600")
+    add("--concurrency", type=int, default=64, help="episodes in flight; default 64")
+
+
+def _add_run(group) -> None:
+    add = group.add_argument
+    add("--log_dir", required=True, help="run directory; the same command goes on with the run")
+    add("--dry-run", "--dry_run", action="store_true", help="check, show what would run, exit")
+    add("--verbose", action="store_true", help="one line per episode")
+    add("--wandb_project", default="", help="project at Weights & Biases; default: not used")
+    add("--wandb_name", help="name of the run there; default the name of the run directory")
+
+
+def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
+    """Everything that is wrong with the shared arguments, without asking any server."""
+    turns = args.max_turns
+    lists = {
+        "--models": models,
+        "--num_of_samples": args.num_of_samples,
+        "--temperature": args.temperature or [1.0],
+        "--max_new_tokens": args.max_new_tokens or [1],
+    }
+    window, limit = args.context_window, args.dialogue_limit
+    samples = args.num_of_samples
+    checks = [
+        (turns < 1, f"--max_turns is {turns}: give 1 or more"),
+        (min(samples) < 1, f"--num_of_samples is {samples}: each 1 or more"),
+        (min(lists["--temperature"]) < 0, f"--temperature is {args.temperature}: each 0 or more"),
+        (
+            min(lists["--max_new_tokens"]) < 1,
+            f"--max_new_tokens is {args.max_new_tokens}: each 1 or more",
+        ),
+        (not 0 < args.top_p <= 1, f"--top_p is {args.top_p}: give a value in (0, 1]"),
+        (args.limit is not None and args.limit < 1, f"--limit is {args.limit}: 1 or more"),
+        (window is not None and window < 1, f"--context_window is {window}: 1 or more"),
+        (limit is not None and limit < 0, f"--dialogue_limit is {limit}: 0 or more"),
+        (args.concurrency < 1, f"--concurrency is {args.concurrency}: give 1 or more"),
+        (args.request_timeout <= 0, f"--request_timeout is {args.request_timeout} s: above 0"),
+        (Path(args.log_dir).is_file(), f"--log_dir {args.log_dir} is a file"),
+        (not Path(args.data_path).is_file(), f"--data_path {args.data_path} is not a file"),
+    ]
+    problems = [message for wrong, message in checks if wrong]
+    for name, values in lists.items():
+        if turns >= 1 and len(values) not in (1, turns):
+            problems.append(
+                f"{name} has {len(values)} values for --max_turns {turns}: give one for all "
+                f"turns, or {turns}"
+            )
+    for read, text in ((controller_url, args.controller_address), (shlex.split, args.worker_args)):
+        try:
+            read(text)
+        except ValueError as error:
+            problems.append(str(error))
+    return problems
+
+
+def per_turn(values: list[T], max_turns: int) -> list[T]:
+    """One value per turn: a single value holds for all turns."""
+    return values * max_turns if len(values) == 1 else list(values)
+
+
+def controller_url(address: str) -> str:
+    """The URL for a URL, HOST:PORT or a bare port on this machine.
+
+    >>> controller_url("21001"), controller_url("10.0.0.5:21001")
+    ('http://localhost:21001', 'http://10.0.0.5:21001')
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if re.fullmatch(r"\d+", address):
+        return f"http://localhost:{address}"
+    url = address if re.match(r"https?://", address) else f"http://{address}"
+    if not re.fullmatch(r"https?://[^\s/:]+(:\d+)?/?|https?://\[[0-9a-f:]+\](:\d+)?/?", url):
+        raise ValueError(
+            f"--controller_address is {address!r}: give a URL like {DEFAULT_CONTROLLER}, or a port"
+        )
+    return url.rstrip("/")
+
+
+def window(context_window: int | None, dialogue_limit: int | None) -> int | None:
+    """The narrower of both windows, as a --context_window; None shows everything.
+
+    >>> window(None, 4), window(2, 20), window(None, 1), window(None, None)
+    (3, 2, 1, None)
+    """
+    if dialogue_limit is None:
+        return context_window
+    pairs = dialogue_limit // 2 + 1
+    return pairs if context_window is None else min(context_window, pairs)

@@ -1,0 +1,113 @@
+"""What config.json holds: the resolved arguments, the data's checksums and the versions."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rise.arguments import controller_url, per_turn, window
+from rise.choice import fingerprint
+
+if TYPE_CHECKING:
+    from envs.base import Env
+
+DISTRIBUTIONS = ("rise-llm", "fschat", "torch", "transformers", "openai")
+
+
+def make_env(args: argparse.Namespace) -> Env:
+    """The environment of the arguments, its whole data file checked.
+
+    Raises:
+        ValueError: if a problem cannot be read or the prompt style is unknown.
+    """
+    import envs
+
+    return envs.make(
+        args.env, args.data_path, prompt_style=args.prompt_style, max_turns=args.max_turns
+    )
+
+
+def configuration(
+    args: argparse.Namespace, models: list[str], env: Env, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The configuration as far as it is known before it is decided who answers.
+
+    Two runs with equal problems, prompts, models and sampling are the same run: files are compared
+    by checksum, so that a file may move but not change.
+
+    Args:
+        args: the arguments.
+        models: who answers at each turn.
+        env: the environment made from them.
+        options: what only one of the scripts has.
+    """
+    turns = args.max_turns
+    known = {
+        **options,
+        "env": args.env,
+        "data_path": args.data_path,
+        "data_sha256": hashlib.sha256(Path(args.data_path).read_bytes()).hexdigest()[:16],
+        "problems": min(args.limit or len(env), len(env)),
+        "prompt_style": args.prompt_style,
+        "prompt_sha256": _prompt_checksum(env),
+        "models": models,
+        "fingerprints": [fingerprint(model) for model in models],
+        "max_turns": turns,
+        "num_of_samples": per_turn(args.num_of_samples, turns),
+        "context_window": window(args.context_window, args.dialogue_limit),
+        "top_p": args.top_p,
+        "seed": args.seed,
+        "worker_args": args.worker_args,
+    }
+    for name in ("temperature", "max_new_tokens"):
+        if getattr(args, name) is not None:
+            known[name] = per_turn(getattr(args, name), turns)
+    return known | {
+        "controller_address": controller_url(args.controller_address),
+        "api_base": args.api_base,
+        "log_dir": args.log_dir,
+        "concurrency": args.concurrency,
+        "request_timeout": args.request_timeout,
+        "verbose": args.verbose,
+        "wandb_project": args.wandb_project,
+        "wandb_name": args.wandb_name,
+        "command": sys.argv,
+        "git_commit": git_commit(),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the distributions that are installed."""
+    found = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of this repository; None where it is not a git checkout."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        result = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return result.stdout.strip() or None
+
+
+def _prompt_checksum(env: Env) -> str:
+    """A checksum of the texts around the first problem, which a style or a new version changes."""
+    texts = [env.opening(0), *(env.feedback(0, verdict) for verdict in ("wrong", "no_answer"))]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]

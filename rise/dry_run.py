@@ -1,0 +1,50 @@
+"""What a call would do, as text: `--dry-run`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rise.episode import Episode, Message
+from rise.job import Job
+from rise.rollout import next_prompt
+
+
+def describe(job: Job) -> str:
+    """The resolved configuration, the first prompt and the planned number of requests.
+
+    Raises:
+        ValueError: if the prompt cannot be rendered with the checkpoint's chat template.
+    """
+    config = job.config
+    owed = config["problems"] - job.finished
+    first = Episode(0, job.env.question(0), job.env.reference(0))
+    messages = next_prompt(job.env, first, config["context_window"])
+    return (
+        f"{json.dumps(config, indent=2, ensure_ascii=False)}\n\n"
+        f"First prompt:\n{render(messages, config)}\n\n"
+        f"{owed} of {config['problems']} episodes are owed: at most "
+        f"{owed * config['max_turns']} requests for {owed * sum(config['num_of_samples'])} "
+        "answers. Nothing was asked and nothing was written."
+    )
+
+
+def render(messages: list[Message], config: dict[str, Any]) -> str:
+    """The prompt as the first model gets it.
+
+    For a checkpoint directory it is the text that its chat template makes; other models get the
+    messages, which are shown with their roles.
+    """
+    model = config["models"][0]
+    if not Path(model).is_dir():
+        return "\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)
+    from transformers import AutoTokenizer
+
+    from fastchat.conversation import ChatTemplate
+
+    arguments = shlex.split(config["worker_args"])
+    given = [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a == "--conv-template"]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return ChatTemplate(tokenizer, *given).render_prompt(messages)

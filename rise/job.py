@@ -1,0 +1,219 @@
+"""One call of workflow_gen.py or workflow_eval.py: checked, then played.
+
+The scripts say what is asked for and report the results; `check` refuses what cannot work, before
+anything is written or asked, and `Job.play` plays the episodes that are owed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rise import choice
+from rise.arguments import controller_url, per_turn, problems_with
+from rise.configuration import configuration, make_env
+from rise.progress import Progress
+from rise.rollout import Plan, groups_of, run_episodes
+from rise.serving import LocalServing, ServingError
+from rise.tally import Tally
+from rise.trajectory import RunDir, locate, read_json, recorded
+
+if TYPE_CHECKING:
+    from envs.base import Env
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass
+class Job:
+    """A call whose arguments hold together, and whose models answer."""
+
+    env: Env
+    config: dict[str, Any]
+    """What config.json gets."""
+    kinds: dict[str, str]
+    """Kind of each model; empty where the run is finished, since nobody is asked then."""
+    finished: int
+    """Episodes that earlier calls have recorded."""
+    seconds: float = 0.0
+    """Wall time of this call's episodes."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether earlier calls have recorded every episode."""
+        return self.finished == self.config["problems"]
+
+    def open_run(self) -> RunDir:
+        """Open the run directory, or make it; raises ValueError as `RunDir.open` does."""
+        return RunDir.open(self.config["log_dir"], self.config, self.config["max_turns"])
+
+    def tally(self, run: RunDir) -> Tally:
+        """The counts over the episodes that are recorded."""
+        config = self.config
+        tally = Tally(config["max_turns"], cumulative=config["feedback"] == "oracle")
+        for episode in run.episodes():
+            tally.add(episode)
+        return tally
+
+    def play(self, run: RunDir, tally: Tally, tracker: Any) -> int:
+        """Play what is owed, add it to the tally and say how it ended.
+
+        Returns:
+            The exit code: 0 done, 1 if episodes are still owed, 130 if interrupted.
+        """
+        if self.is_finished:
+            print(f"All {self.finished} episodes are in {run.path}; nobody was asked.")
+            return DONE
+        # Batch systems end a job with SIGTERM; it is to leave as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        started = time.monotonic()
+        trouble = None
+        try:
+            trouble = self._play(run, tally, tracker)
+        except KeyboardInterrupt:
+            print(f"Interrupted: {self._state(run)}; the same command goes on with them.")
+            return INTERRUPTED
+        except (ServingError, OSError) as error:
+            trouble = str(error)
+        self.seconds = time.monotonic() - started
+        if trouble:
+            print(trouble)
+        if len(run.done) == self.config["problems"]:
+            return DONE
+        kinds = ", ".join(f"{kind} {count}" for kind, count in tally.errors.items())
+        causes = f", failed: {kinds} (last: {tally.last_error})" if kinds else ""
+        print(f"{self._state(run)}{causes}. The same command tries again what is missing.")
+        return FAILED
+
+    def write_summary(self, run: RunDir, results: dict[str, Any]) -> None:
+        """Write summary.json: the results, then the counts, the configuration, the wall time.
+
+        A finished run keeps the summary that it has.
+        """
+        if self.is_finished and (run.path / "summary.json").exists():
+            return
+        total, done = self.config["problems"], len(run.done)
+        run.write_summary(
+            results
+            | {
+                "counts": {"problems": total, "finished": done, "owed": total - done},
+                "wall_s": round(self.seconds, 1),
+                "versions": self.config["versions"],
+                "config": self.config,
+            }
+        )
+
+    def _state(self, run: RunDir) -> str:
+        return f"{len(run.done)} of {self.config['problems']} episodes are in {run.path}"
+
+    def _play(self, run: RunDir, tally: Tally, tracker: Any) -> str | None:
+        """Play the episodes; returns what went wrong if it was given up."""
+        config = self.config
+        task_ids = list(range(config["problems"]))
+        if config["shown_attempt"] == "own":
+            task_ids = [task_id for task_id in task_ids if task_id not in run.done]
+        # Pairs are made of all problems, so that a resumed run makes the same pairs again.
+        groups = groups_of(task_ids, config["shown_attempt"], config["seed"])
+        owed = (group for group in groups if not run.done.issuperset(group))
+        checkpoints = [name for name, kind in self.kinds.items() if kind == "checkpoint"]
+        serving = LocalServing(
+            checkpoints,
+            run.path / "serving",
+            concurrency=config["concurrency"],
+            worker_args=shlex.split(config["worker_args"]),
+        )
+        with serving as local, Progress(tally, config["problems"], tracker) as progress:
+            plan = self._plan(local.addresses())
+            concurrency = config["concurrency"]
+            rollout = run_episodes(
+                self.env, plan, run, owed, concurrency=concurrency, report=progress.report
+            )
+            if asyncio.run(rollout):
+                return None
+            return f"Given up after many failures in a row. {local.complaint() or ''}"
+
+    def _plan(self, local: dict[str, tuple[str, str]]) -> Plan:
+        config = self.config
+        policies = choice.build(self.kinds, config, local)
+        names = ("num_of_samples", "temperature", "max_new_tokens", "top_p", "seed", "feedback")
+        names += ("context_window", "correct_to_correct", "shown_attempt")
+        return Plan(
+            policies=[policies[name] for name in config["models"]],
+            **{name: config[name] for name in names},
+        )
+
+
+def check(
+    args: argparse.Namespace, models: list[str], options: dict[str, Any], problems: list[str]
+) -> Job:
+    """Check everything that can be wrong before anything is asked or written.
+
+    Args:
+        args: the parsed arguments.
+        models: one model, or one per turn.
+        options: what only this script has: stage, feedback, correct_to_correct, shown_attempt.
+        problems: what the script itself has found wrong.
+
+    Raises:
+        ValueError: one message, with everything that is wrong.
+    """
+    problems = [*problems, *problems_with(args, models)]
+    env = None
+    if not any("--data_path" in problem for problem in problems):
+        with _collect(problems):
+            env = make_env(args)
+    if problems:
+        if not any("--controller_address" in problem for problem in problems):
+            with _collect(problems):
+                choice.decide(models, controller_url(args.controller_address))
+        raise ValueError("\n".join(problems))
+    models = per_turn(models, args.max_turns)
+    config = configuration(args, models, env, options)
+    done = recorded(args.log_dir, args.max_turns, config)
+    if len(done) == config["problems"]:
+        stored = read_json(locate(args.log_dir, args.max_turns) / "config.json")
+        return Job(env, stored | {"log_dir": args.log_dir}, {}, len(done))
+    kinds = choice.decide(models, config["controller_address"])
+    config |= {"kinds": [kinds[model] for model in models], **choice.sampling(kinds, config)}
+    asyncio.run(choice.probe(kinds, config))
+    return Job(env, config, kinds, len(done))
+
+
+@contextlib.contextmanager
+def start_tracker(job: Job, run: RunDir) -> Iterator[Any]:
+    """The tracker of the run, finished at the end; a dummy where nothing is played."""
+    from rise import tracking
+
+    project = "" if job.is_finished else job.config["wandb_project"]
+    name = job.config["wandb_name"] or run.path.name
+    tracker = tracking.start(project, name, job.config, run.path)
+    try:
+        yield tracker
+    finally:
+        tracker.finish()
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn a ValueError into one message on stderr and exit code 2."""
+    try:
+        yield
+    except ValueError as error:
+        print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+        raise SystemExit(USAGE) from error
+
+
+@contextlib.contextmanager
+def _collect(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        problems.append(str(error))

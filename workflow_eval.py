@@ -1,0 +1,154 @@
+"""Evaluate a model over several turns, in each of which it is told that it is wrong.
+
+    python workflow_eval.py --model ./checkpoint --data_path data/gsm8k/test.jsonl --env gsm8k \
+        --log_dir log/ --max_turns 5 --num_of_samples 1 1 1 1 1 --context_window 2
+    python workflow_eval.py --model ./checkpoint --data_path data/gsm8k/test.jsonl --env gsm8k \
+        --log_dir log/ --max_turns 1 --num_of_samples 5
+
+Reads   --data_path, problems as JSON lines; keys.cfg, if the key is not in the environment.
+Writes  --log_dir: config.json, rows.jsonl (an episode per line), <max_turns>_turns.json (the
+        published log), summary.json with m1@t1, acc@t, m1@tK, p1@tK and mK@t1.
+
+The second command samples in parallel; both may use one --log_dir, and then the closing table has
+the vote of the turns beside the vote of the parallel samples. `--num_of_samples 5 1 1 1 1` does
+both in one run: the further samples of turn 1 only vote. A model is named as in workflow_gen.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from rise.arguments import add_common
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common(parser)
+    parser.add_argument("--model", required=True, help="who answers, at every turn")
+    parser.add_argument(
+        "--feedback",
+        choices=["none", "oracle"],
+        default="none",
+        help="none: 'incorrect' after every turn, whatever was answered, and all turns are played; "
+        "oracle: true feedback, an episode stops at its first success; default none",
+    )
+    parser.add_argument(
+        "--shown_attempt",
+        choices=["own", "other"],
+        default="own",
+        help="other: from turn 2 on the model is shown another problem's attempts as its own. A "
+        "gain that comes from reading the attempt vanishes then; default own",
+    )
+    return parser.parse_args(argv)
+
+
+def check_args(args: argparse.Namespace):
+    """Check the arguments together and decide who answers.
+
+    Raises:
+        ValueError: one message, with everything that is wrong.
+    """
+    from rise.job import check
+
+    problems = []
+    if args.shown_attempt == "other":
+        if args.feedback == "oracle":
+            problems.append("--shown_attempt other needs --feedback none: an oracle ends episodes")
+        if args.max_turns < 2:
+            problems.append("--shown_attempt other needs --max_turns 2 or more")
+        if args.limit == 1:
+            problems.append("--shown_attempt other needs two problems or more, --limit is 1")
+    options = {
+        "stage": "eval",
+        "feedback": args.feedback,
+        "correct_to_correct": False,
+        "shown_attempt": args.shown_attempt,
+    }
+    return check(args, [args.model], options, problems)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Evaluate what is owed and report it; returns the exit code."""
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING)
+
+    from rise.dry_run import describe
+    from rise.job import INTERRUPTED, start_tracker, usage_errors
+
+    with usage_errors():
+        job = check_args(args)
+        if args.dry_run:
+            print(describe(job))
+            return 0
+        run = job.open_run()
+    with run, start_tracker(job, run) as tracker:
+        tally = job.tally(run)
+        code = job.play(run, tally, tracker)
+        if code != INTERRUPTED and run.done:
+            report(job, run, tally, tracker)
+    return code
+
+
+def report(job, run, tally, tracker) -> None:
+    """Write the log and the summary; print the table and what to run next."""
+    from rise.metrics import format_table
+    from rise.siblings import complete, is_parallel, sibling
+    from rise.trajectory import load_episodes, read_json
+
+    run.write_log()
+    other = sibling(run.path, job.config["log_dir"], job.config)
+    side_by_side = is_parallel(job.config)
+    episodes, config, path = list(run.episodes()), job.config, run.path
+    parallel = load_episodes(other) if other and not side_by_side else None
+    metrics = summary_of(job, config, episodes, parallel)
+    job.write_summary(run, {"metrics": metrics} | tally.summary())
+    if other and side_by_side:
+        metrics = summary_of(job, read_json(other / "config.json"), load_episodes(other), episodes)
+        complete(other, metrics)
+        path = other
+    for turn, rate in enumerate(metrics["acc@t"], start=1):
+        tracker.log({"turn": turn, "acc@t": rate["value"]})
+    tracker.summary(metrics)
+    print(format_table(metrics))
+    print(f"Summary: {path / 'summary.json'}")
+    if not other and config["num_of_samples"] == [1] * config["max_turns"]:
+        print(f"Next: {parallel_command(config, len(job.env))}")
+
+
+def summary_of(job, config, episodes, parallel):
+    """The metrics of a run, with the votes of a parallel run where there is one."""
+    from rise.metrics import summarise
+
+    return summarise(
+        episodes,
+        job.env.same_answer,
+        max_turns=config["max_turns"],
+        feedback=config["feedback"],
+        parallel=parallel,
+    )
+
+
+def parallel_command(config, problems: int) -> str:
+    """The command that samples as many answers in parallel as this run had turns.
+
+    Args:
+        config: the configuration of this run.
+        problems: how many problems the data file has.
+    """
+    names = ("data_path", "env", "prompt_style", "log_dir")
+    arguments = " ".join(f"--{name} {config[name]}" for name in names)
+    if config["problems"] < problems:
+        arguments += f" --limit {config['problems']}"
+    return (
+        f"python workflow_eval.py --model {config['models'][0]} {arguments} --max_turns 1 "
+        f"--num_of_samples {max(2, config['max_turns'])}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Generate multi-turn data: a model answers; where it is wrong, it or an expert answers again.
+
+    python workflow_gen.py --data_path data/gsm8k/train.jsonl --env gsm8k --log_dir log/gsm8k/ \
+        --max_turns 2 --num_of_samples 1 1 --models Llama-2-7b-chat-hf gpt-3.5-turbo
+    python workflow_gen.py --data_path data/gsm8k/train.jsonl --env gsm8k --log_dir log/self/ \
+        --max_turns 2 --num_of_samples 1 16 --models ./checkpoint
+
+Reads   --data_path, problems as JSON lines; keys.cfg, if the key is not in the environment.
+Writes  --log_dir: config.json, rows.jsonl (an episode per line), <max_turns>_turns.json (the
+        published log, for workflow_convert.py), summary.json.
+
+A model is a name that the controller serves, a directory with a checkpoint or hf:ORG/NAME (served
+by this run), NAME@http://HOST:PORT/v1, a name of the OpenAI API, or FILE.py:FUNCTION, called as
+f(problem, messages) -> str. The same command goes on with an unfinished run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from rise.arguments import add_common
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common(parser)
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        required=True,
+        help="who answers: one model for all turns, or one per turn",
+    )
+    parser.add_argument(
+        "--correct_to_correct",
+        action="store_true",
+        help="an episode that is right at turn 1 goes on to turn 2 with the feedback of "
+        "evaluation, so that the model learns to keep a right answer; default: it stops",
+    )
+    return parser.parse_args(argv)
+
+
+def check_args(args: argparse.Namespace):
+    """Check the arguments together and decide who answers.
+
+    Raises:
+        ValueError: one message, with everything that is wrong.
+    """
+    from rise.job import check
+
+    problems = []
+    if args.correct_to_correct and args.max_turns < 2:
+        problems.append("--correct_to_correct needs --max_turns 2 or more")
+    options = {
+        "stage": "gen",
+        "feedback": "oracle",
+        "correct_to_correct": args.correct_to_correct,
+        "shown_attempt": "own",
+    }
+    return check(args, args.models, options, problems)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Generate what is owed and report it; returns the exit code."""
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING)
+
+    from rise.dry_run import describe
+    from rise.job import INTERRUPTED, start_tracker, usage_errors
+
+    with usage_errors():
+        job = check_args(args)
+        if args.dry_run:
+            print(describe(job))
+            return 0
+        run = job.open_run()
+    with run, start_tracker(job, run) as tracker:
+        tally = job.tally(run)
+        code = job.play(run, tally, tracker)
+        if code != INTERRUPTED:
+            report(job, run, tally, tracker)
+    return code
+
+
+def report(job, run, tally, tracker) -> None:
+    """Write the log and the summary; print success by turn and the next command."""
+    summary = tally.summary()
+    job.write_summary(run, summary)
+    run.write_log()
+    tracker.summary(summary)
+    for turn, rate in enumerate(summary["success_by_turn"], start=1):
+        print(
+            f"solved by turn {turn}: {100 * rate['value']:5.1f} %  "
+            f"(95 % interval {100 * rate['low']:.1f} to {100 * rate['high']:.1f}, n = {rate['n']})"
+        )
+    for turn, verdicts in enumerate(summary["verdicts"], start=1):
+        counts = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
+        cut = 100 * summary["length_share"][turn - 1]
+        print(f"turn {turn}: {counts}; {cut:.1f} % cut at the limit of new tokens")
+    model = job.config["models"][0]
+    model_path = model if Path(model).is_dir() else "CHECKPOINT"
+    print(
+        f"Next: python workflow_convert.py --filepath {run.log_path} "
+        f"--output dataset/finetune.json --model_path {model_path} --env {job.config['env']} "
+        "--criteria all --remove_duplication --shuffle"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
