@@ -60,6 +60,21 @@ def load_config(
         )
 
 
+def load_stop_ids(path: str | Path, cache_dir: str | None = None) -> list[int]:
+    """The tokens that end generation according to the checkpoint, beside the tokenizer's EOS.
+
+    They are the `eos_token_id` of its generation config, or of its config if it has none.
+    """
+    from transformers import GenerationConfig
+
+    source = resolve(path)
+    try:
+        own = GenerationConfig.from_pretrained(source, cache_dir=cache_dir).eos_token_id
+    except OSError:
+        own = getattr(load_config(source, cache_dir), "eos_token_id", None)
+    return [own] if isinstance(own, int) else list(own or ())
+
+
 def load_model(
     path: str | Path,
     *,

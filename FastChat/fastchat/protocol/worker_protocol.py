@@ -1,0 +1,135 @@
+"""What a worker reads and answers.
+
+The fields and their defaults are FastChat's; `messages`, `prompt_token_ids`, `n`, `seed` and
+`return_token_ids` are ours. A null stands for the default. Fields that would change the answer
+and that no worker here implements are refused unless they hold their neutral value.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fastchat.constants import MAX_SAMPLES, ErrorCode, RequestError
+
+FinishReason = Literal["stop", "length", "abort"]
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "repetition_penalty": (1, 1.0),
+    "presence_penalty": (0, 0.0),
+    "frequency_penalty": (0, 0.0),
+    "logprobs": (False,),
+    "use_beam_search": (False,),
+    "best_of": (1,),
+    "images": ([],),
+}
+
+
+class ChatMessage(BaseModel):
+    """One turn of a dialogue."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class GenerateRequest(BaseModel):
+    """Body of `/worker_generate` and `/worker_generate_stream`."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    prompt: str | None = None
+    """A finished prompt string; special tokens are added once."""
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
+    """A dialogue that the worker renders with the model's chat template."""
+    prompt_token_ids: list[int] | None = Field(default=None, min_length=1)
+    """The exact tokens to continue."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Below 1e-5: greedy."""
+    top_p: float = Field(default=1.0, ge=0, le=1)
+    """Probability mass to keep; below 1e-8: greedy."""
+    top_k: int = Field(default=-1, ge=-1)
+    """Number of tokens to keep; -1 and 0 keep all."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    stop: list[str] = Field(default_factory=list)
+    """Texts that end an answer and are not part of it; a single string is allowed."""
+    stop_token_ids: list[int] = Field(default_factory=list)
+    """Tokens that end an answer, beside those of the chat template."""
+    echo: bool = True
+    """Whether the prompt's text precedes the answer in `text`."""
+    n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
+    """Number of answers; with n > 1 `text` and `finish_reason` are lists."""
+    seed: int | None = None
+    """Sample i draws from the seed `seed + i`; None draws afresh."""
+    return_token_ids: bool = False
+    """Whether the reply carries `prompt_token_ids` and `token_ids`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        refused = [k for k, neutral in _NEUTRAL.items() if body.get(k) not in (None, *neutral)]
+        if refused:
+            raise ValueError(f"this worker does not implement {', '.join(refused)}; leave it out")
+        known = {key: value for key, value in body.items() if value is not None}
+        if isinstance(known.get("stop"), str):
+            known["stop"] = [known["stop"]]
+        return known
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> GenerateRequest:
+        given = (self.prompt, self.messages, self.prompt_token_ids)
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give exactly one of prompt, messages and prompt_token_ids")
+        self.stop = [text for text in self.stop if text]
+        return self
+
+
+class Usage(BaseModel):
+    """Tokens of one reply. A stop token counts: the model generated it."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class GenerateReply(BaseModel):
+    """A successful answer; the lists have one entry per sample and appear with n > 1."""
+
+    text: str | list[str]
+    error_code: Literal[0] = 0
+    usage: Usage
+    finish_reason: FinishReason | list[FinishReason | None] | None
+    """stop, length or abort; None in the frames of a stream before the last one."""
+    completion_tokens: list[int]
+    """Generated tokens of each sample."""
+    prompt_token_ids: list[int] | None = None
+    token_ids: list[list[int]] | None = None
+
+
+class CountRequest(BaseModel):
+    """Body of `/count_token`."""
+
+    prompt: str
+
+
+def parse(kind: type[BaseModel], body: Any) -> Any:
+    """Validate a JSON body.
+
+    Raises:
+        RequestError: a field is missing, of a wrong type or out of range; the message names it.
+    """
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: ValidationError) -> RequestError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    ranged = first["type"].startswith(("greater_than", "less_than", "finite"))
+    code = ErrorCode.PARAM_OUT_OF_RANGE if ranged else ErrorCode.VALIDATION_TYPE_ERROR
+    return RequestError(code, f"{place}: {message}" if place else message)

@@ -1,0 +1,250 @@
+"""What every worker shares: the endpoints, the error replies, the registration.
+
+A kind of worker is a subclass of `BaseModelWorker` that says how to generate. Everything that goes
+wrong with a request becomes a reply `{"text", "error_code"}` with HTTP status 200, as FastChat's
+clients expect it; the worker itself goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from fastchat.constants import CONTROLLER_ADDRESS, WORKER_PORT, ErrorCode, RequestError
+from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
+from fastchat.serve.wire import BodyLimit, frame, read_json
+from fastchat.serve.registration import Registration
+from fastchat.utils import normal_url, positive_int
+
+_WILDCARDS = ("0.0.0.0", "::")
+
+
+class BaseModelWorker(ABC):
+    """One served model behind FastChat's worker protocol.
+
+    Args:
+        model_names: the names under which clients ask for the model.
+        limit: requests that generate at the same time; more of them wait, first come first served.
+    """
+
+    def __init__(self, model_names: list[str], limit: int, logger: logging.Logger):
+        self.model_names = model_names
+        self.limit = limit
+        self.logger = logger
+        self.in_flight = 0
+        self._gate = asyncio.Semaphore(limit)
+
+    @property
+    @abstractmethod
+    def context_length(self) -> int:
+        """The longest prompt plus answer, in tokens."""
+
+    @abstractmethod
+    def prepare(self, request: GenerateRequest) -> Any:
+        """Check a request against the model before it queues.
+
+        Raises:
+            RequestError: it cannot be served; 40303 if it is longer than the context.
+        """
+
+    @abstractmethod
+    async def generate(self, prepared: Any) -> dict[str, Any]:
+        """The whole answer; cancelling the call stops the generation."""
+
+    @abstractmethod
+    def stream(self, prepared: Any) -> AsyncIterator[dict[str, Any]]:
+        """The answer as it grows: `text` is cumulative, the last reply has a finish reason."""
+
+    @abstractmethod
+    def count_tokens(self, prompt: str) -> int:
+        """Tokens of a prompt string, special tokens included."""
+
+    @abstractmethod
+    def conv_fields(self) -> dict[str, Any]:
+        """The fields of FastChat's `Conversation` for clients that build prompts themselves."""
+
+    def status(self) -> dict[str, Any]:
+        """The body of `/worker_get_status`."""
+        return {"model_names": self.model_names, "speed": 1, "queue_length": self.in_flight}
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a place among the generating requests; the place is given back whatever ends."""
+        self.in_flight += 1
+        try:
+            async with self._gate:
+                yield
+        finally:
+            self.in_flight -= 1
+
+    def failure(self, error: Exception) -> dict[str, Any]:
+        """The reply to a request that failed."""
+        if isinstance(error, RequestError):
+            return error.reply()
+        self.logger.error("a request failed: %s: %s", type(error).__name__, error)
+        reason = f"the worker failed: {type(error).__name__}: {error}"
+        return RequestError(ErrorCode.INTERNAL_ERROR, reason).reply()
+
+
+def create_app(worker: BaseModelWorker, registration: Registration | None = None) -> FastAPI:
+    """A worker as an ASGI application; without a registration no controller hears of it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(registration.run()) if registration else None
+        yield
+        if task is not None:
+            task.cancel()
+
+    app = FastAPI(title="RISE model worker", lifespan=lifespan)
+    app.add_middleware(BodyLimit)
+
+    @app.exception_handler(RequestError)
+    async def refuse(_: Request, error: RequestError) -> JSONResponse:
+        return JSONResponse(error.reply())
+
+    _add_generation_routes(app, worker)
+    _add_description_routes(app, worker)
+    return app
+
+
+def _add_generation_routes(app: FastAPI, worker: BaseModelWorker) -> None:
+    async def prepared(request: Request) -> Any:
+        try:
+            return worker.prepare(parse(GenerateRequest, await read_json(request)))
+        except RequestError:
+            raise
+        except Exception as error:
+            reply = worker.failure(error)
+            raise RequestError(ErrorCode.INTERNAL_ERROR, reply["text"]) from error
+
+    @app.post("/worker_generate")
+    async def worker_generate(request: Request) -> JSONResponse:
+        job = await prepared(request)
+
+        async def answer() -> dict[str, Any]:
+            async with worker.turn():
+                return await worker.generate(job)
+
+        return JSONResponse(await _unless_dropped(request, answer, worker.failure))
+
+    @app.post("/worker_generate_stream")
+    async def worker_generate_stream(request: Request) -> Response:
+        try:
+            job = await prepared(request)
+        except RequestError as error:
+            return Response(frame(error.reply()))
+
+        async def frames() -> AsyncIterator[bytes]:
+            try:
+                async with worker.turn(), contextlib.aclosing(worker.stream(job)) as replies:
+                    async for reply in replies:
+                        yield frame(reply)
+            except Exception as error:
+                yield frame(worker.failure(error))
+
+        return StreamingResponse(frames())
+
+
+async def _unless_dropped(
+    request: Request,
+    answer: Callable[[], Any],
+    failure: Callable[[Exception], dict[str, Any]],
+) -> dict[str, Any]:
+    """Await an answer; a client that hangs up cancels it.
+
+    Starlette lets a plain handler run to its end after a disconnect, so the wait for it is ours.
+    """
+    work = asyncio.create_task(answer())
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            return RequestError(ErrorCode.INTERNAL_ERROR, "the client hung up").reply()
+        return work.result()
+    except Exception as error:
+        return failure(error)
+    finally:
+        work.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _add_description_routes(app: FastAPI, worker: BaseModelWorker) -> None:
+    @app.post("/worker_get_status")
+    async def worker_get_status() -> dict[str, Any]:
+        return worker.status()
+
+    @app.post("/count_token")
+    async def count_token(request: Request) -> dict[str, int]:
+        counted = parse(CountRequest, await read_json(request))
+        return {"count": worker.count_tokens(counted.prompt), "error_code": 0}
+
+    @app.post("/worker_get_conv_template")
+    async def worker_get_conv_template() -> dict[str, Any]:
+        return {"conv": worker.conv_fields()}
+
+    @app.post("/model_details")
+    async def model_details() -> dict[str, int]:
+        return {"context_length": worker.context_length}
+
+
+def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every kind of worker."""
+    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
+    parser.add_argument(
+        "--port", type=int, default=WORKER_PORT, help="port, 0 takes a free one (21002)"
+    )
+    parser.add_argument(
+        "--worker-address",
+        type=normal_url,
+        help="URL under which controller and clients reach this worker (http://HOST:PORT)",
+    )
+    parser.add_argument(
+        "--controller-address",
+        type=normal_url,
+        default=CONTROLLER_ADDRESS,
+        help=f"URL or port of the controller ({CONTROLLER_ADDRESS})",
+    )
+    parser.add_argument(
+        "--model-names",
+        type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
+        help="names under which the model is served, separated by commas (the path's last part)",
+    )
+    parser.add_argument(
+        "--limit-worker-concurrency",
+        type=positive_int,
+        default=64,
+        help="requests that generate at the same time, the others wait (64)",
+    )
+    parser.add_argument(
+        "--no-register", action="store_true", help="serve without telling a controller"
+    )
+
+
+def advertised_url(args: argparse.Namespace, own_url: str) -> str | None:
+    """The URL to register under, None with `--no-register`.
+
+    Raises:
+        ValueError: the worker listens on all addresses and nobody said how to reach it.
+    """
+    if args.no_register:
+        return None
+    if args.worker_address is None and args.host in _WILDCARDS:
+        raise ValueError(
+            f"--host {args.host} listens on every address of this machine; say with "
+            "--worker-address http://NAME:PORT under which one the controller hands it out"
+        )
+    return args.worker_address or own_url

@@ -1,0 +1,290 @@
+"""Keeps the list of model workers and tells clients where a model is served.
+
+    python -m fastchat.serve.controller
+    python -m fastchat.serve.controller --host 0.0.0.0 --port 21001 --dispatch-method lottery
+
+Workers register and send heartbeats; clients ask for a worker's address, or let the controller
+pass a stream through. One event loop serves everything: no thread per request, no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, get_args
+from urllib.parse import urlsplit
+
+import aiohttp
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import ValidationError
+
+from fastchat.constants import (
+    CONTROLLER_PORT,
+    ErrorCode,
+    RequestError,
+    heart_beat_expiration,
+    worker_timeout,
+)
+from fastchat.protocol.controller_protocol import (
+    HeartBeat,
+    ModelRequest,
+    RegisterRequest,
+    WorkerStatus,
+)
+from fastchat.protocol.worker_protocol import parse
+from fastchat.serve.wire import BodyLimit, frame, read_json
+from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry
+from fastchat.utils import build_logger, listen, serve, url_of
+
+logger = build_logger("controller")
+
+_STATUS_SECONDS = 5.0
+_CONNECT_SECONDS = 2.0
+
+
+class Controller:
+    """The registry, and the requests that the controller itself makes to workers."""
+
+    def __init__(self, dispatch_method: DispatchMethod):
+        self.registry = WorkerRegistry(dispatch_method)
+        self.session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Open the client session; must run on the loop that serves."""
+        # Raising here, a bad value in the environment stops the start instead of a later request.
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=_CONNECT_SECONDS, sock_read=worker_timeout()
+        )
+        self.expiration = heart_beat_expiration()
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=timeout
+        )
+
+    async def stop(self) -> None:
+        """Close the client session."""
+        if self.session is not None:
+            await self.session.close()
+
+    async def register(self, request: RegisterRequest) -> None:
+        """Enter a worker; one that sends no status is asked for it.
+
+        Raises:
+            RequestError: the worker sent no status and does not answer.
+        """
+        status = request.worker_status or await self.ask_status(request.worker_name)
+        if status is None:
+            raise RequestError(
+                ErrorCode.CONTROLLER_WORKER_TIMEOUT,
+                f"{request.worker_name} does not answer /worker_get_status",
+            )
+        self.registry.add(request, status)
+        logger.info("registered %s: %s", request.worker_name, ", ".join(status.model_names))
+
+    async def ask_status(self, name: str) -> WorkerStatus | None:
+        """What a worker says about itself, None if it does not answer."""
+        assert self.session is not None
+        timeout = aiohttp.ClientTimeout(total=_STATUS_SECONDS)
+        try:
+            async with self.session.post(f"{name}/worker_get_status", timeout=timeout) as reply:
+                return WorkerStatus.model_validate(await reply.json())
+        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError, ValidationError) as error:
+            logger.warning("%s gives no status: %s", name, type(error).__name__)
+            return None
+
+    async def refresh(self) -> None:
+        """Ask every worker for its status; those that do not answer are out."""
+        names = list(self.registry.workers)
+        for name, status in zip(names, await self._statuses(names), strict=True):
+            info = self.registry.workers.get(name)
+            if status is None:
+                self.drop(name, "does not answer")
+            elif info is not None:
+                info.model_names, info.speed = status.model_names, status.speed
+                info.queue_length = status.queue_length
+
+    async def _statuses(self, names: list[str]) -> list[WorkerStatus | None]:
+        return await asyncio.gather(*(self.ask_status(name) for name in names))
+
+    async def address(self, model: str) -> str:
+        """The URL of a worker that accepts connections, "" if no worker serves the model."""
+        while name := self.registry.choose(model):
+            if await _accepts(name):
+                return name
+            self.drop(name, "refuses connections")
+        return ""
+
+    def drop(self, name: str, why: str) -> None:
+        """Take a worker out and log why."""
+        if self.registry.remove(name):
+            logger.warning("removed %s: it %s", name, why)
+
+    async def watch(self) -> None:
+        """Remove workers that fell silent, for ever."""
+        while True:
+            await asyncio.sleep(min(1.0, self.expiration / 4))
+            for name in self.registry.remove_silent(self.expiration):
+                logger.warning("removed %s: no heartbeat for %g s", name, self.expiration)
+
+    async def stream(self, model: str, body: bytes) -> AsyncIterator[bytes]:
+        """Pass a worker's stream through, whole frames only; one error frame if it fails.
+
+        A worker that refuses the connection is out and the next one is tried: nothing was sent.
+        """
+        while name := self.registry.choose(model):
+            try:
+                async for part in self._frames(name, body):
+                    yield part
+                return
+            except aiohttp.ClientConnectorError:
+                self.drop(name, "refuses connections")
+            except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+                reason = f"the worker {name} stopped answering ({type(error).__name__})"
+                logger.warning("%s", reason)
+                yield frame(RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, reason).reply())
+                return
+        reason = f"no worker serves {model!r}; served: {', '.join(self.registry.models()) or '-'}"
+        yield frame(RequestError(ErrorCode.CONTROLLER_NO_WORKER, reason).reply())
+
+    async def _frames(self, name: str, body: bytes) -> AsyncIterator[bytes]:
+        assert self.session is not None
+        headers = {"Content-Type": "application/json"}
+        url = f"{name}/worker_generate_stream"
+        async with self.session.post(url, data=body, headers=headers) as reply:
+            reply.raise_for_status()
+            rest = b""
+            async for chunk in reply.content.iter_any():
+                rest += chunk
+                whole, separator, rest = rest.rpartition(b"\0")
+                if separator:
+                    yield whole + separator
+
+
+def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
+    """The controller as an ASGI application."""
+    controller = Controller(dispatch_method)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await controller.start()
+        watch = asyncio.create_task(controller.watch())
+        yield
+        watch.cancel()
+        await controller.stop()
+
+    app = FastAPI(title="RISE controller", lifespan=lifespan)
+    app.add_middleware(BodyLimit)
+    app.state.controller = controller
+
+    @app.exception_handler(RequestError)
+    async def refuse(_: Request, error: RequestError) -> JSONResponse:
+        return JSONResponse(error.reply(), status_code=400)
+
+    _add_worker_routes(app, controller)
+    _add_client_routes(app, controller)
+    return app
+
+
+def _add_worker_routes(app: FastAPI, controller: Controller) -> None:
+    """What workers call."""
+
+    @app.post("/register_worker")
+    async def register_worker(request: Request) -> None:
+        await controller.register(parse(RegisterRequest, await read_json(request)))
+
+    @app.post("/receive_heart_beat")
+    async def receive_heart_beat(request: Request) -> dict[str, bool]:
+        beat = parse(HeartBeat, await read_json(request))
+        return {"exist": controller.registry.heart_beat(beat.worker_name, beat.queue_length)}
+
+
+def _add_client_routes(app: FastAPI, controller: Controller) -> None:
+    """What clients call; a controller also looks like a worker to a controller above it."""
+    registry = controller.registry
+
+    @app.post("/refresh_all_workers")
+    async def refresh_all_workers() -> None:
+        await controller.refresh()
+
+    @app.post("/list_models")
+    async def list_models() -> dict[str, list[str]]:
+        return {"models": registry.models()}
+
+    @app.post("/list_language_models")
+    async def list_language_models() -> dict[str, list[str]]:
+        return {"models": registry.models(multimodal=False)}
+
+    @app.post("/list_multimodal_models")
+    async def list_multimodal_models() -> dict[str, list[str]]:
+        return {"models": registry.models(multimodal=True)}
+
+    @app.post("/get_worker_address")
+    async def get_worker_address(request: Request) -> dict[str, str]:
+        wanted = parse(ModelRequest, await read_json(request))
+        return {"address": await controller.address(wanted.model)}
+
+    @app.post("/worker_get_status")
+    async def worker_get_status() -> dict[str, Any]:
+        return registry.total().model_dump()
+
+    @app.get("/test_connection")
+    async def test_connection() -> str:
+        return "success"
+
+    @app.post("/worker_generate_stream")
+    async def worker_generate_stream(request: Request) -> Response:
+        try:
+            wanted = parse(ModelRequest, await read_json(request))
+        except RequestError as error:
+            return Response(frame(error.reply()))
+        return StreamingResponse(controller.stream(wanted.model, await request.body()))
+
+
+async def _accepts(url: str) -> bool:
+    """False if the worker's port refuses a connection; a slow one gets the benefit of the doubt."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        connection = asyncio.open_connection(parts.hostname, port)
+        _, writer = await asyncio.wait_for(connection, _CONNECT_SECONDS)
+    except ConnectionRefusedError:
+        return False
+    except (OSError, asyncio.TimeoutError):
+        return True
+    writer.close()
+    return True
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
+    parser.add_argument(
+        "--port", type=int, default=CONTROLLER_PORT, help="port, 0 takes a free one (21001)"
+    )
+    parser.add_argument(
+        "--dispatch-method",
+        choices=get_args(DispatchMethod),
+        default="shortest_queue",
+        help="how a worker is chosen among those that serve a model (shortest_queue)",
+    )
+    args = parser.parse_args(argv)
+    try:
+        args.socket = listen(args.host, args.port)
+        heart_beat_expiration(), worker_timeout()
+    except ValueError as error:
+        parser.error(str(error))
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve until interrupted."""
+    args = parse_args(argv)
+    logger.info("listening on %s (%s)", url_of(args.host, args.socket), args.dispatch_method)
+    serve(create_app(args.dispatch_method), args.socket)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Runs a transformers model over the slots of a `KVPool`, and refuses models that it gets wrong.
+
+Letters: B rows, P new tokens per row, T tokens attended over, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastchat.serve.kv_pool import KVPool, LayerShape, PoolCache, Span
+
+if TYPE_CHECKING:
+    import torch
+
+_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+
+
+class EngineModel:
+    """A causal language model as the engine needs it: tokens of many slots in, logits out.
+
+    Raises:
+        ValueError: the architecture keeps state that a slot does not hold.
+    """
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.config = model.config.get_text_config(decoder=True)
+        self.device = model.device
+        self.vocabulary: int = model.get_input_embeddings().num_embeddings
+        self._body = model.base_model
+        self._head = model.get_output_embeddings()
+        self._layers = set(getattr(self.config, "layer_types", None) or ())
+        self._window = getattr(self.config, "sliding_window", None)
+        if self._layers - _KNOWN_LAYERS or self._head is None:
+            raise ValueError(
+                f"{type(model).__name__} cannot be served by this worker: its layers are "
+                f"{', '.join(sorted(self._layers)) or 'unknown'}; serve it with vLLM and name it "
+                "as NAME@http://HOST:PORT/v1"
+            )
+
+    def layer_shapes(self) -> list[LayerShape]:
+        """What one token leaves in each layer's cache, found by running one token."""
+        import torch
+
+        with torch.inference_mode():
+            token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+            cache = self._body(input_ids=token, use_cache=True).past_key_values
+        return [
+            LayerShape(
+                layer.keys.shape[1], layer.keys.shape[-1], layer.values.shape[-1], layer.keys.dtype
+            )
+            for layer in cache.layers
+        ]
+
+    def forward(self, pool: KVPool, span: Span, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Compute new tokens of each row and return the logits after its last one, (B, V)."""
+        import torch
+
+        width = span.width
+        ids = torch.tensor(
+            [[*row, *[0] * (width - len(row))] for row in tokens], device=self.device
+        )
+        starts = torch.tensor(span.starts, device=self.device)
+        positions = starts[:, None] + torch.arange(width, device=self.device)
+        hidden = self._body(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=self._masks(positions, span.end),
+            past_key_values=PoolCache(pool, span),
+            use_cache=True,
+        ).last_hidden_state
+        last = torch.tensor([count - 1 for count in span.counts], device=self.device)
+        rows = torch.arange(len(span.counts), device=self.device)
+        return self._logits(hidden[rows, last])
+
+    def check(self, pool: KVPool) -> None:
+        """Compare prefill, chunked prefill and decoding in the pool with the model itself.
+
+        Raises:
+            ValueError: the logits differ, so this architecture must not be served here.
+        """
+        import torch
+
+        length = min(12, pool.length)
+        ids = [(7 * i + 3) % self.vocabulary for i in range(length)]
+        pieces = [ids[: length // 2], ids[length // 2 : -1], ids[-1:]]
+        done = 0
+        with torch.inference_mode():
+            expected = self.model(torch.tensor([ids], device=self.device)).logits[0, -1].float()
+            for piece in filter(None, pieces):
+                span = Span(0, [done], [len(piece)])
+                found = self.forward(pool, span, [piece])[0].float()
+                done += len(piece)
+        error = (found - expected).norm() / expected.norm()
+        if not error < 0.05:
+            raise ValueError(
+                f"{type(self.model).__name__} gives other logits in this worker's cache than by "
+                f"itself (relative difference {float(error):.2g}), so it is not served; serve it "
+                "with vLLM and name it as NAME@http://HOST:PORT/v1"
+            )
+
+    def _masks(self, positions: torch.Tensor, end: int) -> Any:
+        """Boolean masks (B, 1, P, T), one per kind of layer where the model has several kinds."""
+        import torch
+
+        keys = torch.arange(end, device=self.device)
+        full = keys <= positions[..., None]
+        masks = {"full_attention": self._as_attention_wants(full[:, None])}
+        if self._window is not None:
+            near = full & (keys > positions[..., None] - self._window)
+            masks["sliding_attention"] = self._as_attention_wants(near[:, None])
+        if self._layers:
+            return masks
+        return masks.get("sliding_attention", masks["full_attention"])
+
+    def _as_attention_wants(self, mask: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if self.config._attn_implementation != "eager":
+            return mask
+        hidden = torch.finfo(self.model.dtype).min
+        return torch.zeros_like(mask, dtype=self.model.dtype).masked_fill(~mask, hidden)
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        logits = self._head(hidden)
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -1,0 +1,103 @@
+"""What goes into the engine and what comes out of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from fastchat.constants import ErrorCode, RequestError
+from fastchat.protocol.worker_protocol import FinishReason
+from fastchat.serve.sampling import SamplingParams
+
+
+@dataclass
+class EngineStats:
+    """Counters since the start."""
+
+    prompt_tokens: int = 0
+    """Tokens of all admitted prompts, once per request."""
+    prefill_tokens: int = 0
+    """Prompt tokens that were computed."""
+    generated_tokens: int = 0
+    decode_steps: int = 0
+
+
+@dataclass(eq=False)
+class Sample:
+    """One answer to a prompt; the engine's thread appends to it."""
+
+    rng: random.Random
+    tokens: list[int] = field(default_factory=list)
+    """Generated so far, the stop token included."""
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(eq=False)
+class EngineRequest:
+    """A prompt to continue `n` times.
+
+    `done` resolves to the request itself once every sample has a finish reason, or to the error
+    that ended it. Cancelling `done` makes the samples leave at the engine's next step.
+    """
+
+    prompt: list[int]
+    params: SamplingParams
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+    n: int = 1
+    seed: int | None = None
+    """Sample i draws from `seed + i`; None draws afresh."""
+    on_progress: Callable[[], None] | None = None
+    """Called from the engine's thread after a sample has grown."""
+    done: Future[EngineRequest] = field(default_factory=Future)
+    samples: list[Sample] = field(init=False)
+    _claimed: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        seeds = [None if self.seed is None else self.seed + i for i in range(self.n)]
+        self.samples = [Sample(random.Random(seed)) for seed in seeds]
+
+    @property
+    def length(self) -> int:
+        """Tokens that the longest possible answer needs in the cache, prompt included."""
+        return len(self.prompt) + self.max_new_tokens
+
+    def progressed(self) -> None:
+        """Tell a listener that there are new tokens."""
+        if self.on_progress is not None:
+            self.on_progress()
+
+    def finish(self, sample: Sample, reason: FinishReason) -> None:
+        """Close a sample; the last one resolves the request."""
+        sample.finish_reason = reason
+        if all(other.finish_reason for other in self.samples) and self._claim():
+            self.done.set_result(self)
+
+    def fail(self, error: Exception) -> None:
+        """End the request with an error, unless it has ended."""
+        for sample in self.samples:
+            sample.finish_reason = sample.finish_reason or "abort"
+        if self._claim():
+            self.done.set_exception(error)
+
+    def _claim(self) -> bool:
+        """True once, and only if nobody has cancelled the request."""
+        if self._claimed:
+            return False
+        self._claimed = True
+        return self.done.set_running_or_notify_cancel()
+
+
+def as_request_error(error: Exception) -> RequestError:
+    """An exception as the error that its sender reads."""
+    import torch
+
+    if isinstance(error, RequestError):
+        return error
+    full = isinstance(error, torch.cuda.OutOfMemoryError)
+    code = ErrorCode.CUDA_OUT_OF_MEMORY if full else ErrorCode.INTERNAL_ERROR
+    first_line = next(iter(str(error).splitlines()), "")
+    return RequestError(code, f"the worker failed: {type(error).__name__}: {first_line}")

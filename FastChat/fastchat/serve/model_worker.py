@@ -1,0 +1,277 @@
+"""Serves a Hugging Face checkpoint to FastChat's controller and clients.
+
+    python -m fastchat.serve.model_worker --model-path meta-llama/Llama-2-7b-chat-hf
+    python -m fastchat.serve.model_worker --model-path ./checkpoint --port 21003 --device cuda
+
+The model answers many requests at the same time (see `slot_engine.py`). It runs on the CPU in
+float32, or on a GPU in the checkpoint's own dtype, and listens on localhost only unless told
+otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastchat.constants import ErrorCode, RequestError, heart_beat_interval
+from fastchat.conversation import BUILT_IN, ChatTemplate, Message
+from fastchat.model.model_adapter import (
+    DTYPES,
+    context_length,
+    load_config,
+    load_model,
+    load_stop_ids,
+    load_tokenizer,
+)
+from fastchat.protocol.worker_protocol import GenerateRequest
+from fastchat.serve.base_model_worker import (
+    BaseModelWorker,
+    add_worker_arguments,
+    advertised_url,
+    create_app,
+)
+from fastchat.serve.conv_fields import conv_fields
+from fastchat.serve.engine_request import EngineRequest
+from fastchat.serve.registration import Registration
+from fastchat.serve.sampling import SamplingParams
+from fastchat.serve.stopping import decode
+from fastchat.serve.worker_reply import Job, reply_of
+from fastchat.utils import build_logger, listen, positive_int, serve, url_of
+
+_STREAM_TOKENS = 2
+"""New tokens between two frames of a stream, as FastChat sends them."""
+
+
+class ModelWorker(BaseModelWorker):
+    """A model on this machine.
+
+    Args:
+        engine: a started `SlotEngine`.
+        seed: the seed of requests that bring none; None draws afresh.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        template: ChatTemplate,
+        model_names: list[str],
+        *,
+        limit: int = 64,
+        seed: int | None = None,
+        logger: logging.Logger,
+    ):
+        # Twice as many requests as rows: a freed row has its successor at hand.
+        super().__init__(model_names, 2 * limit, logger)
+        self.engine = engine
+        self.template = template
+        self.tokenizer = template.tokenizer
+        self.seed = seed
+        self._conv = conv_fields(template, model_names[0])
+
+    @property
+    def context_length(self) -> int:
+        return self.engine.max_length
+
+    def prepare(self, request: GenerateRequest) -> Job:
+        ids, max_new_tokens = self._fit(self._prompt_ids(request), request)
+        engine_request = EngineRequest(
+            prompt=ids,
+            params=SamplingParams(request.temperature, request.top_p, request.top_k),
+            max_new_tokens=max_new_tokens,
+            stop=tuple(request.stop),
+            stop_ids=self.template.stop_token_ids | set(request.stop_token_ids),
+            n=request.n,
+            seed=self.seed if request.seed is None else request.seed,
+        )
+        self.engine.check(engine_request)
+        echo = self._prompt_text(request) if request.echo else ""
+        return Job(engine_request, echo, request.return_token_ids)
+
+    async def generate(self, prepared: Job) -> dict[str, Any]:
+        await asyncio.wrap_future(self.engine.submit(prepared.engine))
+        return reply_of(prepared, self.tokenizer, final=True)
+
+    async def stream(self, prepared: Job) -> AsyncIterator[dict[str, Any]]:
+        loop, grown = asyncio.get_running_loop(), asyncio.Event()
+        prepared.engine.on_progress = lambda: loop.call_soon_threadsafe(grown.set)
+        done = asyncio.wrap_future(self.engine.submit(prepared.engine))
+        done.add_done_callback(lambda _: grown.set())
+        sent = 0
+        try:
+            while not done.done():
+                await grown.wait()
+                grown.clear()
+                size = sum(len(sample.tokens) for sample in prepared.engine.samples)
+                if not done.done() and size >= sent + _STREAM_TOKENS:
+                    sent = size
+                    yield reply_of(prepared, self.tokenizer, final=False)
+            await done
+            yield reply_of(prepared, self.tokenizer, final=True)
+        finally:
+            done.cancel()
+
+    def count_tokens(self, prompt: str) -> int:
+        return len(self.template.plain_prompt_ids(prompt))
+
+    def conv_fields(self) -> dict[str, Any]:
+        return self._conv
+
+    def status(self) -> dict[str, Any]:
+        return {**super().status(), "engine": self.engine.load()}
+
+    def _prompt_ids(self, request: GenerateRequest) -> list[int]:
+        if request.prompt_token_ids is not None:
+            return request.prompt_token_ids
+        if request.prompt is not None:
+            return self.template.plain_prompt_ids(request.prompt)
+        try:
+            return self.template.prompt_ids(_plain(request))
+        except ValueError as error:
+            raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, str(error)) from error
+
+    def _prompt_text(self, request: GenerateRequest) -> str:
+        if request.prompt_token_ids is not None:
+            return decode(self.tokenizer, request.prompt_token_ids)
+        if request.prompt is not None:
+            return request.prompt
+        return self.template.render_prompt(_plain(request))
+
+    def _fit(self, ids: list[int], request: GenerateRequest) -> tuple[list[int], int]:
+        """Make prompt and answer fit into the context.
+
+        A `prompt` string loses its beginning, as FastChat's clients expect it; messages and token
+        ids are never cut, their answer is shortened instead.
+        """
+        limit, wanted = self.context_length, request.max_new_tokens
+        if len(ids) + wanted <= limit:
+            return ids, wanted
+        if request.prompt is not None and wanted < limit - 1:
+            return ids[-(limit - wanted - 1) :], wanted
+        if len(ids) < limit:
+            return ids, limit - len(ids)
+        raise RequestError(
+            ErrorCode.CONTEXT_OVERFLOW,
+            f"the prompt has {len(ids)} tokens and leaves no room for an answer in the context of "
+            f"{limit}; shorten it",
+        )
+
+
+def _plain(request: GenerateRequest) -> list[Message]:
+    return [message.model_dump() for message in request.messages or ()]
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_worker_arguments(parser)
+    parser.add_argument(
+        "--model-path", required=True, help="directory of a checkpoint, or ORG/NAME on the hub"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one"
+    )
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=DTYPES,
+        help="auto is the checkpoint's own on a GPU and float32 on the CPU",
+    )
+    parser.add_argument(
+        "--conv-template",
+        "--chat-template",
+        help="chat template for a checkpoint without one, or instead of its own: "
+        f"{', '.join(BUILT_IN)}, or a Jinja file",
+    )
+    parser.add_argument(
+        "--context-length",
+        type=positive_int,
+        help="longest prompt plus answer in tokens (the model's)",
+    )
+    parser.add_argument(
+        "--num-threads", type=positive_int, help="CPU threads of torch (torch's own choice)"
+    )
+    parser.add_argument("--seed", type=int, help="seed of requests that bring none (none)")
+    args = parser.parse_args(argv)
+    args.error = parser.error
+    return args
+
+
+def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorker:
+    """Load everything that the command line names; tokenizer and template first, they are quick.
+
+    Raises:
+        ValueError: the checkpoint, the template, the device or the memory will not do.
+    """
+    tokenizer = load_tokenizer(args.model_path)
+    config = load_config(args.model_path)
+    template = ChatTemplate(tokenizer, args.conv_template, load_stop_ids(args.model_path))
+    longest = context_length(config)
+    if args.context_length and args.context_length > longest:
+        raise ValueError(
+            f"--context-length {args.context_length} is longer than the model's {longest}; leave "
+            "it out or lower it"
+        )
+    import torch
+
+    from fastchat.serve.slot_engine import SlotEngine
+
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    model = load_model(args.model_path, device=args.device, dtype=args.dtype)
+    engine = SlotEngine(
+        model,
+        tokenizer,
+        max_rows=args.limit_worker_concurrency,
+        max_length=args.context_length or longest,
+        logger=logger,
+    )
+    names = args.model_names or [Path(args.model_path.rstrip("/")).name]
+    limit = args.limit_worker_concurrency
+    return ModelWorker(engine, template, names, limit=limit, seed=args.seed, logger=logger)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Load the model, register and serve until interrupted."""
+    args = parse_args(argv)
+    logger = build_logger("model_worker")
+    try:
+        # The port is taken before the model is loaded: a mistake shows at once, not minutes later.
+        sock = listen(args.host, args.port)
+        own_url = url_of(args.host, sock)
+        public_url = advertised_url(args, own_url)
+        interval = heart_beat_interval()
+        worker = build_worker(args, logger)
+    except ValueError as error:
+        args.error(str(error))
+    registration = None
+    if public_url is not None:
+        registration = Registration(
+            args.controller_address, public_url, worker.status, interval, logger
+        )
+    load = worker.engine.load()
+    logger.info(
+        "serving %s on %s (%s, %s, context %d, %d slots of %d tokens)",
+        ", ".join(worker.model_names),
+        own_url,
+        worker.engine.model.device,
+        str(worker.engine.model.model.dtype).removeprefix("torch."),
+        worker.context_length,
+        load["slots"],
+        load["slot_tokens"],
+    )
+    worker.engine.start()
+    try:
+        serve(create_app(worker, registration), sock)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        worker.engine.stop()
+
+
+if __name__ == "__main__":
+    main()

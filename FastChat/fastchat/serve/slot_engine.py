@@ -1,0 +1,282 @@
+"""Continuous batching: one thread that steps all running answers together.
+
+A step admits waiting requests into free slots, computes a bounded piece of their prompts, and then
+decodes one token of every running answer, so that a long prompt never holds up the others. Each row
+has its own sampling parameters, stop conditions and random numbers. Whatever goes wrong ends the
+requests it concerns and nothing else; the thread goes on.
+
+Tests and offline use may call `step()` themselves instead of `start()`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from concurrent.futures import Future
+from copy import deepcopy
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from fastchat.constants import ErrorCode, RequestError
+from fastchat.protocol.worker_protocol import FinishReason
+from fastchat.serve.engine_model import EngineModel
+from fastchat.serve.engine_request import EngineRequest, EngineStats, as_request_error
+from fastchat.serve.kv_pool import KVPool, Span
+from fastchat.serve.pool_memory import affordable_tokens
+from fastchat.serve.sampling import sample
+from fastchat.serve.slot_table import Row, SlotTable
+from fastchat.serve.stopping import contains_stop
+
+if TYPE_CHECKING:
+    import torch
+
+_PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048}
+
+
+class SlotEngine:
+    """Generates for many requests at once.
+
+    Args:
+        model: a transformers causal language model.
+        tokenizer: its tokenizer, used to find stop texts; the engine keeps its own copy.
+        max_rows: answers that are generated at the same time.
+        max_length: longest prompt plus answer in tokens, at most the model's context.
+        pool_tokens: memory for keys and values in tokens; None takes what is free.
+        prefill_tokens: prompt tokens computed per step; None suits the device.
+
+    Raises:
+        ValueError: the model cannot be served from the pool, or no memory is free for it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_rows: int = 64,
+        max_length: int = 2048,
+        pool_tokens: int | None = None,
+        prefill_tokens: int | None = None,
+        logger: logging.Logger | None = None,
+    ):
+        self.model = EngineModel(model)
+        shapes = self.model.layer_shapes()
+        device = self.model.device
+        if pool_tokens is None:
+            pool_tokens = affordable_tokens(shapes, device, max_rows, self.model.vocabulary)
+        self.pool = KVPool(shapes, max_rows, max_length, pool_tokens, device)
+        self.model.check(self.pool)
+        self.stats = EngineStats()
+        self._table = SlotTable(self.pool)
+        # Tokenizers are not safe to share between threads.
+        self._tokenizer = deepcopy(tokenizer)
+        self._prefill_tokens = prefill_tokens or _PREFILL_TOKENS.get(device.type, 1024)
+        self._logger = logger or logging.getLogger(__name__)
+        self._waiting: deque[Row] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def max_length(self) -> int:
+        """The longest prompt plus answer in tokens: by the model's context and the memory."""
+        return self.pool.max_length
+
+    def start(self) -> None:
+        """Begin to serve from a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name="slot-engine", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; requests that still run fail."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
+        self._fail_all(RequestError(ErrorCode.INTERNAL_ERROR, "the worker is shutting down"))
+
+    def check(self, request: EngineRequest) -> None:
+        """Refuse what could never be generated.
+
+        Raises:
+            RequestError: it can never fit (40303), is empty, or has tokens that do not exist.
+        """
+        if not request.prompt or request.max_new_tokens < 1:
+            raise RequestError(ErrorCode.PARAM_OUT_OF_RANGE, "the prompt has no tokens")
+        if request.length > self.max_length:
+            raise RequestError(
+                ErrorCode.CONTEXT_OVERFLOW,
+                f"a prompt of {len(request.prompt)} tokens and an answer of "
+                f"{request.max_new_tokens} exceed the {self.max_length} tokens that fit",
+            )
+        if not 0 <= min(request.prompt) <= max(request.prompt) < self.model.vocabulary:
+            raise RequestError(
+                ErrorCode.PARAM_OUT_OF_RANGE,
+                f"the prompt has token ids outside of 0..{self.model.vocabulary - 1}",
+            )
+
+    def submit(self, request: EngineRequest) -> Future[EngineRequest]:
+        """Queue a request; the future resolves to it, cancelling the future stops it.
+
+        Raises:
+            RequestError: see `check`, or the engine was stopped.
+        """
+        self.check(request)
+        with self._wake:
+            if self._stopping:
+                raise RequestError(ErrorCode.INTERNAL_ERROR, "the worker is shutting down")
+            self._waiting.append(Row(request, list(request.samples)))
+            self._wake.notify()
+        return request.done
+
+    def step(self) -> bool:
+        """Do one round of work; False if there was nothing to do."""
+        import torch
+
+        with torch.inference_mode():
+            self._table.prune()
+            self._admit()
+            worked = bool(self._table.filling or self._table.active)
+            if self._table.filling:
+                self._prefill()
+                self._table.prune()
+            if self._table.active:
+                self._decode()
+        return worked
+
+    def load(self) -> dict[str, int]:
+        """The counters, and how full the engine is."""
+        table = self._table
+        return {
+            **asdict(self.stats),
+            "running": len(table.active) + len(table.filling),
+            "waiting": len(self._waiting),
+            "slots": self.pool.rows,
+            "slot_tokens": self.pool.length,
+        }
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                if not self.step():
+                    with self._wake:
+                        self._wake.wait_for(lambda: self._waiting or self._stopping)
+            except Exception as error:
+                self._logger.exception("an engine step failed; its requests end with an error")
+                self._fail_all(error)
+
+    def _fail_all(self, error: Exception) -> None:
+        with self._wake:
+            rows = [*self._table.clear(), *self._waiting]
+            self._waiting.clear()
+        for row in rows:
+            row.request.fail(as_request_error(error))
+
+    def _admit(self) -> None:
+        """Give waiting requests slots, first come first served."""
+        while self._waiting:
+            row = self._waiting[0]
+            room = 0 if row.over else self._table.room(row.request.length)
+            if not row.over and room == 0:
+                return
+            if room < len(row.samples) and not row.over:
+                self._begin(row.request, row.samples[:room])
+                row.samples = row.samples[room:]
+                return
+            with self._wake:
+                self._waiting.popleft()
+            if not row.over:
+                self._begin(row.request, row.samples)
+
+    def _begin(self, request: EngineRequest, samples: list[Any]) -> None:
+        self._table.admit(request, samples)
+        self.stats.prompt_tokens += len(request.prompt)
+
+    def _prefill(self) -> None:
+        """Compute the next pieces of prompts; finished prompts get their first token."""
+        rows, pieces = self._next_pieces()
+        rows, logits = self._forward(rows, pieces)
+        for row in rows:
+            row.length += len(pieces[row])
+            self.stats.prefill_tokens += len(pieces[row])
+        finished = [i for i, row in enumerate(rows) if row.length == len(row.request.prompt)]
+        if finished:
+            copies = [i for i in finished for _ in rows[i].samples]
+            new = self._table.activate([rows[i] for i in finished])
+            self._take(new, logits[copies])
+
+    def _next_pieces(self) -> tuple[list[Row], dict[Row, list[int]]]:
+        """The first filling rows whose padded batch stays within the budget, at least one."""
+        pieces: dict[Row, list[int]] = {}
+        width = 0
+        for row in self._table.filling:
+            piece = row.request.prompt[row.length : row.length + self._prefill_tokens]
+            width = max(width, len(piece))
+            if pieces and width * (len(pieces) + 1) > self._prefill_tokens:
+                break
+            pieces[row] = piece
+        return list(pieces), pieces
+
+    def _decode(self) -> None:
+        rows = list(self._table.active)
+        rows, logits = self._forward(rows, {row: row.samples[0].tokens[-1:] for row in rows})
+        for row in rows:
+            row.length += 1
+        self.stats.decode_steps += 1
+        if rows:
+            self._take(rows, logits)
+
+    def _forward(
+        self, rows: list[Row], pieces: dict[Row, list[int]]
+    ) -> tuple[list[Row], torch.Tensor]:
+        """The logits after each row's piece; rows that cannot be computed fail alone."""
+        import torch
+
+        try:
+            counts = [len(pieces[row]) for row in rows]
+            span = Span(rows[0].slot, [row.length for row in rows], counts)
+            return rows, self.model.forward(self.pool, span, [pieces[row] for row in rows])
+        except Exception as error:
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if len(rows) == 1:
+                self._logger.error("a request failed: %s: %s", type(error).__name__, error)
+                rows[0].request.fail(as_request_error(error))
+                return [], torch.empty(0)
+        parts = [part for row in rows if (part := self._forward([row], pieces))[0]]
+        if not parts:
+            return [], torch.empty(0)
+        return [rows[0] for rows, _ in parts], torch.cat([logits for _, logits in parts])
+
+    def _take(self, rows: list[Row], logits: torch.Tensor) -> None:
+        """Draw a token for each row and see which answers end with it."""
+        params = [row.request.params for row in rows]
+        uniforms = [
+            0.0 if row.request.params.greedy else row.samples[0].rng.random() for row in rows
+        ]
+        for row, token in zip(rows, sample(logits, params, uniforms), strict=True):
+            try:
+                self._append(row, token)
+            except Exception as error:
+                row.request.fail(as_request_error(error))
+
+    def _append(self, row: Row, token: int | None) -> None:
+        if token is None:
+            self.pool.clear(row.slot)
+            raise ValueError("the model's output is not a number (NaN or infinity)")
+        answer = row.samples[0]
+        answer.tokens.append(token)
+        self.stats.generated_tokens += 1
+        reason = self._end_of(row.request, answer.tokens)
+        if reason is not None:
+            row.request.finish(answer, reason)
+        row.request.progressed()
+
+    def _end_of(self, request: EngineRequest, tokens: list[int]) -> FinishReason | None:
+        if tokens[-1] in request.stop_ids:
+            return "stop"
+        if contains_stop(self._tokenizer, tokens, request.stop):
+            return "stop"
+        return "length" if len(tokens) >= request.max_new_tokens else None

@@ -1,0 +1,113 @@
+"""The controller's table of workers, and the choice among those that serve a model."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from fastchat.protocol.controller_protocol import RegisterRequest, WorkerStatus
+
+DispatchMethod = Literal["lottery", "shortest_queue"]
+
+
+@dataclass
+class WorkerInfo:
+    """What the controller knows about one worker."""
+
+    model_names: list[str]
+    speed: float
+    queue_length: int
+    check_heart_beat: bool
+    multimodal: bool
+    last_seen: float
+    """Clock time of the last registration or heartbeat, in seconds."""
+
+
+class WorkerRegistry:
+    """Workers by their URL.
+
+    Args:
+        dispatch_method: "lottery" draws a worker with probability proportional to its speed;
+            "shortest_queue" takes the smallest queue length over speed and counts the request.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self, dispatch_method: DispatchMethod, clock: Callable[[], float] = time.monotonic
+    ):
+        self.dispatch_method = dispatch_method
+        self.workers: dict[str, WorkerInfo] = {}
+        self._clock = clock
+
+    def add(self, request: RegisterRequest, status: WorkerStatus) -> None:
+        """Enter a worker, or renew its entry."""
+        self.workers[request.worker_name] = WorkerInfo(
+            model_names=status.model_names,
+            speed=status.speed,
+            queue_length=status.queue_length,
+            check_heart_beat=request.check_heart_beat,
+            multimodal=request.multimodal,
+            last_seen=self._clock(),
+        )
+
+    def heart_beat(self, name: str, queue_length: int) -> bool:
+        """Note that a worker lives; False if it is not registered."""
+        info = self.workers.get(name)
+        if info is None:
+            return False
+        info.queue_length = queue_length
+        info.last_seen = self._clock()
+        return True
+
+    def remove(self, name: str) -> bool:
+        """Take a worker out; False if it was not in."""
+        return self.workers.pop(name, None) is not None
+
+    def remove_silent(self, seconds: float) -> list[str]:
+        """Take out the workers whose last heartbeat is older than that, and return their names."""
+        oldest = self._clock() - seconds
+        silent = [
+            name
+            for name, info in self.workers.items()
+            if info.check_heart_beat and info.last_seen < oldest
+        ]
+        for name in silent:
+            self.remove(name)
+        return silent
+
+    def models(self, multimodal: bool | None = None) -> list[str]:
+        """The names of all models served, sorted; optionally of one kind of worker only."""
+        chosen = [
+            info
+            for info in self.workers.values()
+            if multimodal is None or info.multimodal is multimodal
+        ]
+        return sorted({name for info in chosen for name in info.model_names})
+
+    def choose(self, model: str) -> str:
+        """The URL of a worker that serves `model`, "" if there is none."""
+        serving = {
+            name: info
+            for name, info in self.workers.items()
+            if model in info.model_names and info.speed > 0
+        }
+        if not serving:
+            return ""
+        if self.dispatch_method == "lottery":
+            speeds = [info.speed for info in serving.values()]
+            return random.choices(list(serving), weights=speeds)[0]
+        name = min(serving, key=lambda name: serving[name].queue_length / serving[name].speed)
+        # Until the next heartbeat this count is all that spreads a burst over the workers.
+        serving[name].queue_length += 1
+        return name
+
+    def total(self) -> WorkerStatus:
+        """All workers as if they were one."""
+        return WorkerStatus(
+            model_names=self.models(),
+            speed=sum(info.speed for info in self.workers.values()),
+            queue_length=sum(info.queue_length for info in self.workers.values()),
+        )

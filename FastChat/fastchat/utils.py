@@ -1,0 +1,93 @@
+"""What every server process does: log lines, one listening socket, a quiet uvicorn."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import socket
+import sys
+from typing import Any
+
+_WILDCARDS = ("0.0.0.0", "::", "")
+
+
+def build_logger(name: str) -> logging.Logger:
+    """A logger that writes one line per event to stderr, ready for a log file."""
+    logger = logging.getLogger(f"fastchat.{name}")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        pattern = f"%(asctime)s {name} %(levelname)s %(message)s"
+        handler.setFormatter(logging.Formatter(pattern, "%Y-%m-%d %H:%M:%S"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    return logger
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound TCP socket; port 0 takes a free port.
+
+    Raises:
+        ValueError: the port is taken, or the host is none of this machine's addresses.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, OverflowError, UnicodeError) as error:
+        raise ValueError(f"--host {host!r} --port {port} is no address: {error}") from error
+    # "localhost" may resolve to ::1 first, where a client that says 127.0.0.1 is refused.
+    family, kind, protocol, _, address = sorted(
+        found, key=lambda entry: entry[0] != socket.AF_INET
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+        sock.listen(2048)
+    except OSError as error:
+        sock.close()
+        raise ValueError(
+            f"cannot listen on {host}:{port}: {error.strerror}; stop the process that uses the "
+            "port, or choose another one with --port"
+        ) from error
+    return sock
+
+
+def url_of(host: str, sock: socket.socket) -> str:
+    """The URL under which others on this machine reach a listening socket."""
+    name = "127.0.0.1" if host in _WILDCARDS else host
+    return f"http://[{name}]:{_port(sock)}" if ":" in name else f"http://{name}:{_port(sock)}"
+
+
+def serve(app: Any, sock: socket.socket) -> None:
+    """Run an ASGI application on `sock` until SIGINT or SIGTERM."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, backlog=2048
+    )
+    uvicorn.Server(config).run(sockets=[sock])
+
+
+def normal_url(text: str) -> str:
+    """A controller's or worker's address: a URL, `host:port` or a bare port, as a URL."""
+    text = text.strip().rstrip("/")
+    if text.isdigit():
+        return f"http://localhost:{text}"
+    return text if "://" in text else f"http://{text}"
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: an integer above zero."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number above 0")
+    return value
+
+
+def _port(sock: socket.socket) -> int:
+    return sock.getsockname()[1]
