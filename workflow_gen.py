@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     with run, start_tracker(job, run) as tracker:
         tally = job.tally(run)
         code = job.play(run, tally, tracker)
-        if code != INTERRUPTED:
+        if code != INTERRUPTED and run.done:
             report(job, run, tally, tracker)
     return code
 

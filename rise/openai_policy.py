@@ -68,7 +68,7 @@ class OpenAIPolicy(Policy):
             # Some servers ignore n and answer once.
             request = settings | {"n": n - len(samples), "seed": seed + len(samples)}
             request |= {"model": self.model, "messages": messages}
-            samples += await self.retries.run(lambda request=request: self._complete(request))
+            samples += await self.retries.run(self._complete, request)
         return samples[:n]
 
     async def check(self) -> None:

@@ -110,8 +110,13 @@ class Retries:
     longest_wait: float = 30.0
     """Seconds."""
 
-    async def run(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Await call() until it answers, fails for good or the tries are used up."""
+    async def run(self, call: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Await call(*args) until it answers, fails for good or the tries are used up.
+
+        Args:
+            call: a coroutine function; tenacity does not await what a lambda returns.
+            args: its arguments.
+        """
         trying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, PolicyError) and error.kind in RETRIED
@@ -121,7 +126,7 @@ class Retries:
             before_sleep=_log_retry,
             reraise=True,
         )
-        return await trying(call)
+        return await trying(call, *args)
 
     def _stop(self, state: tenacity.RetryCallState) -> bool:
         timed_out = state.outcome.exception().kind == "timeout"

@@ -77,7 +77,7 @@ class RunDir:
                 are named), if its rows are damaged before the last line, or if another process is
                 writing to it.
         """
-        log_dir = Path(log_dir)
+        log_dir, config = Path(log_dir), config | {"max_turns": max_turns}
         run = cls(locate(log_dir, max_turns), log_dir, max_turns, config)
         stored = run._stored_config()
         if stored is not None:

@@ -129,7 +129,7 @@ class WorkerPolicy(Policy):
             "max_new_tokens": max_new_tokens,
             "echo": False,
         }
-        return await self.retries.run(lambda: self._generate(request))
+        return await self.retries.run(self._generate, request)
 
     async def check(self) -> None:
         workers = self._open()

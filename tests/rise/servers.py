@@ -1,0 +1,134 @@
+"""Servers in a thread that speak the worker protocol or OpenAI's, and fail on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+Answer = Callable[[dict[str, Any]], Any]
+"""Takes the request; returns the reply as a dict, a web.Response, or seconds to hang."""
+
+
+class Server:
+    """An aiohttp application on a free port of 127.0.0.1, run by a thread of its own.
+
+    `requests` holds the bodies that `answer` was asked for, in the order in which they came.
+    """
+
+    def __init__(self, answer: Answer):
+        self.answer = answer
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def routes(self) -> list[web.RouteDef]:
+        raise NotImplementedError
+
+    def __enter__(self):
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with contextlib.suppress(RuntimeError):
+            asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _start(self) -> None:
+        application = web.Application()
+        application.add_routes(self.routes())
+        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+
+    async def _generate(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.requests.append(body)
+        self.headers.append(dict(request.headers))
+        reply = self.answer(body)
+        if isinstance(reply, int | float):
+            await asyncio.sleep(reply)
+            return web.Response(status=504)
+        return reply if isinstance(reply, web.Response) else web.json_response(reply)
+
+
+class Wire(Server):
+    """A controller and a worker of the models `served`."""
+
+    def __init__(self, answer: Answer, served: tuple[str, ...] = ("student",)):
+        super().__init__(answer)
+        self.served = list(served)
+        self.worker_url: str | None = None
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/list_models", self._models),
+            web.post("/get_worker_address", self._address),
+            web.post("/worker_get_status", self._models),
+            web.post("/worker_generate", self._generate),
+        ]
+
+    async def _models(self, request: web.Request) -> web.Response:
+        self.paths.append(request.path)
+        return web.json_response({"models": self.served})
+
+    async def _address(self, request: web.Request) -> web.Response:
+        self.paths.append(request.path)
+        known = (await request.json())["model"] in self.served
+        return web.json_response({"address": (self.worker_url or self.url) if known else ""})
+
+
+class OpenAI(Server):
+    """An OpenAI-compatible server with one model, `teacher`."""
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/models", self._models),
+            web.post("/v1/chat/completions", self._generate),
+        ]
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "teacher", "object": "model"}]})
+
+
+def wire_reply(*texts: str, reason: str = "stop") -> dict[str, Any]:
+    """A worker's reply with these texts; every text counts 3 tokens."""
+    several = len(texts) > 1
+    usage = {"prompt_tokens": 7, "completion_tokens": 3 * len(texts)}
+    return {
+        "text": list(texts) if several else texts[0],
+        "error_code": 0,
+        "usage": usage | {"total_tokens": 7 + 3 * len(texts)},
+        "finish_reason": [reason] * len(texts) if several else reason,
+        "completion_tokens": [3] * len(texts),
+    }
+
+
+def chat_reply(*texts: str | None, reason: str = "stop") -> dict[str, Any]:
+    """A chat completion with these texts as choices; every text counts 3 tokens."""
+    return {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "teacher",
+        "choices": [
+            {
+                "index": i,
+                "finish_reason": reason,
+                "message": {"role": "assistant", "content": text},
+            }
+            for i, text in enumerate(texts)
+        ],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3 * len(texts), "total_tokens": 0},
+    }
