@@ -1,0 +1,179 @@
+"""The trainer's command line: three groups of arguments, checked before anything is loaded.
+
+The published commands were written for transformers 4. What version 5 renamed or dropped is
+accepted and mapped here: `--evaluation_strategy`, `--warmup_ratio`, `--overwrite_output_dir`,
+`--group_by_length`, and `--tf32 True` / `--bf16 True` on machines without a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from fastchat.model.model_adapter import resolve
+from fastchat.train.environment import set_single_process
+
+ORDERS = ("random", "sequential", "group_by_length")
+"""Values of `--train_sampling_strategy` that are supported."""
+
+
+def option(default: Any, text: str) -> Any:
+    """A dataclass field with a default and the text that `--help` prints for it."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained, and how its dialogues are written."""
+
+    model_name_or_path: str = field(
+        metadata={"help": "directory of a checkpoint, or an id of the Hugging Face hub"}
+    )
+    chat_template: str | None = option(
+        None,
+        "chat template for a tokenizer without one: a built-in name (llama-2, llama-3, mistral, "
+        "chatml, zephyr) or a Jinja file; it is saved with the checkpoint (default: its own)",
+    )
+    attn_implementation: str | None = option(
+        None,
+        "attention code: eager, sdpa, flash_attention_2, ... (default: FlashAttention 2 where it "
+        "is installed and there is a GPU, else sdpa)",
+    )
+    trust_remote_code: bool = option(False, "run Python code that the checkpoint brings along")
+
+
+@dataclass
+class DataArguments:
+    """What the model is trained on."""
+
+    data_path: str = field(metadata={"help": "JSON file that workflow_convert.py wrote"})
+    eval_data_path: str | None = option(None, "same format; its loss is reported, not trained")
+    lazy_preprocess: bool = option(
+        False,
+        "True keeps the dialogues, not the token ids, in memory and tokenizes again when a row is "
+        "used; every row is checked at the start either way",
+    )
+    max_dropped_fraction: float = option(
+        0.05, "refuse to start if more than this fraction of the examples cannot be used (0 to 1)"
+    )
+
+
+@dataclass
+class TrainingArguments(transformers.TrainingArguments):
+    """The arguments of transformers' Trainer, with the published names and ours."""
+
+    cache_dir: str | None = option(None, "where hub downloads are kept (default: the hub's place)")
+    optim: str = option("adamw_torch", "optimizer, by transformers' name")
+    model_max_length: int = option(
+        2048, "longest example in tokens; history is cut first, a longer example is dropped"
+    )
+    evaluation_strategy: str | None = option(None, "published name of --eval_strategy")
+    warmup_ratio: float = option(0.0, "fraction of the steps with rising learning rate (0 to 1)")
+    group_by_length: bool = option(
+        False, "published name of --train_sampling_strategy group_by_length"
+    )
+    overwrite_output_dir: bool = option(
+        False, "start anew in an output_dir that holds a run: its checkpoints are deleted"
+    )
+
+    def __post_init__(self) -> None:
+        """Map the published names, then let transformers set up devices and processes."""
+        if self.output_dir is None:
+            raise ValueError("--output_dir is missing: name the directory for the checkpoint")
+        if self.evaluation_strategy is not None:
+            self.eval_strategy = self.evaluation_strategy
+        if self.group_by_length:
+            self.train_sampling_strategy = "group_by_length"
+        self._map_warmup()
+        if self.tf32 and not transformers.utils.is_torch_tf32_available():
+            self.tf32 = None
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False
+        # The collator makes the inputs; the trainer looks for non-finite losses itself.
+        self.remove_unused_columns = False
+        self.prediction_loss_only = True
+        self.logging_nan_inf_filter = False
+        self.label_names = ["labels"]
+        if self.deepspeed or torch.cuda.device_count() > 1:
+            set_single_process()
+        super().__post_init__()
+
+    def _map_warmup(self) -> None:
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError(
+                f"--warmup_ratio is {self.warmup_ratio}: it is a fraction of all steps, 0 <= r < 1"
+            )
+        if self.warmup_ratio and self.warmup_steps:
+            raise ValueError(
+                f"--warmup_ratio {self.warmup_ratio} and --warmup_steps {self.warmup_steps} "
+                "contradict each other: give one of them"
+            )
+        if self.warmup_ratio:
+            self.warmup_steps = self.warmup_ratio
+
+    @property
+    def step_examples(self) -> int:
+        """Examples in one optimizer step, over all processes and accumulation steps."""
+        per_pass = self.per_device_train_batch_size * self.world_size
+        return per_pass * self.gradient_accumulation_steps
+
+
+def parse(argv: list[str] | None = None) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+    """The three groups of arguments from a command line (default: this process's).
+
+    Raises:
+        ValueError: an argument is unknown, or its value is refused by transformers.
+        SystemExit: a value has the wrong type (argparse's own message, code 2).
+    """
+    parser = transformers.HfArgumentParser(
+        (ModelArguments, DataArguments, TrainingArguments), prog="train_mem.py", allow_abbrev=False
+    )
+    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+
+
+def check(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> None:
+    """Refuse contradictory or impossible arguments, all of them in one message.
+
+    Raises:
+        ValueError: with one line per problem.
+    """
+    problems = [
+        f"{flag} {path}: there is no such file; workflow_convert.py writes it"
+        for flag, path in (
+            ("--data_path", data.data_path),
+            ("--eval_data_path", data.eval_data_path),
+        )
+        if path is not None and not Path(path).is_file()
+    ]
+    try:
+        source = Path(resolve(model.model_name_or_path))
+    except ValueError as error:
+        problems.append(f"--model_name_or_path: {error}")
+    else:
+        if source.is_dir() and source.resolve() == Path(training.output_dir).resolve():
+            problems.append(
+                f"--output_dir {training.output_dir} is the model's own directory; the result "
+                "would overwrite its source, so name another one"
+            )
+    if not 0 <= data.max_dropped_fraction <= 1:
+        problems.append(
+            f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
+        )
+    if training.train_sampling_strategy not in ORDERS:
+        problems.append(
+            f"--train_sampling_strategy {training.train_sampling_strategy} is not supported; "
+            f"choose one of {', '.join(ORDERS)}"
+        )
+    if training.label_smoothing_factor:
+        problems.append(
+            f"--label_smoothing_factor {training.label_smoothing_factor}: the reward-weighted "
+            "loss has no label smoothing; leave it out"
+        )
+    if problems:
+        raise ValueError("\n".join(problems))

@@ -1,0 +1,100 @@
+"""Checkpoints of a run: which are complete, and how many parameters were saved.
+
+A directory `checkpoint-N` counts only with `complete.json`, which is written last and lists every
+file with its size: what a killed process left behind is never resumed from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger("fastchat.train")
+
+MARK = "complete.json"
+
+
+def mark_complete(directory: Path, step: int, processes: int) -> None:
+    """Write the mark of a complete checkpoint, atomically."""
+    files = {
+        str(path.relative_to(directory)): path.stat().st_size
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MARK
+    }
+    write_json(directory / MARK, {"step": step, "processes": processes, "files": files})
+
+
+def last_complete(output_dir: Path, processes: int) -> Path | None:
+    """The complete checkpoint with the most steps; torn ones are skipped with a notice.
+
+    Raises:
+        ValueError: that checkpoint was written by another number of processes.
+    """
+    for directory in sorted(checkpoints(output_dir), key=_step, reverse=True):
+        mark = read_json(directory / MARK)
+        if mark is None or any(
+            not (directory / name).is_file() or (directory / name).stat().st_size != size
+            for name, size in mark["files"].items()
+        ):
+            logger.warning("%s is incomplete (the run was killed while saving): skipped", directory)
+            continue
+        if mark["processes"] != processes:
+            raise ValueError(
+                f"{directory} was written by {mark['processes']} processes and this run has "
+                f"{processes}: resume with as many, or start anew with --overwrite_output_dir"
+            )
+        return directory
+    return None
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """The directories `checkpoint-N` of a run, complete or not."""
+    found = output_dir.glob("checkpoint-*")
+    return [path for path in found if path.is_dir() and path.name.split("-")[1].isdigit()]
+
+
+def clear(output_dir: Path) -> None:
+    """Delete the checkpoints of an earlier run."""
+    for directory in checkpoints(output_dir):
+        shutil.rmtree(directory)
+
+
+def saved_parameters(directory: Path) -> int:
+    """Number of parameters in the safetensors files of a checkpoint, which are opened for it."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    return total
+
+
+def model_parameters(model: Any) -> int:
+    """Number of parameters of a model, shared ones once, whatever part of it is in memory."""
+    return sum(getattr(p, "ds_numel", None) or p.numel() for p in model.parameters())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON in one step: a reader sees the old file or the new one."""
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None if it is missing or torn."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def _step(directory: Path) -> int:
+    return int(directory.name.split("-")[1])

@@ -1,0 +1,116 @@
+"""`training.json`: what a run is, and whether it is finished.
+
+It holds the settings that decide the result (a run with other settings is refused in the same
+directory), the data with its checksum and what became of its rows, versions, and at the end the
+log of all steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from fastchat.train import environment
+from fastchat.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from fastchat.train.checkpoints import checkpoints, read_json
+
+RECORD = "training.json"
+
+DECISIVE = (
+    "model_max_length",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "optim",
+    "train_sampling_strategy",
+    "seed",
+    "data_seed",
+    "bf16",
+    "fp16",
+)
+"""Arguments of the trainer that change the result; logging and saving may differ on resume."""
+
+
+def new_record(
+    model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments
+) -> dict[str, Any]:
+    """The record of a run that starts now."""
+    digest = file_sha256(data_args.data_path)
+    settings = {name: _plain(getattr(args, name)) for name in DECISIVE}
+    settings |= {
+        "model_name_or_path": model_args.model_name_or_path,
+        "chat_template": model_args.chat_template,
+        "data_sha256": digest,
+        "examples_per_step": args.step_examples,
+        "zero_stage": zero_stage(args),
+    }
+    return {
+        "status": "running",
+        "command": sys.argv,
+        "settings": settings,
+        "data": {"path": data_args.data_path, "sha256": digest},
+        "processes": args.world_size,
+        "device": str(args.device.type),
+        "versions": environment.versions(),
+        "git_commit": environment.git_commit(),
+    }
+
+
+def zero_stage(args: TrainingArguments) -> int | None:
+    """DeepSpeed's ZeRO stage; None without DeepSpeed."""
+    if not args.deepspeed:
+        return None
+    return int(args.hf_deepspeed_config.get_value("zero_optimization.stage", 0))
+
+
+def check_record(output_dir: Path, settings: dict[str, Any]) -> bool:
+    """Whether `output_dir` holds a finished run with these settings.
+
+    Raises:
+        ValueError: it holds a run with other settings, or a checkpoint that no run of ours wrote.
+    """
+    record = read_json(output_dir / RECORD)
+    if record is None:
+        foreign = checkpoints(output_dir) or list(output_dir.glob("*.safetensors"))
+        if foreign:
+            raise ValueError(
+                f"{output_dir} holds {foreign[0].name} but no {RECORD}, so it is no run of this "
+                "program: name another --output_dir, or pass --overwrite_output_dir"
+            )
+        return False
+    before = record["settings"]
+    differing = [
+        f"{key} (was {before.get(key)}, is {settings.get(key)})"
+        for key in sorted(before.keys() | settings.keys())
+        if before.get(key) != settings.get(key)
+    ]
+    if differing:
+        raise ValueError(
+            f"{output_dir} holds a run with other settings: {', '.join(differing)}. Name another "
+            "--output_dir, or pass --overwrite_output_dir to delete that run"
+        )
+    return record["status"] == "finished"
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Enumerations as their values, so that the setting survives JSON."""
+    return getattr(value, "value", value)

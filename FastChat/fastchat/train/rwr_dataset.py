@@ -1,0 +1,210 @@
+"""Training examples: token ids, the trained span and its weight, built in one pass.
+
+Token ids come from `ChatTemplate.encode_example`, so the context of an answer is what a worker was
+fed, and the trained span is the answer up to and including its stop token.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastchat.conversation import ChatTemplate
+from fastchat.train.rows import Target, read_targets
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A target as token ids; the answer is `input_ids[action_start:]`."""
+
+    row: str
+    input_ids: Sequence[int]
+    action_start: int
+    weight: float
+    reward: float | None
+
+
+@dataclass
+class DataReport:
+    """What became of the rows of one file; lengths in tokens."""
+
+    rows: int = 0
+    examples: int = 0
+    """Answers that are trained."""
+    without_answer: int = 0
+    """Rows that end in no answer and have no weight: nothing in them is trained. Dropped."""
+    too_long: int = 0
+    """Examples longer than `max_length` even without any history. Dropped."""
+    history_cut: int = 0
+    """Examples that lost their oldest attempts to fit into `max_length`."""
+    max_length: int = 0
+    longest: int = 0
+    tokens: int = 0
+    action_tokens: int = 0
+    """Tokens that carry loss."""
+    weight_mean: float = 0.0
+    weight_min: float = 0.0
+    weight_max: float = 0.0
+    effective_samples: float = 0.0
+    """(sum |w|)^2 / sum w^2: how many equally weighted examples the weights are worth."""
+
+    @property
+    def dropped(self) -> int:
+        """Rows and examples that cannot be trained."""
+        return self.without_answer + self.too_long
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers by name, as written to training.json."""
+        return {**asdict(self), "dropped": self.dropped}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows} rows -> {self.examples} examples ({self.too_long} longer than "
+            f"{self.max_length} tokens dropped, {self.without_answer} without an answer dropped, "
+            f"history of {self.history_cut} cut); {self.tokens} tokens, {self.action_tokens} of "
+            f"them trained; weights {self.weight_min:.4g} to {self.weight_max:.4g}, worth "
+            f"{self.effective_samples:.0f} equal ones"
+        )
+
+
+class RWRDataset:
+    """The examples of a fine-tuning file, by index.
+
+    Args:
+        path: JSON file that workflow_convert.py wrote.
+        template: the chat template of the model that is trained.
+        max_length: longest example in tokens.
+        lazy: keep the dialogues instead of the token ids and encode again on every access; all
+            rows are encoded once in either case, to check them.
+
+    Raises:
+        ValueError: the file or a row is malformed, or no example is left with a weight.
+    """
+
+    def __init__(
+        self, path: str | Path, template: ChatTemplate, max_length: int, lazy: bool = False
+    ):
+        self.report = DataReport(max_length=max_length)
+        self.lengths: list[int] = []
+        """Length of every example in tokens."""
+        self._encode: Callable[[Target], Example | None]
+        self._encode = lambda target: encode(target, template, max_length)[0]
+        self._items: list[Target] | list[Example] = []
+        weights = []
+        for targets in read_targets(path):
+            self.report.rows += 1
+            self.report.without_answer += not targets
+            for target in targets:
+                example, cut = encode(target, template, max_length)
+                if example is None:
+                    self.report.too_long += 1
+                    continue
+                self.report.history_cut += cut > 0
+                self._count(example)
+                weights.append(target.weight)
+                self._items.append(target if lazy else example)
+        self._weigh(weights, path)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Example:
+        item = self._items[index]
+        if isinstance(item, Target):
+            item = self._encode(item)
+        return item
+
+    def check_dropped(self, max_fraction: float) -> None:
+        """Refuse a data set of which too much is dropped.
+
+        Raises:
+            ValueError: more than `max_fraction` of all rows and examples was dropped.
+        """
+        report = self.report
+        fraction = report.dropped / (report.dropped + report.examples)
+        if fraction > max_fraction:
+            raise ValueError(
+                f"{report.dropped} of {report.dropped + report.examples} examples "
+                f"({fraction:.1%}) cannot be trained: {report.too_long} are longer than "
+                f"{report.max_length} tokens without any history, {report.without_answer} rows "
+                f"have no answer; raise --model_max_length, or accept it with "
+                f"--max_dropped_fraction {min(1.0, fraction + 0.01):.2f}"
+            )
+
+    def _count(self, example: Example) -> None:
+        length = len(example.input_ids)
+        self.lengths.append(length)
+        self.report.examples += 1
+        self.report.longest = max(self.report.longest, length)
+        self.report.tokens += length
+        self.report.action_tokens += length - example.action_start
+
+    def _weigh(self, weights: list[float], path: str | Path) -> None:
+        total = sum(abs(weight) for weight in weights)
+        if not total:
+            raise ValueError(
+                f"nothing to train in {path}: of {self.report.rows} rows "
+                f"{self.report.without_answer} have no answer, {self.report.too_long} are longer "
+                f"than {self.report.max_length} tokens, and no other has a weight (a gpt turn "
+                "with loss other than 0)"
+            )
+        self.report.weight_mean = sum(weights) / len(weights)
+        self.report.weight_min, self.report.weight_max = min(weights), max(weights)
+        self.report.effective_samples = total**2 / sum(weight**2 for weight in weights)
+
+
+def encode(target: Target, template: ChatTemplate, max_length: int) -> tuple[Example | None, int]:
+    """Token ids of a target, within `max_length` tokens.
+
+    The oldest (answer, feedback) pairs after the opening are cut first; the answer never is.
+
+    Returns:
+        The example, or None if it is too long even without history; and the number of pairs cut.
+
+    Raises:
+        ValueError: the context would start with two BOS tokens, or the answer not end in a stop
+            token, or the chat template refuses the dialogue.
+    """
+    messages, cut = target.messages, 0
+    while True:
+        prompt, action = template.encode_example(messages)
+        if len(prompt) + len(action) <= max_length:
+            _check_tokens(target, prompt, action, template)
+            ids = array("i", prompt + action)
+            return Example(target.row, ids, len(prompt), target.weight, target.reward), cut
+        if len(messages) - target.opening < 3:
+            return None, cut
+        messages = messages[: target.opening] + messages[target.opening + 2 :]
+        cut += 1
+
+
+def marked_sample(example: Example, template: ChatTemplate) -> str:
+    """The text of an example with its trained span between marks."""
+    decode = template.tokenizer.decode
+    context = decode(example.input_ids[: example.action_start].tolist())
+    action = decode(example.input_ids[example.action_start :].tolist())
+    trained = len(example.input_ids) - example.action_start
+    return (
+        f"----- row {example.row}: {len(example.input_ids)} tokens, the {trained} between the "
+        f"marks are trained with weight {example.weight:.4g} -----\n"
+        f"{context}[TRAINED>>>{action}<<<TRAINED]\n-----"
+    )
+
+
+def _check_tokens(
+    target: Target, prompt: list[int], action: list[int], template: ChatTemplate
+) -> None:
+    bos = template.tokenizer.bos_token_id
+    if bos is not None and prompt[:2] == [bos, bos]:
+        raise ValueError(
+            f"row {target.row}: the context starts with two BOS tokens; take the BOS out of the "
+            "first message, or pass another --chat_template"
+        )
+    if action[-1] not in template.stop_token_ids:
+        raise ValueError(
+            f"row {target.row}: its last trained token {action[-1]} is no stop token "
+            f"({sorted(template.stop_token_ids)}); pass another --chat_template"
+        )

@@ -1,0 +1,260 @@
+r"""Fine-tune a causal language model with reward-weighted regression, on one or many processes.
+
+    deepspeed --master_port 20001 FastChat/fastchat/train/train_mem.py \
+        --deepspeed deepspeed/zero3.json --model_name_or_path M --data_path dataset/finetune.json \
+        --output_dir checkpoints/rise --bf16 True --gradient_accumulation_steps 16
+    python FastChat/fastchat/train/train_mem.py --model_name_or_path M \
+        --data_path dataset/finetune.json --output_dir checkpoints/rise --report_to wandb
+
+Reads   --data_path (JSON from workflow_convert.py), --model_name_or_path, --deepspeed.
+Writes  --output_dir: checkpoint-N/ while it trains; at the end the model, its tokenizer with the
+        chat template, and training.json (arguments, data, versions, log).
+
+The same command resumes a killed run from its last complete checkpoint and repeats the losses it
+would have had; a finished run is left alone; a run with other settings is refused.
+
+Weights are loaded in float32. With `--bf16 True` DeepSpeed trains a bfloat16 copy and keeps the
+float32 one for the optimizer, and saves bfloat16; without DeepSpeed the float32 weights are
+trained and saved, and only the computation is bfloat16 (autocast).
+
+Exit codes: 0 done, 1 failed, 2 refused (arguments or data), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from fastchat.conversation import ChatTemplate
+from fastchat.model.model_adapter import (
+    context_length,
+    load_config,
+    load_model,
+    load_tokenizer,
+    pick_attention,
+)
+from fastchat.train import environment
+from fastchat.train.arguments import ModelArguments, TrainingArguments, check, parse
+from fastchat.train.batches import Collator
+from fastchat.train.checkpoints import (
+    clear,
+    last_complete,
+    model_parameters,
+    saved_parameters,
+    write_json,
+)
+from fastchat.train.run_record import RECORD, check_record, new_record
+from fastchat.train.rwr_dataset import RWRDataset, marked_sample
+from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
+
+OTHER_RANKS_WAIT = 5.0
+"""Seconds in which the first process can print its error: launchers end all when one leaves."""
+
+
+@dataclass
+class Run:
+    """Everything that is known and checked before weights are loaded."""
+
+    model_args: ModelArguments
+    args: TrainingArguments
+    template: ChatTemplate
+    train_set: RWRDataset
+    eval_set: RWRDataset | None
+    record: dict[str, Any]
+    resume: Path | None
+    """The checkpoint to go on from."""
+
+    @property
+    def output_dir(self) -> Path:
+        """Where the checkpoint goes."""
+        return Path(self.args.output_dir)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train as the command line says; returns the exit code."""
+    logging.basicConfig(format="%(message)s")
+    disable_progress_bar()
+    if not environment.is_first_process():
+        logging.getLogger("fastchat.train").setLevel(logging.ERROR)
+    try:
+        try:
+            run = prepare(argv)
+        except ValueError as error:
+            return fail(str(error), 2)
+        if run is not None:
+            fit(run)
+    except TrainingError as error:
+        return fail(str(error), 1)
+    except KeyboardInterrupt:
+        return fail("interrupted; the same command resumes from the last checkpoint", 130)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return 0
+
+
+def prepare(argv: list[str] | None = None) -> Run | None:
+    """Read and check arguments and data; None if the run is finished already.
+
+    Raises:
+        ValueError: something is wrong with the arguments, the data or the output directory.
+    """
+    model_args, data_args, args = parse(argv)
+    check(model_args, data_args, args)
+    record = new_record(model_args, data_args, args)
+    output_dir = Path(args.output_dir)
+    if args.overwrite_output_dir:
+        start_anew(args)
+    elif check_record(output_dir, record["settings"]):
+        say(f"{output_dir} is finished; nothing to do (--overwrite_output_dir trains it anew)")
+        return None
+    resume = last_complete(output_dir, args.world_size)
+    tokenizer = load_tokenizer(
+        model_args.model_name_or_path,
+        cache_dir=args.cache_dir,
+        trust_remote_code=model_args.trust_remote_code,
+    )
+    template = ChatTemplate(tokenizer, model_args.chat_template)
+    template.install(tokenizer)
+    max_length = longest_example(model_args, args)
+    train_set = RWRDataset(data_args.data_path, template, max_length, data_args.lazy_preprocess)
+    say(f"data: {train_set.report}")
+    train_set.check_dropped(data_args.max_dropped_fraction)
+    eval_set = None
+    if data_args.eval_data_path is not None:
+        eval_set = RWRDataset(data_args.eval_data_path, template, max_length)
+    record["data"] |= train_set.report.to_dict()
+    return Run(model_args, args, template, train_set, eval_set, record, resume)
+
+
+def fit(run: Run) -> None:
+    """Load the model, train, save, reopen what was saved, and write the record.
+
+    Raises:
+        TrainingError: a loss is not finite, or the saved checkpoint is not whole.
+    """
+    args, tokenizer, started = run.args, run.template.tokenizer, time.monotonic()
+    if args.deepspeed:
+        environment.start_deepspeed(on_cpu=args.device.type == "cpu")
+    args.report_to = environment.prepare_wandb(args.report_to, args.output_dir)
+    if run.eval_set is None:
+        args.eval_strategy, args.do_eval = "no", False
+    trainer = RWRTrainer(
+        model=load(run),
+        args=args,
+        processing_class=tokenizer,
+        train_dataset=run.train_set,
+        eval_dataset=run.eval_set,
+        data_collator=Collator(tokenizer.pad_token_id or 0),
+    )
+    if args.should_save:
+        write_json(run.output_dir / RECORD, run.record)
+    say(marked_sample(run.train_set[0], run.template))
+    if run.resume:
+        say(f"resuming from {run.resume}")
+    trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
+    trainer.save_model()
+    if args.should_save:
+        finish(run, trainer, time.monotonic() - started)
+    trainer.accelerator.wait_for_everyone()
+
+
+def load(run: Run) -> Any:
+    """The model in float32, with the attention implementation that suits it and the machine."""
+    args, wanted = run.args, run.model_args.attn_implementation
+    attention = wanted or pick_attention()
+    if attention.startswith("flash") and not (args.bf16 or args.fp16):
+        attention = "sdpa"
+    model = load_model(
+        run.model_args.model_name_or_path,
+        device=None,
+        dtype="float32",
+        attn_implementation=attention,
+        cache_dir=args.cache_dir,
+        trust_remote_code=run.model_args.trust_remote_code,
+    )
+    say(
+        f"attention: {model.config._attn_implementation} "
+        f"({'as asked' if wanted else 'chosen; --attn_implementation overrides'}); "
+        f"{model_parameters(model):,} parameters"
+    )
+    settings = model.generation_config
+    if settings is not None and not settings.do_sample:
+        # Published checkpoints set a temperature without sampling, which cannot be saved again.
+        settings.do_sample = settings.temperature is not None or settings.top_p is not None
+    return model
+
+
+def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
+    """Reopen the saved checkpoint, write the final record, and say what to do next.
+
+    Raises:
+        TrainingError: the files hold another number of parameters than the model.
+    """
+    expected, saved = model_parameters(trainer.model), saved_parameters(run.output_dir)
+    if saved != expected:
+        raise TrainingError(
+            f"{run.output_dir} holds {saved:,} parameters and the model has {expected:,}: the save "
+            "was not gathered; set stage3_gather_16bit_weights_on_model_save in the DeepSpeed file"
+        )
+    load_tokenizer(run.output_dir)
+    state = trainer.state
+    run.record |= {
+        "status": "finished",
+        "parameters": saved,
+        "steps": state.global_step,
+        "seconds": round(seconds, 1),
+        "log_history": state.log_history,
+    }
+    write_json(run.output_dir / RECORD, run.record)
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    say(
+        f"trained {state.global_step} steps in {seconds:.0f} s, loss {losses[0]:.4f} -> "
+        f"{losses[-1]:.4f}\n"
+        f"checkpoint: {run.output_dir} ({saved:,} parameters, reopened)\n"
+        f"next: python workflow_eval.py --model {run.output_dir} --data_path data/gsm8k/test.jsonl "
+        "--env gsm8k --max_turns 5 --num_of_samples 1 1 1 1 1 --log_dir log/"
+    )
+
+
+def longest_example(model_args: ModelArguments, args: TrainingArguments) -> int:
+    """`--model_max_length`, or the model's context where that is shorter; in tokens."""
+    config = load_config(
+        model_args.model_name_or_path, args.cache_dir, model_args.trust_remote_code
+    )
+    context = context_length(config)
+    if context < args.model_max_length:
+        say(
+            f"--model_max_length {args.model_max_length}: the model has {context} positions, using "
+            "those"
+        )
+    return min(context, args.model_max_length)
+
+
+def start_anew(args: TrainingArguments) -> None:
+    """Delete what an earlier run left in the output directory, once for all processes."""
+    if args.should_save:
+        (Path(args.output_dir) / RECORD).unlink(missing_ok=True)
+        clear(Path(args.output_dir))
+    args.distributed_state.wait_for_everyone()
+
+
+def say(text: str) -> None:
+    """Print on the first process."""
+    if environment.is_first_process():
+        print(text, flush=True)
+
+
+def fail(text: str, code: int) -> int:
+    """Print an error and return its exit code."""
+    if environment.is_first_process() or code == 1:
+        print(f"train_mem.py: error: {text}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(OTHER_RANKS_WAIT)
+    return code
