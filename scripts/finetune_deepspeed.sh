@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Stage 3, fine-tune: reward-weighted regression with DeepSpeed, the published settings. They make a
+# batch of 64 on 4 GPUs; on another number change ACCUMULATION so that the product stays.
+#
+#   bash scripts/finetune_deepspeed.sh
+#   NUM_GPUS=1 ACCUMULATION=64 REPORT_TO=none bash scripts/finetune_deepspeed.sh --max_steps 10
+#
+# Relative paths are relative to the repository. Further arguments are passed on.
+set -euo pipefail
+
+MODEL=${MODEL:-meta-llama/Llama-2-7b-chat-hf}               # checkpoint to start from
+DATA_PATH=${DATA_PATH:-dataset/finetune.json}               # rows of workflow_convert.py
+OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/rise}                  # where checkpoints are written
+NUM_GPUS=${NUM_GPUS:--1}                                    # processes; -1: one per GPU
+MASTER_PORT=${MASTER_PORT:-20001}                           # a free port
+DEEPSPEED_CONFIG=${DEEPSPEED_CONFIG:-deepspeed/zero3.json}  # zero2, zero3, zero3_offload
+EPOCHS=${EPOCHS:-1}                                         # passes over the rows
+BATCH_SIZE=${BATCH_SIZE:-1}                                 # rows per process and forward pass
+ACCUMULATION=${ACCUMULATION:-16}                            # forward passes per optimizer step
+LEARNING_RATE=${LEARNING_RATE:-1e-5}                        # highest learning rate
+MAX_LENGTH=${MAX_LENGTH:-2048}                              # longest row in tokens
+SAVE_STEPS=${SAVE_STEPS:-100}                               # optimizer steps between checkpoints
+REPORT_TO=${REPORT_TO:-wandb}                               # wandb | tensorboard | none
+VENV=${VENV:-.venv}                                         # environment to use if none is active
+
+cd "$(dirname "$0")/.."
+if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
+    export PATH="$PWD/$VENV/bin:$PATH"
+fi
+
+command=(
+    deepspeed --num_gpus="$NUM_GPUS" --master_port "$MASTER_PORT"
+    FastChat/fastchat/train/train_mem.py
+    --deepspeed "$DEEPSPEED_CONFIG"
+    --model_name_or_path "$MODEL"
+    --data_path "$DATA_PATH"
+    --bf16 True
+    --output_dir "$OUTPUT_DIR"
+    --num_train_epochs "$EPOCHS"
+    --per_device_train_batch_size "$BATCH_SIZE"
+    --per_device_eval_batch_size "$BATCH_SIZE"
+    --gradient_accumulation_steps "$ACCUMULATION"
+    --evaluation_strategy steps
+    --save_strategy steps
+    --save_steps "$SAVE_STEPS"
+    --save_total_limit 8
+    --learning_rate "$LEARNING_RATE"
+    --weight_decay 0.
+    --warmup_ratio 0.04
+    --lr_scheduler_type cosine
+    --logging_steps 1
+    --tf32 True
+    --model_max_length "$MAX_LENGTH"
+    --gradient_checkpointing True
+    --lazy_preprocess False
+    --report_to "$REPORT_TO"
+    "$@"
+)
+printf "+"; printf " %q" "${command[@]}"; echo
+exec "${command[@]}"
