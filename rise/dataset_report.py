@@ -1,16 +1,13 @@
-"""What a conversion made of its episodes: counts, weights and tokens, as JSON and as a few lines."""
+"""What a conversion made of its episodes: counts, weights, tokens; as JSON and as a few lines."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rise.dataset import Row
 from rise.statistics import effective_sample_size
-
-if TYPE_CHECKING:
-    from fastchat.conversation import ChatTemplate
 
 
 def describe_rows(rows: Sequence[Row], dropped: Counter[str], episodes: int) -> dict[str, Any]:
@@ -39,15 +36,31 @@ def describe_rows(rows: Sequence[Row], dropped: Counter[str], episodes: int) -> 
     }
 
 
-def count_tokens(rows: Sequence[Row], template: ChatTemplate) -> dict[str, Any]:
-    """Tokens of the prompts (not trained) and of the actions (trained), as the trainer sees them.
+def count_tokens(rows: Sequence[Row], model_path: str | None) -> dict[str, Any]:
+    """Tokens of the prompts (not trained) and of the answers (trained), as the trainer sees them.
 
-    Raises:
-        ValueError: if the chat template cannot render a row.
+    Args:
+        rows: at least one row.
+        model_path: a checkpoint's directory or a hub id; None counts nothing.
+
+    Returns:
+        {"prompt", "answer", "row"}, each {"mean", "max", "total"}; or {"not counted": the reason},
+        because a tokenizer that cannot be loaded does not spoil a conversion.
     """
-    lengths = [[len(ids) for ids in template.encode_example(row.messages)] for row in rows]
-    parts = dict(zip(("prompt", "action"), zip(*lengths, strict=True), strict=True))
-    parts["row"] = [prompt + action for prompt, action in lengths]
+    if model_path is None:
+        return {"not counted": "no --model_path"}
+    from transformers import AutoTokenizer
+
+    from fastchat.conversation import ChatTemplate
+
+    try:
+        template = ChatTemplate(AutoTokenizer.from_pretrained(model_path.removeprefix("hf:")))
+        lengths = [[len(ids) for ids in template.encode_example(row.messages)] for row in rows]
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return {"not counted": f"the tokenizer of {model_path} cannot be used ({reason})"}
+    parts = dict(zip(("prompt", "answer"), zip(*lengths, strict=True), strict=True))
+    parts["row"] = tuple(map(sum, lengths))
     return {
         name: {"mean": sum(part) / len(part), "max": max(part), "total": sum(part)}
         for name, part in parts.items()
@@ -55,7 +68,7 @@ def count_tokens(rows: Sequence[Row], template: ChatTemplate) -> dict[str, Any]:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The report in six lines."""
+    """The report in five lines."""
     weights = report["weights"]
     settings = report["settings"]
     lines = [
@@ -66,7 +79,6 @@ def format_report(report: dict[str, Any]) -> str:
         f"{weights['min']:.3g} to {weights['max']:.3g}, mean {weights['mean']:.3g}; effective "
         f"sample size {weights['effective_sample_size']:.0f} of {report['rows']}",
         f"tokens: {_tokens(report['tokens'])}",
-        f"wrote {report['output']}, .report.json and _hist.png beside it",
     ]
     return "\n".join(lines)
 
@@ -82,8 +94,8 @@ def _listed(counts: dict[str, int]) -> str:
 def _tokens(tokens: dict[str, Any]) -> str:
     if "not counted" in tokens:
         return f"not counted: {tokens['not counted']}"
-    prompt, action, row = (tokens[name] for name in ("prompt", "action", "row"))
+    prompt, answer, row = (tokens[name] for name in ("prompt", "answer", "row"))
     return (
-        f"prompt {prompt['mean']:.0f} on average, trained answer {action['mean']:.0f}; longest "
-        f"row {row['max']}; {action['total']} trained of {row['total']}"
+        f"prompt {prompt['mean']:.0f} on average, answer {answer['mean']:.0f}; longest row "
+        f"{row['max']}; {answer['total']} trained of {row['total']}"
     )

@@ -1,0 +1,243 @@
+"""Turn generated episodes into weighted fine-tuning data.
+
+    python workflow_convert.py --filepath log/gsm8k/2_turns.json --output dataset/finetune.json \
+        --model_path meta-llama/Llama-2-7b-chat-hf --env gsm8k --criteria all \
+        --remove_duplication --shuffle
+    python workflow_convert.py --filepath log/iteration1 log/iteration2 --output dataset/both.json
+
+Reads   --filepath, run directories of workflow_gen.py, rows.jsonl or <T>_turns.json, pooled.
+Writes  --output, a JSON list of rows for train_mem.py; beside it OUTPUT.report.json (settings,
+        counts, weights, tokens) and OUTPUT_hist.png (the weights).
+
+Every turn that the criteria keep is a row: what the model saw, its answer, and how much the answer
+counts. What the model saw (context window, correct-to-correct) is read from the run's config.json.
+The rules are in rise/dataset.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rise.dataset import CRITERIA, FORMATS, WEIGHTINGS, Row, Rules, rows_from_episode, weight
+from rise.sources import Source, read_source
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+NOT_COMPARED = {"filepath", "output", "overwrite", "dry_run"}
+"""Arguments that do not change the data set; of the logs the contents are compared."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    from envs import NAMES
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    group = parser.add_argument_group("episodes")
+    add = group.add_argument
+    add("--filepath", nargs="+", required=True, help="logs to pool: run directories or files")
+    add(
+        "--env",
+        type=str.lower,
+        choices=sorted(NAMES),
+        help="in any case; default: as the run was generated, gsm8k for a published log",
+    )
+    add(
+        "--prompt_style",
+        default="default",
+        help="default | bare | FILE.json: the prompt of published logs that hold no dialogue; "
+        "other logs know theirs",
+    )
+    add("--limit", type=int, help="use the first LIMIT episodes; default all")
+    add(
+        "--context_window",
+        type=int,
+        help="c shows the question and the last c - 1 attempts, 1 the question alone; default: as "
+        "the run was generated, all for a published log",
+    )
+    add(
+        "--correct_to_correct",
+        action=argparse.BooleanOptionalAction,
+        help="go on after a right turn 1 (a kept right answer is data too; --criteria better "
+        "drops it, as it is not better); default: as the run was generated",
+    )
+    _add_rules(parser)
+    _add_output(parser)
+    return parser.parse_args(argv)
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what is kept, and how much it counts").add_argument
+    add(
+        "--criteria",
+        choices=CRITERIA,
+        default="all",
+        help="all turns; better: reward above the previous turn's; best: no earlier reward is "
+        "higher; success: right. Turn 1 is always kept, except by success; default all",
+    )
+    add("--only_success", action="store_true", help="drop episodes without a right answer")
+    add("--remove_duplication", action="store_true", help="drop empty and repeated attempts")
+    add(
+        "--weighting",
+        choices=WEIGHTINGS,
+        default="exp",
+        help="exp: exp(r/tau); advantage: exp((r - mean r)/tau); centered: exp(r/tau) - mean "
+        "exp(r/tau), may be negative; none: 1. Means over all attempts on the prompt; default exp",
+    )
+    add("--temperature", type=float, default=0.4, help="tau in the weight, above 0; default 0.4")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("output").add_argument
+    add("--output", required=True, type=Path, help="file to write")
+    add(
+        "--format",
+        choices=FORMATS,
+        default="fastchat",
+        help="fastchat: for train_mem.py; messages: role and content, for other trainers",
+    )
+    add("--shuffle", action="store_true", help="put the rows in random order")
+    add("--seed", type=int, default=0, help="of the order; default 0")
+    add("--model_path", help="checkpoint whose tokens the report counts; default: not counted")
+    add("--overwrite", action="store_true", help="replace an output made with other settings")
+    add("--dry-run", "--dry_run", action="store_true", help="report, show one row, write nothing")
+
+
+def check_args(args: argparse.Namespace) -> list[Source]:
+    """Check the arguments together and open the logs.
+
+    Raises:
+        ValueError: one message, with everything that is wrong.
+    """
+    problems = []
+    if args.limit is not None and args.limit < 1:
+        problems.append(f"--limit is {args.limit}: give 1 or more")
+    if args.context_window is not None and args.context_window < 1:
+        problems.append(f"--context_window is {args.context_window}: give 1 or more")
+    if args.output.is_dir():
+        problems.append(f"--output {args.output} is a directory: give a file")
+    sources = []
+    try:
+        weight(1, [1, 0], args.weighting, args.temperature)
+        for path in args.filepath:
+            sources.append(read_source(path))
+    except ValueError as error:
+        problems.append(str(error))
+    for source in sources:
+        if args.env and source.env and source.env != args.env:
+            problems.append(f"--env is {args.env}, but {source.path} is a run of {source.env}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return sources
+
+
+def rules_for(source: Source, args: argparse.Namespace) -> Rules:
+    """The rules for one log: the arguments, and where they are silent the run's configuration."""
+    to_correct = args.correct_to_correct
+    return Rules(
+        criteria=args.criteria,
+        only_success=args.only_success,
+        remove_duplication=args.remove_duplication,
+        correct_to_correct=source.correct_to_correct if to_correct is None else to_correct,
+        context_window=args.context_window or source.context_window,
+        weighting=args.weighting,
+        temperature=args.temperature,
+    )
+
+
+def convert(
+    sources: list[Source], args: argparse.Namespace, dropped: Counter[str]
+) -> Iterator[tuple[int, list[Row]]]:
+    """Yield (number of the log, its rows) for each episode; adds to the counts of the dropped."""
+    from envs.prompts import load_style
+
+    left = args.limit
+    for number, source in enumerate(sources):
+        rules = rules_for(source, args)
+        style = load_style(source.env or args.env or "gsm8k", args.prompt_style)
+        for episode in source.episodes()[:left]:
+            opening = None if episode.dialogue else style.opening(episode.query)
+            rows, reasons = rows_from_episode(episode, rules, opening)
+            dropped.update(reasons)
+            left = None if left is None else left - 1
+            yield number, rows
+
+
+def next_command(args: argparse.Namespace) -> str:
+    """What to run with the output."""
+    if args.format != "fastchat":
+        return f"Next: train on the messages in {args.output}, each row with its weight"
+    return (
+        "Next: deepspeed FastChat/fastchat/train/train_mem.py --deepspeed deepspeed/zero3.json "
+        f"--model_name_or_path {args.model_path or 'MODEL'} --data_path {args.output} "
+        "--output_dir checkpoints/rise (all settings: scripts/finetune_deepspeed.sh)"
+    )
+
+
+def settings_of(args: argparse.Namespace, sources: list[Source]) -> dict[str, Any]:
+    """What decides the output: the arguments, and of each log its content and how it is read."""
+    inputs = []
+    for source in sources:
+        rules = rules_for(source, args)
+        read = {name: getattr(rules, name) for name in ("context_window", "correct_to_correct")}
+        inputs.append({"sha256": source.sha256} | read)
+    settings = {name: value for name, value in vars(args).items() if name not in NOT_COMPARED}
+    return settings | {"inputs": inputs}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert and report; returns the exit code.
+
+    Raises:
+        ValueError: if an argument or a log is wrong.
+    """
+    from rise.dataset_file import is_written, write_dataset
+    from rise.dataset_report import count_tokens, describe_rows, format_report
+
+    sources = check_args(args)
+    settings = settings_of(args, sources)
+    if not (args.dry_run or args.overwrite) and is_written(args.output, settings):
+        print(f"{args.output} is done: same logs, same settings.\n{next_command(args)}")
+        return DONE
+    dropped: Counter[str] = Counter()
+    converted = list(convert(sources, args, dropped))
+    rows = [(number, row) for number, kept in converted for row in kept]
+    if not rows:
+        print(f"No row is left of {len(converted)} episodes: {dict(dropped)}", file=sys.stderr)
+        return FAILED
+    if args.shuffle:
+        random.Random(args.seed).shuffle(rows)
+    bare = [row for _, row in rows]
+    report = {"settings": settings, **describe_rows(bare, dropped, episodes=len(converted))}
+    report["tokens"] = count_tokens(bare, args.model_path)
+    records = (row.to_dict(number, args.format) for number, row in rows)
+    if args.dry_run:
+        print(json.dumps(next(records), indent=2, ensure_ascii=False))
+        print(f"{format_report(report)}\nDry run: nothing was written.")
+        return DONE
+    paths = write_dataset(args.output, records, report)
+    print(f"{format_report(report)}\nWrote {', '.join(map(str, paths))}\n{next_command(args)}")
+    return DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    args = parse_args(argv)
+    try:
+        return run(args)
+    except ValueError as error:
+        print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
