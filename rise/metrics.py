@@ -24,7 +24,14 @@ from itertools import combinations
 from typing import Any
 
 from rise.episode import Episode
-from rise.statistics import Rate, bootstrap_mean, mcnemar, paired_difference, wilson
+from rise.statistics import (
+    Rate,
+    bootstrap_mean,
+    mcnemar,
+    mean_share,
+    paired_difference,
+    wilson,
+)
 from rise.table import format_table
 from rise.turn_rates import (
     acc_t,
@@ -185,7 +192,7 @@ def _troubles(episodes: Sequence[Episode], turns: range) -> dict[str, Any]:
 
     def over_turns(shares: Callable[[int], Sequence[float]]) -> list[dict[str, Any] | None]:
         values = [shares(turn) for turn in turns]
-        return [bootstrap_mean(share).to_dict() if share else None for share in values]
+        return [mean_share(share).to_dict() if share else None for share in values]
 
     return {
         "no_answer": over_turns(lambda turn: verdict_share(episodes, turn, "no_answer")),

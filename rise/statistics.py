@@ -107,6 +107,25 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Rate:
     return Rate(mean, float(interval.low), float(interval.high), len(sample))
 
 
+def mean_share(shares: Sequence[float]) -> Rate:
+    """The mean of fractions: Wilson's interval where each is 0 or 1, else the bootstrap's.
+
+    >>> print(mean_share([0.0, 0.0, 0.0, 1.0]))
+    25.0 % (4.6 to 69.9, n = 4)
+    >>> print(mean_share([0.5, 0.5, 0.0, 1.0]))
+    50.0 % (12.5 to 87.5, n = 4)
+
+    Args:
+        shares: one fraction per problem, such as the share of its samples that were cut.
+
+    Raises:
+        ValueError: if there is no value.
+    """
+    if all(share in (0, 1) for share in shares):
+        return wilson([share == 1 for share in shares])
+    return bootstrap_mean(shares)
+
+
 def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Rate:
     """The mean of a - b over problems, with a paired bootstrap interval.
 
