@@ -1,0 +1,192 @@
+r"""From a response to a number: the last ``\boxed{}``, and the exact quantity written in it.
+
+Pure functions over strings; nothing is evaluated as code, no input raises.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from envs.exact import TooLarge, rational
+from envs.latex import clean, matching_brace
+
+Verdict = Literal["right", "wrong", "no_answer", "timeout"]
+
+MAX_ANSWER = 1000
+"""Longest answer, in characters, that is compared; the longest reference of MATH has 81."""
+MAX_BRACES = 20_000
+"""Braces that are followed inside one box before it counts as never closed."""
+
+_BOX = re.compile(r"\\f?box(?:ed)?")
+_BOX_ARGUMENT = re.compile(r"\s*(?:(?P<brace>\{)|(?P<bare>-?\d(?:[\d.,]*\d)?|(?<=\s)[A-Za-z]\b))")
+
+
+def last_box(text: str) -> str | None:
+    r"""Return the content of the last ``\boxed{...}`` or ``\fbox{...}`` of ``text``, stripped.
+
+    None when there is none, when the last one never closes (a response cut off at its token limit)
+    or when it is empty. A mention without an argument, as in "I used \boxed.", is not a box.
+    """
+    for box in reversed(list(_BOX.finditer(text))):
+        argument = _BOX_ARGUMENT.match(text, box.end())
+        if argument is None:
+            continue
+        if argument["bare"]:
+            return argument["bare"]
+        start = argument.end("brace")
+        end = matching_brace(text, start - 1, MAX_BRACES)
+        return text[start:end].strip() or None if end >= 0 else None
+    return None
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number as it was written."""
+
+    value: Fraction
+    percent: bool = False
+    """Whether a percent sign followed; ``value`` is the number before the sign."""
+
+
+# Words after a number are its unit, unless they change its value or are mathematics themselves.
+_UNIT = re.compile(
+    r"[A-Za-z]{3,}|[gmhsLl]|cm|mm|km|dm|kg|mg|ml|mL|dL|ft|in|lb|oz|hr|pm|am|mi|yd|th|st|nd|rd|kW|kB"
+    r"|MB|GB|TB|Hz|US|pt|qt|of|to|at|on|is|as|by|ha"
+)
+_NOT_A_UNIT = re.compile(
+    r"\b(?:pi|sin|cos|tan|log|ln|sqrt|exp|mod|theta|inf|infty|infinity|factorial|squared|cubed|or"
+    r"|plus|minus|times|half|halves|thirds?|quarters?|tenths|hundredths|least|most|zero|one|two"
+    r"|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|hundred"
+    r"|thousand|million|billion)\b",
+    re.IGNORECASE,
+)
+_NOT_A_LEAD = re.compile(
+    r"\b(?:not|than|least|most|under|over|between|except|near|nearly|below|above|or|and|minus|pi"
+    r"|sin|cos|tan|log|ln|sqrt|mod)\b",
+    re.IGNORECASE,
+)
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_REMARK = re.compile(r"(?<=\s)\((?=[A-Za-z])[A-Za-z .,'/-]{2,}\)\s*$")
+_UNIT_POWER = re.compile(r"(?<=[A-Za-z])\s*\^\s*\{?[23]\}?(?=\s*(?:/|$))")
+_PERCENT_WORD = re.compile(r"(?<=[\d}\s)])per ?cent\b|\bpercent\b")
+_FIRST = re.compile(r"[\d({\\]|\.\d|(?<![A-Za-z])[-+]")
+_LAST = re.compile(r"[\d)}!%][^\d)}!%]*$")
+_BEFORE = re.compile(r"[A-Za-z][A-Za-z.,:;'\"() -]*(?<=[ :.])", re.ASCII)
+_AFTER = re.compile(r"[ .,:;]*|[ .,:;/-]*[A-Za-z][A-Za-z.,:;'\"/ -]*", re.ASCII)
+_CURRENCY = re.compile(r"^\s*(?:USD|US|EUR|GBP|CAD|AUD|Rs\.?)\s*(?=[-\d])")
+
+
+def quantity(text: str) -> Quantity | None:
+    """Return the one number in ``text`` (cleaned), with the words and units around it dropped.
+
+    None when there is no number, more than one, or a hedge that changes it ("at least 5").
+
+    Raises:
+        TooLarge: the number is beyond what is computed.
+    """
+    text = _TEXT.sub(r" \1 ", text).replace(r"^{\circ}", " degrees ")
+    text = _PERCENT_WORD.sub("%", _UNIT_POWER.sub("", _REMARK.sub("", text)))
+    text = _CURRENCY.sub("", text).strip().rstrip(".,;:")
+    first, last = _FIRST.search(text), _LAST.search(text)
+    if first is None or last is None or last.start() < first.start():
+        return None
+    before, after = text[: first.start()], text[last.start() + 1 :]
+    if not (_is_lead(before) and _is_unit(after)):
+        return None
+    core = text[first.start() : last.start() + 1].rstrip()
+    percent = core.endswith("%")
+    value = rational(core.rstrip("% "))
+    return None if value is None else Quantity(value, percent)
+
+
+def _is_lead(before: str) -> bool:
+    """Whether ``before`` is empty or words as in "The answer is"."""
+    if not before.strip():
+        return True
+    return bool(
+        _BEFORE.fullmatch(before)
+        and re.search("[A-Za-z]{2}", before)
+        and not _NOT_A_LEAD.search(before)
+    )
+
+
+def _is_unit(after: str) -> bool:
+    """Whether ``after`` is empty or a unit such as "clips", "km/h" or "miles per hour"."""
+    if not _AFTER.fullmatch(after) or _NOT_A_UNIT.search(after):
+        return False
+    words = re.findall(r"[A-Za-z]+", after)
+    if not words or "/" in after or (len(words) > 1 and len(words[0]) > 1):
+        return True
+    return len(words) == 1 and _UNIT.fullmatch(words[0]) is not None
+
+
+def same_quantity(candidate: Quantity, reference: Quantity) -> bool:
+    """Whether two quantities are equal; a missing percent sign is forgiven, a factor 100 is not.
+
+    "50%" answers 1/2 and 50, and "1/2" answers 50%; "2000%" does not answer 20.
+    """
+    plain = candidate.value == reference.value
+    if candidate.percent == reference.percent:
+        return plain
+    if reference.percent:
+        return plain or (candidate.value * 100 == reference.value and abs(candidate.value) <= 1)
+    if abs(reference.value) <= 1 and candidate.value == reference.value * 100:
+        return True
+    return plain and abs(reference.value) >= 1
+
+
+_GSM8K_JOINS = re.compile(r"(?<=\d)(?:,\s+|\s+,\s*|\\?_)(?=\d{3}(?!\d))")
+_CHAIN = re.compile(r"=|\\approx(?![a-zA-Z])|\\implies|\\(?:R|r)ightarrow|\\to(?![a-zA-Z])")
+_PARTS = re.compile(r",|;|\bor\b|\band\b")
+
+
+def last_of_chain(text: str) -> str:
+    """Return what follows the last "=": 72 of "48 + 24 = 72".
+
+    A list of equations, "x = 5, y = 72", is not a chain and is returned as it is.
+    """
+    pieces = _CHAIN.split(text)
+    if len(pieces) == 1 or sum("=" in part for part in _PARTS.split(text)) > 1:
+        return text
+    return pieces[-1]
+
+
+def read_number(answer: str) -> Quantity | None:
+    """Return the number that a boxed answer states, after its last "="; None when it states none.
+
+    Raises:
+        TooLarge: the number is beyond what is computed.
+    """
+    if len(answer) > MAX_ANSWER:
+        return None
+    text = answer if re.search(r"[(\[]", answer) else _GSM8K_JOINS.sub("", answer)
+    return quantity(last_of_chain(clean(text)))
+
+
+def gsm8k_reference(answer: str) -> Quantity:
+    """Return the number that a GSM8K answer states after its last ``####``.
+
+    Raises:
+        ValueError: there is no such number.
+    """
+    lines = answer.rsplit("####", 1)[-1].strip().splitlines()
+    final = lines[0].strip() if lines else ""
+    try:
+        number = read_number(final)
+    except TooLarge:
+        number = None
+    if number is None:
+        raise ValueError(f"no number after '####', but {final[:80]!r}")
+    return number
+
+
+def compare_number(answer: str, reference: Quantity) -> Verdict:
+    """Judge a boxed answer whose reference is one number; without a digit it is no answer."""
+    if not re.search("[0-9]", answer):
+        return "no_answer"
+    try:
+        number = read_number(answer)
+    except TooLarge:
+        return "timeout"
+    return "right" if number and same_quantity(number, reference) else "wrong"

@@ -1,0 +1,274 @@
+"""What every environment is: problems from a file, texts for the model, a grade for a response.
+
+An environment is a ``gymnasium.Env`` whose observations and actions are texts. One episode is one
+problem: the model answers, hears whether it was right, and answers again. A new environment names
+its fields and says how to find, read and compare answers; see ``gsm8k.py``.
+"""
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+
+from envs import checker
+from envs.answers import Verdict, last_box
+from envs.expressions import Question
+from envs.prompts import PromptStyle, load_style
+
+Message = dict[str, str]
+"""``{"role": "system" | "user" | "assistant", "content": text}``."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What one response is worth."""
+
+    verdict: Verdict
+    answer: str | None
+    """The extracted answer; None when there is none."""
+    reward: int
+
+
+class TextSpace(gymnasium.Space[str]):
+    """All texts, of any length and in any script."""
+
+    def __init__(self):
+        super().__init__(shape=None, dtype=str)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        return f"\\boxed{{{self.np_random.integers(100)}}}"
+
+    def contains(self, x: Any) -> bool:
+        return isinstance(x, str)
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TextSpace)
+
+    def __repr__(self) -> str:
+        return "TextSpace()"
+
+
+class Env(gymnasium.Env[str, str]):
+    """Problems with checkable answers, as an environment of several attempts.
+
+    Args:
+        data_path: JSON lines, one problem each; the whole file is checked here.
+        prompt_style: ``default``, ``bare`` or a FILE.json (see ``prompts.py``).
+        max_turns: attempts per episode, at least 1.
+        feedback: ``oracle`` ends an episode at its first right answer; ``none`` says "wrong"
+            after every attempt, as evaluation without an oracle does.
+
+    Raises:
+        ValueError: the file is missing or has a bad line, or an argument is out of range.
+    """
+
+    name: ClassVar[str]
+    rewards: ClassVar[dict[Verdict, int]]
+    question_key: ClassVar[str]
+    answer_key: ClassVar[str]
+    example_line: ClassVar[str]
+    """A good line of the problem file, shown with every complaint about a bad one."""
+    needs_checker: ClassVar[bool] = False
+    """Whether grading may need the grading processes; they are then started early."""
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+
+    def __init__(
+        self,
+        data_path: str | Path,
+        prompt_style: str = "default",
+        max_turns: int = 5,
+        feedback: str = "oracle",
+    ):
+        if max_turns < 1:
+            raise ValueError(f"max_turns is {max_turns}; an episode needs at least 1")
+        if feedback not in ("oracle", "none"):
+            raise ValueError(f"feedback is {feedback!r}; use 'oracle' or 'none'")
+        self.style: PromptStyle = load_style(self.name, str(prompt_style))
+        self.problems: list[dict[str, Any]] = list(self._read(Path(data_path)))
+        self.max_turns = max_turns
+        self.feedback_mode = feedback
+        self.observation_space = TextSpace()
+        self.action_space = TextSpace()
+        self._index: int | None = None
+        self._turn = 0
+        if self.needs_checker:
+            checker.start()
+
+    # --- what an environment defines -----------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def target(cls, reference: str) -> Any:
+        """Return what answers are compared with; raises ValueError when there is none."""
+
+    @classmethod
+    @abstractmethod
+    def answer_as_target(cls, answer: str) -> Any:
+        """Return an extracted answer in the form of ``target``; None when it cannot be one."""
+
+    @classmethod
+    @abstractmethod
+    def compare(cls, answer: str, target: Any) -> Verdict | Question:
+        """Return the verdict on an extracted answer, or the question left for math-verify."""
+
+    # --- problems and texts --------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def question(self, index: int) -> str:
+        return self.problems[index][self.question_key]
+
+    def reference(self, index: int) -> str:
+        """Return the data set's own answer text, which ends in or contains the answer."""
+        return self.problems[index][self.answer_key]
+
+    def opening(self, index: int) -> list[Message]:
+        """Return the messages before the first attempt: instruction, example, question."""
+        style = self.style
+        messages = []
+        if style.system is not None:
+            messages.append({"role": "system", "content": style.system})
+        if style.example_question is not None:
+            asked = style.question.replace("{question}", style.example_question)
+            messages.append({"role": "user", "content": asked})
+            messages.append({"role": "assistant", "content": style.example_answer})
+        asked = style.question.replace("{question}", self.question(index))
+        return [*messages, {"role": "user", "content": asked}]
+
+    def feedback(self, index: int, verdict: Verdict) -> str:
+        """Return the user message after an attempt; a timeout is told as wrong."""
+        texts = {"right": self.style.right, "no_answer": self.style.no_answer}
+        return texts.get(verdict, self.style.wrong).replace("{question}", self.question(index))
+
+    # --- grading -------------------------------------------------------------------------------
+
+    def grade(self, response: str, index: int) -> Grade:
+        """Judge a response to problem ``index``; may wait seconds for math-verify."""
+        return self.judge(response, self.reference(index))
+
+    async def grade_async(self, response: str, index: int) -> Grade:
+        """Judge a response to problem ``index`` without blocking the event loop."""
+        answer, outcome = self._examine(response, self.reference(index))
+        if isinstance(outcome, Question):
+            outcome = await checker.check_async(outcome)
+        return self._graded(answer, outcome)
+
+    @classmethod
+    def judge(cls, response: str, reference: str) -> Grade:
+        """Judge a response against a reference text; neither can raise, hang or run code."""
+        answer, outcome = cls._examine(response, reference)
+        return cls._graded(answer, _settled(outcome))
+
+    def same_answer(self, a: str, b: str) -> bool:
+        """Whether two extracted answers count as one, as in a vote."""
+        if a == b:
+            return True
+        target = self.answer_as_target(b)
+        return target is not None and _settled(self.compare(a, target)) == "right"
+
+    @classmethod
+    def _examine(cls, response: str, reference: str) -> tuple[str | None, Verdict | Question]:
+        answer = last_box(response)
+        if answer is None:
+            return None, "no_answer"
+        try:
+            target = cls.target(reference)
+        except ValueError:
+            # nothing is right where the reference says nothing
+            return answer, "wrong"
+        return answer, cls.compare(answer, target)
+
+    @classmethod
+    def _graded(cls, answer: str | None, verdict: Verdict) -> Grade:
+        return Grade(verdict, None if verdict == "no_answer" else answer, cls.rewards[verdict])
+
+    # --- gymnasium -----------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Begin an episode with problem ``options["index"]``, or a random one.
+
+        The observation is the first user message; ``info`` has the ``index`` and the whole
+        opening as ``messages``.
+        """
+        super().reset(seed=seed)
+        index = (options or {}).get("index")
+        if index is None:
+            index = int(self.np_random.integers(len(self)))
+        if not 0 <= index < len(self):
+            raise ValueError(f"index {index} is outside the problems 0 to {len(self) - 1}")
+        if self.needs_checker:
+            checker.wait_until_ready()
+        self._index, self._turn = index, 0
+        opening = self.opening(index)
+        return opening[-1]["content"], {"index": index, "messages": opening}
+
+    def step(self, action: str) -> tuple[str, int, bool, bool, dict[str, Any]]:
+        """Grade one attempt; ``info`` has its ``verdict`` and the extracted ``answer``."""
+        if self._index is None:
+            raise gymnasium.error.ResetNeeded("the episode is over: call reset() before step()")
+        grade = self.grade(action, self._index)
+        self._turn += 1
+        oracle = self.feedback_mode == "oracle"
+        terminated = oracle and grade.verdict == "right"
+        truncated = not terminated and self._turn >= self.max_turns
+        observation = self.feedback(self._index, grade.verdict if oracle else "wrong")
+        if terminated or truncated:
+            self._index = None
+        info = {"verdict": grade.verdict, "answer": grade.answer}
+        return observation, grade.reward, terminated, truncated, info
+
+    # --- the problem file ----------------------------------------------------------------------
+
+    def _read(self, path: Path) -> Iterator[dict[str, Any]]:
+        if not path.is_file():
+            raise ValueError(
+                f"no problem file {path}: give a file of JSON lines, or run "
+                f"`python data/fetch.py {self.name}` to download {self.name}"
+            )
+        count = 0
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = self._parse(line)
+                except ValueError as error:
+                    raise ValueError(
+                        f"{path}, line {number}: {error}. A good line: {self.example_line}"
+                    ) from error
+                count += 1
+                yield row
+        if not count:
+            raise ValueError(f"{path} has no problems. A good line: {self.example_line}")
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8 ({error.reason})") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"a JSON {type(row).__name__}, not an object")
+        for key in (self.question_key, self.answer_key):
+            if key not in row:
+                raise ValueError(f"the key {key!r} is missing, found {sorted(row)}")
+            if not isinstance(row[key], str) or not row[key].strip():
+                raise ValueError(f"{key!r} must be a text that is not empty")
+        self.target(row[self.answer_key])
+        return row
+
+
+def _settled(outcome: Verdict | Question) -> Verdict:
+    return checker.check(outcome) if isinstance(outcome, Question) else outcome

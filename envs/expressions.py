@@ -1,0 +1,281 @@
+r"""Are two LaTeX answers the same? What strings and exact numbers can decide is decided here.
+
+``compare`` returns a verdict, or the ``Question`` that is left for math-verify, which runs in
+another process because it can take for ever (``checker.py``). Pure functions; no input raises.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from envs.answers import MAX_ANSWER, Verdict, last_of_chain, quantity, same_quantity
+from envs.exact import TooLarge
+from envs.latex import clean
+from envs.shapes import NAME, Group, intervals, matrix, members, read_group
+
+
+@dataclass(frozen=True)
+class Question:
+    """Expressions that math-verify has to compare."""
+
+    candidate: tuple[str, ...]
+    reference: tuple[str, ...]
+    ordered: bool = True
+    """Whether member i must equal member i; otherwise each needs a partner of its own."""
+
+
+Outcome = Verdict | Question
+
+_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+"""Blanks, but not between two digits: "20 05" is not 2005."""
+_LONE_BRACE = re.compile(r"([\^_])\{(\w)\}")
+_UNIT = re.compile(
+    r"(?<=[^\s(\[{,=])\s*\\text\{\s*(?!and\b|or\b|if\b|for\b)[A-Za-z][A-Za-z .'/-]*\}"
+    r"(?:\^\{?[23]\}?)?$"
+)
+_PLAIN_UNIT = re.compile(
+    r"(?<=[\w})])\s+(?!pi|sin|cos|tan|log|mod|and|exp|sqrt)(?:[a-z]{3,}|cm|mm|km|ft|in|kg)"
+    r"(?: [a-z]{2,})*(?:\^\{?[23]\}?)?$"
+)
+_LEAD = re.compile(r"^(?:\\text\{[^{}]*\}|(?:the )?(?:final )?answer)\s*(?:is|:)?\s*(?=\S)", re.I)
+_ASSIGNMENT = re.compile(rf"\s*({NAME}(?:\([A-Za-z, ]+\))?)\s*=([^=]+)")
+_SWAPPED = re.compile(rf"([^=]+)=\s*({NAME})\s*")
+
+
+def compare(candidate: str, reference: str) -> Outcome:
+    """Judge ``candidate`` against ``reference``; both are the contents of boxes."""
+    if candidate.strip() == reference.strip():
+        return "right"
+    if max(len(candidate), len(reference)) > MAX_ANSWER:
+        return "wrong"
+    try:
+        return _compare(clean(candidate), clean(reference))
+    except TooLarge:
+        return "timeout"
+
+
+def _compare(a: str, b: str) -> Outcome:
+    if squeeze(a) == squeeze(b):
+        return "right"
+    for decide in (_as_words, _in_base, _as_equations, _as_quantities, _as_shapes):
+        outcome = decide(a, b)
+        if outcome is not None:
+            return outcome
+    a, b = _value(a), _value(b) if "=" not in b else b
+    return "right" if squeeze(a) == squeeze(b) else _question([a], [b])
+
+
+def squeeze(text: str) -> str:
+    """Return ``text`` without blanks, degree signs and braces around one exponent or index."""
+    return _SPACE.sub("", _LONE_BRACE.sub(r"\1\2", text.replace(r"^{\circ}", "")))
+
+
+# --- words and bases -------------------------------------------------------------------------
+
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.()'-]|\\[{}])+")
+_FILLER = r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve)"
+_FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
+_BASE = re.compile(r"(-?)0*([0-9][0-9A-Za-z]*)_([0-9]{1,2})")
+_BASE_WORD = re.compile(r"\s*\(?\s*(?:\\text\{\s*\(?\s*)?\bbase\b\s*\}?")
+
+
+def _as_words(a: str, b: str) -> Outcome | None:
+    r"""Judge ``\text{odd}``, ``\text{(E)}``, ``\text{A, C and F}``: case and order do not count."""
+    wanted = _words(b)
+    if wanted is None or not (r"\text" in b or len(b) > 2):
+        return None
+    return "right" if _words(a) == wanted else "wrong"
+
+
+def _words(text: str) -> list[str] | None:
+    if not _WORDS_ONLY.fullmatch(text):
+        return None
+    plain = re.sub(r"[().{}\\]", "", _TEXT.sub(r" \1 ", text)).lower()
+    items = (" ".join(item.split()) for item in re.split(r",|\band\b|\bor\b", plain))
+    return sorted(_FILLERS.sub("", item) for item in items if item)
+
+
+def _in_base(a: str, b: str) -> Outcome | None:
+    """Judge ``3032_5``: digits and base must agree; an equal value in another base does not do."""
+    given, wanted = (_BASE.fullmatch(_flat_base(text)) for text in (a, b))
+    if wanted is not None:
+        return "right" if given and given.groups() == wanted.groups() else "wrong"
+    if given is None or not re.fullmatch(r"-?\d+", b):
+        return None
+    base = int(given[3])
+    legal = 2 <= base <= 36 and all(int(digit, 36) < base for digit in given[2])
+    return "right" if legal and int(given[1] + given[2], base) == int(b) else "wrong"
+
+
+def _flat_base(text: str) -> str:
+    text = _BASE_WORD.sub("_", text) if "base" in text else text
+    return re.sub(r"\\text|[{}()\s]", "", text)
+
+
+# --- equations, names and units --------------------------------------------------------------
+
+
+def _as_equations(a: str, b: str) -> Outcome | None:
+    """Judge ``x = 9`` against 9 and against ``x = 9``; leave whole equations to math-verify."""
+    if "=" not in b:
+        return _approximated(a, b) if r"\approx" in a else None
+    wanted, given = _assignment(b), _assignment(a)
+    if "=" not in a:
+        return _compare(a, wanted[1]) if wanted else "wrong"
+    if wanted is None:
+        return _question([a], [b])
+    if given is not None and squeeze(given[0]) == squeeze(wanted[0]):
+        return _compare(given[1], wanted[1])
+    if given is not None and quantity(given[1]) and quantity(wanted[1]):
+        return "wrong"
+    return _question([a], [b])
+
+
+def _approximated(a: str, b: str) -> Outcome:
+    r"""Judge ``exact \approx rounded``: either side may be the reference."""
+    outcomes = [_compare(part, b) for part in a.split(r"\approx") if part.strip()]
+    return "right" if "right" in outcomes else outcomes[0] if outcomes else "wrong"
+
+
+def _assignment(text: str) -> tuple[str, str] | None:
+    """Return (name, value) of ``x = 5``, also written ``5 = x``."""
+    match = _ASSIGNMENT.fullmatch(text)
+    if match:
+        return match[1], match[2].strip()
+    match = _SWAPPED.fullmatch(text)
+    return (match[2], match[1].strip()) if match else None
+
+
+def _value(text: str) -> str:
+    r"""Return ``5`` of ``x = 5\text{ cm}``: no name, no words before it, no unit after it."""
+    if "=" in text:
+        named = _assignment(text)
+        text = named[1] if named else last_of_chain(text)
+    text = _LEAD.sub("", text.strip()).strip()
+    return _PLAIN_UNIT.sub("", _UNIT.sub("", text)).strip() or text
+
+
+# --- numbers and shapes ----------------------------------------------------------------------
+
+_NOT_ONE_NUMBER = re.compile(r"[<>]|\\(?:le|ge|ne|pm|cup|in)(?![a-zA-Z])")
+
+
+def _as_quantities(a: str, b: str) -> Outcome | None:
+    """Judge numbers exactly; a list or a range never answers a reference that is one number."""
+    wanted = quantity(b)
+    if wanted is None:
+        return None
+    given = quantity(a if "=" not in a else _value(a))
+    if given is not None:
+        return "right" if same_quantity(given, wanted) else "wrong"
+    if len(members(_value(a))) != 1 or _NOT_ONE_NUMBER.search(a):
+        return "wrong"
+    return None
+
+
+def _as_shapes(a: str, b: str) -> Outcome | None:
+    """Judge matrices, intervals, tuples and lists member by member."""
+    a = _value(a) if "=" in a else a
+    rows, wanted_rows = matrix(a), matrix(b)
+    if rows and wanted_rows:
+        if list(map(len, rows)) != list(map(len, wanted_rows)):
+            return "wrong"
+        return _ordered([*chain(*rows)], [*chain(*wanted_rows)])
+    parts, wanted_parts = intervals(a), intervals(b)
+    if parts and wanted_parts:
+        return _partnered(parts, wanted_parts)
+    given, wanted = read_group(_value(a)), read_group(_value(b))
+    if len(given.items) == len(wanted.items) == 1:
+        return None
+    return _as_groups(given, wanted)
+
+
+def _as_groups(given: Group, wanted: Group) -> Outcome:
+    """Judge tuples in order, lists and sets in any order; a bare ``4,5`` may answer ``(4,5)``."""
+    if wanted.kind in ("", "{}") and given.kind in ("", "{}"):
+        return _partnered(_singles(given.items), _singles(wanted.items))
+    if given.kind not in (wanted.kind, "") or len(given.items) != len(wanted.items):
+        return "wrong"
+    if given.kind == "" and wanted.kind != "()":
+        return "wrong"
+    return _ordered(given.items, wanted.items)
+
+
+def _singles(items: Sequence[str]) -> list[Group]:
+    return [Group("", (item,)) for item in {squeeze(item): item for item in items}.values()]
+
+
+def _same(a: str, b: str) -> bool | None:
+    """Whether two members are equal; None when strings and numbers cannot tell."""
+    if squeeze(a) == squeeze(b):
+        return True
+    given, wanted = quantity(a), quantity(b)
+    if given and wanted:
+        return same_quantity(given, wanted)
+    infinite = [r"\infty" in text for text in (a, b)]
+    return False if any(infinite) and (given or wanted or all(infinite)) else None
+
+
+def _ordered(given: Sequence[str], wanted: Sequence[str]) -> Outcome:
+    verdicts = [_same(a, b) for a, b in zip(given, wanted, strict=True)]
+    if False in verdicts:
+        return "wrong"
+    open_pairs = [i for i, verdict in enumerate(verdicts) if verdict is None]
+    if not open_pairs:
+        return "right"
+    return _question([given[i] for i in open_pairs], [wanted[i] for i in open_pairs])
+
+
+def _partnered(given: list[Group], wanted: list[Group]) -> Outcome:
+    """Judge two collections of groups in any order."""
+    if len(given) != len(wanted):
+        return "wrong"
+    left = list(wanted)
+    lonely = []
+    for group in given:
+        partner = next((other for other in left if _equal_groups(group, other)), None)
+        lonely.append(group) if partner is None else left.remove(partner)
+    if not lonely:
+        return "right"
+    if sorted(group.kind for group in lonely) != sorted(group.kind for group in left):
+        return "wrong"
+    if all(len(group.items) == 1 for group in lonely):
+        return _question([g.items[0] for g in lonely], [g.items[0] for g in left], ordered=False)
+    return _ordered(
+        [item for group in lonely for item in group.items],
+        [item for group in left for item in group.items],
+    )
+
+
+def _equal_groups(a: Group, b: Group) -> bool:
+    pairs = zip(a.items, b.items, strict=False)
+    return a.kind == b.kind and len(a.items) == len(b.items) and all(_same(*pair) for pair in pairs)
+
+
+# --- what math-verify reads ------------------------------------------------------------------
+
+_ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\{\\circ\}")
+_TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
+_COMMANDS = re.compile(r"\\[A-Za-z]+")
+
+
+def _question(given: Sequence[str], wanted: Sequence[str], *, ordered: bool = True) -> Outcome:
+    """Return what math-verify has to decide, or "wrong" where its own reading would be too kind."""
+    letters = [set(_COMMANDS.sub(" ", " ".join(texts))) & _LETTERS for texts in (given, wanted)]
+    folded = [{letter.lower() for letter in some} for some in letters]
+    if letters[0] != letters[1] and folded[0] == folded[1]:
+        return "wrong"
+    return Question(tuple(map(_spelled, given)), tuple(map(_spelled, wanted)), ordered)
+
+
+_LETTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def _spelled(text: str) -> str:
+    """Write degrees inside a sine as radians and set off the imaginary unit, as it needs them."""
+    if _TRIG.search(text):
+        text = _ANGLE.sub(r"(\\frac{\1 \\pi}{180})", text)
+    return _IMAGINARY.sub(" i ", text.replace(r"^{\circ}", ""))

@@ -1,0 +1,161 @@
+r"""One spelling for many: ``clean`` brings the ways to write the same LaTeX answer together.
+
+Both sides of a comparison go through it, so that ``\$10,\!080`` and ``10080`` meet. Text only:
+nothing is evaluated, and the callers bound the length.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+from itertools import islice
+
+_VULGAR = {c: unicodedata.normalize("NFKC", c).split("\u2044") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+_POWERS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789", strict=True))
+_SYMBOLS = str.maketrans(
+    {
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
+        **dict.fromkeys(map(chr, range(32)), " "),
+        **dict.fromkeys("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\ufeff"),
+        **dict.fromkeys(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])),
+        **dict.fromkeys("\u00a0\u2007\u2008\u2009\u200a\u202f", r"\,"),
+        **dict.fromkeys("\u2018\u2019\u02bc", "'"),
+        **{c: rf"\frac{{{top}}}{{{bottom}}}" for c, (top, bottom) in _VULGAR.items()},
+        **{c: f"^{{{digit}}}" for c, digit in _POWERS.items()},
+        **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div "},
+        **{"π": r"\pi ", "√": r"\sqrt ", "∞": r"\infty ", "°": r"^{\circ}", "±": r"\pm "},
+        **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup "},
+        **{"∩": r"\cap ", "∈": r"\in ", "θ": r"\theta ", "∅": r"\emptyset ", "−": "-", "∕": "/"},
+        **{"⁄": "/", "％": "%", "＝": "="},
+    }
+)
+
+_END = r"(?![a-zA-Z])"
+_SIZES = r"left|right|[bB]igg?[lrm]?|middle"
+_STYLES = (
+    r"displaystyle|textstyle|scriptstyle|tiny|small|normalsize|large|Large|LARGE|huge|bf|it|rm"
+    r"|limits|boldsymbol|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox"
+)
+_RULES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        (r"(?<!\\)\\[()\[\]]|`", ""),
+        (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
+        (r"\\\$|\\(?:pounds|euro|yen)" + _END + r"|[$€£¥₹¢]", ""),
+        (r"\\%|\\percent" + _END, "%"),
+        (rf"\\(?:{_STYLES}){_END}", ""),
+        (rf"\\(?:{_SIZES})\.", ""),
+        (rf"\\(?:{_SIZES}){_END}\s*", ""),
+        (r"\\textcolor\s*\{[a-zA-Z]*\}|\\color\s*(?:\{[a-zA-Z]*\}|[a-z]+\s)", ""),
+        (r"\\(?:hspace|vspace|phantom)\*?\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", " "),
+        (r"\\(?:text|math)(?:bf|it|rm|sf|tt|normal|up|md|sc)" + _END, r"\\text"),
+        (r"\\[hm]box" + _END, r"\\text"),
+        (r"\\text\s*\{", r"\\text{"),
+        (r"\\[dtc]frac" + _END, r"\\frac"),
+        (r"\\(?:leq|leqslant|le)" + _END, r"\\le "),
+        (r"\\(?:geq|geqslant|ge)" + _END, r"\\ge "),
+        (r"\\(?:neq|ne)" + _END + r"|!=", r"\\ne "),
+        (r"<=", r"\\le "),
+        (r">=", r"\\ge "),
+        (r"\\(?:lt)" + _END, "<"),
+        (r"\\(?:gt)" + _END, ">"),
+        (r"\\(?:lbrace)" + _END, r"\\{"),
+        (r"\\(?:rbrace)" + _END, r"\\}"),
+        (r"\\(?:degree|degrees)" + _END, r"^{\\circ}"),
+        (r"\^\s*\\circ" + _END, r"^{\\circ}"),
+        (r"\^\s*\{\s*\\circ\s*\}", r"^{\\circ}"),
+        (r"\\text\{\s*(-?[\d.,]+)\s*\}", r"\1"),
+        (r"(?<=\^\{\d)\}\^\{(?=\d)", ""),
+    ]
+]
+
+# Thousands: LaTeX separators count everywhere, a bare comma only outside brackets, where it could
+# separate the members of a tuple. "@" marks a candidate until the whole group is seen.
+_MARKED = re.compile(
+    r"(?<=\d)\s*(?:\{\s*,\s*\}|,\s*\\[!,;: ]|\\[!,;: ](?:\s*,)?|\{\\[,;: ]\}|~)\s*(?=\d{3}(?!\d))"
+)
+_COMMAS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_BLANKS = re.compile(r"(?<![\d.,@])\d{1,3}(?: \d{3})+(?![\d,@]|\s*/)")
+_QUOTE = re.compile(r"(?<=\d)'(?=\d{3}(?!\d))")
+_GROUPED = re.compile(r"(?<![\d@.])\d{1,3}(?:@\d{3})+(?![\d@])")
+_BRACKET = re.compile(r"[(\[]|\\\{|\\begin")
+
+_LATE_RULES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        # not after a backslash: "\\ " ends a row of a matrix
+        (r"~|(?<!\\)\\[,;:!> ]|\\q?quad" + _END + r"|\\(?:thinspace|enspace)" + _END, " "),
+        (r"(?<![\w.}])(-?\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.])", r"\1\\frac{\2}{\3}"),
+        (r"(?<![\w.}])(-?\d+)\s*\\text\{\s*and\s*\}\s*(?=\\frac)", r"\1"),
+        (r"\s*\\text\{\s*(hundred|[mb]illion|thousand)\b", r" \1 \\text{"),
+        (r"(?<=\d)(?:\s|\\text\{\s*\})*hundred\b", r"\\cdot 10^{2}"),
+        (r"(?<=\d)(?:\s|\\text\{\s*\})*thousand\b", r"\\cdot 10^{3}"),
+        (r"(?<=\d)(?:\s|\\text\{\s*\})*million\b", r"\\cdot 10^{6}"),
+        (r"(?<=\d)(?:\s|\\text\{\s*\})*billion\b", r"\\cdot 10^{9}"),
+        (r"\\text\{\s*\}", " "),
+        (r"\s+", " "),
+    ]
+]
+_COMMAND = re.compile(r"\\(frac|sqrt|binom)(?![a-zA-Z])\s*")
+_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+_ARGUMENT = re.compile(r"\s*(\\[a-zA-Z]+|[^\s{}\\])")
+
+
+@lru_cache(maxsize=8192)
+def clean(text: str) -> str:
+    """Return ``text`` with one spelling for symbols, spaces, wrappers and thousands."""
+    text = text.translate(_SYMBOLS)
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    text = _join_thousands(text)
+    for pattern, replacement in _LATE_RULES:
+        text = pattern.sub(replacement, text)
+    text = _brace_arguments(text).strip().rstrip(".,;:").strip()
+    while text.startswith("{") and matching_brace(text, 0) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text
+
+
+def _join_thousands(text: str) -> str:
+    text = _QUOTE.sub("@", _MARKED.sub("@", text))
+    if not _BRACKET.search(text):
+        text = _COMMAS.sub(lambda m: m[0].replace(",", ""), text)
+        text = _BLANKS.sub(lambda m: m[0].replace(" ", ""), text)
+    text = _GROUPED.sub(lambda m: m[0].replace("@", ""), text)
+    return text.replace("@", ",")
+
+
+def matching_brace(text: str, start: int, limit: int | None = None) -> int:
+    r"""Return the index of the brace that closes the one at ``start``; ``\{`` is skipped.
+
+    -1 when it never closes, or not among the first ``limit`` braces and escapes.
+    """
+    depth = 0
+    for match in islice(_BRACES.finditer(text, start), limit):
+        if match[0] in "{}":
+            depth += 1 if match[0] == "{" else -1
+            if depth == 0:
+                return match.start()
+    return -1
+
+
+def _brace_arguments(text: str) -> str:
+    r"""Write ``\frac12`` as ``\frac{1}{2}`` and ``\sqrt2`` as ``\sqrt{2}``, as TeX reads them."""
+    for command in reversed(list(_COMMAND.finditer(text))):
+        head, at = rf"\{command[1]}", command.end()
+        if command[1] == "sqrt" and text.startswith("[", at):
+            close = text.find("]", at) + 1
+            head, at = head + text[at:close], max(close, at)
+        for _ in range(1 if command[1] == "sqrt" else 2):
+            argument, at = _argument(text, at)
+            head += argument
+        text = text[: command.start()] + head + text[at:]
+    return text
+
+
+def _argument(text: str, at: int) -> tuple[str, int]:
+    start = at + len(text[at:]) - len(text[at:].lstrip())
+    if text.startswith("{", start):
+        end = matching_brace(text, start) + 1
+        return (text[start:end], end) if end else ("", at)
+    match = _ARGUMENT.match(text, at)
+    return (f"{{{match[1]}}}", match.end()) if match else ("", at)

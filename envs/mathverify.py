@@ -1,0 +1,148 @@
+r"""The grading process: math-verify behind a time limit, a memory limit and a process to kill.
+
+Started by ``checker.py``. The process imports math-verify once and
+then forks a child that does the comparing. The child carries kernel timers: when a comparison
+runs out of time the kernel kills it, whatever Python is doing, and the next one is forked in
+milliseconds. Requests and replies are lines of JSON; end of input ends both processes.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+from typing import IO
+
+CPU_SECONDS = 1.5
+"""Processor time for one comparison, so that a busy machine does not turn right into timeout."""
+WALL_SECONDS = 2.5
+"""Time on the clock after which a comparison is killed even when it had no processor."""
+MEMORY_BYTES = 2 << 30
+COMPARISONS_PER_CHILD = 500
+"""A child is replaced after this many comparisons, because sympy's caches only grow."""
+
+
+def main() -> None:
+    """Answer each line ``{"candidate", "reference", "ordered"}`` with right, wrong or timeout."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    _silence()
+    replies.write("ready\n")
+    child = None
+    for count, line in enumerate(sys.stdin):
+        if child is None or count % COMPARISONS_PER_CHILD == 0:
+            child = _replace(child)
+        verdict = child.ask(line)
+        if verdict is None:
+            child, verdict = _replace(child), "timeout"
+        replies.write(verdict + "\n")
+
+
+def _silence() -> None:
+    """Send what sympy and the LaTeX parser print nowhere: standard output carries the replies."""
+    logging.disable(logging.CRITICAL)
+    same("x", "2x/2")  # imports and warms up while an error can still be seen
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def same(candidate: str, reference: str) -> bool:
+    """Whether math-verify holds two LaTeX expressions for equal; unreadable ones never are."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    found, wanted = (
+        parse(
+            f"${text}$",
+            extraction_config=[LatexExtractionConfig()],
+            fallback_mode="no_fallback",
+            parsing_timeout=None,
+        )
+        for text in (candidate, reference)
+    )
+    return bool(found and wanted) and verify(
+        wanted, found, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None
+    )
+
+
+def same_members(candidate: list[str], reference: list[str], ordered: bool) -> bool:
+    """Whether the members are equal one by one, or as partners in any order."""
+    if ordered:
+        return all(map(same, candidate, reference))
+    left = list(reference)
+    for text in candidate:
+        partner = next((other for other in left if same(text, other)), None)
+        if partner is None:
+            return False
+        left.remove(partner)
+    return True
+
+
+class _Child:
+    """A forked process that compares until it is killed or its input ends."""
+
+    def __init__(self):
+        job_read, job_write = os.pipe()
+        reply_read, reply_write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(job_write)
+            os.close(reply_read)
+            os.close(0)
+            _serve(os.fdopen(job_read), os.fdopen(reply_write, "w", buffering=1))
+            os._exit(0)
+        os.close(job_read)
+        os.close(reply_write)
+        self.jobs = os.fdopen(job_write, "w", buffering=1)
+        self.replies = os.fdopen(reply_read)
+
+    def ask(self, line: str) -> str | None:
+        """Return the verdict, or None when the child died over the question."""
+        try:
+            self.jobs.write(line)
+        except BrokenPipeError:
+            return None
+        return self.replies.readline().strip() or None
+
+    def close(self) -> None:
+        self.replies.close()
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        with contextlib.suppress(BrokenPipeError):
+            self.jobs.close()
+
+
+def _replace(child: _Child | None) -> _Child:
+    if child is not None:
+        child.close()
+    return _Child()
+
+
+def _serve(jobs: IO[str], replies: IO[str]) -> None:
+    for number in (signal.SIGPROF, signal.SIGALRM):
+        # both may have been ignored or blocked by the program that started us
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGPROF, signal.SIGALRM))
+    with contextlib.suppress(ValueError):  # macOS knows this limit but refuses it
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    for line in jobs:
+        job = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
+        verdict = _verdict(job["candidate"], job["reference"], job["ordered"])
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        replies.write(verdict + "\n")
+
+
+def _verdict(candidate: list[str], reference: list[str], ordered: bool) -> str:
+    try:
+        return "right" if same_members(candidate, reference, ordered) else "wrong"
+    except MemoryError:
+        return "timeout"
+    except Exception:
+        # sympy and the parser raise all kinds of errors on nonsense, and nonsense is wrong
+        return "wrong"

@@ -1,0 +1,145 @@
+r"""Everything that a model is told: instruction, worked example, question and feedback texts.
+
+A style is one ``PromptStyle``. ``default`` differs per environment, ``bare`` shows the question
+alone (for models that know nothing else), ``FILE.json`` holds a user's own texts:
+
+    {"system": "...", "example_question": null, "example_answer": null,
+     "question": "{question}", "wrong": "No. {question}", "no_answer": "No. {question}",
+     "right": "Yes."}
+"""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """The texts of one style; ``{question}`` stands for the question in each of them."""
+
+    system: str | None
+    """The instruction, sent as the system message; None sends none."""
+    example_question: str | None
+    """The question of the worked example; None shows no example."""
+    example_answer: str | None
+    """The model's part of the worked example."""
+    question: str
+    """The first user message."""
+    wrong: str
+    """The user message after an attempt that is wrong; evaluation sends it after every attempt."""
+    no_answer: str
+    """The user message after an attempt in which no answer was found."""
+    right: str
+    """The closing user message after an attempt that is right."""
+
+
+_GSM8K = PromptStyle(
+    system=(
+        "You solve word problems from school mathematics. Reason step by step: say what you "
+        "compute and why, one calculation at a time. Close with the result as a single number in "
+        "\\boxed{}, for example \\boxed{12}, and write nothing after it."
+    ),
+    example_question=(
+        "A baker fills 4 trays with 6 rolls each. She sells 14 rolls in the morning and half of "
+        "the others in the afternoon. How many rolls are left?"
+    ),
+    example_answer=(
+        "The baker fills 4 trays with 6 rolls each, so she has 4 * 6 = 24 rolls.\n"
+        "After the morning, 24 - 14 = 10 rolls are left.\n"
+        "In the afternoon she sells half of them, 10 / 2 = 5 rolls.\n"
+        "So 10 - 5 = 5 rolls are left: \\boxed{5}"
+    ),
+    question="Question: {question}\n\nReason step by step and put the final number in \\boxed{}.",
+    wrong=(
+        "Your answer is not correct. Find the step that went wrong, then solve the question again "
+        "from the start and put the final number in \\boxed{}.\n\nQuestion: {question}"
+    ),
+    no_answer=(
+        "There was no number in \\boxed{} at the end of your reply. Solve the question step by "
+        "step and put the final number in \\boxed{}.\n\nQuestion: {question}"
+    ),
+    right="Your answer is correct.",
+)
+
+_MATH = PromptStyle(
+    system=(
+        "You solve problems from mathematics competitions. Reason step by step, justify each "
+        "step briefly and check the result. Close with the answer in its simplest exact form in "
+        "\\boxed{}, for example \\boxed{\\frac{3}{4}}, and write nothing after it."
+    ),
+    example_question="What is the sum of the solutions of $x^2 - 7x + 10 = 0$ that exceed 3?",
+    example_answer=(
+        "We look for two numbers with product 10 and sum 7: they are 2 and 5, so "
+        "$x^2 - 7x + 10 = (x - 2)(x - 5)$.\n"
+        "The solutions are 2 and 5, and only 5 exceeds 3.\n"
+        "The sum is \\boxed{5}"
+    ),
+    question="Problem: {question}\n\nReason step by step and put the final answer in \\boxed{}.",
+    wrong=(
+        "Your answer is not correct. Find the step that went wrong, then solve the problem again "
+        "from the start and put the final answer in \\boxed{}.\n\nProblem: {question}"
+    ),
+    no_answer=(
+        "There was no answer in \\boxed{} at the end of your reply. Solve the problem step by "
+        "step and put the final answer in \\boxed{}.\n\nProblem: {question}"
+    ),
+    right="Your answer is correct.",
+)
+
+_RETRY = "The answer is incorrect. Please try again. {question}"
+
+BARE = PromptStyle(
+    system=None,
+    example_question=None,
+    example_answer=None,
+    question="{question}",
+    wrong=_RETRY,
+    no_answer=_RETRY,
+    right="The answer is correct.",
+)
+
+_DEFAULTS = {"gsm8k": _GSM8K, "math": _MATH}
+_OPTIONAL = ("system", "example_question", "example_answer")
+
+
+def load_style(env_name: str, style: str) -> PromptStyle:
+    """Return the texts of ``style``: ``default``, ``bare`` or the path of a JSON file.
+
+    An environment without texts of its own gets those of MATH as its default.
+
+    Raises:
+        ValueError: the style is unknown, or the file is missing, is not JSON, or has unknown,
+            missing or malformed keys (all named in one message).
+    """
+    if style == "default":
+        return _DEFAULTS.get(env_name, _MATH)
+    if style == "bare":
+        return BARE
+    if not style.endswith(".json"):
+        raise ValueError(f"unknown prompt style {style!r}: use default, bare or a FILE.json")
+    try:
+        texts = json.loads(Path(style).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read the prompt style {style}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"the prompt style {style} is not JSON: {error}") from error
+    return _from_dict(texts, style)
+
+
+def _from_dict(texts: object, source: str) -> PromptStyle:
+    names = [field.name for field in fields(PromptStyle)]
+    if not isinstance(texts, dict):
+        raise ValueError(f"the prompt style {source} must be an object with the keys {names}")
+    faults = [f"unknown key {key!r}" for key in texts if key not in names]
+    faults += [f"missing key {name!r}" for name in names if name not in texts]
+    for name in names:
+        text = texts.get(name, "")
+        if not isinstance(text, str) and not (text is None and name in _OPTIONAL):
+            faults.append(f"{name!r} must be a text" + (" or null" if name in _OPTIONAL else ""))
+    if isinstance(texts.get("question"), str) and "{question}" not in texts["question"]:
+        faults.append("'question' must contain {question}")
+    if (texts.get("example_question") is None) != (texts.get("example_answer") is None):
+        faults.append("'example_question' and 'example_answer' go together")
+    if faults:
+        raise ValueError(f"the prompt style {source}: {'; '.join(faults)}")
+    return PromptStyle(**texts)
