@@ -1,7 +1,7 @@
 """Train the embedded base model from scratch: a Llama of 0.185 M parameters, on one CPU core.
 
     python data/arithmetic.py --output_dir data/arithmetic --warmup 28000
-    python scripts/make_base.py --data_path data/arithmetic/warmup.jsonl --output_dir checkpoints/base
+    python scripts/make_base.py --data_path data/arithmetic/warmup.jsonl --output_dir base
 
 The base knows the format of the embedded problems, works a trial through honestly and checks it.
 It was never taught to use that check when it is asked again: RISE is to add that.
@@ -198,3 +198,117 @@ def train(model: "LlamaForCausalLM", examples: list[Example], args: argparse.Nam
             progress.update()
             progress.set_postfix(loss=f"{average:.3f}", refresh=False)
     return average
+
+
+def read_chats(path: Path) -> list[list[dict[str, str]]]:
+    """The message lists of a JSON-lines file.
+
+    Raises:
+        ValueError: a line is not JSON or has no messages; names the line.
+    """
+    chats = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            chats.append(json.loads(line)["messages"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number} is not a chat ({error!r}); write the file again with "
+                "python data/arithmetic.py --warmup 28000"
+            ) from error
+    return chats
+
+
+def recipe(args: argparse.Namespace) -> dict[str, object]:
+    """What decides the checkpoint's weights: if it is the same, there is nothing to do."""
+    return {
+        "data_sha256": hashlib.sha256(args.data_path.read_bytes()).hexdigest(),
+        "seed": args.seed,
+        "batch_size": args.batch_size,
+        "learning_rate": args.learning_rate,
+    }
+
+
+def is_complete(output_dir: Path, wanted: dict[str, object]) -> bool:
+    """Whether the checkpoint is there already.
+
+    Raises:
+        ValueError: the folder holds something else, or a base with another recipe.
+    """
+    if not output_dir.exists() or not any(output_dir.iterdir()):
+        return False
+    record = output_dir / "recipe.json"
+    if not record.is_file():
+        raise ValueError(f"{output_dir} is not empty and holds no base; choose another folder")
+    found = json.loads(record.read_text(encoding="utf-8"))["recipe"]
+    differing = sorted(key for key in wanted if found.get(key) != wanted[key])
+    if differing:
+        raise ValueError(
+            f"{output_dir} holds a base with another {', '.join(differing)}; "
+            "remove the folder or choose another one"
+        )
+    return True
+
+
+def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", record: dict, to: Path):
+    """Write the checkpoint beside its place, then rename it: it is whole or not there."""
+    partial = to.with_name(f"{to.name}.{os.getpid()}.tmp")
+    partial.mkdir(parents=True)
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        partial.replace(to)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train the embedded base model from scratch.")
+    add = parser.add_argument
+    add("--data_path", type=Path, required=True, help="warmup.jsonl of data/arithmetic.py")
+    add("--output_dir", type=Path, required=True, help="the checkpoint's folder")
+    add("--seed", type=int, default=0, help="seed of the weights and the order (default 0)")
+    add("--batch_size", type=int, default=16, help="chats per step (default 16)")
+    add("--learning_rate", type=float, default=4e-3, help="peak rate of AdamW (default 4e-3)")
+    add("--threads", type=int, default=1, help="CPU threads (default 1)")
+    args = parser.parse_args(argv)
+    if min(args.batch_size, args.threads) < 1 or args.learning_rate <= 0:
+        parser.error("--batch_size, --threads and --learning_rate must be positive")
+    if not args.data_path.is_file():
+        parser.error(
+            f"--data_path {args.data_path} is not a file; write it with "
+            f"python data/arithmetic.py --output_dir {args.data_path.parent} --warmup 28000"
+        )
+    return args
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        wanted = recipe(args)
+        if is_complete(args.output_dir, wanted):
+            print(f"{args.output_dir} is complete: nothing to do")
+            return 0
+        chats = read_chats(args.data_path)
+    except ValueError as error:
+        print(f"make_base.py: {error}", file=sys.stderr)
+        return 2
+
+    import torch
+
+    torch.set_num_threads(args.threads)
+    tokenizer = build_tokenizer([render(messages)[0] for messages in chats[:TOKENIZER_CHATS]])
+    model = build_model(tokenizer, args.seed)
+    loss = train(model, encode(chats, tokenizer), args)
+    record = {"recipe": wanted, "chats": len(chats), "parameters": model.num_parameters()}
+    save(model, tokenizer, record | {"loss": round(loss, 4)}, args.output_dir)
+    print(f"{args.output_dir}: {model.num_parameters():,} parameters, loss {loss:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
