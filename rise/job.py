@@ -72,12 +72,10 @@ class Job:
         if self.is_finished:
             print(f"All {self.finished} episodes are in {run.path}; nobody was asked.")
             return DONE
-        # Batch systems end a job with SIGTERM; it is to leave as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         started = time.monotonic()
-        trouble = None
         try:
-            trouble = self._play(run, tally, tracker)
+            with _sigterm_as_interrupt():
+                trouble = self._play(run, tally, tracker)
         except KeyboardInterrupt:
             print(f"Interrupted: {self._state(run)}; the same command goes on with them.")
             return INTERRUPTED
@@ -209,6 +207,16 @@ def usage_errors() -> Iterator[None]:
     except ValueError as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
         raise SystemExit(USAGE) from error
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, by which batch systems end a job, do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,8 @@ def groups_of(task_ids: Sequence[int], shown_attempt: str, seed: int) -> Iterabl
     random.Random(seed).shuffle(shuffled)
     groups = [shuffled[i : i + 2] for i in range(0, len(shuffled), 2)]
     if len(groups[-1]) == 1:
-        groups[-2] += groups.pop()
+        odd = groups.pop()
+        groups[-1] += odd
     return groups
 
 

@@ -90,7 +90,11 @@ class Wire(Server):
 
 
 class OpenAI(Server):
-    """An OpenAI-compatible server with one model, `teacher`."""
+    """An OpenAI-compatible server of the models `served`."""
+
+    def __init__(self, answer: Answer, served: tuple[str, ...] = ("teacher",)):
+        super().__init__(answer)
+        self.served = served
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -99,7 +103,8 @@ class OpenAI(Server):
         ]
 
     async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": "teacher", "object": "model"}]})
+        data = [{"id": name, "object": "model"} for name in self.served]
+        return web.json_response({"object": "list", "data": data})
 
 
 def wire_reply(*texts: str, reason: str = "stop") -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""workflow_eval.py as a user runs it: the two published commands, the table, the causal check.
+
+pytest tests/test_workflow_eval.py
+"""
+
+import json
+import shlex
+
+import pytest
+
+import workflow_eval
+from rise.trajectory import load_episodes
+from tests.rise.servers import Wire, wire_reply
+from tests.stages import begin, call, files_in, write_inputs
+
+EVAL = "workflow_eval.py"
+STUDENT = ("--model", "experts.py:student", "--log_dir", "log")
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_inputs(tmp_path)
+    return tmp_path
+
+
+def evaluate(place, *arguments, **changes):
+    return call(place, EVAL, *arguments, **changes)
+
+
+def summary(path):
+    return json.loads((path / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--model M --data_path data/gsm8k/test.jsonl --env gsm8k --log_dir log/ --max_turns 5 "
+        "--num_of_samples 1 1 1 1 1 --context_window 2",
+        "--model M --data_path data/gsm8k/test.jsonl --env gsm8k --log_dir log/ --max_turns 1 "
+        "--num_of_samples 5",
+    ],
+)
+def test_published_commands_are_understood(command):
+    args = workflow_eval.parse_args(shlex.split(command))
+    assert (args.model, args.env, args.log_dir) == ("M", "gsm8k", "log/")
+    assert len(args.num_of_samples) == args.max_turns and args.feedback == "none"
+
+
+def test_turns_are_forced_and_the_summary_has_the_rates(place):
+    done = evaluate(place, *STUDENT, "--max_turns", 3, "--context_window", 2)
+    assert done.returncode == 0, done.stderr
+    episodes = load_episodes(place / "log")
+    assert {len(episode.turns) for episode in episodes} == {3}
+    metrics = summary(place / "log")["metrics"]
+    assert metrics["m1@t1"]["value"] == pytest.approx(4 / 12) and metrics["m1@t1"]["n"] == 12
+    # The window shows one attempt: the student is right at turn 1 where task_id % 3 is 0, at
+    # turns 2 and 3 where it is 2.
+    assert [rate["value"] for rate in metrics["acc@t"]] == pytest.approx([4 / 12] * 3)
+    assert metrics["p1@t3"]["value"] == pytest.approx(8 / 12)
+    assert set(metrics["m1@t3"]) == {"value", "low", "high", "n"}
+    assert "m1@t3" in done.stdout and "95 % interval" in done.stdout
+    assert len(done.stdout.splitlines()) <= 11
+    assert "--max_turns 1 --num_of_samples 3" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("first", ["turns", "samples"])
+def test_both_published_evaluations_share_a_log_dir_in_any_order(place, first):
+    commands = {
+        "turns": ("--max_turns", 5, "--num_of_samples", 1, 1, 1, 1, 1, "--context_window", 2),
+        "samples": ("--max_turns", 1, "--num_of_samples", 5),
+    }
+    second = "samples" if first == "turns" else "turns"
+    assert evaluate(place, *STUDENT, *commands[first]).returncode == 0
+    done = evaluate(place, *STUDENT, *commands[second])
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in ("m1@t1", "m5@t1", "m1@t5", "p1@t5"))
+    subfolder = {"turns": "1_turns", "samples": "5_turns"}[first]
+    sequential = place / "log" if first == "turns" else place / "log" / subfolder
+    assert "m5@t1" in summary(sequential)["metrics"]
+    for turns in (1, 5):
+        log = json.loads((place / "log" / f"{turns}_turns.json").read_text())
+        assert {len(e["turn_history"]["best_actions"]) for e in log.values()} == {turns}
+    # Neither command starts anything again.
+    before = {k: v for k, v in files_in(place).items() if k.endswith("rows.jsonl")}
+    for command in commands.values():
+        assert "nobody was asked" in evaluate(place, *STUDENT, *command).stdout
+    assert {k: v for k, v in files_in(place).items() if k.endswith("rows.jsonl")} == before
+
+
+def test_runs_of_different_models_are_not_mixed(place):
+    assert evaluate(place, *STUDENT, "--max_turns", 2).returncode == 0
+    other = ("--model", "experts.py:teacher", "--log_dir", "log")
+    assert evaluate(place, *other, "--max_turns", 1, "--num_of_samples", 2).returncode == 0
+    assert "m2@t1" not in summary(place / "log")["metrics"]
+
+
+def test_one_run_gives_both_votes(place):
+    arguments = ("--max_turns", 3, "--num_of_samples", 3, 1, 1)
+    assert evaluate(place, *STUDENT, *arguments).returncode == 0
+    assert {"m1@t1", "m3@t1", "m1@t3", "p1@t3"} <= summary(place / "log")["metrics"].keys()
+
+
+def test_oracle_stops_at_the_first_success(place):
+    done = evaluate(place, *STUDENT, "--max_turns", 3, "--feedback", "oracle")
+    assert done.returncode == 0, done.stderr
+    assert [len(e.turns) for e in load_episodes(place / "log")] == [1, 3, 2] * 4
+    assert summary(place / "log")["metrics"]["p1@t3"]["value"] == 1.0
+
+
+def test_causal_check_shows_another_problems_attempt(place):
+    done = evaluate(place, *STUDENT, "--max_turns", 2, "--shown_attempt", "other")
+    assert done.returncode == 0, done.stderr
+    episodes = {episode.task_id: episode for episode in load_episodes(place / "log")}
+    for task_id, episode in episodes.items():
+        shown = episode.turns[0].shown
+        assert shown["task_id"] != task_id
+        assert shown["action"] == episodes[shown["task_id"]].turns[0].action
+
+
+def test_causal_check_resumes_with_the_same_pairs(place):
+    arguments = ("--max_turns", 2, "--shown_attempt", "other", "--concurrency", 2)
+    process = begin(place, EVAL, *STUDENT, *arguments, rows=3, STUDENT_SECONDS="0.1")
+    process.kill()
+    process.communicate()
+    assert 3 <= len(load_episodes(place / "log")) < 12
+    assert evaluate(place, *STUDENT, *arguments).returncode == 0
+    whole = ("--model", "experts.py:student", "--log_dir", "whole", *arguments)
+    assert evaluate(place, *whole).returncode == 0
+    assert load_episodes(place / "log") == load_episodes(place / "whole")
+
+
+def test_window_and_seeds_reach_the_worker(place):
+    with Wire(lambda body: wire_reply(*[f"\\boxed{{{body['seed'] % 5}}}"] * body["n"])) as wire:
+        arguments = ("--model", "student", "--max_turns", 3, "--limit", 2)
+        arguments += ("--dialogue_limit", 2, "--controller_address", wire.url)
+        assert evaluate(place, *arguments, "--log_dir", "a", "--seed", 1).returncode == 0
+        first = sorted((body["seed"], len(body["messages"])) for body in wire.requests)
+        wire.requests.clear()
+        assert evaluate(place, *arguments, "--log_dir", "b", "--seed", 1).returncode == 0
+        assert sorted((body["seed"], len(body["messages"])) for body in wire.requests) == first
+        wire.requests.clear()
+        assert evaluate(place, *arguments, "--log_dir", "c", "--seed", 2).returncode == 0
+        assert not {body["seed"] for body in wire.requests} & {seed for seed, _ in first}
+    assert sorted(length for _, length in first) == [1, 1, 3, 3, 3, 3]
+    assert load_episodes(place / "a") == load_episodes(place / "b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shown_attempt", "other", "--feedback", "oracle"], "needs --feedback none"),
+        (["--shown_attempt", "other", "--max_turns", 1], "--max_turns 2 or more"),
+        (["--shown_attempt", "other", "--limit", 1], "two problems"),
+        (["--model", "nobody"], "nobody answers"),
+        (["--num_of_samples", 1, 1], "--num_of_samples has 2 values for --max_turns 5"),
+    ],
+)
+def test_bad_input_is_one_error_and_nothing_is_written(place, arguments, message):
+    refused = evaluate(place, *STUDENT, *arguments)
+    assert refused.returncode == 2 and message in refused.stderr
+    assert not (place / "log").exists()
