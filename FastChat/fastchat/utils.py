@@ -61,13 +61,16 @@ def url_of(host: str, sock: socket.socket) -> str:
 
 
 def serve(app: Any, sock: socket.socket) -> None:
-    """Run an ASGI application on `sock` until SIGINT or SIGTERM."""
+    """Run an ASGI application on `sock` until SIGTERM, or until SIGINT: then exit with 130."""
     import uvicorn
 
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, backlog=2048
     )
-    uvicorn.Server(config).run(sockets=[sock])
+    try:
+        uvicorn.Server(config).run(sockets=[sock])
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def normal_url(text: str) -> str:

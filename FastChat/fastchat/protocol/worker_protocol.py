@@ -7,9 +7,16 @@ and that no worker here implements are refused unless they hold their neutral va
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from fastchat.constants import MAX_SAMPLES, ErrorCode, RequestError
 
@@ -26,11 +33,23 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
+def _encodable(text: str) -> str:
+    """JSON may escape half a character; no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the text is no valid Unicode: {error.reason}") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class ChatMessage(BaseModel):
     """One turn of a dialogue."""
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Text
 
 
 class GenerateRequest(BaseModel):
@@ -38,7 +57,7 @@ class GenerateRequest(BaseModel):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    prompt: str | None = None
+    prompt: Text | None = None
     """A finished prompt string; special tokens are added once."""
     messages: list[ChatMessage] | None = Field(default=None, min_length=1)
     """A dialogue that the worker renders with the model's chat template."""
@@ -51,7 +70,7 @@ class GenerateRequest(BaseModel):
     top_k: int = Field(default=-1, ge=-1)
     """Number of tokens to keep; -1 and 0 keep all."""
     max_new_tokens: int = Field(default=256, ge=1)
-    stop: list[str] = Field(default_factory=list)
+    stop: list[Text] = Field(default_factory=list)
     """Texts that end an answer and are not part of it; a single string is allowed."""
     stop_token_ids: list[int] = Field(default_factory=list)
     """Tokens that end an answer, beside those of the chat template."""
@@ -111,7 +130,7 @@ class GenerateReply(BaseModel):
 class CountRequest(BaseModel):
     """Body of `/count_token`."""
 
-    prompt: str
+    prompt: Text
 
 
 def parse(kind: type[BaseModel], body: Any) -> Any:

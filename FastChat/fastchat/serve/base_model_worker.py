@@ -20,8 +20,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fastchat.constants import CONTROLLER_ADDRESS, WORKER_PORT, ErrorCode, RequestError
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
-from fastchat.serve.wire import BodyLimit, frame, read_json
 from fastchat.serve.registration import Registration
+from fastchat.serve.wire import BodyLimit, frame, read_json
 from fastchat.utils import normal_url, positive_int
 
 _WILDCARDS = ("0.0.0.0", "::")

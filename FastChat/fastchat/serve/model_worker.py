@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -217,9 +216,11 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
             "it out or lower it"
         )
     import torch
+    from transformers.utils import logging as hub_logging
 
     from fastchat.serve.slot_engine import SlotEngine
 
+    hub_logging.disable_progress_bar()
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     model = load_model(args.model_path, device=args.device, dtype=args.dtype)
@@ -267,8 +268,6 @@ def main(argv: list[str] | None = None) -> None:
     worker.engine.start()
     try:
         serve(create_app(worker, registration), sock)
-    except KeyboardInterrupt:
-        sys.exit(130)
     finally:
         worker.engine.stop()
 

@@ -1,0 +1,54 @@
+"""Servers for the tests: applications on free ports, and the HTTP that a client would write."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import requests
+import uvicorn
+
+from fastchat.utils import listen
+
+
+@contextlib.contextmanager
+def running(app: Any) -> Iterator[str]:
+    """Serve an ASGI application from a thread; yields its URL."""
+    sock = listen("localhost", 0)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started)
+    try:
+        yield f"http://localhost:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        sock.close()
+
+
+def post(url: str, body: Any = None) -> Any:
+    """The JSON answer to a JSON body."""
+    return requests.post(url, json=body, timeout=30).json()
+
+
+def frames(url: str, body: Any) -> list[dict[str, Any]]:
+    """All messages of a stream, split at the zero bytes as FastChat's clients do."""
+    reply = requests.post(url, json=body, stream=True, timeout=30)
+    chunks = reply.iter_lines(decode_unicode=False, delimiter=b"\0")
+    return [json.loads(chunk) for chunk in chunks if chunk]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """Poll until `condition()` is true and return its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not reached within {seconds} s")
+        time.sleep(0.02)
+    return value
