@@ -65,6 +65,8 @@ if [ ! -x "$VENV/bin/python" ]; then
     echo "setup.sh: making $VENV with $("$python" --version)"
     "$python" -m venv "$VENV"
 fi
+# Before 23.3 pip does not find the extra "model_worker" of FastChat.
+"$VENV/bin/python" -m pip install --quiet --upgrade "pip>=23.3"
 echo "setup.sh: installing PyTorch"
 install_torch
 # The tested versions are those of Python 3.11; 3.10 has no release of some of them.
