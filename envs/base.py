@@ -133,16 +133,7 @@ class Env(gymnasium.Env[str, str]):
 
     def opening(self, index: int) -> list[Message]:
         """Return the messages before the first attempt: instruction, example, question."""
-        style = self.style
-        messages = []
-        if style.system is not None:
-            messages.append({"role": "system", "content": style.system})
-        if style.example_question is not None:
-            asked = style.question.replace("{question}", style.example_question)
-            messages.append({"role": "user", "content": asked})
-            messages.append({"role": "assistant", "content": style.example_answer})
-        asked = style.question.replace("{question}", self.question(index))
-        return [*messages, {"role": "user", "content": asked}]
+        return self.style.opening(self.question(index))
 
     def feedback(self, index: int, verdict: Verdict) -> str:
         """Return the user message after an attempt; a timeout is told as wrong."""

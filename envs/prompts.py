@@ -32,6 +32,18 @@ class PromptStyle:
     right: str
     """The closing user message after an attempt that is right."""
 
+    def opening(self, question: str) -> list[dict[str, str]]:
+        """Return the messages before the first attempt: instruction, example, question."""
+        messages = []
+        if self.system is not None:
+            messages.append({"role": "system", "content": self.system})
+        if self.example_question is not None:
+            asked = self.question.replace("{question}", self.example_question)
+            messages.append({"role": "user", "content": asked})
+            messages.append({"role": "assistant", "content": self.example_answer})
+        asked = self.question.replace("{question}", question)
+        return [*messages, {"role": "user", "content": asked}]
+
 
 _GSM8K = PromptStyle(
     system=(
