@@ -52,7 +52,7 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.limit:
-            await self._refuse(send)
+            await self._refuse(receive, send)
             return
         read = 0
 
@@ -69,7 +69,10 @@ class BodyLimit:
     def _reason(self) -> str:
         return f"the request body is larger than {self.limit} bytes"
 
-    async def _refuse(self, send: Send) -> None:
+    async def _refuse(self, receive: Receive, send: Send) -> None:
+        # A client that is still sending would see a broken connection instead of the answer.
+        while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+            pass
         reply = RequestError(ErrorCode.VALIDATION_TYPE_ERROR, self._reason()).reply()
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 413, "headers": headers})

@@ -89,6 +89,8 @@ class TrainingArguments(transformers.TrainingArguments):
         if self.group_by_length:
             self.train_sampling_strategy = "group_by_length"
         self._map_warmup()
+        if self.gradient_checkpointing and hasattr(self, "activation_checkpointing"):
+            self.activation_checkpointing = True  # its name in the newer releases of version 5
         if self.tf32 and not transformers.utils.is_torch_tf32_available():
             self.tf32 = None
         if not torch.accelerator.is_available():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
 import netrc
 import os
 import platform
 import socket
 import subprocess
+import sys
+import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +26,15 @@ def name_accelerator() -> None:
 
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def quiet() -> None:
+    """Leave out progress bars of single files, and a warning that is repeated at every step."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    # DeepSpeed calls collectives by names that torch 2.13 deprecates.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
 
 def set_single_process() -> None:
@@ -66,29 +78,52 @@ def start_deepspeed(on_cpu: bool) -> None:
     deepspeed.init_distributed()
 
 
-def prepare_wandb(report_to: list[str], output_dir: str) -> list[str]:
-    """The trackers to use: wandb goes offline without a login, and is left out if not installed.
+def start_wandb(report_to: list[str], output_dir: str, run_name: str | None) -> list[str]:
+    """Begin the wandb run if it is asked for; transformers' callback then logs into it.
 
-    Args:
-        report_to: names of trackers, as transformers takes them.
-        output_dir: where wandb keeps its files unless WANDB_DIR is set.
+    Without a login, or where the server cannot be reached, the run is kept offline in
+    `output_dir`, with one notice. WANDB_MODE, WANDB_PROJECT and WANDB_DIR are respected.
+
+    Returns:
+        The trackers to use: `report_to`, without wandb if it is not installed.
     """
     if "wandb" not in report_to:
         return report_to
-    try:
-        importlib.metadata.version("wandb")
-    except importlib.metadata.PackageNotFoundError:
-        _notice("wandb is not installed, so nothing is tracked (pip install wandb)")
+    if importlib.util.find_spec("wandb") is None:
+        _notice("wandb is not installed, so nothing is tracked: pip install wandb")
         return [name for name in report_to if name != "wandb"]
-    os.environ.setdefault("WANDB_PROJECT", "rise")
-    os.environ.setdefault("WANDB_DIR", output_dir)
+    if not is_first_process():
+        return report_to
+    import wandb
+
+    settings = {
+        "project": os.environ.get("WANDB_PROJECT", "rise"),
+        "name": run_name or Path(output_dir).name,
+        "dir": os.environ.get("WANDB_DIR", output_dir),
+    }
+    Path(settings["dir"]).mkdir(parents=True, exist_ok=True)
     if "WANDB_MODE" not in os.environ and not _wandb_login():
-        os.environ["WANDB_MODE"] = "offline"
-        _notice(
-            f"no wandb login: metrics are kept offline in {os.environ['WANDB_DIR']}/wandb "
-            "(wandb login, then wandb sync, uploads them)"
-        )
+        _offline(settings, "there is no wandb login")
+        return report_to
+    try:
+        wandb.init(**settings)
+    except wandb.Error as error:
+        _offline(settings, f"wandb could not start ({str(error).splitlines()[0]})")
     return report_to
+
+
+def leave(code: int) -> None:
+    """End this process with an exit code, and its wandb run with it."""
+    if "wandb" in sys.modules:
+        import wandb
+
+        wandb.finish(exit_code=code)
+        wandb.teardown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread of gloo that still wants the interpreter while that shuts down aborts the process
+    # (seen in one of thirty finished runs of two processes), so it is not shut down.
+    os._exit(code)
 
 
 def versions() -> dict[str, str | None]:
@@ -123,6 +158,16 @@ def _wandb_login() -> bool:
         return netrc.netrc(str(path)).authenticators(host or "") is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _offline(settings: dict[str, str], cause: str) -> None:
+    import wandb
+
+    _notice(
+        f"{cause}: metrics are kept offline in {settings['dir']}/wandb (wandb login, then wandb "
+        "sync, uploads them)"
+    )
+    wandb.init(**settings, mode="offline")
 
 
 def _notice(text: str) -> None:

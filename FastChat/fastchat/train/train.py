@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils.logging import disable_progress_bar
 
 from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import (
@@ -80,7 +79,7 @@ class Run:
 def main(argv: list[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
     logging.basicConfig(format="%(message)s")
-    disable_progress_bar()
+    environment.quiet()
     if not environment.is_first_process():
         logging.getLogger("fastchat.train").setLevel(logging.ERROR)
     try:
@@ -142,7 +141,7 @@ def fit(run: Run) -> None:
     args, tokenizer, started = run.args, run.template.tokenizer, time.monotonic()
     if args.deepspeed:
         environment.start_deepspeed(on_cpu=args.device.type == "cpu")
-    args.report_to = environment.prepare_wandb(args.report_to, args.output_dir)
+    args.report_to = environment.start_wandb(args.report_to, args.output_dir, args.run_name)
     if run.eval_set is None:
         args.eval_strategy, args.do_eval = "no", False
     trainer = RWRTrainer(

@@ -1,0 +1,144 @@
+"""The commands as processes: they find each other again, and say in one line what is wrong.
+
+python -m pytest tests/fastchat/serve/test_commands.py
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.fastchat.serve.servers import frames, post, wait_for
+from tests.tiny import save_tiny_model
+
+ROOT = Path(__file__).parents[3]
+PATHS = os.pathsep.join([str(ROOT), str(ROOT / "FastChat")])
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": PATHS,
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "FASTCHAT_WORKER_HEART_BEAT_INTERVAL": "0.2",
+}
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("localhost", 0))
+        return sock.getsockname()[1]
+
+
+@contextlib.contextmanager
+def process(module, *options):
+    command = [sys.executable, "-m", f"fastchat.serve.{module}", *map(str, options)]
+    child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def answers(url):
+    with contextlib.suppress(requests.ConnectionError):
+        return requests.get(f"{url}/test_connection", timeout=5).ok
+
+
+def refused(module, *options):
+    """The exit code and the last line of a command that does not start."""
+    command = [sys.executable, "-m", f"fastchat.serve.{module}", *map(str, options)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.strip().splitlines()[-1]
+
+
+def test_workers_come_back_after_their_controller_and_leave_when_killed(checkpoint):
+    port = free_port()
+    url = f"http://localhost:{port}"
+    options = ["--model-path", checkpoint(), "--port", 0, "--controller-address", port]
+    with process("model_worker", *options, "--num-threads", 1) as worker:
+        with process("controller", "--port", port) as first:
+            wait_for(lambda: answers(url), 60)
+            wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny-llama"], 60)
+            body = {"model": "tiny-llama", "prompt": "Hi", "max_new_tokens": 4, "temperature": 0}
+            before = frames(f"{url}/worker_generate_stream", body)
+            first.send_signal(signal.SIGINT)
+            assert first.wait(20) == 130
+        with process("controller", "--port", port):
+            wait_for(lambda: answers(url), 60)
+            wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny-llama"], 30)
+            after = frames(f"{url}/worker_generate_stream", body)
+            assert after[-1] == before[-1] and after[-1]["error_code"] == 0
+            worker.kill()
+            worker.wait()
+            assert post(f"{url}/get_worker_address", {"model": "tiny-llama"}) == {"address": ""}
+
+
+def test_a_worker_ends_on_request_while_it_generates(checkpoint):
+    port = free_port()
+    options = ["--model-path", checkpoint(), "--port", port, "--no-register"]
+    with process("model_worker", *options) as worker:
+        url = f"http://localhost:{port}"
+
+        def status():
+            with contextlib.suppress(requests.ConnectionError):
+                return post(f"{url}/worker_get_status")
+
+        wait_for(status, 60)
+        body = {"prompt": "Hi", "max_new_tokens": 2000, "n": 8}
+        stream = requests.post(f"{url}/worker_generate_stream", json=body, stream=True, timeout=30)
+        next(stream.iter_content(10))
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(20) == 130
+
+
+def test_the_controller_needs_no_torch():
+    code = (
+        "import sys, fastchat.serve.controller; print({'torch', 'transformers'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_taken_port_is_one_line_and_exit_code_2():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = sock.getsockname()[1]
+        code, line = refused("controller", "--port", port)
+    assert code == 2
+    assert f"cannot listen on localhost:{port}" in line and "--port" in line
+
+
+def test_wrong_checkpoints_are_one_line_and_exit_code_2(tmp_path):
+    common = ["--port", 0, "--no-register"]
+    code, line = refused("model_worker", "--model-path", tmp_path / "nowhere", *common)
+    assert code == 2 and f"there is no directory '{tmp_path}/nowhere'" in line
+    code, line = refused("model_worker", "--model-path", tmp_path, *common)
+    assert code == 2 and "config.json" in line
+    save_tiny_model(tmp_path / "plain", installed=False)
+    code, line = refused("model_worker", "--model-path", tmp_path / "plain", *common)
+    assert code == 2 and "--chat-template" in line and "llama-2" in line and "zephyr" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--host", "0.0.0.0"], "--worker-address"),
+        (["--context-length", 99999], "--context-length 99999 is longer"),
+        (["--device", "quantum"], "unknown device 'quantum'"),
+        (["--conv-template", "vicuna"], "unknown chat template 'vicuna'"),
+        (["--limit-worker-concurrency", 0], "above 0"),
+    ],
+)
+def test_wrong_options_are_one_line_and_exit_code_2(checkpoint, options, part):
+    code, line = refused("model_worker", "--model-path", checkpoint(), "--port", 0, *options)
+    assert code == 2 and part in line
