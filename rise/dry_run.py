@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from pathlib import Path
@@ -45,6 +46,10 @@ def render(messages: list[Message], config: dict[str, Any]) -> str:
     from fastchat.conversation import ChatTemplate
 
     arguments = shlex.split(config["worker_args"])
-    given = [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a == "--conv-template"]
+    given = [
+        value
+        for option, value in itertools.pairwise(arguments)
+        if option in ("--conv-template", "--chat-template")
+    ]
     tokenizer = AutoTokenizer.from_pretrained(model)
-    return ChatTemplate(tokenizer, *given).render_prompt(messages)
+    return ChatTemplate(tokenizer, *given[-1:]).render_prompt(messages)

@@ -100,9 +100,10 @@ class RunDir:
 
     def append(self, episode: Episode) -> None:
         """Add one finished episode (or one error row) and flush it."""
-        line = json.dumps(episode.to_dict(), ensure_ascii=False) + "\n"
+        # ASCII only: a text may hold half a surrogate pair, which no file takes as UTF-8.
+        line = json.dumps(episode.to_dict()) + "\n"
         offset = self._rows.seek(0, os.SEEK_END)
-        self._rows.write(line.encode("utf-8"))
+        self._rows.write(line.encode("ascii"))
         self._rows.flush()
         if episode.error is None:
             self._offsets[episode.task_id] = offset
@@ -119,7 +120,7 @@ class RunDir:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write("{")
             for count, episode in enumerate(self.episodes()):
-                record = json.dumps(episode.to_dict(), ensure_ascii=False)
+                record = json.dumps(episode.to_dict())
                 file.write(f'{"," if count else ""}\n"{episode.task_id}": {record}')
             file.write("\n}\n")
         os.replace(temporary, self.log_path)

@@ -152,6 +152,15 @@ def test_rows_are_there_before_the_run_is_closed(tmp_path):
     run.close()
 
 
+def test_any_text_can_be_recorded(tmp_path):
+    odd = episode()
+    odd.turns[0].actions = ["\ud800 half a pair, a line\u2028separator, \x00 and 漢字"]
+    with RunDir.open(tmp_path, CONFIG, 2) as run:
+        run.append(odd)
+        run.write_log()
+    assert load_episodes(tmp_path) == [odd] == load_episodes(tmp_path / "2_turns.json")
+
+
 def test_same_configuration_resumes_and_an_error_is_owed_again(tmp_path):
     with RunDir.open(tmp_path, CONFIG, 2) as run:
         run.append(episode(1))

@@ -1,0 +1,127 @@
+"""Checkpoints served for one run: real controller, real workers, tiny random models.
+
+pytest tests/rise/test_serving.py
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rise.serving import LocalServing, free_ports
+from rise.trajectory import load_episodes
+from rise.worker_policy import WorkerPolicy
+from tests.stages import ROOT, call, environment, write_inputs
+from tests.tiny import save_tiny_model
+
+SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "problem": {}}
+MESSAGES = [{"role": "user", "content": "How many apples?"}]
+BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("first", "second")):
+        save_tiny_model(directory / name, seed=seed)
+    return directory
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_every_checkpoint_answers_and_nothing_is_left_running(checkpoints, tmp_path):
+    paths = [str(checkpoints / name) for name in ("first", "second")]
+
+    async def ask(name, controller, model):
+        policy = WorkerPolicy(name, controller, model=model)
+        await policy.check()
+        answers = [await policy.sample(MESSAGES, n=2, seed=s, **SETTINGS) for s in (1, 1, 2)]
+        await policy.close()
+        return [[sample.text for sample in samples] for samples in answers]
+
+    with LocalServing(paths, tmp_path / "logs", worker_args=["--device", "cpu"]) as serving:
+        pids = [process.pid for process in serving._processes.values()]
+        addresses = serving.addresses()
+        assert list(addresses) == paths and len(pids) == 3
+        texts = [asyncio.run(ask(path, *addresses[path])) for path in paths]
+        assert serving.complaint() is None
+    for same, again, other in texts:
+        assert same == again != other and same[0] != same[1]
+    assert texts[0] != texts[1]
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_without_checkpoints_nothing_is_started(tmp_path):
+    with LocalServing([], tmp_path / "logs") as serving:
+        assert serving.addresses() == {}
+    assert not (tmp_path / "logs").exists()
+
+
+def test_processes_end_with_a_killed_run(checkpoints, tmp_path):
+    script = (
+        "import pathlib, sys\nfrom rise.serving import LocalServing\n"
+        f"LocalServing([{str(checkpoints / 'first')!r}], pathlib.Path('logs')).__enter__()"
+    )
+    path = f"{ROOT}{os.pathsep}{ROOT / 'FastChat'}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(PYTHONPATH=path)
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    assert wait_until(lambda: len(children.read_text().split()) == 2)
+    pids = children.read_text().split()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert wait_until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_a_directory_is_all_that_evaluation_needs(checkpoints, tmp_path):
+    write_inputs(tmp_path, problems=6)
+    model = checkpoints / "first"
+    arguments = ("--model", model, "--max_new_tokens", 8, "--worker_args", "--device cpu")
+    turns = (*arguments, "--max_turns", 2, "--log_dir", "log")
+    done = call(tmp_path, "workflow_eval.py", *turns)
+    assert done.returncode == 0, done.stdout + done.stderr
+    episodes = load_episodes(tmp_path / "log")
+    assert [len(episode.turns) for episode in episodes] == [2] * 6
+    turn = episodes[0].turns[0]
+    assert turn.model == str(model) and 0 < turn.usage["completion_tokens"] <= 8
+    summary = json.loads((tmp_path / "log" / "summary.json").read_text())
+    assert summary["config"]["kinds"] == ["checkpoint"] * 2
+    assert {"controller.log", "checkpoint-0.log"} == {
+        path.name for path in (tmp_path / "log" / "serving").iterdir()
+    }
+
+
+def test_checkpoint_that_cannot_be_loaded_ends_a_run_with_the_end_of_its_log(tmp_path):
+    write_inputs(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    failed = call(tmp_path, "workflow_eval.py", "--model", "broken", "--log_dir", "log")
+    assert failed.returncode == 1
+    assert "cannot serve broken: checkpoint-0 ended with code" in failed.stdout
+    assert "checkpoint-0.log ends with:" in failed.stdout and "tokenizer" in failed.stdout
+    assert "0 of 12 episodes are in log. The same command tries again" in failed.stdout
+
+
+def test_free_ports_are_different():
+    assert len(set(free_ports(BATCH))) == BATCH
