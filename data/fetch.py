@@ -1,0 +1,295 @@
+"""Fetch public data sets from pinned homes, verify them and write them as JSON lines.
+
+    python data/fetch.py gsm8k math                             # data/gsm8k/train.jsonl, ...
+    python data/fetch.py gsm8k --from ~/gsm8k/test.parquet      # a copy that you have already
+
+Reads   the network (addresses and checksums: data/homes.json), or the local files of --from: the
+        original file, JSON lines, a JSON list, or the Hugging Face hub's parquet (needs pyarrow).
+Writes  DIR/NAME/train.jsonl and test.jsonl, each complete and verified or not at all. A download
+        that was interrupted goes on where it stopped; a file that is there is not fetched again.
+"""
+
+import argparse
+import hashlib
+import http.client
+import json
+import os
+import random
+import re
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+HOMES = Path(__file__).with_name("homes.json")
+TRIES = 4
+NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?(/\d+)?")
+
+Row = dict[str, object]
+
+
+class FetchError(Exception):
+    """A file could not be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a data set in its public home."""
+
+    name: str
+    split: str
+    url: str
+    checksum: str
+    """`sha256:HEX`, or `git:HEX` for git's SHA-1 of a blob, of the original file."""
+    rows: int
+    """Rows of the JSON-lines file that is written."""
+
+    def mirrored(self, base_url: str | None) -> str:
+        """The address, with another scheme, host and path prefix if `base_url` is given."""
+        return self.url if base_url is None else base_url.rstrip("/") + urlsplit(self.url).path
+
+
+def svamp_row(row: Row) -> Row:
+    """SVAMP as GSM8K: story and question in one text, the equation as the solution."""
+    body, question = str(row["Body"]).strip(), str(row["Question"]).strip()
+    joint = " " if body.endswith((".", "?", "!", ",")) else ", "
+    number = str(row["Answer"]).removesuffix(".0")
+    solution = f"{str(row['Equation']).strip()} = {number}\n#### {number}"
+    return {"question": body + joint + question, "answer": solution, "id": row["ID"]}
+
+
+def asdiv_row(row: Row) -> Row | None:
+    """ASDiv as GSM8K; None where the answer is not one number (a name, time, ratio or list)."""
+    number = re.sub(r"\s*\([^()]*\)$", "", str(row["Answer"]).strip())
+    if NUMBER.fullmatch(number) is None:
+        return None
+    question = f"{str(row['Body']).strip()} {str(row['Question']).strip()}"
+    solution = f"{str(row['Formula']).strip()}\n#### {number}"
+    return {"question": question, "answer": solution, "id": row["ID"]}
+
+
+CONVERTERS = {"svamp": svamp_row, "asdiv": asdiv_row}
+"""Data sets whose original rows look different; the others are kept byte for byte."""
+
+
+def keys_of(name: str) -> tuple[str, str]:
+    """The keys under which `envs` reads the problem and its solution."""
+    return ("problem", "solution") if name.startswith("math") else ("question", "answer")
+
+
+def matches(content: bytes, checksum: str) -> bool:
+    """Whether `content` has the checksum `sha256:HEX` or `git:HEX`."""
+    kind, expected = checksum.split(":")
+    if kind == "git":
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == expected
+    return hashlib.sha256(content).hexdigest() == expected
+
+
+def read_rows(content: bytes, path: str) -> list[Row]:
+    """The rows of a file: parquet, XML (ASDiv), a JSON list or JSON lines.
+
+    Raises:
+        FetchError: the file is none of these, or it is parquet and pyarrow is missing.
+    """
+    try:
+        if content.startswith(b"PAR1"):
+            from pyarrow import BufferReader, parquet
+
+            return parquet.read_table(BufferReader(content)).to_pylist()
+        if content.lstrip().startswith(b"<"):
+            problems = ElementTree.fromstring(content).iter("Problem")
+            return [{"ID": p.get("ID")} | {field.tag: field.text for field in p} for p in problems]
+        text = content.decode("utf-8")
+        if text.lstrip().startswith("["):
+            return json.loads(text)
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    except ImportError as error:
+        raise FetchError(f"{path} is parquet: pip install pyarrow, then try again") from error
+    except (ValueError, ElementTree.ParseError) as error:
+        raise FetchError(f"{path} is not parquet, XML, JSON or JSON lines: {error}") from error
+
+
+def to_lines(name: str, rows: list[Row], path: str) -> bytes:
+    """Rows as JSON lines with the keys that `envs` reads; rows without one answer are left out.
+
+    Raises:
+        FetchError: a row has neither these keys nor those of the original data set.
+    """
+    keys, lines = keys_of(name), []
+    for number, row in enumerate(rows, start=1):
+        ready = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in keys)
+        if not ready and (name not in CONVERTERS or not isinstance(row, dict)):
+            raise FetchError(f"{path}, row {number}: no texts under the keys {keys}: {row!r:.200}")
+        try:
+            converted = row if ready else CONVERTERS[name](row)
+        except (KeyError, ValueError) as error:
+            raise FetchError(f"{path}, row {number} cannot be read ({error!r})") from error
+        if converted is not None:
+            lines.append(json.dumps(converted) + "\n")
+    return "".join(lines).encode()
+
+
+def write(path: Path, content: bytes, force: bool) -> None:
+    """Write a file whole or not at all; other content is replaced only with `force`."""
+    if path.exists() and path.read_bytes() != content and not force:
+        raise FetchError(f"{path} is there with other content: move it away or pass --force")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def receive(url: str, part: Path, timeout: float) -> None:
+    """Add to `part` what it lacks; a server that cannot resume sends everything again."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        resumes = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        with part.open("ab" if resumes else "wb") as file:
+            begin = file.tell()
+            shutil.copyfileobj(response, file)
+            announced = int(response.headers.get("Content-Length") or 0)
+            if file.tell() - begin < announced:
+                raise OSError(f"the connection closed after {file.tell()} bytes")
+
+
+def download(source: Source, url: str, part: Path, timeout: float) -> bytes:
+    """The verified content of a source; `part` keeps what has come, also after a kill.
+
+    Raises:
+        FetchError: no such file, no connection after `TRIES` tries, or another checksum.
+    """
+    part.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(TRIES):
+        resumed = part.exists()
+        try:
+            if not (resumed and matches(part.read_bytes(), source.checksum)):
+                receive(url, part, timeout)
+        except (OSError, http.client.HTTPException) as error:
+            status = getattr(error, "code", None)
+            if status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.unlink()  # longer than the file: it belongs to another version
+            elif status in (401, 403, 404, 410) or attempt == TRIES - 1:
+                raise FetchError(advice(url, error)) from error
+            time.sleep(random.uniform(0.2, 0.4) * 2**attempt)
+            continue
+        content = part.read_bytes()
+        part.unlink()
+        if matches(content, source.checksum):
+            return content
+        if not resumed:
+            break
+    raise FetchError(
+        f"{url}: what came does not have the checksum {source.checksum}; a proxy or mirror may "
+        "have changed it. Nothing was written; try again, or get the file elsewhere (--from FILE)"
+    )
+
+
+def advice(url: str, error: Exception) -> str:
+    """What happened, and what to do where there is no network."""
+    return (
+        f"{url} cannot be read ({error}). Without a network, download this address on another "
+        "machine and pass the file with --from FILE; behind a proxy set HTTPS_PROXY; a mirror is "
+        "named with --base_url. The same command goes on where this one stopped"
+    )
+
+
+def fetch(source: Source, args: argparse.Namespace) -> Path:
+    """Download one source unless it is there; returns the file of JSON lines."""
+    folder = args.output_dir / source.name
+    target = folder / f"{source.split}.jsonl"
+    original = target
+    if source.name in CONVERTERS:
+        original = folder / source.url.rsplit("/", 1)[-1]
+    if not (original.exists() and matches(original.read_bytes(), source.checksum)):
+        if original.exists() and not args.force:
+            raise FetchError(f"{original} is there with other content: move it, or pass --force")
+        part = folder / f"{original.name}.part"
+        content = download(source, source.mirrored(args.base_url), part, args.timeout)
+        write(original, content, args.force)
+    if original != target:
+        rows = read_rows(original.read_bytes(), str(original))
+        write(target, to_lines(source.name, rows, str(original)), args.force)
+    return target
+
+
+def import_file(path: Path, sources: list[Source], args: argparse.Namespace) -> Path:
+    """Import a local copy of one file of a data set; returns the file of JSON lines.
+
+    Which split it is follows from the checksum, then from --split, then from the file's name.
+    """
+    content = path.read_bytes()
+    known = next((source for source in sources if matches(content, source.checksum)), None)
+    split = (
+        known.split
+        if known
+        else args.split or next((split for split in ("train", "test") if split in path.stem), None)
+    )
+    if split is None:
+        raise FetchError(f"{path}: pass --split train or test; neither name nor checksum tells")
+    name = sources[0].name
+    if known is None or name in CONVERTERS:
+        content = to_lines(name, read_rows(content, str(path)), str(path))
+    pinned = known or next((s for s in sources if matches(content, s.checksum)), None)
+    if pinned is None:
+        print(f"note: {path} is not the pinned {name}/{split} (checksum); imported as it is")
+    target = args.output_dir / name / f"{split}.jsonl"
+    write(target, content, args.force)
+    return target
+
+
+def read_homes(path: Path) -> dict[str, list[Source]]:
+    homes = json.loads(path.read_text(encoding="utf-8"))
+    return {name: [Source(name, **file) for file in home["files"]] for name, home in homes.items()}
+
+
+def parse_args(homes: dict[str, list[Source]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Fetch data sets as verified JSON lines.")
+    add = parser.add_argument
+    add("names", nargs="+", choices=sorted(homes), metavar="NAME", help=", ".join(homes))
+    add("--output_dir", type=Path, default=HOMES.parent, help="parent folder (default: data)")
+    add("--from", dest="files", type=Path, nargs="+", metavar="FILE", help="import local files")
+    add("--split", choices=("train", "test"), help="the split of --from (default: its name's)")
+    add("--base_url", help="mirror that serves the same paths (default: the public homes)")
+    add("--timeout", type=float, default=30.0, help="seconds without data before a retry (30)")
+    add("--force", action="store_true", help="replace files that are there with other content")
+    args = parser.parse_args()
+    if args.files and len(args.names) > 1:
+        parser.error("--from imports files of one data set; name only that one")
+    missing = [str(path) for path in args.files or [] if not path.is_file()]
+    if missing:
+        parser.error(f"--from: no such file: {', '.join(missing)}")
+    return args
+
+
+def main() -> int:
+    homes = read_homes(HOMES)
+    args = parse_args(homes)
+    sources = [source for name in args.names for source in homes[name]]
+    failed = 0
+    for item in args.files or sources:
+        try:
+            if isinstance(item, Source):
+                target, rows = fetch(item, args), item.rows
+            else:
+                target, rows = import_file(item, sources, args), None
+            count = target.read_bytes().count(b"\n")
+            print(
+                f"{target}: {count:,} rows" + ("" if rows in (None, count) else f", not {rows:,}")
+            )
+        except (FetchError, OSError) as error:
+            print(f"fetch.py: {error}", file=sys.stderr)
+            failed += 1
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
