@@ -174,10 +174,10 @@ def next_command(args: argparse.Namespace) -> str:
     """What to run with the output."""
     if args.format != "fastchat":
         return f"Next: train on the messages in {args.output}, each row with its weight"
+    model = args.model_path or "MODEL"
     return (
-        "Next: deepspeed FastChat/fastchat/train/train_mem.py --deepspeed deepspeed/zero3.json "
-        f"--model_name_or_path {args.model_path or 'MODEL'} --data_path {args.output} "
-        "--output_dir checkpoints/rise (all settings: scripts/finetune_deepspeed.sh)"
+        f"Next: MODEL={model} DATA_PATH={args.output} OUTPUT_DIR=checkpoints/rise "
+        "bash scripts/finetune_deepspeed.sh (train_mem.py, published settings)"
     )
 
 

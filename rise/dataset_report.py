@@ -73,8 +73,9 @@ def format_report(report: dict[str, Any]) -> str:
     settings = report["settings"]
     lines = [
         f"{report['episodes']} episodes, {report['attempts']} attempts -> {report['rows']} rows",
-        f"turns: {_listed(report['rows_by_turn'])}; rewards: {_listed(report['rows_by_reward'])}",
-        f"dropped: {_listed(report['dropped']) or 'nothing'}",
+        f"rows: {_listed('turn ', report['rows_by_turn'])}; "
+        f"{_listed('reward ', report['rows_by_reward'])}",
+        f"dropped: {_listed('', report['dropped']) or 'nothing'}",
         f"weights ({settings['weighting']}, tau {settings['temperature']}): "
         f"{weights['min']:.3g} to {weights['max']:.3g}, mean {weights['mean']:.3g}; effective "
         f"sample size {weights['effective_sample_size']:.0f} of {report['rows']}",
@@ -87,8 +88,8 @@ def _counts(values: Any) -> dict[str, int]:
     return {str(value): count for value, count in sorted(Counter(values).items())}
 
 
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} x {name}" for name, count in counts.items())
+def _listed(prefix: str, counts: dict[str, int]) -> str:
+    return ", ".join(f"{prefix}{name}: {count}" for name, count in counts.items())
 
 
 def _tokens(tokens: dict[str, Any]) -> str:

@@ -35,7 +35,8 @@ def format_table(metrics: dict[str, Any]) -> str:
         lines.append(
             f"{name:<13}{value:>+9.1f}{interval:>17}{rate['n']:>7}   {_p(rate['p_value'])}"
         )
-    lines.append(f"acc@t, turn 1 to {metrics['max_turns']}: {_by_turn(metrics['acc@t'])}")
+    if metrics["max_turns"] > 1:
+        lines.append(f"acc@t, turn 1 to {metrics['max_turns']}: {_by_turn(metrics['acc@t'])}")
     lines.append(
         f"no answer {_by_turn(metrics['no_answer'])}, "
         f"cut at the token limit {_by_turn(metrics['length'])}"

@@ -149,6 +149,7 @@ def test_one_turn_with_several_samples():
     assert list(found["paired"]) == ["m3@t1 - m1@t1"]
     assert found["m3@t1"]["value"] == 2 / 3
     assert found["paired"]["m3@t1 - m1@t1"]["value"] == 1 / 3
+    assert "acc@t" not in format_table(found)  # it is m1@t1
 
 
 def test_a_timed_out_grading_does_not_overrule_the_same_answer():
