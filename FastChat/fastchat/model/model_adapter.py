@@ -35,9 +35,9 @@ def load_tokenizer(
     Raises:
         ValueError: there is no such directory or hub model, it is gated, or it has no tokenizer.
     """
+    source = resolve(path)
     from transformers import AutoTokenizer
 
-    source = resolve(path)
     options: dict[str, Any] = (
         {} if model_max_length is None else {"model_max_length": model_max_length}
     )
@@ -51,9 +51,9 @@ def load_config(
     path: str | Path, cache_dir: str | None = None, trust_remote_code: bool = False
 ) -> Any:
     """Load only the configuration of a checkpoint, see `load_model`."""
+    source = resolve(path)
     from transformers import AutoConfig
 
-    source = resolve(path)
     with _explained(source, "configuration"):
         return AutoConfig.from_pretrained(
             source, cache_dir=cache_dir, trust_remote_code=trust_remote_code
@@ -65,9 +65,9 @@ def load_stop_ids(path: str | Path, cache_dir: str | None = None) -> list[int]:
 
     They are the `eos_token_id` of its generation config, or of its config if it has none.
     """
+    source = resolve(path)
     from transformers import GenerationConfig
 
-    source = resolve(path)
     try:
         own = GenerationConfig.from_pretrained(source, cache_dir=cache_dir).eos_token_id
     except OSError:
@@ -101,9 +101,9 @@ def load_model(
         ValueError: there is no such directory or hub model, it is gated, its weights cannot be
             read, or the dtype is unknown.
     """
+    source = resolve(path)
     from transformers import AutoModelForCausalLM
 
-    source = resolve(path)
     device = pick_device(device)
     config = load_config(source, cache_dir, trust_remote_code)
     with _explained(source, "weights"):
@@ -200,7 +200,7 @@ def resolve(path: str | Path) -> str:
     """
     text = str(path).removeprefix("hf:").strip()
     folder = Path(text).expanduser()
-    if folder.is_dir():
+    if text and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ValueError(
                 f"{text} is a directory without config.json, so it holds no checkpoint; give the "

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from fastchat.serve import model_worker
 from tests.fastchat.serve.servers import frames, post, wait_for
 from tests.tiny import save_tiny_model
 
@@ -51,7 +52,7 @@ def answers(url):
 
 
 def refused(module, *options):
-    """The exit code and the last line of a command that does not start."""
+    """The exit code and the last line of a command that does not start, as a process."""
     command = [sys.executable, "-m", f"fastchat.serve.{module}", *map(str, options)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stderr
@@ -118,27 +119,37 @@ def test_a_taken_port_is_one_line_and_exit_code_2():
     assert f"cannot listen on localhost:{port}" in line and "--port" in line
 
 
-def test_wrong_checkpoints_are_one_line_and_exit_code_2(tmp_path):
-    common = ["--port", 0, "--no-register"]
-    code, line = refused("model_worker", "--model-path", tmp_path / "nowhere", *common)
-    assert code == 2 and f"there is no directory '{tmp_path}/nowhere'" in line
-    code, line = refused("model_worker", "--model-path", tmp_path, *common)
-    assert code == 2 and "config.json" in line
+def test_a_missing_checkpoint_is_one_line_and_exit_code_2(tmp_path):
+    code, line = refused("model_worker", "--model-path", tmp_path / "nowhere", "--port", 0)
+    assert code == 2
+    assert f"there is no directory '{tmp_path}/nowhere'" in line and "ORG/NAME" in line
+
+
+def test_a_checkpoint_without_a_template_names_the_option_and_the_built_in_ones(tmp_path, capsys):
     save_tiny_model(tmp_path / "plain", installed=False)
-    code, line = refused("model_worker", "--model-path", tmp_path / "plain", *common)
-    assert code == 2 and "--chat-template" in line and "llama-2" in line and "zephyr" in line
+    line = refusal(capsys, "--model-path", tmp_path / "plain")
+    assert all(word in line for word in ("--chat-template", "llama-2", "chatml", "zephyr"))
+    assert "config.json" in refusal(capsys, "--model-path", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "part"),
     [
         (["--host", "0.0.0.0"], "--worker-address"),
+        (["--host", "no such host"], "is no address"),
         (["--context-length", 99999], "--context-length 99999 is longer"),
         (["--device", "quantum"], "unknown device 'quantum'"),
         (["--conv-template", "vicuna"], "unknown chat template 'vicuna'"),
         (["--limit-worker-concurrency", 0], "above 0"),
     ],
 )
-def test_wrong_options_are_one_line_and_exit_code_2(checkpoint, options, part):
-    code, line = refused("model_worker", "--model-path", checkpoint(), "--port", 0, *options)
-    assert code == 2 and part in line
+def test_wrong_options_are_one_line_and_exit_code_2(checkpoint, capsys, options, part):
+    assert part in refusal(capsys, "--model-path", checkpoint(), *options)
+
+
+def refusal(capsys, *options):
+    """The last line of a worker that refuses to start, in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        model_worker.main([*map(str, options), "--port", "0"])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
