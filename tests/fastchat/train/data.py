@@ -1,0 +1,53 @@
+"""A small fine-tuning set and a tiny checkpoint, for the tests of training."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from tests.tiny import save_tiny_model
+
+REWARDS = (1, 0, -1, 0, 1)
+
+
+def row(index: int, turns: int = 1, reward: int = 1, weight: float | None = None) -> dict[str, Any]:
+    """A row of workflow_convert.py's form: `turns` attempts, the last of them trained."""
+    question = f"What is {index} + {index + 1}?"
+    conversations: list[dict[str, Any]] = [{"from": "human", "value": question, "loss": 0.0}]
+    for turn in range(turns - 1):
+        wrong = f"I think it is {turn}. " * (turn + 1)
+        conversations.append({"from": "gpt", "value": wrong, "loss": 0.0})
+        conversations.append({"from": "human", "value": f"Wrong. {question}", "loss": 0.0})
+    weight = math.exp(reward / 0.4) if weight is None else weight
+    answer = f"It is \\boxed{{{2 * index + 1}}}." * (1 + index % 3)
+    conversations.append({"from": "gpt", "value": answer, "loss": weight})
+    return {
+        "id": f"0-{index}-{turns}",
+        "conversations": conversations,
+        "reward": reward,
+        "weight": weight,
+        "task_id": index,
+        "turn": turns,
+        "opening": 1,
+    }
+
+
+def rows(count: int, **changes: Any) -> list[dict[str, Any]]:
+    """Rows with one to three turns and all rewards."""
+    return [
+        row(i, 1 + i % 3, **{"reward": REWARDS[i % len(REWARDS)], **changes}) for i in range(count)
+    ]
+
+
+def write_rows(path: Path, content: list[dict[str, Any]]) -> Path:
+    """Write rows as a fine-tuning file and return its path."""
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def make_case(directory: Path, count: int = 10, **changes: Any) -> tuple[Path, Path]:
+    """A tiny model and a fine-tuning file in `directory`: their paths."""
+    model = save_tiny_model(directory / "model", template="chatml", **changes)
+    return model, write_rows(directory / "finetune.json", rows(count))

@@ -1,0 +1,183 @@
+"""The loss and its gradient against a naive reference, whatever the split; statistics; guards.
+
+python -m pytest tests/fastchat/train/test_rwr_trainer.py
+"""
+
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from fastchat.conversation import ChatTemplate
+from fastchat.train.arguments import TrainingArguments
+from fastchat.train.batches import Collator
+from fastchat.train.rwr_dataset import RWRDataset
+from fastchat.train.rwr_trainer import RWRTrainer, TrainingError, action_nll, rwr_loss
+from tests.fastchat.train.data import make_case, rows, write_rows
+from tests.tiny import tiny_tokenizer
+
+WEIGHTS = [math.exp(1 / 0.4), 1.0, math.exp(-1 / 0.4), -3.0, 0.0]
+"""Right, wrong and unanswered under exp; worse than average and average under centered."""
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("case")
+    model, data = make_case(directory)
+    content = rows(10)
+    for index, row in enumerate(content):
+        row["weight"] = row["conversations"][-1]["loss"] = WEIGHTS[index % len(WEIGHTS)]
+    return model, write_rows(data, content), directory
+
+
+def make_trainer(case, model=None, dtype=torch.float64, data=None, **arguments):
+    path, own_data, directory = case
+    template = ChatTemplate(tiny_tokenizer("chatml"))
+    if model is None:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    return RWRTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(directory / "out"),
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            logging_steps=1,
+            **arguments,
+        ),
+        processing_class=template.tokenizer,
+        train_dataset=RWRDataset(data or own_data, template, 512),
+        data_collator=Collator(template.tokenizer.pad_token_id),
+    )
+
+
+def first_step(trainer):
+    """Loss and gradients of the first optimizer step, through the trainer's own path."""
+    args, model = trainer.args, trainer.model
+    batches = iter(trainer.get_train_dataloader())
+    samples, examples = trainer.get_batch_samples(
+        batches, args.gradient_accumulation_steps, args.device
+    )
+    losses = [trainer.training_step(model, inputs, examples) for inputs in samples]
+    return sum(losses).item(), {name: p.grad for name, p in model.named_parameters()}
+
+
+def naive_step(case, examples):
+    """The definition, one example at a time: no padding, all logits, log-softmax, float64."""
+    model = AutoModelForCausalLM.from_pretrained(case[0], dtype=torch.float64)
+    total = 0.0
+    for example in examples:
+        ids = torch.tensor([list(example.input_ids)])
+        log_p = model(ids).logits[0].log_softmax(-1)
+        action = range(example.action_start, ids.shape[1])
+        nll = -sum(log_p[t - 1, ids[0, t]] for t in action) / len(action)
+        total = total + example.weight * nll / len(examples)
+    total.backward()
+    return total.item(), {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulation", "checkpointing"),
+    [(10, 1, False), (1, 10, False), (4, 3, False), (3, 4, True)],
+)
+def test_loss_and_gradient_equal_the_definition(case, size, accumulation, checkpointing):
+    trainer = make_trainer(
+        case,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=accumulation,
+        gradient_checkpointing=checkpointing,
+    )
+    loss, gradients = first_step(trainer)
+    expected_loss, expected = naive_step(case, [trainer.train_dataset[i] for i in range(10)])
+    assert loss == pytest.approx(expected_loss, rel=1e-9)
+    for name, gradient in expected.items():
+        scale = gradient.abs().max().item()
+        assert (gradients[name] - gradient).abs().max().item() <= 1e-9 * scale, name
+
+
+def test_weight_one_is_the_supervised_loss_of_transformers(case, tmp_path):
+    data = write_rows(tmp_path / "ones.json", rows(4, weight=1.0))
+    trainer = make_trainer(case, dtype=torch.float32, data=data, per_device_train_batch_size=4)
+    loss, _ = first_step(trainer)
+    collate = Collator(0)
+    singles = [collate([trainer.train_dataset[i]]) for i in range(4)]
+    with torch.no_grad():
+        expected = [
+            trainer.model(input_ids=one["input_ids"], labels=one["labels"]).loss.item()
+            for one in singles
+        ]
+    assert loss == pytest.approx(sum(expected) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("split", [(1, 4), (2, 2)])
+def test_logged_losses_do_not_depend_on_accumulation(case, split):
+    def log(size, accumulation):
+        trainer = make_trainer(
+            case,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+            learning_rate=1e-3,
+            num_train_epochs=2,
+        )
+        trainer.train()
+        return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+    whole, parts = log(4, 1), log(*split)
+    assert len(whole) == 6  # 10 rows in steps of 4: the third step of an epoch has 2
+    for key in ("loss", "grad_norm", "nll", "effective_samples", "learning_rate"):
+        assert [e[key] for e in parts] == pytest.approx([e[key] for e in whole], rel=1e-6)
+
+
+def test_hand_worked_loss():
+    # Two examples over three tokens; p of the targets: 1/2 and 1/4 for the first, 1/8 once.
+    p = [[[0.5, 0.3, 0.2], [0.25, 0.5, 0.25]], [[0.125, 0.5, 0.375], [1 / 3] * 3]]
+    logits = torch.tensor(p, dtype=torch.float64).log()
+    targets = torch.tensor([[0, 0], [0, -100]])
+    nll = action_nll(logits, targets)
+    assert nll.tolist() == pytest.approx([1.5 * math.log(2), 3 * math.log(2)])
+    loss = rwr_loss(nll, torch.tensor([2.0, -0.5]), 4)
+    assert loss.item() == pytest.approx((2 * 1.5 - 0.5 * 3) * math.log(2) / 4)
+
+
+def test_the_log_splits_nll_by_reward_and_weighs_the_weights(case):
+    trainer = make_trainer(case, per_device_train_batch_size=10, max_steps=1)
+    trainer.train()
+    entry = trainer.state.log_history[0]
+    examples = [trainer.train_dataset[i] for i in range(10)]
+    model = AutoModelForCausalLM.from_pretrained(case[0], dtype=torch.float64)
+    nll = []
+    for example in examples:
+        batch = Collator(0)([example])
+        nll.append(model(input_ids=batch["input_ids"], labels=batch["labels"]).loss.item())
+    for name, reward in (("nll_right", 1), ("nll_wrong", 0), ("nll_no_answer", -1)):
+        own = [value for value, e in zip(nll, examples, strict=True) if e.reward == reward]
+        assert entry[name] == pytest.approx(sum(own) / len(own), rel=1e-5)
+    assert entry["nll"] == pytest.approx(sum(nll) / 10, rel=1e-5)
+    total = 2 * sum(abs(w) for w in WEIGHTS)
+    assert entry["effective_samples"] == pytest.approx(total**2 / (2 * sum(w**2 for w in WEIGHTS)))
+    assert entry["tokens_per_second"] > 0
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_row(case):
+    trainer = make_trainer(case, per_device_train_batch_size=5, learning_rate=1e-3)
+    trainer.train_dataset._items[6] = replaced(trainer.train_dataset[6], weight=math.inf)
+    name = trainer.train_dataset[6].row
+    with pytest.raises(TrainingError, match=rf"is -?(inf|nan); .*loss: .*{name}"):
+        trainer.train()
+
+
+def test_broken_weights_of_the_model_stop_at_the_first_step(case):
+    model = AutoModelForCausalLM.from_pretrained(case[0], dtype=torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight[3] = math.nan
+    trainer = make_trainer(case, model=model, per_device_train_batch_size=5)
+    with pytest.raises(TrainingError, match="loss of step 1 is nan"):
+        trainer.train()
+
+
+def replaced(example, **changes):
+    """A copy of an example with other values."""
+    from dataclasses import replace
+
+    return replace(example, **changes)

@@ -1,0 +1,262 @@
+"""The trainer's command in one process: refusals, resuming, what is saved.
+
+python -m pytest tests/fastchat/train/test_train.py
+"""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from fastchat.model.model_adapter import load_model
+from fastchat.train.train import main
+from tests.fastchat.train.data import make_case, row, rows, write_rows
+from tests.tiny import save_tiny_model
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """Launch variables that a run sets for itself do not reach the next test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    return make_case(tmp_path_factory.mktemp("case"))
+
+
+def command(case, output, *more):
+    model, data = case
+    return [
+        *("--model_name_or_path", str(model), "--data_path", str(data)),
+        *("--output_dir", str(output), "--report_to", "none", "--disable_tqdm", "True"),
+        *("--per_device_train_batch_size", "4", "--num_train_epochs", "2", "--logging_steps", "1"),
+        *("--learning_rate", "1e-3", "--save_strategy", "steps", "--save_steps", "2", *more),
+    ]
+
+
+def record(output):
+    return json.loads((output / "training.json").read_text())
+
+
+def figures(output, key="loss"):
+    return [entry[key] for entry in record(output)["log_history"] if key in entry]
+
+
+@pytest.fixture(scope="module")
+def finished(case, tmp_path_factory):
+    output = tmp_path_factory.mktemp("finished") / "out"
+    assert main(command(case, output)) == 0
+    return output
+
+
+def test_the_checkpoint_is_complete_and_carries_its_chat_template(case, finished):
+    model = load_model(finished, device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(finished)
+    assert model.num_parameters() == record(finished)["parameters"]
+    assert model.config.use_cache
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(case[0]).chat_template
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer)
+    before = load_model(case[0], device="cpu").get_input_embeddings().weight
+    assert not torch.equal(model.get_input_embeddings().weight, before)
+
+
+def test_the_record_says_what_was_done(finished):
+    written = record(finished)
+    assert (written["status"], written["steps"]) == ("finished", 6)
+    assert (written["data"]["rows"], written["data"]["examples"]) == (10, 10)
+    assert written["data"]["dropped"] == 0
+    assert len(written["data"]["sha256"]) == 64
+    assert written["versions"]["torch"] == torch.__version__
+    assert len(figures(finished)) == len(figures(finished, "grad_norm")) == 6
+
+
+def test_one_sample_is_printed_with_its_trained_span(case, tmp_path, capsys):
+    assert main(command(case, tmp_path / "out", "--max_steps", "1")) == 0
+    printed = capsys.readouterr().out
+    assert "<|im_start|>assistant\n[TRAINED>>>It is \\boxed{1}.<|im_end|><<<TRAINED]" in printed
+    assert "attention: sdpa" in printed
+    assert printed.index("TRAINED") < printed.index("'loss'")
+
+
+def test_a_finished_directory_is_left_alone(case, finished, capsys):
+    before = (finished / "training.json").read_bytes()
+    assert main(command(case, finished)) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert (finished / "training.json").read_bytes() == before
+
+
+def test_other_settings_are_refused_naming_them(case, finished, capsys):
+    assert main(command(case, finished, "--learning_rate", "5e-4", "--seed", "1")) == 2
+    error = capsys.readouterr().err
+    assert "learning_rate (was 0.001, is 0.0005)" in error
+    assert "seed (was 42, is 1)" in error
+
+
+def test_overwriting_trains_anew(case, finished, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    assert main(command(case, output, "--overwrite_output_dir", "--max_steps", "1")) == 0
+    assert record(output)["steps"] == 1
+    assert not (output / "checkpoint-4").exists()
+
+
+def interrupted(finished, output, last=4):
+    """A copy of a run as a killed process leaves it: checkpoints, but no end."""
+    shutil.copytree(finished, output)
+    written = record(output) | {"status": "running"}
+    (output / "training.json").write_text(json.dumps(written))
+    for directory in output.glob("checkpoint-*"):
+        if int(directory.name.split("-")[1]) > last:
+            shutil.rmtree(directory)
+    return output
+
+
+def test_resuming_repeats_the_same_losses(case, finished, tmp_path, capsys):
+    output = interrupted(finished, tmp_path / "out")
+    assert main(command(case, output)) == 0
+    assert f"resuming from {output}/checkpoint-4" in capsys.readouterr().out
+    assert figures(output) == figures(finished)
+    assert figures(output, "grad_norm") == figures(finished, "grad_norm")
+
+
+@pytest.mark.parametrize("damage", ["no mark", "short file"])
+def test_a_torn_checkpoint_is_skipped_with_a_notice(
+    case, finished, tmp_path, capsys, caplog, damage
+):
+    output = interrupted(finished, tmp_path / "out")
+    torn = output / "checkpoint-4"
+    if damage == "no mark":
+        (torn / "complete.json").unlink()
+    else:
+        weights = torn / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+    assert main(command(case, output)) == 0
+    assert f"{torn} is incomplete" in caplog.text
+    assert f"resuming from {output}/checkpoint-2" in capsys.readouterr().out
+    assert figures(output) == figures(finished)
+
+
+def test_lazy_preprocessing_changes_nothing(case, finished, tmp_path):
+    assert main(command(case, tmp_path / "out", "--lazy_preprocess", "True")) == 0
+    assert figures(tmp_path / "out") == figures(finished)
+
+
+def test_the_data_seed_decides_the_order_alone(case, finished, tmp_path):
+    assert main(command(case, tmp_path / "out", "--data_seed", "7", "--max_steps", "2")) == 0
+    assert figures(tmp_path / "out")[0] != figures(finished)[0]
+
+
+def test_evaluation_rows_are_reported(case, tmp_path):
+    more = ["--eval_data_path", str(case[1]), "--evaluation_strategy", "steps"]
+    more += ["--eval_steps", "2", "--max_steps", "4", "--per_device_eval_batch_size", "1"]
+    assert main(command(case, tmp_path / "out", *more)) == 0
+    losses = figures(tmp_path / "out", "eval_loss")
+    assert len(losses) == 2 and losses[1] < losses[0]
+
+
+def test_a_template_named_on_the_command_line_is_saved(case, tmp_path):
+    model = save_tiny_model(tmp_path / "bare", template="chatml", installed=False)
+    more = ["--chat-template", "chatml", "--max_steps", "1"]
+    assert main(command((model, case[1]), tmp_path / "out", *more)) == 0
+    saved = AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+    assert saved == AutoTokenizer.from_pretrained(case[0]).chat_template
+
+
+def test_more_tokens_than_the_model_has_positions_are_not_asked_for(case, tmp_path, capsys):
+    assert (
+        main(command(case, tmp_path / "out", "--model_max_length", "9999", "--max_steps", "1")) == 0
+    )
+    assert "the model has 2048 positions" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_fails_and_names_the_rows(case, tmp_path, capsys):
+    from transformers import AutoModelForCausalLM
+
+    model = tmp_path / "broken"
+    shutil.copytree(case[0], model)
+    weights = AutoModelForCausalLM.from_pretrained(model)
+    weights.lm_head.weight.data[5] = float("nan")
+    weights.save_pretrained(model)
+    assert main(command((model, case[1]), tmp_path / "out")) == 1
+    assert "the loss of step 1 is nan; rows with a non-finite loss: 0-" in capsys.readouterr().err
+
+
+def too_long(content):
+    for entry in content[:2]:
+        entry["conversations"][-1]["value"] = "long " * 2000
+    return content
+
+
+REFUSED = {
+    "no data file": (None, [], "there is no such file"),
+    "not json": ("[{", [], "is not JSON"),
+    "unknown field": (json.dumps([row(0) | {"criteria": "all"}]), [], "unknown field 'criteria'"),
+    "no weight": (json.dumps(rows(3, reward=0, weight=0.0)), [], "nothing to train"),
+    "too much dropped": (
+        json.dumps(too_long(rows(10))),
+        [],
+        "2 of 10 examples (20.0%) cannot be trained",
+    ),
+    "no model": ("ok", ["--model_name_or_path", "./nowhere"], "there is no directory './nowhere'"),
+    "unknown template": ("ok", ["--chat_template", "alpaca"], "unknown chat template 'alpaca'"),
+    "unknown argument": ("ok", ["--learning_rat", "1"], "--learning_rat"),
+    "bad ratio": ("ok", ["--warmup_ratio", "2"], "--warmup_ratio is 2.0"),
+    "two warm-ups": ("ok", ["--warmup_ratio", "0.1", "--warmup_steps", "5"], "contradict"),
+    "bad fraction": ("ok", ["--max_dropped_fraction", "5"], "--max_dropped_fraction is 5.0"),
+    "no deepspeed file": ("ok", ["--deepspeed", "nowhere.json"], "nowhere.json"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_is_one_message_with_code_2_and_writes_nothing(case, tmp_path, capsys, name):
+    text, more, message = REFUSED[name]
+    data = tmp_path / "finetune.json"
+    if text == "ok":
+        write_rows(data, rows(4))
+    elif text is not None:
+        data.write_text(text)
+    assert main(command((case[0], data), tmp_path / "out", *more)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_dropping_more_is_possible_when_asked_for(case, tmp_path):
+    data = write_rows(tmp_path / "finetune.json", too_long(rows(10)))
+    more = ["--max_dropped_fraction", "0.3", "--max_steps", "1"]
+    assert main(command((case[0], data), tmp_path / "out", *more)) == 0
+    assert record(tmp_path / "out")["data"]["too_long"] == 2
+
+
+def test_a_missing_chat_template_names_the_argument(case, tmp_path, capsys):
+    model = save_tiny_model(tmp_path / "bare", template="chatml", installed=False)
+    assert main(command((model, case[1]), tmp_path / "out")) == 2
+    assert "has no chat template; pass one with --chat-template" in capsys.readouterr().err
+
+
+def test_the_models_own_directory_is_no_output(case, capsys):
+    assert main(command(case, case[0])) == 2
+    assert "the result would overwrite its source" in capsys.readouterr().err
+
+
+def test_a_foreign_checkpoint_is_not_overwritten(case, tmp_path, capsys):
+    (tmp_path / "out" / "checkpoint-100").mkdir(parents=True)
+    assert main(command(case, tmp_path / "out")) == 2
+    assert "holds checkpoint-100 but no training.json" in capsys.readouterr().err
+
+
+def test_all_problems_are_named_at_once(tmp_path, capsys):
+    missing = (tmp_path / "no" / "model", tmp_path / "no.json")
+    more = ["--max_dropped_fraction", "-1", "--train_sampling_strategy", "batch_rebalance"]
+    assert main(command(missing, tmp_path / "out", *more)) == 2
+    error = capsys.readouterr().err
+    for part in ("--data_path", "--model_name_or_path", "-1.0", "batch_rebalance"):
+        assert part in error
