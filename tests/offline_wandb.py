@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,30 @@ CHUNK_HEADER = struct.Struct("<IHB")  # checksum, length, kind
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
-def read_offline_run(log_dir: str | Path) -> dict[str, Any]:
-    """The only offline run below `log_dir`: its history, summary, config, project and name."""
+def read_offline_run(log_dir: str | Path, seconds: float = 60.0) -> dict[str, Any]:
+    """The only offline run below `log_dir`: its history, summary, config, project and name.
+
+    The background process of wandb may still be writing when a run says that it has finished, so
+    the end of the run is waited for.
+
+    Raises:
+        TimeoutError: if the run does not end within `seconds`.
+    """
     from wandb.proto import wandb_internal_pb2 as protocol
 
-    (path,) = Path(log_dir).glob("wandb/offline-run-*/*.wandb")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for path in Path(log_dir).glob("wandb/offline-run-*/*.wandb"):
+            records = [protocol.Record.FromString(data) for data in _records(path.read_bytes())]
+            if any(record.WhichOneof("record_type") == "exit" for record in records):
+                return _run(records)
+        time.sleep(0.05)
+    raise TimeoutError(f"no run below {log_dir} has ended within {seconds} s")
+
+
+def _run(records: list[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"history": [], "summary": {}, "config": {}}
-    for data in _records(path.read_bytes()):
-        record = protocol.Record()
-        record.ParseFromString(data)
+    for record in records:
         kind = record.WhichOneof("record_type")
         if kind == "history":
             found["history"].append(_values(record.history.item))
