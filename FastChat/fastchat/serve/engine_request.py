@@ -20,6 +20,8 @@ class EngineStats:
     """Tokens of all admitted prompts, once per request."""
     prefill_tokens: int = 0
     """Prompt tokens that were computed."""
+    reused_tokens: int = 0
+    """Prompt tokens whose keys and values were copied from another slot instead."""
     generated_tokens: int = 0
     decode_steps: int = 0
 

@@ -25,7 +25,7 @@ from fastchat.serve.engine_request import EngineRequest, EngineStats, as_request
 from fastchat.serve.kv_pool import KVPool, Span
 from fastchat.serve.pool_memory import affordable_tokens
 from fastchat.serve.sampling import sample
-from fastchat.serve.slot_table import Row, SlotTable
+from fastchat.serve.slot_table import SHORTEST_SHARE, Row, SlotTable
 from fastchat.serve.stopping import contains_stop
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ class SlotEngine:
         device = self.model.device
         if pool_tokens is None:
             pool_tokens = affordable_tokens(shapes, device, max_rows, self.model.vocabulary)
-        self.pool = KVPool(shapes, max_rows, max_length, pool_tokens, device)
+        # As many slots again keep what ended rows have computed, for the prompts that continue it.
+        self.pool = KVPool(shapes, 2 * max_rows, max_length, pool_tokens, device)
         self.model.check(self.pool)
         self.stats = EngineStats()
-        self._table = SlotTable(self.pool)
+        self._table = SlotTable(self.pool, max_rows)
         # Tokenizers are not safe to share between threads.
         self._tokenizer = deepcopy(tokenizer)
         self._prefill_tokens = prefill_tokens or _PREFILL_TOKENS.get(device.type, 1024)
@@ -153,7 +154,7 @@ class SlotEngine:
             **asdict(self.stats),
             "running": len(table.active) + len(table.filling),
             "waiting": len(self._waiting),
-            "slots": self.pool.rows,
+            "slots": min(self.pool.rows, self._table.max_rows),
             "slot_tokens": self.pool.length,
         }
 
@@ -200,6 +201,7 @@ class SlotEngine:
         rows, logits = self._forward(rows, pieces)
         for row in rows:
             row.length += len(pieces[row])
+            row.begun = True
             self.stats.prefill_tokens += len(pieces[row])
         finished = [i for i, row in enumerate(rows) if row.length == len(row.request.prompt)]
         if finished:
@@ -212,6 +214,11 @@ class SlotEngine:
         pieces: dict[Row, list[int]] = {}
         width = 0
         for row in self._table.filling:
+            if not row.begun:
+                self.stats.reused_tokens += self._table.reuse(row)
+                if any(row.shared(other) >= row.length + SHORTEST_SHARE for other in pieces):
+                    # In the next step there is something to copy.
+                    break
             piece = row.request.prompt[row.length : row.length + self._prefill_tokens]
             width = max(width, len(piece))
             if pieces and width * (len(pieces) + 1) > self._prefill_tokens:
@@ -264,7 +271,7 @@ class SlotEngine:
 
     def _append(self, row: Row, token: int | None) -> None:
         if token is None:
-            self.pool.clear(row.slot)
+            self._table.forget(row)
             raise ValueError("the model's output is not a number (NaN or infinity)")
         answer = row.samples[0]
         answer.tokens.append(token)

@@ -1,16 +1,24 @@
-"""Who sits in which slot of the pool.
+"""Who sits in which slot of the pool, and what a new prompt can take over from the others.
 
 Rows that decode come first, then rows whose prompt is being computed; row i of that order has slot
 i, so that either group is one slice of the pool. A row of the second group may stand for several
-samples of one prompt: it keeps slots reserved for them and is copied when the prompt is done.
+samples of one prompt: it keeps places reserved for them and is copied when the prompt is done.
+
+Slots behind them keep the tokens of rows that ended, the latest first to stay. A prompt that begins
+like the tokens of any slot (the shared preamble, the same dialogue one turn earlier) copies their
+keys and values instead of computing them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, field
 
 from fastchat.serve.engine_request import EngineRequest, Sample
 from fastchat.serve.kv_pool import KVPool
+
+SHORTEST_SHARE = 16
+"""Tokens from which on copying is worth it."""
 
 
 @dataclass(eq=False)
@@ -22,20 +30,39 @@ class Row:
     slot: int = -1
     length: int = 0
     """Tokens whose keys and values are in the slot."""
+    key: bytes = field(default=b"", repr=False)
+    """The tokens to compare other prompts with; those past `length` are not in the slot yet."""
+    begun: bool = False
+    """Whether a part of the prompt was computed here; until then more may be copied."""
+
+    def __post_init__(self) -> None:
+        self.key = self.key or _packed(self.request.prompt)
 
     @property
     def over(self) -> bool:
         """Whether nothing is left to compute: finished, failed or cancelled."""
         return self.request.done.done() or self.samples[0].finish_reason is not None
 
+    def shared(self, other: Row) -> int:
+        """How many tokens of this row's prompt the other's slot holds or will hold."""
+        longest = min(len(self.request.prompt) - 1, len(other.key) // _SIZE)
+        return _common(self.key, other.key, longest)
+
 
 class SlotTable:
-    """The rows in the pool."""
+    """The rows in the pool.
 
-    def __init__(self, pool: KVPool):
+    Args:
+        max_rows: rows that decode or fill at the same time; the pool's other slots keep old rows.
+    """
+
+    def __init__(self, pool: KVPool, max_rows: int):
         self.pool = pool
+        self.max_rows = max_rows
         self.active: list[Row] = []
         self.filling: list[Row] = []
+        self.kept: list[Row] = []
+        """Rows that ended, the least recently used first."""
 
     @property
     def taken(self) -> int:
@@ -44,21 +71,45 @@ class SlotTable:
 
     def room(self, needed: int) -> int:
         """How many more samples of up to `needed` tokens fit, with slots made longer or shorter."""
-        return max(0, self.pool.rows_at(self._length_with(needed)) - self.taken)
+        rows = min(self.max_rows, self.pool.rows_at(self._length_with(needed)))
+        return max(0, rows - self.taken)
 
     def admit(self, request: EngineRequest, samples: list[Sample]) -> None:
         """Give a prompt a slot; its samples must fit according to `room`."""
         length = self._length_with(request.length)
         if length != self.pool.length:
             rows = self._rows()
-            filled = max((row.length for row in rows), default=0)
-            self.pool.reshape(length, len(rows), filled)
-        self.filling.append(Row(request, samples, slot=len(self._rows())))
+            self.kept = []
+            self.pool.reshape(length, len(rows), max((row.length for row in rows), default=0))
+        self.filling.append(Row(request, samples))
+        self._settle()
+
+    def reuse(self, row: Row) -> int:
+        """Copy the beginning of a row's prompt from the slot that shares most of it.
+
+        Returns:
+            the number of tokens that this adds to the slot.
+        """
+        others = [other for other in (*self._rows(), *self.kept) if other is not row]
+        sizes = [min(row.shared(other), other.length) for other in others]
+        size = max(sizes, default=0)
+        gain = size - row.length
+        if gain < SHORTEST_SHARE:
+            return 0
+        donor = others[sizes.index(size)]
+        self.pool.move([donor.slot], [row.slot], size)
+        row.length = size
+        if donor in self.kept:
+            self.kept.remove(donor)
+            # One that is continued to its end has nothing left that the new row does not have.
+            if size < donor.length:
+                self.kept.append(donor)
+        return gain
 
     def activate(self, finished: list[Row]) -> list[Row]:
         """Turn rows with a complete prompt into one decoding row per sample, in their order."""
         new = [
-            Row(row.request, [sample], row.slot, row.length)
+            Row(row.request, [sample], row.slot, row.length, row.key)
             for row in finished
             for sample in row.samples
         ]
@@ -68,22 +119,37 @@ class SlotTable:
         return new
 
     def prune(self) -> None:
-        """Take out rows that are over, and close the gaps."""
+        """Take out rows that are over, close the gaps and keep what was computed."""
+        ended = [row for row in self._rows() if row.over]
+        if not ended:
+            return
         place = 0
         while place < len(self.active):
-            if self.active[place].over:
+            if self.active[place] in ended:
                 # The last row fills the gap: one copy instead of a shift of all that follow.
                 self.active[place] = self.active[-1]
                 self.active.pop()
             else:
                 place += 1
-        self.filling = [row for row in self.filling if not row.over]
+        for row in ended:
+            if row in self.filling:
+                # Nobody has seen yet whether what it computed are numbers.
+                self.forget(row)
+            elif row.length >= SHORTEST_SHARE:
+                row.key = _packed([*row.request.prompt, *row.samples[0].tokens][: row.length])
+                self.kept.append(row)
+        self.filling = [row for row in self.filling if row not in ended]
         self._settle()
 
+    def forget(self, row: Row) -> None:
+        """Make a slot's contents unfit for reuse."""
+        row.length = 0
+        self.pool.clear(row.slot)
+
     def clear(self) -> list[Row]:
-        """Empty the table and return what was in it."""
+        """Empty the table and return the rows that were not over."""
         rows = self._rows()
-        self.active, self.filling = [], []
+        self.active, self.filling, self.kept = [], [], []
         return rows
 
     def _rows(self) -> list[Row]:
@@ -97,8 +163,13 @@ class SlotTable:
         return pool.slot_length(max([needed, *(row.request.length for row in self._rows())]))
 
     def _settle(self) -> None:
-        """Give every row the slot of its place."""
-        moved = [(row, place) for place, row in enumerate(self._rows()) if row.slot != place]
+        """Give every row the slot of its place; kept rows make way, the oldest drop out."""
+        rows = self._rows()
+        self.kept = self.kept[max(0, len(self.kept) + len(rows) - self.pool.rows) :]
+        busy = {row.slot for row in self.kept}
+        free = (i for i in reversed(range(len(rows), self.pool.rows)) if i not in busy)
+        moved = [(row, place) for place, row in enumerate(rows) if row.slot != place]
+        moved += [(row, next(free)) for row in self.kept if row.slot < len(rows)]
         full = [(row, place) for row, place in moved if row.length]
         if full:
             self.pool.move(
@@ -108,3 +179,25 @@ class SlotTable:
             )
         for row, place in moved:
             row.slot = place
+
+
+_SIZE = array("i").itemsize
+
+
+def _packed(tokens: list[int]) -> bytes:
+    """Tokens as bytes, which compare as fast as memory does."""
+    return array("i", tokens).tobytes()
+
+
+def _common(one: bytes, other: bytes, longest: int) -> int:
+    """Length in tokens of the common beginning, at most `longest`."""
+    if one[: longest * _SIZE] == other[: longest * _SIZE]:
+        return longest
+    low, high = 0, longest
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one[low * _SIZE : middle * _SIZE] == other[low * _SIZE : middle * _SIZE]:
+            low = middle
+        else:
+            high = middle
+    return low
