@@ -96,7 +96,12 @@ def _add_servers(group) -> None:
         help="further arguments, in one string, of the workers that this run starts for "
         'checkpoints, such as "--dtype float32"',
     )
-    add("--request_timeout", type=float, default=600.0, help="seconds; default 600")
+    add(
+        "--request_timeout",
+        type=float,
+        default=1800.0,
+        help="seconds for one request, its wait at a busy worker included; default 1800",
+    )
     add("--concurrency", type=int, default=64, help="episodes in flight; default 64")
 
 
@@ -105,8 +110,17 @@ def _add_run(group) -> None:
     add("--log_dir", required=True, help="run directory; the same command goes on with the run")
     add("--dry-run", "--dry_run", action="store_true", help="check, show what would run, exit")
     add("--verbose", action="store_true", help="one line per episode")
-    add("--wandb_project", default="", help="project at Weights & Biases; default: not used")
-    add("--wandb_name", help="name of the run there; default the name of the run directory")
+    add(
+        "--wandb_project",
+        "--wandb-project",
+        default="",
+        help="project at Weights & Biases; default '': not used",
+    )
+    add(
+        "--wandb_name",
+        "--wandb-name",
+        help="name of the run there; default the name of the run directory",
+    )
 
 
 def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:

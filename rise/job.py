@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
+OVERFLOW_HINT = (
+    "A prompt that is longer than the model's context stays so: a smaller --context_window, with "
+    "another --log_dir, makes prompts shorter."
+)
+
 
 @dataclass
 class Job:
@@ -89,6 +94,8 @@ class Job:
         kinds = ", ".join(f"{kind} {count}" for kind, count in tally.errors.items())
         causes = f", failed: {kinds} (last: {tally.last_error})" if kinds else ""
         print(f"{self._state(run)}{causes}. The same command tries again what is missing.")
+        if tally.errors["context_overflow"]:
+            print(OVERFLOW_HINT)
         return FAILED
 
     def write_summary(self, run: RunDir, results: dict[str, Any]) -> None:
@@ -201,9 +208,11 @@ def start_tracker(job: Job, run: RunDir) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn a ValueError into one message on stderr and exit code 2."""
+    """Turn a ValueError into one message on stderr and exit code 2, Ctrl-C into code 130."""
     try:
         yield
+    except KeyboardInterrupt as error:
+        raise SystemExit(INTERRUPTED) from error
     except ValueError as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
         raise SystemExit(USAGE) from error

@@ -43,7 +43,7 @@ class OpenAIPolicy(Policy):
         model: str,
         base_url: str | None,
         key: str,
-        request_timeout: float = 600.0,
+        request_timeout: float = 1800.0,
         retries: Retries | None = None,
     ):
         self.name = name

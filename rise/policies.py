@@ -152,7 +152,7 @@ class FunctionPolicy(Policy):
     A plain function runs in a thread of its own, a coroutine function on the event loop.
     """
 
-    def __init__(self, name: str, request_timeout: float = 600.0):
+    def __init__(self, name: str, request_timeout: float = 1800.0):
         self.name = name
         self.function = load_function(name)
         self.request_timeout = request_timeout

@@ -109,7 +109,6 @@ class LocalServing:
         ports = free_ports(1 + len(self.model_names))
         self.controller = f"http://{HOST}:{ports[0]}"
         self._launch("controller", "controller", ["--port", str(ports[0])])
-        self._wait(lambda: self._served() is not None)
         for (checkpoint, name), port in zip(self.model_names.items(), ports[1:], strict=True):
             arguments = ["--port", str(port), "--worker-address", f"http://{HOST}:{port}"]
             arguments += ["--controller-address", self.controller]

@@ -105,7 +105,7 @@ class WorkerPolicy(Policy):
         controller: str,
         *,
         model: str | None = None,
-        request_timeout: float = 600.0,
+        request_timeout: float = 1800.0,
         retries: Retries | None = None,
     ):
         self.name = name

@@ -145,6 +145,14 @@ def test_window_and_seeds_reach_the_worker(place):
     assert load_episodes(place / "a") == load_episodes(place / "b")
 
 
+def test_prompts_that_do_not_fit_are_named_with_the_remedy(place):
+    with Wire(lambda _: {"text": "too long", "error_code": 40303}) as wire:
+        arguments = ("--model", "student", "--log_dir", "log", "--max_turns", 1)
+        failed = evaluate(place, *arguments, "--controller_address", wire.url)
+    assert failed.returncode == 1 and len(wire.requests) == 12
+    assert "context_overflow 12" in failed.stdout and "--context_window" in failed.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

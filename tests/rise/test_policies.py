@@ -4,11 +4,12 @@ pytest tests/rise/test_policies.py
 """
 
 import asyncio
+import doctest
 import time
 
 import pytest
 
-from rise import choice
+from rise import arguments, choice, episode, worker_policy
 from rise.policies import FunctionPolicy, PolicyError, Retries
 from rise.serving import free_ports
 from tests.rise.servers import OpenAI, Wire, chat_reply, wire_reply
@@ -211,3 +212,9 @@ def test_fingerprint_tells_a_retrained_checkpoint(tmp_path):
     weights.write_bytes(b"a" * 250_000 + b"b" + b"a" * 249_999)
     assert choice.fingerprint(str(tmp_path)) != before
     assert choice.fingerprint("gpt-4") is None
+
+
+@pytest.mark.parametrize("module", [arguments, episode, worker_policy])
+def test_examples_in_docstrings(module):
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
