@@ -33,10 +33,26 @@ def collect(directory: Path) -> dict[str, Any]:
         if not summary.exists():
             raise ValueError(f"{summary} is missing: run bash scripts/quickstart.sh again")
         results[key] = read_json(summary)["metrics"]
-    own = load_episodes(directory / "eval" / "rise")
+    runs = {key: load_episodes(directory / "eval" / name) for key, name in RUNS.items()}
     other = load_episodes(directory / "eval" / "rise_other")
-    results["causal_check"] = causal_check(own, other)
+    results["comparison"] = comparison(runs, directory / "data" / "test.jsonl")
+    results["causal_check"] = causal_check(runs["rise"], other)
     return results
+
+
+def comparison(runs: dict[str, list[Episode]], problems: Path) -> dict[str, Any]:
+    """RISE's five turns against five parallel samples of each model, paired over the problems."""
+    import envs
+    from rise.metrics import m1_tk, mk_t1, paired_difference
+
+    same_answer = envs.make("gsm8k", problems, prompt_style="bare").same_answer
+    turns = m1_tk(runs["rise"], same_answer, 5, feedback="none")
+    return {
+        f"m1@t5 of RISE - m5@t1 of {TITLES[key]}": paired_difference(
+            turns, mk_t1(episodes, same_answer, 5)
+        ).to_dict()
+        for key, episodes in runs.items()
+    }
 
 
 def causal_check(own: list[Episode], other: list[Episode]) -> dict[str, Any]:
@@ -72,13 +88,14 @@ def print_table(results: dict[str, Any]) -> None:
 def print_findings(results: dict[str, Any]) -> None:
     """What the numbers show, with their intervals, whether or not it is what was hoped for."""
     for key, title in TITLES.items():
-        for name, rate in results[key]["paired"].items():
-            print(f"{title + ':':<15}{name} {_points(rate)}")
+        print(f"m1@t5 - m1@t1 of {title}: {_points(results[key]['gain'])}")
+    for name, rate in results["comparison"].items():
+        print(f"{name}: {_points(rate)}")
     check = results["causal_check"]
     print(
-        "causal check:  RISE at turn 2 with another problem's attempt shown: "
-        f"{_percent(check[_OTHER])}, with its own {_percent(check[_OWN])} "
-        f"(turn 1 {_percent(check['turn 1'])}); own - other {_points(check['own - other'])}"
+        f"Causal check, RISE at turn 2: {_percent(check[_OWN])} right with its own attempt shown, "
+        f"{_percent(check[_OTHER])} with another problem's (turn 1: {_percent(check['turn 1'])}); "
+        f"own - other {_points(check['own - other'])}"
     )
 
 

@@ -33,7 +33,7 @@ find_python() {
 
 # pip may be configured with several indexes: ask it what it would take before taking it.
 would_install_cuda() {
-    "$VENV/bin/python" -m pip install --quiet --dry-run --report - "torch==$TORCH_VERSION" 2>/dev/null |
+    "$VENV/bin/python" -m pip install -qq --dry-run --report - "torch==$TORCH_VERSION" 2>/dev/null |
         grep -q '"name": "nvidia-'
 }
 
@@ -43,12 +43,12 @@ install_torch() {
     fi
     if ! command -v nvidia-smi >/dev/null 2>&1 && would_install_cuda; then
         # uv knows where PyTorch publishes its CPU builds.
-        "$VENV/bin/python" -m pip install --quiet uv
+        "$VENV/bin/python" -m pip install -qq uv
         "$VENV/bin/uv" pip install --python "$VENV/bin/python" --torch-backend=cpu \
             "torch==$TORCH_VERSION" && return
         echo "setup.sh: no CPU build of torch could be fetched; taking the default build" >&2
     fi
-    "$VENV/bin/python" -m pip install --quiet "torch==$TORCH_VERSION"
+    "$VENV/bin/python" -m pip install -qq "torch==$TORCH_VERSION"
 }
 
 # The stamp holds what was asked for; the same request again has nothing to do.
@@ -66,7 +66,7 @@ if [ ! -x "$VENV/bin/python" ]; then
     "$python" -m venv "$VENV"
 fi
 # Before 23.3 pip does not find the extra "model_worker" of FastChat.
-"$VENV/bin/python" -m pip install --quiet --upgrade "pip>=23.3"
+"$VENV/bin/python" -m pip install -qq --upgrade "pip>=23.3"
 echo "setup.sh: installing PyTorch"
 install_torch
 # The tested versions are those of Python 3.11; 3.10 has no release of some of them.
@@ -75,10 +75,10 @@ if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; the
 fi
 echo "setup.sh: installing RISE and FastChat"
 # DeepSpeed looks at torch while it is built, so it is built in this environment.
-"$VENV/bin/python" -m pip install --quiet \
+"$VENV/bin/python" -m pip install -qq \
     setuptools wheel packaging ninja py-cpuinfo
-"$VENV/bin/python" -m pip install --quiet --no-build-isolation deepspeed
-"$VENV/bin/python" -m pip install --quiet --no-build-isolation \
+"$VENV/bin/python" -m pip install -qq --no-build-isolation deepspeed
+"$VENV/bin/python" -m pip install -qq --no-build-isolation \
     -e "./FastChat[model_worker,train]" -e ".[$EXTRAS]"
 echo "$request" >"$VENV/.rise-setup"
 echo "setup.sh: done; activate it with: source $VENV/bin/activate"

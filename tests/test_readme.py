@@ -1,0 +1,108 @@
+"""The README tells the truth: flags, links, examples and commands.
+
+    python -m pytest tests/test_readme.py
+
+What its commands do is tested where they are at home (tests/test_pipeline.py and the tests of each
+stage); here every command line is parsed by the program that it calls.
+"""
+
+import argparse
+import doctest
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import workflow_convert
+import workflow_eval
+import workflow_gen
+from fastchat.serve import controller, model_worker
+from fastchat.train import arguments
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PARSERS = {
+    "workflow_gen.py": workflow_gen.parse_args,
+    "workflow_convert.py": workflow_convert.parse_args,
+    "workflow_eval.py": workflow_eval.parse_args,
+    "fastchat.serve.controller": controller.parse_args,
+    "fastchat.serve.model_worker": model_worker.parse_args,
+}
+
+
+def commands():
+    """The commands of the README's shell blocks, each on one line."""
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            for command in line.split("&&"):
+                if command.strip():
+                    yield shlex.split(command, comments=True)
+
+
+def flags_of(parse, monkeypatch):
+    """Every option string that a command line takes."""
+    seen = []
+
+    def stop(parser, *args, **kwargs):
+        seen.append(parser)
+        raise InterruptedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    with pytest.raises(InterruptedError):
+        parse([])
+    actions = [action for action in seen[0]._actions if action.dest != "help"]
+    return {max(action.option_strings, key=len) for action in actions}
+
+
+@pytest.mark.parametrize("program", PARSERS)
+def test_every_flag_is_explained(program, monkeypatch):
+    missing = [
+        flag for flag in flags_of(PARSERS[program], monkeypatch) if f"`{flag}`" not in README
+    ]
+    # BooleanOptionalAction: the longer form is --no-...
+    assert [flag for flag in missing if not flag.startswith("--no-c")] == []
+
+
+def test_every_command_is_parsed_by_its_program(tmp_path):
+    checked = []
+    for words in commands():
+        words = [word for word in words if word not in ("python", "-m")]
+        program, *rest = words
+        if program in PARSERS:
+            PARSERS[program](rest)
+        elif program == "deepspeed":
+            script = rest.index("FastChat/fastchat/train/train_mem.py")
+            deepspeed_config = {"deepspeed/zero3.json": str(ROOT / "deepspeed/zero3.json")}
+            rest = [deepspeed_config.get(word, word) for word in rest[script + 1 :]]
+            rest[rest.index("--output_dir") + 1] = str(tmp_path)
+            _, data, training = arguments.parse(rest)
+            assert (data.lazy_preprocess, training.warmup_steps) == (False, 0.04)
+        elif program in ("bash", "source"):
+            assert (ROOT / rest[0]).is_file() or rest[0] == ".venv/bin/activate"
+        else:
+            assert (program, rest[0]) in {("data/fetch.py", "gsm8k"), ("echo", rest[0])}
+        checked.append(program)
+    assert {"workflow_gen.py", "workflow_convert.py", "workflow_eval.py", "deepspeed"} <= {*checked}
+
+
+def test_links_lead_to_files_and_to_the_named_lines():
+    links = re.findall(r"\[([^\]]+)\]\(([^)#\s]+)?(?:#([\w-]+))?\)", README)
+    local = [link for link in links if not link[1].startswith("http")]
+    assert len(local) > 10
+    for text, path, anchor in local:
+        if not path:
+            heading = re.sub(r"[^a-z -]", "", anchor)
+            titles = re.findall(r"^#+ (.*)", README, re.MULTILINE)
+            assert heading in [re.sub(r"[^a-z -]", "", t.lower()).replace(" ", "-") for t in titles]
+            continue
+        assert (ROOT / path).exists(), path
+        if anchor:
+            line = (ROOT / path).read_text().splitlines()[int(anchor.removeprefix("L")) - 1]
+            assert re.search(rf"(def|class) {text.strip('`')}\b", line), (text, path, anchor, line)
+
+
+def test_the_worked_grades_are_right():
+    failures, tried = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert failures == 0
+    assert tried >= 4
