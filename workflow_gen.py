@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING)
 
     from rise.dry_run import describe
-    from rise.job import INTERRUPTED, start_tracker, usage_errors
+    from rise.job import INTERRUPTED, disk_errors, start_tracker, usage_errors
 
     with usage_errors():
         job = check_args(args)
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
             print(describe(job))
             return 0
         run = job.open_run()
-    with run, start_tracker(job, run) as tracker:
+    with run, disk_errors(job, run), start_tracker(job, run) as tracker:
         tally = job.tally(run)
         code = job.play(run, tally, tracker)
         if code != INTERRUPTED and run.done:

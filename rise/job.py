@@ -82,9 +82,9 @@ class Job:
             with _sigterm_as_interrupt():
                 trouble = self._play(run, tally, tracker)
         except KeyboardInterrupt:
-            print(f"Interrupted: {self._state(run)}; the same command goes on with them.")
+            print(f"Interrupted: {self.state(run)}; the same command goes on with them.")
             return INTERRUPTED
-        except (ServingError, OSError) as error:
+        except ServingError as error:
             trouble = str(error)
         self.seconds = time.monotonic() - started
         if trouble:
@@ -93,7 +93,7 @@ class Job:
             return DONE
         kinds = ", ".join(f"{kind} {count}" for kind, count in tally.errors.items())
         causes = f", failed: {kinds} (last: {tally.last_error})" if kinds else ""
-        print(f"{self._state(run)}{causes}. The same command tries again what is missing.")
+        print(f"{self.state(run)}{causes}. The same command tries again what is missing.")
         if tally.errors["context_overflow"]:
             print(OVERFLOW_HINT)
         return FAILED
@@ -116,7 +116,8 @@ class Job:
             }
         )
 
-    def _state(self, run: RunDir) -> str:
+    def state(self, run: RunDir) -> str:
+        """How far the run is, and where."""
         return f"{len(run.done)} of {self.config['problems']} episodes are in {run.path}"
 
     def _play(self, run: RunDir, tally: Tally, tracker: Any) -> str | None:
@@ -216,6 +217,16 @@ def usage_errors() -> Iterator[None]:
     except ValueError as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
         raise SystemExit(USAGE) from error
+
+
+@contextlib.contextmanager
+def disk_errors(job: Job, run: RunDir) -> Iterator[None]:
+    """Turn an error of the disk into one message and exit code 1."""
+    try:
+        yield
+    except OSError as error:
+        print(f"Cannot write: {error}. {job.state(run)}; the same command goes on with them.")
+        raise SystemExit(FAILED) from error
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ class RunDir:
         if stored is not None:
             _compare(stored, config, run.path)
         run.path.mkdir(parents=True, exist_ok=True)
-        run._rows = (run.path / "rows.jsonl").open("ab+")
+        run._rows = (run.path / "rows.jsonl").open("ab", buffering=0)
         try:
             run._lock()
             run._read_rows()
@@ -99,20 +99,29 @@ class RunDir:
         return set(self._offsets)
 
     def append(self, episode: Episode) -> None:
-        """Add one finished episode (or one error row) and flush it."""
+        """Add one finished episode (or one error row); it is written when this returns.
+
+        Raises:
+            OSError: the disk is full, say; the rows are as they were before.
+        """
         # ASCII only: a text may hold half a surrogate pair, which no file takes as UTF-8.
-        line = json.dumps(episode.to_dict()) + "\n"
+        rest = (json.dumps(episode.to_dict()) + "\n").encode("ascii")
         offset = self._rows.seek(0, os.SEEK_END)
-        self._rows.write(line.encode("ascii"))
-        self._rows.flush()
+        try:
+            while rest:
+                rest = rest[self._rows.write(rest) :]
+        except OSError:
+            self._rows.truncate(offset)
+            raise
         if episode.error is None:
             self._offsets[episode.task_id] = offset
 
     def episodes(self) -> Iterator[Episode]:
         """The finished episodes by task id, one in memory at a time."""
-        for task_id in sorted(self._offsets):
-            self._rows.seek(self._offsets[task_id])
-            yield Episode.from_dict(json.loads(self._rows.readline()))
+        with open(self.path / "rows.jsonl", "rb") as rows:
+            for task_id in sorted(self._offsets):
+                rows.seek(self._offsets[task_id])
+                yield Episode.from_dict(json.loads(rows.readline()))
 
     def write_log(self) -> Path:
         """Write the published log from the rows and return its path."""

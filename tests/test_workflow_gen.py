@@ -7,13 +7,14 @@ import json
 import random
 import shlex
 import signal
+import subprocess
 
 import pytest
 
 import workflow_gen
 from rise.trajectory import load_episodes
 from tests.rise.servers import OpenAI, Wire, chat_reply, wire_reply
-from tests.stages import begin, call, files_in, write_inputs
+from tests.stages import ROOT, begin, call, command, environment, files_in, write_inputs
 
 GEN = "workflow_gen.py"
 TWO = ("--max_turns", 2, "--models", "experts.py:student", "experts.py:teacher")
@@ -120,6 +121,29 @@ def test_interrupt_says_how_to_resume(place, number):
     assert "Interrupted: " in out and "the same command goes on" in out
     assert "Traceback" not in err
     assert len(load_episodes(place / "run")) >= 2
+
+
+def test_full_disk_is_one_clear_error_and_keeps_what_is_written(place):
+    write_inputs(place, problems=60)
+    # A limit on the size of a file stops a write in its middle, as a full disk does.
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, -1)); "
+    limited += f"sys.path.insert(0, {str(ROOT)!r}); import workflow_gen; "
+    limited += "sys.exit(workflow_gen.main(sys.argv[1:]))"
+    python, _, *arguments = command(GEN, *RUN)
+    done = subprocess.run(
+        [python, "-c", limited, *arguments],
+        cwd=place,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Cannot write: " in done.stdout and "Traceback" not in done.stderr
+    journal = (place / "run" / "rows.jsonl").read_bytes()
+    assert 10_000 < len(journal) <= 20_000 and journal.endswith(b"\n")
+    assert gen(place, *RUN).returncode == 0
+    assert (place / "run" / "rows.jsonl").read_bytes().startswith(journal)
+    assert len(load_episodes(place / "run")) == 60
 
 
 def test_failed_requests_are_error_rows_and_exit_code_1(place):
