@@ -20,6 +20,14 @@ from fastchat.train.environment import set_single_process
 ORDERS = ("random", "sequential", "group_by_length")
 """Values of `--train_sampling_strategy` that are supported."""
 
+UNSUPPORTED = {
+    "label_smoothing_factor": "the reward-weighted loss has no label smoothing",
+    "resume_from_checkpoint": "the same command resumes from the last checkpoint in --output_dir",
+    "auto_find_batch_size": "set --per_device_train_batch_size",
+    "dataloader_drop_last": "a short last step is weighted correctly, so nothing has to be dropped",
+}
+"""Arguments of transformers' Trainer that would be ignored, and why or what to do instead."""
+
 
 def option(default: Any, text: str) -> Any:
     """A dataclass field with a default and the text that `--help` prints for it."""
@@ -35,13 +43,13 @@ class ModelArguments:
     )
     chat_template: str | None = option(
         None,
-        "chat template for a tokenizer without one: a built-in name (llama-2, llama-3, mistral, "
-        "chatml, zephyr) or a Jinja file; it is saved with the checkpoint (default: its own)",
+        "chat template: a built-in name (llama-2, llama-3, mistral, chatml, zephyr) or a Jinja "
+        "file, saved with the checkpoint; None is the tokenizer's own",
     )
     attn_implementation: str | None = option(
         None,
-        "attention code: eager, sdpa, flash_attention_2, ... (default: FlashAttention 2 where it "
-        "is installed and there is a GPU, else sdpa)",
+        "attention code: eager, sdpa, flash_attention_2, ...; None is FlashAttention 2 where it is "
+        "installed and there is a GPU, else sdpa",
     )
     trust_remote_code: bool = option(False, "run Python code that the checkpoint brings along")
 
@@ -66,7 +74,9 @@ class DataArguments:
 class TrainingArguments(transformers.TrainingArguments):
     """The arguments of transformers' Trainer, with the published names and ours."""
 
-    cache_dir: str | None = option(None, "where hub downloads are kept (default: the hub's place)")
+    cache_dir: str | None = option(
+        None, "where hub downloads are kept; None is the hub's own place"
+    )
     optim: str = option("adamw_torch", "optimizer, by transformers' name")
     model_max_length: int = option(
         2048, "longest example in tokens; history is cut first, a longer example is dropped"
@@ -134,7 +144,10 @@ def parse(argv: list[str] | None = None) -> tuple[ModelArguments, DataArguments,
         SystemExit: a value has the wrong type (argparse's own message, code 2).
     """
     parser = transformers.HfArgumentParser(
-        (ModelArguments, DataArguments, TrainingArguments), prog="train_mem.py", allow_abbrev=False
+        (ModelArguments, DataArguments, TrainingArguments),
+        prog="train_mem.py",
+        usage="%(prog)s --model_name_or_path M --data_path D --output_dir O [...], see --help",
+        allow_abbrev=False,
     )
     return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
 
@@ -153,16 +166,7 @@ def check(model: ModelArguments, data: DataArguments, training: TrainingArgument
         )
         if path is not None and not Path(path).is_file()
     ]
-    try:
-        source = Path(resolve(model.model_name_or_path))
-    except ValueError as error:
-        problems.append(f"--model_name_or_path: {error}")
-    else:
-        if source.is_dir() and source.resolve() == Path(training.output_dir).resolve():
-            problems.append(
-                f"--output_dir {training.output_dir} is the model's own directory; the result "
-                "would overwrite its source, so name another one"
-            )
+    problems += _model_problems(model.model_name_or_path, training.output_dir)
     if not 0 <= data.max_dropped_fraction <= 1:
         problems.append(
             f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
@@ -172,10 +176,23 @@ def check(model: ModelArguments, data: DataArguments, training: TrainingArgument
             f"--train_sampling_strategy {training.train_sampling_strategy} is not supported; "
             f"choose one of {', '.join(ORDERS)}"
         )
-    if training.label_smoothing_factor:
-        problems.append(
-            f"--label_smoothing_factor {training.label_smoothing_factor}: the reward-weighted "
-            "loss has no label smoothing; leave it out"
-        )
+    problems += [
+        f"--{name} {getattr(training, name)} is not supported: {reason}"
+        for name, reason in UNSUPPORTED.items()
+        if getattr(training, name)
+    ]
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def _model_problems(model: str, output_dir: str) -> list[str]:
+    try:
+        source = Path(resolve(model))
+    except ValueError as error:
+        return [f"--model_name_or_path: {error}"]
+    if source.is_dir() and source.resolve() == Path(output_dir).resolve():
+        return [
+            f"--output_dir {output_dir} is the model's own directory; the result would overwrite "
+            "its source, so name another one"
+        ]
+    return []

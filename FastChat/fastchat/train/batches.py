@@ -89,48 +89,27 @@ class Collator:
         """One micro-batch.
 
         Returns:
-            `input_ids` and `labels`, int64 (B, T), labels IGNORED outside the answers; `weights`,
-            `rewards` and `rows`, lists of length B (floats stay Python numbers, since DeepSpeed's
-            integration casts every float tensor to bfloat16); the numbers `examples` and
-            `tokens`. Without examples, B is 1 and nothing is trained.
+            `input_ids` and `labels`, int64 (B, T), labels IGNORED outside the answers;
+            `positions`, int64 (S,), where some example has a trained next token; `weights`,
+            `rewards` and `rows`, lists of length B (Python numbers, since transformers casts the
+            float tensors of a batch to bfloat16 under DeepSpeed); the numbers `examples` and
+            `tokens`. Without examples B is 1 and nothing is trained.
         """
-        if not examples:
-            ids = torch.full((1, 2), self.pad_id)
-            labels = torch.full((1, 2), IGNORED)
-            return _batch(ids, labels, [0.0], [None], ["-"], 0, 0)
-        width = max(len(example.input_ids) for example in examples)
-        ids = torch.full((len(examples), width), self.pad_id)
-        labels = torch.full((len(examples), width), IGNORED)
+        width = max((len(example.input_ids) for example in examples), default=2)
+        ids = torch.full((len(examples) or 1, width), self.pad_id)
+        labels = torch.full_like(ids, IGNORED)
         for line, example in enumerate(examples):
             tokens = torch.tensor(example.input_ids)
             ids[line, : len(tokens)] = tokens
             labels[line, example.action_start : len(tokens)] = tokens[example.action_start :]
-        return _batch(
-            ids,
-            labels,
-            [example.weight for example in examples],
-            [example.reward for example in examples],
-            [example.row for example in examples],
-            len(examples),
-            sum(len(example.input_ids) for example in examples),
-        )
-
-
-def _batch(
-    ids: torch.Tensor,
-    labels: torch.Tensor,
-    weights: list[float],
-    rewards: list[float | None],
-    rows: list[str],
-    examples: int,
-    tokens: int,
-) -> dict[str, Any]:
-    return {
-        "input_ids": ids,
-        "labels": labels,
-        "weights": weights,
-        "rewards": rewards,
-        "rows": rows,
-        "examples": examples,
-        "tokens": tokens,
-    }
+        positions = (labels[:, 1:] != IGNORED).any(0).nonzero().squeeze(1)
+        return {
+            "input_ids": ids,
+            "labels": labels,
+            "positions": positions if len(positions) else torch.zeros(1, dtype=torch.long),
+            "weights": [example.weight for example in examples] or [0.0],
+            "rewards": [example.reward for example in examples] or [None],
+            "rows": [example.row for example in examples] or ["-"],
+            "examples": len(examples),
+            "tokens": sum(len(example.input_ids) for example in examples),
+        }

@@ -75,23 +75,20 @@ class StepStatistics:
         self.device = device
         self._clear()
 
-    def add(
-        self, nll: torch.Tensor, weights: Sequence[float], rewards: Sequence[float | None]
-    ) -> None:
-        """Count the examples of a micro-batch; nll is (B,)."""
-        kinds = [None if reward is None else _kind(reward) for reward in rewards]
+    def add(self, nll: torch.Tensor, batch: dict[str, Any]) -> None:
+        """Count a micro-batch of `Collator` with its nll, (B,)."""
+        self._tokens += batch["tokens"]
+        if not batch["examples"]:
+            return
+        kinds = [None if reward is None else _kind(reward) for reward in batch["rewards"]]
         member = [[kind == name for name in KINDS] for kind in kinds]
         columns = torch.tensor(member, dtype=nll.dtype, device=nll.device)
         self._nll += torch.cat([nll @ columns, nll.sum()[None]])
         for slot, name in enumerate(KINDS):
             self._counts[slot] += kinds.count(name)
-        self._counts[-1] += len(weights)
-        self._weights[0] += sum(abs(weight) for weight in weights)
-        self._weights[1] += sum(weight**2 for weight in weights)
-
-    def add_tokens(self, tokens: int) -> None:
-        """Count the tokens of a micro-batch, padding left out."""
-        self._tokens += tokens
+        self._counts[-1] += batch["examples"]
+        self._weights[0] += sum(abs(weight) for weight in batch["weights"])
+        self._weights[1] += sum(weight**2 for weight in batch["weights"])
 
     def drain(self, accelerator: Any) -> dict[str, float]:
         """The figures since the last call, over all processes.
@@ -197,27 +194,23 @@ class RWRTrainer(transformers.Trainer):
         does not look, and the faster kernels take none.
 
         Args:
-            model: the model as DeepSpeed or DDP wrapped it.
+            model: the model as DeepSpeed or DDP wrapped it; its mode tells training from
+                evaluation, where the loss is the mean over the micro-batch.
             inputs: what `Collator` returns.
             return_outputs: return (loss, model output).
-            num_items_in_batch: examples of the whole step on all processes; None in evaluation.
+            num_items_in_batch: in training, the examples of the whole step on all processes.
         """
-        targets = inputs["labels"][:, 1:]
-        positions = (targets != IGNORED).any(0).nonzero().squeeze(1)
-        if not len(positions):
-            positions = torch.zeros(1, dtype=torch.long, device=targets.device)
+        positions = inputs["positions"]
         output = model(input_ids=inputs["input_ids"], logits_to_keep=positions, use_cache=False)
-        nll = action_nll(output.logits, targets[:, positions])
+        nll = action_nll(output.logits, inputs["labels"][:, positions + 1])
         weights = torch.tensor(inputs["weights"], dtype=nll.dtype, device=nll.device)
-        if num_items_in_batch is None:
-            loss = rwr_loss(nll, weights, max(1, inputs["examples"]))
-        else:
+        if model.training:
             # Gradients and logged losses are averaged over the processes.
             loss = rwr_loss(nll, weights, num_items_in_batch) * self.args.world_size
-            self._check_finite(loss, nll, inputs["rows"])
-            self.statistics.add_tokens(inputs["tokens"])
-            if inputs["examples"]:
-                self.statistics.add(nll.detach(), inputs["weights"], inputs["rewards"])
+            self._check_finite(weights * nll, inputs["rows"])
+            self.statistics.add(nll.detach(), inputs)
+        else:
+            loss = rwr_loss(nll, weights, inputs["examples"])
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -246,16 +239,15 @@ class RWRTrainer(transformers.Trainer):
             directory = Path(self.args.output_dir, f"checkpoint-{step}")
             mark_complete(directory, step, self.args.world_size)
 
-    def _check_finite(self, loss: torch.Tensor, nll: torch.Tensor, rows: Sequence[str]) -> None:
-        if torch.isfinite(loss):
+    def _check_finite(self, losses: torch.Tensor, rows: Sequence[str]) -> None:
+        if torch.isfinite(losses).all():
             return
-        bad = [
-            row for row, value in zip(rows, nll.tolist(), strict=True) if not math.isfinite(value)
-        ]
+        values = zip(rows, losses.tolist(), strict=True)
+        bad = [f"{row} ({value})" for row, value in values if not math.isfinite(value)]
         raise TrainingError(
-            f"the loss of step {self.state.global_step + 1} is {loss.item()}; rows with a "
-            f"non-finite loss: {', '.join(bad or rows)}. Look at these rows and at the weights of "
-            "the model; a lower --learning_rate or --bf16 False may help"
+            f"the loss of step {self.state.global_step + 1} is not finite in these rows: "
+            f"{', '.join(bad)}. Look at them and at the weights of the model; a lower "
+            "--learning_rate or --bf16 False may help"
         )
 
 

@@ -73,6 +73,7 @@ def test_the_collator_pads_on_the_right_and_labels_the_answers_only():
         [IGNORED, IGNORED, 3, 4],
         [IGNORED, 6, IGNORED, IGNORED],
     ]
+    assert batch["positions"].tolist() == [0, 1, 2]
     assert (batch["weights"], batch["rewards"], batch["rows"]) == (
         [0.5, -2.0],
         [1.0, None],

@@ -158,6 +158,18 @@ def test_zero3_in_two_processes_resumes_after_kill_9(case, reference, tmp_path):
     assert_same_run(output, reference, rel=1e-5)
 
 
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(case, tmp_path):
+    more = ["--per_device_train_batch_size", "1", "--num_train_epochs", "1000"]
+    process = start([sys.executable, SCRIPT, *arguments(case, tmp_path / "out", *more)])
+    for line in process.stdout:
+        if "'loss'" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert "interrupted; the same command resumes" in printed
+
+
 def test_the_published_command_runs_and_is_tracked_offline(case, tmp_path):
     model, data = case
     output = tmp_path / "out"

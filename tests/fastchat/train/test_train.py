@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_fails_and_names_the_rows(case, tmp_path, caps
     weights.lm_head.weight.data[5] = float("nan")
     weights.save_pretrained(model)
     assert main(command((model, case[1]), tmp_path / "out")) == 1
-    assert "the loss of step 1 is nan; rows with a non-finite loss: 0-" in capsys.readouterr().err
+    assert "the loss of step 1 is not finite in these rows: 0-" in capsys.readouterr().err
 
 
 def too_long(content):
@@ -255,8 +255,8 @@ def test_a_foreign_checkpoint_is_not_overwritten(case, tmp_path, capsys):
 
 def test_all_problems_are_named_at_once(tmp_path, capsys):
     missing = (tmp_path / "no" / "model", tmp_path / "no.json")
-    more = ["--max_dropped_fraction", "-1", "--train_sampling_strategy", "batch_rebalance"]
+    more = ["--max_dropped_fraction", "-1", "--label_smoothing_factor", "0.1"]
     assert main(command(missing, tmp_path / "out", *more)) == 2
     error = capsys.readouterr().err
-    for part in ("--data_path", "--model_name_or_path", "-1.0", "batch_rebalance"):
+    for part in ("--data_path", "--model_name_or_path", "-1.0", "label_smoothing"):
         assert part in error
