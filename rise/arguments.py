@@ -132,16 +132,12 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
         "--temperature": args.temperature or [1.0],
         "--max_new_tokens": args.max_new_tokens or [1],
     }
-    window, limit = args.context_window, args.dialogue_limit
-    samples = args.num_of_samples
+    window, limit, samples = args.context_window, args.dialogue_limit, args.num_of_samples
     checks = [
         (turns < 1, f"--max_turns is {turns}: give 1 or more"),
         (min(samples) < 1, f"--num_of_samples is {samples}: each 1 or more"),
         (min(lists["--temperature"]) < 0, f"--temperature is {args.temperature}: each 0 or more"),
-        (
-            min(lists["--max_new_tokens"]) < 1,
-            f"--max_new_tokens is {args.max_new_tokens}: each 1 or more",
-        ),
+        (min(lists["--max_new_tokens"]) < 1, f"--max_new_tokens {args.max_new_tokens}: 1 or more"),
         (not 0 < args.top_p <= 1, f"--top_p is {args.top_p}: give a value in (0, 1]"),
         (args.limit is not None and args.limit < 1, f"--limit is {args.limit}: 1 or more"),
         (window is not None and window < 1, f"--context_window is {window}: 1 or more"),

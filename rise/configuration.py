@@ -52,7 +52,6 @@ def configuration(
     known = {
         **options,
         "env": args.env,
-        "data_path": args.data_path,
         "data_sha256": hashlib.sha256(Path(args.data_path).read_bytes()).hexdigest()[:16],
         "problems": min(args.limit or len(env), len(env)),
         "prompt_style": args.prompt_style,
@@ -69,19 +68,7 @@ def configuration(
     for name in ("temperature", "max_new_tokens"):
         if getattr(args, name) is not None:
             known[name] = per_turn(getattr(args, name), turns)
-    return known | {
-        "controller_address": controller_url(args.controller_address),
-        "api_base": args.api_base,
-        "log_dir": args.log_dir,
-        "concurrency": args.concurrency,
-        "request_timeout": args.request_timeout,
-        "verbose": args.verbose,
-        "wandb_project": args.wandb_project,
-        "wandb_name": args.wandb_name,
-        "command": sys.argv,
-        "git_commit": git_commit(),
-        "versions": versions(),
-    }
+    return known | _not_compared(args)
 
 
 def versions() -> dict[str, str]:
@@ -105,6 +92,24 @@ def git_commit() -> str | None:
     except OSError:
         return None
     return result.stdout.strip() or None
+
+
+def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
+    """What may differ when a run is resumed; see `rise.trajectory.NOT_COMPARED`."""
+    return {
+        "controller_address": controller_url(args.controller_address),
+        "api_base": args.api_base,
+        "data_path": args.data_path,
+        "log_dir": args.log_dir,
+        "concurrency": args.concurrency,
+        "request_timeout": args.request_timeout,
+        "verbose": args.verbose,
+        "wandb_project": args.wandb_project,
+        "wandb_name": args.wandb_name,
+        "command": sys.argv,
+        "git_commit": git_commit(),
+        "versions": versions(),
+    }
 
 
 def _prompt_checksum(env: Env) -> str:

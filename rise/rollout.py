@@ -137,16 +137,9 @@ async def run_episodes(
 ) -> bool:
     """Play all groups, at most `concurrency` episodes at a time, and append each to the run.
 
-    Args:
-        env: asks and grades.
-        plan: how the episodes are played.
-        run: where they are recorded; its `done` episodes are not recorded twice.
-        groups: the problems that are played together.
-        concurrency: episodes in flight.
-        report: called with every recorded episode, error rows included.
-
-    Returns:
-        Whether every group was begun: False after GIVE_UP_AFTER failures in a row.
+    An episode that the run has already is not recorded twice; `report` gets every other one,
+    error rows included. Returns whether all groups were begun: False after GIVE_UP_AFTER failures
+    in a row.
     """
     waiting = iter(groups)
     failures = 0
