@@ -252,6 +252,9 @@ class SlotEngine:
                 self._logger.error("a request failed: %s: %s", type(error).__name__, error)
                 rows[0].request.fail(as_request_error(error))
                 return [], torch.empty(0)
+            self._logger.warning(
+                "a batch of %d failed (%s); trying its rows one by one", len(rows), error
+            )
         parts = [part for row in rows if (part := self._forward([row], pieces))[0]]
         if not parts:
             return [], torch.empty(0)

@@ -237,15 +237,17 @@ def test_a_long_prompt_string_loses_its_beginning_and_messages_never_do(url, wor
 
 @pytest.mark.parametrize("endpoint", ["worker_generate", "worker_generate_stream"])
 def test_a_client_that_hangs_up_stops_its_generation(url, worker, endpoint, monkeypatch):
+    host, port = url.removeprefix("http://").split(":")
+    body = b'{"prompt": "a", "max_new_tokens": 190, "n": 3, "temperature": 0}'
+    whole = requests.post(f"{url}/worker_generate", data=body, timeout=60).json()
+    assert whole["usage"]["completion_tokens"] == 3 * 190
     forward = worker.engine.model.forward
 
     def slowly(*args):
-        time.sleep(0.02)
+        time.sleep(0.03)
         return forward(*args)
 
     monkeypatch.setattr(worker.engine.model, "forward", slowly)
-    host, port = url.removeprefix("http://").split(":")
-    body = b'{"prompt": "a", "max_new_tokens": 190, "n": 3}'
     head = f"POST /{endpoint} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body)

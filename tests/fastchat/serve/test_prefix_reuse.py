@@ -122,6 +122,20 @@ def test_any_mix_of_requests_gets_the_answers_of_generate(family, checkpoint, to
             assert [s.tokens for s in request.samples] == [expected] * request.n
 
 
+def test_slots_that_change_their_length_forget_what_they_kept(model, tokenizer):
+    engine = SlotEngine(model, tokenizer, max_rows=4, max_length=600, pool_tokens=1100)
+    prompt = some_tokens(60, 12)
+    lengths = []
+    for ids in (prompt, some_tokens(400, 13), prompt, prompt):
+        request = EngineRequest(ids, GREEDY, 20)
+        engine.submit(request)
+        drain(engine)
+        lengths.append(engine.pool.length)
+        assert request.samples[0].tokens == reference(model, ids, 20)
+    assert lengths[0] < lengths[1]
+    assert engine.stats.reused_tokens == 59
+
+
 def test_what_is_no_number_is_never_reused(checkpoint, tokenizer):
     model = load_model(checkpoint(), device="cpu")
     with torch.no_grad():

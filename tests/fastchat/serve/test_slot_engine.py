@@ -54,11 +54,12 @@ def assert_greedy_equals_generate(engine, model, count=8):
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma"])
-def test_greedy_equals_generate(family, checkpoint, tokenizer):
+def test_greedy_equals_generate(family, checkpoint, tokenizer, caplog):
     model = load_model(checkpoint(family), device="cpu")
     # Few slots and a small budget: rows wait, move and get their prompts in several pieces.
     engine = SlotEngine(model, tokenizer, max_rows=3, max_length=128, prefill_tokens=40)
     assert_greedy_equals_generate(engine, model)
+    assert not caplog.records, "batches failed and were repeated row by row"
 
 
 def test_greedy_equals_generate_with_capped_scores(tokenizer):
