@@ -47,11 +47,13 @@ class Workers:
         self._model = model
         self._named_at: dict[str, float] = {}
         self._in_flight: dict[str, int] = {}
+        self._used_at: dict[str, float] = {}
         self._asked_at = -LOOK_UP_EVERY
         self._lock = asyncio.Lock()
 
     async def acquire(self) -> str:
-        """The address of the worker that holds the fewest of our requests.
+        """The address of the worker that holds the fewest of our requests, of equals the one
+        that was asked longest ago.
 
         Raises:
             PolicyError: if the controller does not answer or knows no worker of the model.
@@ -59,7 +61,11 @@ class Workers:
         async with self._lock:
             if time.monotonic() - self._asked_at > LOOK_UP_EVERY or not self._named_at:
                 await self._look_up()
-        address = min(self._named_at, key=lambda name: self._in_flight.get(name, 0))
+        address = min(
+            self._named_at,
+            key=lambda name: (self._in_flight.get(name, 0), self._used_at.get(name, 0.0)),
+        )
+        self._used_at[address] = time.monotonic()
         self._in_flight[address] = self._in_flight.get(address, 0) + 1
         return address
 

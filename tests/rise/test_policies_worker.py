@@ -154,5 +154,6 @@ def test_requests_are_spread_over_the_workers_of_a_model():
                 return web.json_response({"address": urls[len(self.paths) % 2]})
 
         with Controller(lambda _: None) as controller:
-            ask(controller.url, times=20)
-        assert (len(first.requests), len(second.requests)) == (10, 10)
+            ask(controller.url, times=40)
+        # Which of them answers faster decides the rest.
+        assert min(len(first.requests), len(second.requests)) >= 10
