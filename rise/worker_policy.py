@@ -52,8 +52,9 @@ class Workers:
         self._lock = asyncio.Lock()
 
     async def acquire(self) -> str:
-        """The address of the worker that holds the fewest of our requests, of equals the one
-        that was asked longest ago.
+        """The address of the worker that holds the fewest of our requests.
+
+        Of several such workers it is the one that was asked longest ago.
 
         Raises:
             PolicyError: if the controller does not answer or knows no worker of the model.
