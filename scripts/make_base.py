@@ -1,4 +1,4 @@
-"""Train the embedded base model from scratch: a Llama of 0.185 M parameters, on one CPU core.
+"""Train the embedded base model from scratch: a Llama of 0.193 M parameters, on one CPU core.
 
     python data/arithmetic.py --output_dir data/arithmetic --warmup 28000
     python scripts/make_base.py --data_path data/arithmetic/warmup.jsonl --output_dir base
@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import random
 import shutil
 import sys
@@ -38,9 +37,9 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-VOCABULARY = 400
+VOCABULARY = 512
 TOKENIZER_CHATS = 2000
-"""The vocabulary is learned from this many chats; more change nothing."""
+"""The vocabulary is learned from this many chats, in which every word occurs often."""
 WARMUP_SHARE, FINAL_SHARE = 0.05, 0.05
 """Share of the steps with rising learning rate; share of the peak that is left at the end."""
 LENGTH_GROUP = 16
@@ -70,14 +69,16 @@ def render(messages: list[dict[str, str]]) -> tuple[str, list[tuple[int, int]]]:
 
 
 def build_tokenizer(texts: list[str]) -> "PreTrainedTokenizerFast":
-    """A byte-level BPE that keeps every digit a token of its own."""
+    """A byte-level BPE; every digit is a token, and other tokens may reach over several words.
+
+    The texts are so alike that this makes them a third shorter, and every stage that much quicker.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
-    )
+    across_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), across_words])
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -103,13 +104,12 @@ def encode(chats: list[list[dict]], tokenizer: "PreTrainedTokenizerFast") -> lis
     encoded = tokenizer(
         [text for text, _ in rendered], add_special_tokens=False, return_offsets_mapping=True
     )
-    examples = []
-    for ids, offsets, (_, spans) in zip(
-        encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True
-    ):
-        learned = [any(a <= begin and end <= b for a, b in spans) for begin, end in offsets]
-        examples.append(Example(ids, learned))
-    return examples
+    return [
+        Example(ids, [any(a <= begin and end <= b for a, b in spans) for begin, end in offsets])
+        for ids, offsets, (_, spans) in zip(
+            encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True
+        )
+    ]
 
 
 def build_model(tokenizer: "PreTrainedTokenizerFast", seed: int) -> "LlamaForCausalLM":
@@ -123,8 +123,8 @@ def build_model(tokenizer: "PreTrainedTokenizerFast", seed: int) -> "LlamaForCau
         hidden_size=64,
         intermediate_size=192,
         num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
         max_position_embeddings=512,
         initializer_range=0.08,
         tie_word_embeddings=True,
@@ -201,11 +201,7 @@ def train(model: "LlamaForCausalLM", examples: list[Example], args: argparse.Nam
 
 
 def read_chats(path: Path) -> list[list[dict[str, str]]]:
-    """The message lists of a JSON-lines file.
-
-    Raises:
-        ValueError: a line is not JSON or has no messages; names the line.
-    """
+    """The message lists of a JSON-lines file; `ValueError` names a line that holds none."""
     chats = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
@@ -218,29 +214,19 @@ def read_chats(path: Path) -> list[list[dict[str, str]]]:
     return chats
 
 
-def recipe(args: argparse.Namespace) -> dict[str, object]:
-    """What decides the checkpoint's weights: if it is the same, there is nothing to do."""
-    return {
-        "data_sha256": hashlib.sha256(args.data_path.read_bytes()).hexdigest(),
-        "seed": args.seed,
-        "batch_size": args.batch_size,
-        "learning_rate": args.learning_rate,
-    }
-
-
-def is_complete(output_dir: Path, wanted: dict[str, object]) -> bool:
+def is_complete(output_dir: Path, recipe: dict[str, object]) -> bool:
     """Whether the checkpoint is there already.
 
     Raises:
-        ValueError: the folder holds something else, or a base with another recipe.
+        ValueError: the folder holds something else, or a base of another recipe.
     """
     if not output_dir.exists() or not any(output_dir.iterdir()):
         return False
     record = output_dir / "recipe.json"
     if not record.is_file():
         raise ValueError(f"{output_dir} is not empty and holds no base; choose another folder")
-    found = json.loads(record.read_text(encoding="utf-8"))["recipe"]
-    differing = sorted(key for key in wanted if found.get(key) != wanted[key])
+    found = json.loads(record.read_text(encoding="utf-8"))
+    differing = sorted(key for key in recipe if found.get(key) != recipe[key])
     if differing:
         raise ValueError(
             f"{output_dir} holds a base with another {', '.join(differing)}; "
@@ -249,18 +235,17 @@ def is_complete(output_dir: Path, wanted: dict[str, object]) -> bool:
     return True
 
 
-def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", record: dict, to: Path):
+def save(
+    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", record: dict, to: Path
+) -> None:
     """Write the checkpoint beside its place, then rename it: it is whole or not there."""
-    partial = to.with_name(f"{to.name}.{os.getpid()}.tmp")
+    partial = to.with_name(f"{to.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    try:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        (partial / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        partial.replace(to)
-    except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    (partial / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(to)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -276,18 +261,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if min(args.batch_size, args.threads) < 1 or args.learning_rate <= 0:
         parser.error("--batch_size, --threads and --learning_rate must be positive")
     if not args.data_path.is_file():
-        parser.error(
-            f"--data_path {args.data_path} is not a file; write it with "
-            f"python data/arithmetic.py --output_dir {args.data_path.parent} --warmup 28000"
-        )
+        parser.error(f"{args.data_path} is not a file; data/arithmetic.py --warmup N writes it")
     return args
 
 
 def main() -> int:
     args = parse_args()
+    recipe = {"data_sha256": hashlib.sha256(args.data_path.read_bytes()).hexdigest()}
+    recipe |= {key: getattr(args, key) for key in ("seed", "batch_size", "learning_rate")}
     try:
-        wanted = recipe(args)
-        if is_complete(args.output_dir, wanted):
+        if is_complete(args.output_dir, recipe):
             print(f"{args.output_dir} is complete: nothing to do")
             return 0
         chats = read_chats(args.data_path)
@@ -301,8 +284,8 @@ def main() -> int:
     tokenizer = build_tokenizer([render(messages)[0] for messages in chats[:TOKENIZER_CHATS]])
     model = build_model(tokenizer, args.seed)
     loss = train(model, encode(chats, tokenizer), args)
-    record = {"recipe": wanted, "chats": len(chats), "parameters": model.num_parameters()}
-    save(model, tokenizer, record | {"loss": round(loss, 4)}, args.output_dir)
+    result = {"parameters": model.num_parameters(), "loss": round(loss, 4)}
+    save(model, tokenizer, recipe | result, args.output_dir)
     print(f"{args.output_dir}: {model.num_parameters():,} parameters, loss {loss:.4f}")
     return 0
 
