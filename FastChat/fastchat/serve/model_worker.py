@@ -26,6 +26,7 @@ from fastchat.model.model_adapter import (
     load_model,
     load_stop_ids,
     load_tokenizer,
+    resolve,
 )
 from fastchat.protocol.worker_protocol import GenerateRequest
 from fastchat.serve.base_model_worker import (
@@ -231,7 +232,7 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
         max_length=args.context_length or longest,
         logger=logger,
     )
-    names = args.model_names or [Path(args.model_path.rstrip("/")).name]
+    names = args.model_names or [Path(resolve(args.model_path)).absolute().name]
     limit = args.limit_worker_concurrency
     return ModelWorker(engine, template, names, limit=limit, seed=args.seed, logger=logger)
 

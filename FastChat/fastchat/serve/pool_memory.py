@@ -9,7 +9,7 @@ from typing import Any
 from fastchat.serve.kv_pool import LayerShape
 
 _GPU_SHARE = 0.85
-_CPU_SHARE = 0.5
+_CPU_SHARE = 0.3
 _LOGIT_COPIES = 6
 """Float32 tensors of the size of the logits that sampling holds at its peak."""
 _LEAST_TOKENS = 64

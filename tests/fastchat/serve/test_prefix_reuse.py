@@ -123,7 +123,7 @@ def test_any_mix_of_requests_gets_the_answers_of_generate(family, checkpoint, to
 
 
 def test_slots_that_change_their_length_forget_what_they_kept(model, tokenizer):
-    engine = SlotEngine(model, tokenizer, max_rows=4, max_length=600, pool_tokens=1100)
+    engine = SlotEngine(model, tokenizer, max_rows=4, max_length=600, pool_tokens=1600)
     prompt = some_tokens(60, 12)
     lengths = []
     for ids in (prompt, some_tokens(400, 13), prompt, prompt):
