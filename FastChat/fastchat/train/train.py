@@ -213,9 +213,10 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     }
     write_json(run.output_dir / RECORD, run.record)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    # A run shorter than --logging_steps has logged no loss.
+    course = f", loss {losses[0]:.4f} -> {losses[-1]:.4f}" if losses else ""
     say(
-        f"trained {state.global_step} steps in {seconds:.0f} s, loss {losses[0]:.4f} -> "
-        f"{losses[-1]:.4f}\n"
+        f"trained {state.global_step} steps in {seconds:.0f} s{course}\n"
         f"checkpoint: {run.output_dir} ({saved:,} parameters, reopened)\n"
         f"next: python workflow_eval.py --model {run.output_dir} --data_path data/gsm8k/test.jsonl "
         "--env gsm8k --max_turns 5 --num_of_samples 1 1 1 1 1 --log_dir log/"
