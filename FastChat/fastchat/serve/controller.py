@@ -271,19 +271,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="how a worker is chosen among those that serve a model (shortest_queue)",
     )
     args = parser.parse_args(argv)
-    try:
-        args.socket = listen(args.host, args.port)
-        heart_beat_expiration(), worker_timeout()
-    except ValueError as error:
-        parser.error(str(error))
+    args.error = parser.error
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     """Serve until interrupted."""
     args = parse_args(argv)
-    logger.info("listening on %s (%s)", url_of(args.host, args.socket), args.dispatch_method)
-    serve(create_app(args.dispatch_method), args.socket)
+    try:
+        heart_beat_expiration(), worker_timeout()
+        sock = listen(args.host, args.port)
+    except ValueError as error:
+        args.error(str(error))
+    logger.info("listening on %s (%s)", url_of(args.host, sock), args.dispatch_method)
+    serve(create_app(args.dispatch_method), sock)
 
 
 if __name__ == "__main__":
