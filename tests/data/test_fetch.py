@@ -262,3 +262,19 @@ def test_the_real_files_have_the_pinned_checksums(tmp_path, name, file, count):
     done = run(REPOSITORY / "data", name, "--from", SHARED / file, "--output_dir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"{count:,} rows" in done.stdout and "not the pinned" not in done.stdout
+
+
+def test_the_readme_has_every_checksum_and_number_of_rows():
+    text = (REPOSITORY / "data" / "README.md").read_text(encoding="utf-8")
+    homes = json.loads((REPOSITORY / "data" / "homes.json").read_text(encoding="utf-8"))
+    for name, home in homes.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        assert home["license"] in line
+        for file in home["files"]:
+            assert file["checksum"].split(":")[1] in text
+            assert f"{file['rows']:,}" in line
+            assert (
+                "/".join(file["url"].split("/")[3:])
+                .replace("media/", "")
+                .startswith(line.split("|")[-2].strip())
+            )
