@@ -225,11 +225,8 @@ def import_file(path: Path, sources: list[Source], args: argparse.Namespace) -> 
     """
     content = path.read_bytes()
     known = next((source for source in sources if matches(content, source.checksum)), None)
-    split = (
-        known.split
-        if known
-        else args.split or next((split for split in ("train", "test") if split in path.stem), None)
-    )
+    named = re.search(r"(?<![a-z])(train|test)(?![a-z])", path.stem.lower())
+    split = known.split if known else args.split or (named and named[1])
     if split is None:
         raise FetchError(f"{path}: pass --split train or test; neither name nor checksum tells")
     name = sources[0].name

@@ -211,6 +211,15 @@ def test_the_checksum_tells_the_split(folder):
     assert (folder / "gsm8k" / "test.jsonl").read_bytes() == GSM8K
 
 
+def test_a_name_that_says_nothing_needs_split(folder):
+    copy = folder / "latest.jsonl"
+    copy.write_text('{"question": "What is 2 + 3?", "answer": "#### 5"}\n')
+    done = run(folder, "gsm8k", "--from", copy)
+    assert done.returncode == 1 and "--split" in done.stderr
+    assert run(folder, "gsm8k", "--from", copy, "--split", "train").returncode == 0
+    assert (folder / "gsm8k" / "train.jsonl").exists()
+
+
 def test_parquet_with_the_pinned_rows_gives_the_pinned_file(folder):
     pytest.importorskip("pyarrow", reason="pyarrow is an extra")
     import pyarrow
