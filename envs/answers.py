@@ -18,7 +18,10 @@ MAX_ANSWER = 1000
 MAX_BRACES = 20_000
 """Braces that are followed inside one box before it counts as never closed."""
 
-_BOX = re.compile(r"\\f?box(?:ed)?")
+MAX_MENTIONS = 1000
+"""Boxes without an argument that are passed over in the search for the last one."""
+
+_BOX = re.compile(r"\\(?:boxed|fbox)")
 _BOX_ARGUMENT = re.compile(r"\s*(?:(?P<brace>\{)|(?P<bare>-?\d(?:[\d.,]*\d)?|(?<=\s)[A-Za-z]\b))")
 
 
@@ -28,15 +31,20 @@ def last_box(text: str) -> str | None:
     None when there is none, when the last one never closes (a response cut off at its token limit)
     or when it is empty. A mention without an argument, as in "I used \boxed.", is not a box.
     """
-    for box in reversed(list(_BOX.finditer(text))):
-        argument = _BOX_ARGUMENT.match(text, box.end())
+    end = len(text)
+    for _ in range(MAX_MENTIONS):
+        end = text.rfind("box", 0, end)
+        if end < 0:
+            return None
+        box = _BOX.match(text, text.rfind("\\", max(end - 2, 0), end))
+        argument = _BOX_ARGUMENT.match(text, box.end()) if box and box.end() > end else None
         if argument is None:
             continue
         if argument["bare"]:
             return argument["bare"]
         start = argument.end("brace")
-        end = matching_brace(text, start - 1, MAX_BRACES)
-        return text[start:end].strip() or None if end >= 0 else None
+        close = matching_brace(text, start - 1, MAX_BRACES)
+        return text[start:close].strip() or None if close >= 0 else None
     return None
 
 
@@ -74,6 +82,7 @@ _FIRST = re.compile(r"[\d({\\]|\.\d|(?<![A-Za-z])[-+]")
 _LAST = re.compile(r"[\d)}!%][^\d)}!%]*$")
 _BEFORE = re.compile(r"[A-Za-z][A-Za-z.,:;'\"() -]*(?<=[ :.])", re.ASCII)
 _AFTER = re.compile(r"[ .,:;]*|[ .,:;/-]*[A-Za-z][A-Za-z.,:;'\"/ -]*", re.ASCII)
+_LABEL = re.compile(r"^\s*(?:[A-Z]\s*:|\\?#)")
 _CURRENCY = re.compile(r"^\s*(?:USD|US|EUR|GBP|CAD|AUD|Rs\.?)\s*(?=[-\d])")
 
 
@@ -87,7 +96,7 @@ def quantity(text: str) -> Quantity | None:
     """
     text = _TEXT.sub(r" \1 ", text).replace(r"^{\circ}", " degrees ")
     text = _PERCENT_WORD.sub("%", _UNIT_POWER.sub("", _REMARK.sub("", text)))
-    text = _CURRENCY.sub("", text).strip().rstrip(".,;:")
+    text = _CURRENCY.sub("", _LABEL.sub("", text)).strip().rstrip(".,;:?\"'")
     first, last = _FIRST.search(text), _LAST.search(text)
     if first is None or last is None or last.start() < first.start():
         return None
@@ -115,25 +124,24 @@ def _is_unit(after: str) -> bool:
     """Whether ``after`` is empty or a unit such as "clips", "km/h" or "miles per hour"."""
     if not _AFTER.fullmatch(after) or _NOT_A_UNIT.search(after):
         return False
-    words = re.findall(r"[A-Za-z]+", after)
+    words = re.findall(r"[A-Za-z]+", re.sub(r"\b([ap])\.m\b", r"\1m", after.replace("'", "")))
     if not words or "/" in after or (len(words) > 1 and len(words[0]) > 1):
         return True
     return len(words) == 1 and _UNIT.fullmatch(words[0]) is not None
 
 
 def same_quantity(candidate: Quantity, reference: Quantity) -> bool:
-    """Whether two quantities are equal; a missing percent sign is forgiven, a factor 100 is not.
+    """Whether two quantities are equal; a percent sign may be missing, a factor 100 may not.
 
-    "50%" answers 1/2 and 50, and "1/2" answers 50%; "2000%" does not answer 20.
+    "50%" answers 1/2 and 50, and both answer "50%"; "2000%" does not answer 20, nor "1/2%" 1/2.
     """
     plain = candidate.value == reference.value
     if candidate.percent == reference.percent:
         return plain
-    if reference.percent:
-        return plain or (candidate.value * 100 == reference.value and abs(candidate.value) <= 1)
-    if abs(reference.value) <= 1 and candidate.value == reference.value * 100:
-        return True
-    return plain and abs(reference.value) >= 1
+    percent, other = sorted((candidate, reference), key=lambda side: not side.percent)
+    share = percent.value == other.value * 100 and abs(other.value) <= 1
+    # a percentage such as 87.5 is told from a share such as 1/2 by its size
+    return share or (plain and (reference.percent or abs(other.value) >= 1))
 
 
 _GSM8K_JOINS = re.compile(r"(?<=\d)(?:,\s+|\s+,\s*|\\?_)(?=\d{3}(?!\d))")

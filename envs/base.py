@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import gymnasium
 
 from envs import checker
-from envs.answers import Verdict, last_box
+from envs.answers import MAX_ANSWER, Verdict, last_box
 from envs.expressions import Question
 from envs.prompts import PromptStyle, load_style
 
@@ -29,7 +29,7 @@ class Grade:
 
     verdict: Verdict
     answer: str | None
-    """The extracted answer; None when there is none."""
+    """The extracted answer, at most 1000 characters of it; None when there is none."""
     reward: int
 
 
@@ -180,7 +180,8 @@ class Env(gymnasium.Env[str, str]):
 
     @classmethod
     def _graded(cls, answer: str | None, verdict: Verdict) -> Grade:
-        return Grade(verdict, None if verdict == "no_answer" else answer, cls.rewards[verdict])
+        found = None if answer is None or verdict == "no_answer" else answer[:MAX_ANSWER]
+        return Grade(verdict, found, cls.rewards[verdict])
 
     # --- gymnasium -----------------------------------------------------------------------------
 

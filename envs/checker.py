@@ -27,7 +27,8 @@ MAX_WORKERS = 4
 """Grading processes at most. One more than processors, so that a slow question on each of two
 does not hold up the easy ones; the limit on processor time keeps that fair."""
 
-_PROGRAM = "from envs.mathverify import main; main()"
+_PROGRAM = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+_SCRIPT = str(Path(__file__).resolve().with_name("mathverify.py"))
 
 
 class CheckerError(RuntimeError):
@@ -114,17 +115,20 @@ class _Pool:
 
     def submit(self, question: Question) -> "Future[Verdict]":
         future: Future[Verdict] = Future()
-        self.jobs.put((future, json.dumps(asdict(question)) + "\n"))
+        with self.lock:
+            if self.closed:
+                raise CheckerError("grading was shut down")
+            self.jobs.put((future, json.dumps(asdict(question)) + "\n"))
         return future
 
     def close(self) -> None:
         """Refuse what waits, kill what runs, and let the threads end."""
         with self.lock:
             self.closed = True
+            self.jobs.put(None)
             workers, self.workers = self.workers, set()
         for worker in workers:
             worker.kill()
-        self.jobs.put(None)
 
     def _work(self) -> None:
         worker = None
@@ -133,16 +137,23 @@ class _Pool:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                worker = worker or self._hire()
-                verdict = worker.ask(line)
-            except CheckerError as error:
-                future.set_exception(error)
-            else:
-                if verdict is None:
-                    self._dismiss(worker)
-                    worker, verdict = None, "timeout"
+                worker, verdict = self._ask(worker, line)
                 future.set_result(verdict)
+            except CheckerError as error:
+                worker = None
+                future.set_exception(error)
         self.jobs.put(None)
+
+    def _ask(self, worker: "_Worker | None", line: str) -> "tuple[_Worker | None, Verdict]":
+        """Return the verdict; a process that something else has killed is replaced once."""
+        for _ in range(2):
+            worker = worker or self._hire()
+            verdict = worker.ask(line)
+            if verdict is not None:
+                return worker, verdict
+            self._dismiss(worker)
+            worker = None
+        return None, "timeout"
 
     def _hire(self) -> "_Worker":
         if self.closed:
@@ -165,20 +176,21 @@ class _Worker:
     """One grading process and the pipe to it."""
 
     def __init__(self):
-        root = str(Path(__file__).resolve().parent.parent)
-        search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         # a fixed hash seed makes sympy order its terms, and so its verdicts, the same in each run
-        limits = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=root,
-            env={**os.environ, **limits, "PYTHONPATH": search},
-            start_new_session=True,
-            text=True,
-            bufsize=1,
-        )
+        settings = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, _SCRIPT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd="/",  # where no file of the user's can pass for a module
+                env={**os.environ, **settings},
+                start_new_session=True,
+                text=True,
+                bufsize=1,
+            )
+        except OSError as error:
+            raise CheckerError(f"the grading process did not start: {error}") from error
         if self.process.stdout.readline().strip() != "ready":
             self.kill()
             raise CheckerError(
@@ -196,6 +208,7 @@ class _Worker:
 
     def kill(self) -> None:
         """End the process and the child it has forked: they are a session of their own."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()

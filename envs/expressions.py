@@ -78,7 +78,6 @@ _WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.()'-]|\\[{}])+")
 _FILLER = r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve)"
 _FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
 _BASE = re.compile(r"(-?)0*([0-9][0-9A-Za-z]*)_([0-9]{1,2})")
-_BASE_WORD = re.compile(r"\s*\(?\s*(?:\\text\{\s*\(?\s*)?\bbase\b\s*\}?")
 
 
 def _as_words(a: str, b: str) -> Outcome | None:
@@ -110,8 +109,7 @@ def _in_base(a: str, b: str) -> Outcome | None:
 
 
 def _flat_base(text: str) -> str:
-    text = _BASE_WORD.sub("_", text) if "base" in text else text
-    return re.sub(r"\\text|[{}()\s]", "", text)
+    return re.sub(r"\\text|[{}()\s]", "", text).replace("base", "_")
 
 
 # --- equations, names and units --------------------------------------------------------------
@@ -159,7 +157,9 @@ def _value(text: str) -> str:
 
 # --- numbers and shapes ----------------------------------------------------------------------
 
-_NOT_ONE_NUMBER = re.compile(r"[<>]|\\(?:le|ge|ne|pm|cup|in)(?![a-zA-Z])")
+_NOT_ONE_NUMBER = re.compile(
+    r"[<>]|\\(?:le|ge|ne|pm|cup|in)(?![a-zA-Z])|\b(?:or|not|than|least|most)\b"
+)
 
 
 def _as_quantities(a: str, b: str) -> Outcome | None:
@@ -177,7 +177,7 @@ def _as_quantities(a: str, b: str) -> Outcome | None:
 
 def _as_shapes(a: str, b: str) -> Outcome | None:
     """Judge matrices, intervals, tuples and lists member by member."""
-    a = _value(a) if "=" in a else a
+    a = _value(a)
     rows, wanted_rows = matrix(a), matrix(b)
     if rows and wanted_rows:
         if list(map(len, rows)) != list(map(len, wanted_rows)):
@@ -186,7 +186,7 @@ def _as_shapes(a: str, b: str) -> Outcome | None:
     parts, wanted_parts = intervals(a), intervals(b)
     if parts and wanted_parts:
         return _partnered(parts, wanted_parts)
-    given, wanted = read_group(_value(a)), read_group(_value(b))
+    given, wanted = read_group(a), read_group(_value(b))
     if len(given.items) == len(wanted.items) == 1:
         return None
     return _as_groups(given, wanted)

@@ -77,7 +77,7 @@ _COMMAS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _BLANKS = re.compile(r"(?<![\d.,@])\d{1,3}(?: \d{3})+(?![\d,@]|\s*/)")
 _QUOTE = re.compile(r"(?<=\d)'(?=\d{3}(?!\d))")
 _GROUPED = re.compile(r"(?<![\d@.])\d{1,3}(?:@\d{3})+(?![\d@])")
-_BRACKET = re.compile(r"[(\[]|\\\{|\\begin")
+_TUPLE = re.compile(r"(?:[(\[]|\\\{|\\begin)[^()\[\]]*\d[, ]\s*\d")
 
 _LATE_RULES = [
     (re.compile(pattern), replacement)
@@ -117,7 +117,7 @@ def clean(text: str) -> str:
 
 def _join_thousands(text: str) -> str:
     text = _QUOTE.sub("@", _MARKED.sub("@", text))
-    if not _BRACKET.search(text):
+    if not _TUPLE.search(text):
         text = _COMMAS.sub(lambda m: m[0].replace(",", ""), text)
         text = _BLANKS.sub(lambda m: m[0].replace(" ", ""), text)
     text = _GROUPED.sub(lambda m: m[0].replace("@", ""), text)

@@ -146,3 +146,7 @@ def _verdict(candidate: list[str], reference: list[str], ordered: bool) -> str:
     except Exception:
         # sympy and the parser raise all kinds of errors on nonsense, and nonsense is wrong
         return "wrong"
+
+
+if __name__ == "__main__":
+    main()

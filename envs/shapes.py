@@ -122,8 +122,8 @@ def _mirrored(piece: str) -> str:
 
 
 _MATRIX = re.compile(
-    r"(?P<factor>[^&]*?)\s*[(\[]?\s*\\begin\{(?P<name>[pbB]?matrix|array)\}(?:\s*\{[clr| ]*\})?"
-    r"(?P<body>.*?)\\end\{(?P=name)\}\s*[)\]]?\s*",
+    r"\\begin\{(?P<name>[pbB]?matrix|array)\}(?:\s*\{[clr| ]*\})?(?P<body>.*)\\end\{(?P=name)\}"
+    r"[)\]\s]*",
     re.DOTALL,
 )
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
@@ -131,10 +131,11 @@ _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
 
 def matrix(text: str) -> list[list[str]] | None:
     r"""Return the rows of one matrix, a factor before it multiplied in; None for anything else."""
-    match = _MATRIX.fullmatch(text.strip())
-    if match is None:
+    start = text.find(r"\begin{")
+    match = _MATRIX.fullmatch(text, start) if start >= 0 else None
+    if match is None or r"\begin" in match["body"]:
         return None
-    factor = match["factor"].strip().removesuffix(r"\cdot").strip()
+    factor = re.sub(r"(?:\\cdot)?[\s(\[]*$", "", text[:start]).strip()
     form = {"": "{}", "-": "-({})"}.get(factor, rf"({factor}) \cdot ({{}})")
     rows = (row.split("&") for row in _ROW_END.split(match["body"]) if row.strip())
     return [[form.replace("{}", cell.strip()) for cell in row] for row in rows]
