@@ -15,7 +15,7 @@ from fastchat.train.batches import Collator
 from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError, action_nll, rwr_loss
 from tests.fastchat.train.data import make_case, rows, write_rows
-from tests.tiny import tiny_tokenizer
+from tests.tiny import save_tiny_model, tiny_tokenizer
 
 WEIGHTS = [math.exp(1 / 0.4), 1.0, math.exp(-1 / 0.4), -3.0, 0.0]
 """Right, wrong and unanswered under exp; worse than average and average under centered."""
@@ -96,6 +96,17 @@ def test_loss_and_gradient_equal_the_definition(case, size, accumulation, checkp
         assert (gradients[name] - gradient).abs().max().item() <= 1e-9 * scale, name
 
 
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3", "gemma"])
+def test_padding_changes_nothing_in_other_families(case, tmp_path, family):
+    other = (save_tiny_model(tmp_path / family, family), *case[1:])
+    trainer = make_trainer(other, per_device_train_batch_size=10)
+    loss, gradients = first_step(trainer)
+    expected_loss, expected = naive_step(other, [trainer.train_dataset[i] for i in range(10)])
+    assert loss == pytest.approx(expected_loss, rel=1e-9)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert torch.allclose(gradients[name], expected[name], rtol=1e-7, atol=1e-12)
+
+
 def test_weight_one_is_the_supervised_loss_of_transformers(case, tmp_path):
     data = write_rows(tmp_path / "ones.json", rows(4, weight=1.0))
     trainer = make_trainer(case, dtype=torch.float32, data=data, per_device_train_batch_size=4)
@@ -127,6 +138,16 @@ def test_logged_losses_do_not_depend_on_accumulation(case, split):
     assert len(whole) == 6  # 10 rows in steps of 4: the third step of an epoch has 2
     for key in ("loss", "grad_norm", "nll", "effective_samples", "learning_rate"):
         assert [e[key] for e in parts] == pytest.approx([e[key] for e in whole], rel=1e-6)
+
+
+def test_every_epoch_takes_the_rows_in_another_order(case):
+    trainer = make_trainer(
+        case, per_device_train_batch_size=5, learning_rate=0.0, num_train_epochs=2
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert sum(losses[:2]) == pytest.approx(sum(losses[2:]))
+    assert losses[0] != pytest.approx(losses[2])
 
 
 def test_hand_worked_loss():
