@@ -1,0 +1,61 @@
+"""The quickstart at a hundredth of its size: every stage, its results, a second call.
+
+    python -m pytest tests/test_quickstart.py
+
+So few chats and problems teach the model nothing; the effect itself is measured with the full
+script (scripts/benchmarks/RESULTS.md), not here.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"CHATS": "640", "PROBLEMS": "48", "TEST": "16", "EPOCHS": "1"}
+
+
+def quickstart(out, **knobs):
+    """Run the script in the environment of this test; what it printed."""
+    venv = os.path.relpath(sys.prefix, ROOT)
+    env = os.environ | SMALL | {"OUT": str(out), "VENV": venv} | knobs
+    done = subprocess.run(
+        ["bash", "scripts/quickstart.sh"], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_and_a_second_call_has_nothing_to_do(tmp_path):
+    code, stdout, stderr = quickstart(tmp_path / "out")
+    assert code == 0, stdout[-3000:] + stderr[-3000:]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    for key in ("base", "sft", "rise"):
+        assert {"m1@t1", "m1@t5", "m5@t1", "p1@t5"} <= results[key].keys()
+        assert set(results[key]["m1@t5"]) == {"value", "low", "high", "n"}
+        assert results[key]["m1@t5"]["n"] == 16
+        assert len(results[key]["acc@t"]) == 5
+    assert (tmp_path / "out" / "accuracy.png").stat().st_size > 10_000
+    assert "Causal check" in stdout
+    steps = [
+        json.loads((tmp_path / "out" / name / "training.json").read_text())["steps"]
+        for name in ("rise", "control")
+    ]
+    assert steps[0] == steps[1] > 0
+
+    weights = tmp_path / "out" / "rise" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    code, stdout, stderr = quickstart(tmp_path / "out")
+    assert code == 0, stdout[-3000:] + stderr[-3000:]
+    assert weights.stat().st_mtime_ns == before
+    assert "finished; nothing to do" in stdout
+
+
+def test_an_unknown_expert_is_refused(tmp_path):
+    code, _, stderr = quickstart(tmp_path / "out", EXPERT="teacher")
+    assert code == 2
+    assert "EXPERT must be program or self, not 'teacher'" in stderr
+    assert not (tmp_path / "out").exists()
