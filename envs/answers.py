@@ -17,7 +17,6 @@ MAX_ANSWER = 1000
 """Longest answer, in characters, that is compared; the longest reference of MATH has 81."""
 MAX_BRACES = 20_000
 """Braces that are followed inside one box before it counts as never closed."""
-
 MAX_MENTIONS = 1000
 """Boxes without an argument that are passed over in the search for the last one."""
 

@@ -6,7 +6,7 @@ its fields and says how to find, read and compare answers; see ``gsm8k.py``.
 """
 
 import json
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ class TextSpace(gymnasium.Space[str]):
         return "TextSpace()"
 
 
-class Env(gymnasium.Env[str, str]):
+class Env(gymnasium.Env[str, str], ABC):
     """Problems with checkable answers, as an environment of several attempts.
 
     Args:

@@ -60,7 +60,7 @@ def wait_until_ready() -> None:
     Raises:
         CheckerError: it does not start.
     """
-    check(Question(("1",), ("1",)))
+    _pool().warm.result()
 
 
 def shutdown() -> None:
@@ -108,9 +108,10 @@ class _Pool:
         self.workers: set[_Worker] = set()
         self.lock = threading.Lock()
         self.closed = False
+        # each thread takes one of these first, which starts its process
+        warming = [self.submit(Question(("1",), ("1",))) for _ in range(size)]
+        self.warm = warming[0]
         for _ in range(size):
-            # each thread takes one of these first, which starts its process
-            self.submit(Question(("1",), ("1",)))
             threading.Thread(target=self._work, name="grading", daemon=True).start()
 
     def submit(self, question: Question) -> "Future[Verdict]":

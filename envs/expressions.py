@@ -77,6 +77,7 @@ _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.()'-]|\\[{}])+")
 _FILLER = r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve)"
 _FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
+_CHOICE = re.compile(r"(?:\\text\{)?\s*\(?([A-Za-z])\)(?!.*\([A-Za-z]\))")
 _BASE = re.compile(r"(-?)0*([0-9][0-9A-Za-z]*)_([0-9]{1,2})")
 
 
@@ -85,7 +86,10 @@ def _as_words(a: str, b: str) -> Outcome | None:
     wanted = _words(b)
     if wanted is None or not (r"\text" in b or len(b) > 2):
         return None
-    return "right" if _words(a) == wanted else "wrong"
+    if _words(a) == wanted:
+        return "right"
+    choice = _CHOICE.match(a)  # "(E) 12" names a choice and repeats what it says
+    return "right" if choice and [choice[1].lower()] == wanted else "wrong"
 
 
 def _words(text: str) -> list[str] | None:
@@ -236,7 +240,10 @@ def _partnered(given: list[Group], wanted: list[Group]) -> Outcome:
     lonely = []
     for group in given:
         partner = next((other for other in left if _equal_groups(group, other)), None)
-        lonely.append(group) if partner is None else left.remove(partner)
+        if partner is None:
+            lonely.append(group)
+        else:
+            left.remove(partner)
     if not lonely:
         return "right"
     if sorted(group.kind for group in lonely) != sorted(group.kind for group in left):

@@ -22,10 +22,10 @@ _SYMBOLS = str.maketrans(
         **{c: rf"\frac{{{top}}}{{{bottom}}}" for c, (top, bottom) in _VULGAR.items()},
         **{c: f"^{{{digit}}}" for c, digit in _POWERS.items()},
         **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div "},
-        **{"π": r"\pi ", "√": r"\sqrt ", "∞": r"\infty ", "°": r"^{\circ}", "±": r"\pm "},
+        **{"π": r"\pi ", "∞": r"\infty ", "°": r"^{\circ}", "±": r"\pm "},
         **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup "},
-        **{"∩": r"\cap ", "∈": r"\in ", "θ": r"\theta ", "∅": r"\emptyset ", "−": "-", "∕": "/"},
-        **{"⁄": "/", "％": "%", "＝": "="},
+        **{"∩": r"\cap ", "∈": r"\in ", "θ": r"\theta ", "∅": r"\emptyset "},
+        **{"∕": "/", "⁄": "/", "％": "%", "＝": "="},
     }
 )
 
@@ -38,8 +38,15 @@ _STYLES = (
 _RULES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
-        (r"(?<!\\)\\[()\[\]]|`", ""),
         (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
+        # plain text: sqrt(2), 3pi/4, x**2; a root sign takes the whole number after it
+        (r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|infty)(?![a-zA-Z])", r"\\\1 "),
+        (r"(?<![\\a-zA-Z])infinity(?![a-zA-Z])", r"\\infty "),
+        (r"(?:√|\\sqrt(?![a-zA-Z]))\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt{\1\2}"),
+        (r"√", r"\\sqrt "),
+        (r"\*\*(?=[\d({-])", "^"),
+        (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+        (r"(?<!\\)\\[()\[\]]|`", ""),
         (r"\\\$|\\(?:pounds|euro|yen)" + _END + r"|[$€£¥₹¢]", ""),
         (r"\\%|\\percent" + _END, "%"),
         (rf"\\(?:{_STYLES}){_END}", ""),

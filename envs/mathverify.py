@@ -1,9 +1,10 @@
 r"""The grading process: math-verify behind a time limit, a memory limit and a process to kill.
 
-Started by ``checker.py``. The process imports math-verify once and
-then forks a child that does the comparing. The child carries kernel timers: when a comparison
-runs out of time the kernel kills it, whatever Python is doing, and the next one is forked in
-milliseconds. Requests and replies are lines of JSON; end of input ends both processes.
+``checker.py`` runs this file as a program of its own; nothing imports it. The process imports
+math-verify once and then forks a child that does the comparing. The child carries kernel timers:
+when a comparison runs out of time the kernel kills it, whatever Python is doing, and the next one
+is forked in milliseconds. Requests are lines of JSON, replies lines with one word; the end of the
+input ends both processes.
 """
 
 import contextlib
@@ -14,6 +15,8 @@ import resource
 import signal
 import sys
 from typing import IO
+
+from math_verify import LatexExtractionConfig, parse, verify
 
 CPU_SECONDS = 1.5
 """Processor time for one comparison, so that a busy machine does not turn right into timeout."""
@@ -44,7 +47,7 @@ def main() -> None:
 def _silence() -> None:
     """Send what sympy and the LaTeX parser print nowhere: standard output carries the replies."""
     logging.disable(logging.CRITICAL)
-    same("x", "2x/2")  # imports and warms up while an error can still be seen
+    same("x", "2x/2")  # warms up while an error can still be seen
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -52,8 +55,6 @@ def _silence() -> None:
 
 def same(candidate: str, reference: str) -> bool:
     """Whether math-verify holds two LaTeX expressions for equal; unreadable ones never are."""
-    from math_verify import LatexExtractionConfig, parse, verify
-
     found, wanted = (
         parse(
             f"${text}$",
@@ -92,8 +93,10 @@ class _Child:
             os.close(job_write)
             os.close(reply_read)
             os.close(0)
-            _serve(os.fdopen(job_read), os.fdopen(reply_write, "w", buffering=1))
-            os._exit(0)
+            try:
+                _serve(os.fdopen(job_read), os.fdopen(reply_write, "w", buffering=1))
+            finally:
+                os._exit(0)
         os.close(job_read)
         os.close(reply_write)
         self.jobs = os.fdopen(job_write, "w", buffering=1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 NAME = r"(?:[A-Za-z]|\\(?!in\b|text\b|frac\b|sqrt\b|infty\b)[a-zA-Z]+)(?:_\{?\w+\}?)?'?"
 """A variable: ``x``, ``\\theta``, ``x_1``."""
+_FUNCTION = rf"{NAME}(?:\([a-z]\))?"
 
 _JOINTS = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b|;")
 _MARK = re.compile(r"\\[{}]|\\[lr]angle(?![a-zA-Z])|[()\[\]{},]")
@@ -34,11 +35,11 @@ def members(text: str) -> list[str]:
             items.append(text[start : mark.start()])
             start = mark.end()
     items.append(text[start:])
-    named = [_NAMED.sub("", item).strip() for item in items]
-    return [sign for item in named if item for sign in _signs(item)]
+    values = (_NAMED.sub("", item).strip() for item in items)
+    return [value for item in values if item for value in _both_signs(item)]
 
 
-def _signs(item: str) -> list[str]:
+def _both_signs(item: str) -> list[str]:
     if item.count(r"\pm") != 1:
         return [item]
     before, after = (part.strip() for part in item.split(r"\pm"))
@@ -107,11 +108,11 @@ def _related(text: str) -> Group | None:
         pieces = [_mirrored(piece) for piece in reversed(pieces)]
     if any(operator in (">", r"\ge") for operator in pieces[1::2]):
         return None
-    if len(pieces) == 3 and re.fullmatch(NAME, pieces[0]):
+    if len(pieces) == 3 and re.fullmatch(_FUNCTION, pieces[0]):
         pieces = [r"-\infty", "<", *pieces]
-    elif len(pieces) == 3 and re.fullmatch(NAME, pieces[2]):
+    elif len(pieces) == 3 and re.fullmatch(_FUNCTION, pieces[2]):
         pieces = [*pieces, "<", r"\infty"]
-    if len(pieces) != 5 or not re.fullmatch(NAME, pieces[2]):
+    if len(pieces) != 5 or not re.fullmatch(_FUNCTION, pieces[2]):
         return None
     kind = ("(" if pieces[1] == "<" else "[") + (")" if pieces[3] == "<" else "]")
     return Group(kind, (pieces[0], pieces[4]))
