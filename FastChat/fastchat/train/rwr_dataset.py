@@ -7,7 +7,7 @@ fed, and the trained span is the answer up to and including its stop token.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,7 @@ class RWRDataset:
         self.report = DataReport(max_length=max_length)
         self.lengths: list[int] = []
         """Length of every example in tokens."""
-        self._encode: Callable[[Target], Example | None]
-        self._encode = lambda target: encode(target, template, max_length)[0]
+        self._template = template
         self._items: list[Target] | list[Example] = []
         weights = []
         for targets in read_targets(path):
@@ -114,7 +113,7 @@ class RWRDataset:
     def __getitem__(self, index: int) -> Example:
         item = self._items[index]
         if isinstance(item, Target):
-            item = self._encode(item)
+            item, _ = encode(item, self._template, self.report.max_length)
         return item
 
     def check_dropped(self, max_fraction: float) -> None:
@@ -184,8 +183,8 @@ def encode(target: Target, template: ChatTemplate, max_length: int) -> tuple[Exa
 def marked_sample(example: Example, template: ChatTemplate) -> str:
     """The text of an example with its trained span between marks."""
     decode = template.tokenizer.decode
-    context = decode(example.input_ids[: example.action_start].tolist())
-    action = decode(example.input_ids[example.action_start :].tolist())
+    context = decode(list(example.input_ids[: example.action_start]))
+    action = decode(list(example.input_ids[example.action_start :]))
     trained = len(example.input_ids) - example.action_start
     return (
         f"----- row {example.row}: {len(example.input_ids)} tokens, the {trained} between the "

@@ -217,7 +217,8 @@ class RWRTrainer(transformers.Trainer):
         """Add our figures to a training entry, and stop if its gradient is not finite."""
         if "grad_norm" in logs:
             logs |= self.statistics.drain(self.accelerator)
-            if not math.isfinite(logs["grad_norm"]):
+            # With float16 the loss scaling skips such a step and goes on.
+            if not math.isfinite(logs["grad_norm"]) and not self.args.fp16:
                 raise TrainingError(
                     f"the gradient of step {self.state.global_step} is {logs['grad_norm']}; "
                     "resume from the last checkpoint with a lower --learning_rate or --bf16 False"

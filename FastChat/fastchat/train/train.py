@@ -108,12 +108,12 @@ def prepare(argv: list[str] | None = None) -> Run | None:
     check(model_args, data_args, args)
     record = new_record(model_args, data_args, args)
     output_dir = Path(args.output_dir)
-    if args.overwrite_output_dir:
-        start_anew(args)
-    elif check_record(output_dir, record["settings"]):
-        say(f"{output_dir} is finished; nothing to do (--overwrite_output_dir trains it anew)")
-        return None
-    resume = last_complete(output_dir, args.world_size)
+    resume = None
+    if not args.overwrite_output_dir:
+        if check_record(output_dir, record["settings"]):
+            say(f"{output_dir} is finished; nothing to do (--overwrite_output_dir trains it anew)")
+            return None
+        resume = last_complete(output_dir, args.world_size)
     tokenizer = load_tokenizer(
         model_args.model_name_or_path,
         cache_dir=args.cache_dir,
@@ -128,6 +128,12 @@ def prepare(argv: list[str] | None = None) -> Run | None:
     eval_set = None
     if data_args.eval_data_path is not None:
         eval_set = RWRDataset(data_args.eval_data_path, template, max_length)
+        say(f"evaluation data: {eval_set.report}")
+    if template.unusual_completions:
+        say(
+            f"chat template {template.name!r}: {template.unusual_completions} answers are written "
+            "differently once they are history; each is trained as it is generated"
+        )
     record["data"] |= train_set.report.to_dict()
     return Run(model_args, args, template, train_set, eval_set, record, resume)
 
@@ -139,6 +145,8 @@ def fit(run: Run) -> None:
         TrainingError: a loss is not finite, or the saved checkpoint is not whole.
     """
     args, tokenizer, started = run.args, run.template.tokenizer, time.monotonic()
+    if args.overwrite_output_dir:
+        start_anew(args)
     if args.deepspeed:
         environment.start_deepspeed(on_cpu=args.device.type == "cpu")
     args.report_to = environment.start_wandb(args.report_to, args.output_dir, args.run_name)
@@ -183,10 +191,11 @@ def load(run: Run) -> Any:
         f"({'as asked' if wanted else 'chosen; --attn_implementation overrides'}); "
         f"{model_parameters(model):,} parameters"
     )
-    settings = model.generation_config
-    if settings is not None and not settings.do_sample:
-        # Published checkpoints set a temperature without sampling, which cannot be saved again.
-        settings.do_sample = settings.temperature is not None or settings.top_p is not None
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:
+        # Published checkpoints set a temperature without sampling, and cannot be saved like that.
+        model.generation_config.do_sample = True
     return model
 
 

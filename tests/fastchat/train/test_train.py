@@ -107,6 +107,26 @@ def test_overwriting_trains_anew(case, finished, tmp_path):
     assert not (output / "checkpoint-4").exists()
 
 
+def test_a_refusal_deletes_nothing(case, finished, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    data = tmp_path / "bad.json"
+    data.write_text("[{")
+    assert main(command((case[0], data), output, "--overwrite_output_dir")) == 2
+    assert (output / "checkpoint-4").exists() and record(output)["status"] == "finished"
+
+
+def test_a_published_generation_config_can_be_saved_again(case, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(case[0], model)
+    path = model / "generation_config.json"
+    settings = json.loads(path.read_text()) | {"temperature": 0.9, "top_p": 0.6, "pad_token_id": 7}
+    path.write_text(json.dumps(settings | {"do_sample": False}))
+    assert main(command((model, case[1]), tmp_path / "out", "--max_steps", "1")) == 0
+    saved = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert (saved["temperature"], saved["do_sample"]) == (0.9, True)
+
+
 def interrupted(finished, output, last=4):
     """A copy of a run as a killed process leaves it: checkpoints, but no end."""
     shutil.copytree(finished, output)
