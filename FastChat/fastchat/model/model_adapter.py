@@ -88,8 +88,7 @@ def load_model(
 
     Args:
         path: a checkpoint's directory or a hub id.
-        device: "auto" is CUDA where there is a GPU, else the CPU; None leaves the model where
-            transformers put it, as DeepSpeed's ZeRO-3 needs it.
+        device: "auto" is CUDA where there is a GPU, else the CPU; None moves nothing (ZeRO-3).
         dtype: a name in `DTYPES` or a torch dtype. "auto" is the checkpoint's own dtype on a GPU
             and float32 on the CPU.
         attn_implementation: transformers' name of the attention code; None is "sdpa", or "eager"

@@ -96,7 +96,9 @@ class SlotEngine:
             self._wake.notify()
         if self._thread is not None:
             self._thread.join()
-        self._fail_all(RequestError(ErrorCode.INTERNAL_ERROR, "the worker is shutting down"))
+        shutdown = RequestError(ErrorCode.INTERNAL_ERROR, "the worker is shutting down")
+        for row in (*self._table.clear(), *self._waiting):
+            row.request.fail(shutdown)
 
     def check(self, request: EngineRequest) -> None:
         """Refuse what could never be generated.
@@ -166,14 +168,8 @@ class SlotEngine:
                         self._wake.wait_for(lambda: self._waiting or self._stopping)
             except Exception as error:
                 self._logger.exception("an engine step failed; its requests end with an error")
-                self._fail_all(error)
-
-    def _fail_all(self, error: Exception) -> None:
-        with self._wake:
-            rows = [*self._table.clear(), *self._waiting]
-            self._waiting.clear()
-        for row in rows:
-            row.request.fail(as_request_error(error))
+                for row in self._table.clear():
+                    row.request.fail(as_request_error(error))
 
     def _admit(self) -> None:
         """Give waiting requests slots, first come first served."""

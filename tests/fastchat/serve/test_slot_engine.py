@@ -8,11 +8,10 @@ import random
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.model.model_adapter import load_model
-from fastchat.serve import pool_memory
 from fastchat.serve.engine_request import EngineRequest
 from fastchat.serve.sampling import SamplingParams
 from fastchat.serve.slot_engine import SlotEngine
@@ -248,6 +247,27 @@ def test_a_request_that_breaks_the_model_fails_alone(model, tokenizer, monkeypat
         engine.submit(EngineRequest([5], GREEDY, 8))
 
 
+def test_a_step_that_fails_ends_what_runs_and_not_what_waits(model, tokenizer, monkeypatch):
+    engine = SlotEngine(model, tokenizer, max_rows=1, max_length=128)
+    activate = engine._table.activate
+    failures = iter([True])
+
+    def fails_once(rows):
+        if next(failures, False):
+            raise ZeroDivisionError("once")
+        return activate(rows)
+
+    monkeypatch.setattr(engine._table, "activate", fails_once)
+    running, waiting = (EngineRequest([5, 6, 7], GREEDY, 8) for _ in range(2))
+    for request in (running, waiting):
+        engine.submit(request)
+    engine.start()
+    with pytest.raises(RequestError, match="ZeroDivisionError: once"):
+        running.done.result(30)
+    assert waiting.done.result(30).samples[0].tokens == reference(model, [5, 6, 7], 8)
+    engine.stop()
+
+
 def test_output_that_is_no_number_fails_alone_and_poisons_no_slot(checkpoint, tokenizer):
     model = load_model(checkpoint(), device="cpu")
     with torch.no_grad():
@@ -273,28 +293,3 @@ def test_bfloat16_runs(checkpoint, tokenizer):
     drain(engine)
     assert [len(s.tokens) for s in request.samples] == [20] * 4
     assert engine.pool.keys[0].dtype == torch.bfloat16
-
-
-def test_models_that_the_pool_gets_wrong_are_refused(tokenizer):
-    config = GraniteConfig(
-        vocab_size=100,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        logits_scaling=8.0,
-    )
-    with pytest.raises(ValueError, match="is not served"):
-        SlotEngine(GraniteForCausalLM(config).eval(), tokenizer, max_length=64)
-
-
-def test_the_pool_takes_what_the_memory_gives(model, tokenizer, monkeypatch):
-    per_token = pool_memory.token_bytes(SlotEngine(model, tokenizer).model.layer_shapes())
-    working = 4 * model.config.vocab_size * 4 * 6
-    monkeypatch.setattr(pool_memory, "_free_bytes", lambda _: (working + 500.5 * per_token) / 0.3)
-    engine = SlotEngine(model, tokenizer, max_rows=4, max_length=2048)
-    assert engine.max_length == 500
-    monkeypatch.setattr(pool_memory, "_free_bytes", lambda _: 1000)
-    with pytest.raises(ValueError, match="free memory"):
-        SlotEngine(model, tokenizer)

@@ -1,0 +1,105 @@
+"""The pool's slots: their sizes, their contents, and which models and memories they suit.
+
+python -m pytest tests/fastchat/serve/test_kv_pool.py
+"""
+
+import pytest
+import torch
+from transformers import GraniteConfig, GraniteForCausalLM
+
+from fastchat.serve import pool_memory
+from fastchat.serve.kv_pool import KVPool, LayerShape, PoolCache, Span
+from fastchat.serve.slot_engine import SlotEngine
+
+SHAPES = [LayerShape(heads=2, key_size=3, value_size=5, dtype=torch.float32)] * 2
+
+
+def filled_pool(**sizes):
+    """A pool whose every number tells its slot, head and place."""
+    pool = KVPool(SHAPES, device="cpu", **sizes)
+    for cache in (*pool.keys, *pool.values):
+        slots, heads, places, _ = cache.shape
+        cache += 1000 * torch.arange(slots)[:, None, None, None]
+        cache += 100 * torch.arange(heads)[:, None, None]
+        cache += torch.arange(places)[:, None] / 1000
+    return pool
+
+
+def test_slots_share_the_memory_whatever_their_length():
+    pool = KVPool(SHAPES, max_rows=8, max_length=1000, tokens=2048, device="cpu")
+    assert (pool.rows, pool.length) == (8, 256)
+    assert [pool.slot_length(n) for n in (1, 128, 129, 200, 300, 999)] == [
+        128,
+        128,
+        192,
+        256,
+        384,
+        1000,
+    ]
+    for length in (128, 384, 1000):
+        pool.reshape(length, used=0, filled=0)
+        assert pool.rows == min(8, 2048 // length)
+        assert pool.values[1].shape == (pool.rows, 2, length, 5)
+
+
+def test_no_slot_is_longer_than_the_memory():
+    pool = KVPool(SHAPES, max_rows=8, max_length=4096, tokens=300, device="cpu")
+    assert pool.max_length == 300
+    assert pool.rows_at(pool.slot_length(300)) == 1
+
+
+def test_a_new_length_keeps_what_the_slots_hold():
+    pool = filled_pool(max_rows=6, max_length=512, tokens=768)
+    before = [cache[:2, :, :90].clone() for cache in (*pool.keys, *pool.values)]
+    for length in (384, 128, 256):
+        pool.reshape(length, used=2, filled=90)
+        for cache, expected in zip((*pool.keys, *pool.values), before, strict=True):
+            assert torch.equal(cache[:2, :, :90], expected)
+
+
+def test_slots_move_together_even_in_a_circle():
+    pool = filled_pool(max_rows=4, max_length=128, tokens=512)
+    pool.move([0, 1, 2, 0], [1, 2, 0, 3], filled=50)
+    for cache in (*pool.keys, *pool.values):
+        assert (cache[:, 0, 20, 0] // 1000).tolist() == [2, 0, 1, 0]
+        assert (cache[:, 0, 60, 0] // 1000).tolist() == [0, 1, 2, 3]
+    pool.clear(1)
+    assert not pool.keys[0][1].any() and pool.keys[0][2].any()
+
+
+def test_padding_is_never_written():
+    pool = filled_pool(max_rows=3, max_length=128, tokens=384)
+    untouched = [cache.clone() for cache in (pool.keys[0], pool.values[0])]
+    span = Span(first=1, starts=[126, 4], counts=[2, 5])
+    new = [torch.full((2, 2, 5, size), -1.0) for size in (3, 5)]
+    seen = PoolCache(pool, span).update(*new, 0)
+    for cache, before, view in zip((pool.keys[0], pool.values[0]), untouched, seen, strict=True):
+        written = cache != before
+        assert written[1, :, 126:].all() and written[2, :, 4:9].all()
+        assert written.sum() == (2 + 5) * 2 * cache.shape[-1]
+        assert torch.equal(view, cache[1:3, :, :128])
+
+
+def test_models_that_the_pool_gets_wrong_are_refused(tokenizer):
+    config = GraniteConfig(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        logits_scaling=8.0,
+    )
+    with pytest.raises(ValueError, match="is not served"):
+        SlotEngine(GraniteForCausalLM(config).eval(), tokenizer, max_length=64)
+
+
+def test_the_pool_takes_what_the_memory_gives(model, tokenizer, monkeypatch):
+    per_token = pool_memory.token_bytes(SlotEngine(model, tokenizer).model.layer_shapes())
+    working = 4 * model.config.vocab_size * 4 * 6
+    monkeypatch.setattr(pool_memory, "_free_bytes", lambda _: (working + 500.5 * per_token) / 0.3)
+    engine = SlotEngine(model, tokenizer, max_rows=4, max_length=2048)
+    assert engine.max_length == 500
+    monkeypatch.setattr(pool_memory, "_free_bytes", lambda _: 1000)
+    with pytest.raises(ValueError, match="free memory"):
+        SlotEngine(model, tokenizer)
