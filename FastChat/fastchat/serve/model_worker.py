@@ -72,6 +72,7 @@ class ModelWorker(BaseModelWorker):
         self.tokenizer = template.tokenizer
         self.seed = seed
         self._conv = conv_fields(template, model_names[0])
+        self._showed_a_prompt = False
 
     @property
     def context_length(self) -> int:
@@ -130,6 +131,11 @@ class ModelWorker(BaseModelWorker):
         if request.prompt is not None:
             return self.template.plain_prompt_ids(request.prompt)
         try:
+            if not self._showed_a_prompt:
+                # A wrong template is found by looking at one prompt, and hardly otherwise.
+                self._showed_a_prompt = True
+                text = self.template.render_prompt(_plain(request))
+                self.logger.info("the first dialogue is rendered as %r", text)
             return self.template.prompt_ids(_plain(request))
         except ValueError as error:
             raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, str(error)) from error
@@ -257,11 +263,12 @@ def main(argv: list[str] | None = None) -> None:
         )
     load = worker.engine.load()
     logger.info(
-        "serving %s on %s (%s, %s, context %d, %d slots of %d tokens)",
+        "serving %s on %s (%s, %s, template: %s, context %d, %d slots of %d tokens)",
         ", ".join(worker.model_names),
         own_url,
         worker.engine.model.device,
         str(worker.engine.model.model.dtype).removeprefix("torch."),
+        worker.template.name,
         worker.context_length,
         load["slots"],
         load["slot_tokens"],
