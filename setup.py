@@ -31,7 +31,6 @@ setup(
         "nltk>=3.9",
         "numpy>=1.26",
         "openai>=1.60",
-        "pebble>=5.0",
         "scipy>=1.11",
         "tenacity>=8.2",
         "tqdm>=4.66",
