@@ -33,9 +33,10 @@ esac
 VENV="$VENV" bash scripts/setup.sh
 INSTALLED=$SECONDS
 export PATH="$PWD/$VENV/bin:$PATH"
-# Two processes share two cores: one thread each.
+# Two processes share two cores: one thread each. The CPU, also where there is a GPU: the recipe is
+# for one process, and the numbers in the README are the CPU's.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
-export HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-}
+export HF_HUB_OFFLINE=1 DS_ACCELERATOR=cpu
 mkdir -p "$OUT"
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
@@ -50,7 +51,14 @@ background() { # NAME COMMAND...
     local name=$1
     shift
     echo "+ $* > $OUT/$name.log &"
-    "$@" >"$OUT/$name.log" 2>&1 &
+    # A process group of its own, so that all of it can be ended when this script ends.
+    set -m
+    "$@" >"$OUT/$name.log" 2>&1 </dev/null &
+    set +m
+}
+
+free_port() {
+    python -c 'import socket; s = socket.create_server(("", 0)); print(s.getsockname()[1])'
 }
 
 finish() { # PID NAME
@@ -66,7 +74,7 @@ generate() { # DIRECTORY TURNS SAMPLES... -- MODELS...
     shift 2
     run python workflow_gen.py --env gsm8k --prompt_style bare --data_path "$OUT/data/train.jsonl" \
         --log_dir "$directory" --max_turns "$turns" --temperature 1.0 --max_new_tokens 64 \
-        --seed "$SEED" "$@"
+        --worker_args "--device cpu" --seed "$SEED" "$@"
 }
 
 convert() { # RUN OUTPUT CRITERIA
@@ -74,10 +82,11 @@ convert() { # RUN OUTPUT CRITERIA
         --env gsm8k --criteria "$3" --weighting exp --temperature 0.4 --shuffle --seed "$SEED"
 }
 
-train() { # PORT DATA OUTPUT EPOCHS
-    run deepspeed --master_port "$1" FastChat/fastchat/train/train_mem.py \
-        --deepspeed deepspeed/zero3.json --model_name_or_path "$OUT/base" --data_path "$2" \
-        --output_dir "$3" --num_train_epochs "$4" --per_device_train_batch_size 16 \
+train() { # DATA OUTPUT EPOCHS
+    run deepspeed --num_accelerators 1 --master_port "$(free_port)" \
+        FastChat/fastchat/train/train_mem.py --use_cpu True \
+        --deepspeed deepspeed/zero3.json --model_name_or_path "$OUT/base" --data_path "$1" \
+        --output_dir "$2" --num_train_epochs "$3" --per_device_train_batch_size 16 \
         --gradient_accumulation_steps 1 --learning_rate 3e-3 --adam_beta2 0.98 --weight_decay 0. \
         --warmup_ratio 0.04 --lr_scheduler_type cosine --max_grad_norm 1.0 \
         --model_max_length 512 --save_strategy steps --save_steps 400 --save_total_limit 1 \
@@ -89,7 +98,7 @@ evaluate() { # MODEL DIRECTORY [MORE ARGUMENTS]
     shift 2
     run python workflow_eval.py --model "$model" --data_path "$OUT/data/test.jsonl" --env gsm8k \
         --prompt_style bare --log_dir "$directory" --context_window 2 --temperature 1.0 \
-        --max_new_tokens 64 --seed "$SEED" "$@"
+        --max_new_tokens 64 --worker_args "--device cpu" --seed "$SEED" "$@"
 }
 
 # The five turns and, at turn 1, five samples for the majority vote of parallel answers.
@@ -101,7 +110,7 @@ control() {
     generate "$OUT/gen_control" 1 --num_of_samples 1 --models data/arithmetic.py:expert
     convert "$OUT/gen_control" "$OUT/control.json" success
     # One row per problem instead of two: twice the epochs are the same number of steps.
-    train 20002 "$OUT/control.json" "$OUT/control" $((2 * EPOCHS))
+    train "$OUT/control.json" "$OUT/control" $((2 * EPOCHS))
     evaluate_all "$OUT/control" control
 }
 
@@ -115,7 +124,7 @@ say "2/6 the control starts on the second core: right answers only, one turn"
 background control control
 CONTROL=$!
 # shellcheck disable=SC2064
-trap "kill $CONTROL 2>/dev/null || true" EXIT
+trap "kill -- -$CONTROL 2>/dev/null || true" EXIT
 
 say "3/6 generate: the base answers; told that it is wrong, '$EXPERT' answers turn 2"
 generate "$OUT/gen" 2 --num_of_samples 1 "$SAMPLES" --models "$OUT/base" "$TEACHER" \
@@ -125,7 +134,7 @@ say "4/6 convert: weight exp(reward / 0.4) on every answer"
 convert "$OUT/gen" "$OUT/finetune.json" all
 
 say "5/6 train: reward-weighted regression, DeepSpeed ZeRO-3"
-train 20001 "$OUT/finetune.json" "$OUT/rise" "$EPOCHS"
+train "$OUT/finetune.json" "$OUT/rise" "$EPOCHS"
 
 say "6/6 evaluate: base, control, RISE; then RISE with another problem's attempt shown"
 evaluate_all "$OUT/base" base
