@@ -25,8 +25,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rise.arguments import env_help, env_name
 from rise.dataset import CRITERIA, FORMATS, WEIGHTINGS, Row, Rules, rows_from_episode, weight
-from rise.sources import Source, read_source
+from rise.sources import Source, load_prompts, read_source
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 NOT_COMPARED = {"filepath", "output", "overwrite", "dry_run"}
@@ -35,8 +36,6 @@ NOT_COMPARED = {"filepath", "output", "overwrite", "dry_run"}
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    from envs import NAMES
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,9 +44,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--filepath", nargs="+", required=True, help="logs to pool: run directories or files")
     add(
         "--env",
-        type=str.lower,
-        choices=sorted(NAMES),
-        help="in any case; default: as the run was generated, gsm8k for a published log",
+        type=env_name,
+        help=f"{env_help()}; default: as the run was generated, gsm8k for a published log",
     )
     add(
         "--prompt_style",
@@ -130,6 +128,10 @@ def check_args(args: argparse.Namespace) -> list[Source]:
             sources.append(read_source(path))
     except ValueError as error:
         problems.append(str(error))
+    try:
+        load_prompts(args.env, args.prompt_style)
+    except ValueError as error:
+        problems.append(str(error))
     for source in sources:
         if args.env and source.env and source.env != args.env:
             problems.append(f"--env is {args.env}, but {source.path} is a run of {source.env}")
@@ -156,13 +158,13 @@ def convert(
     sources: list[Source], args: argparse.Namespace, dropped: Counter[str]
 ) -> Iterator[tuple[int, list[Row]]]:
     """Yield (number of the log, its rows) for each episode; adds to the counts of the dropped."""
-    from envs.prompts import load_style
-
     left = args.limit
     for number, source in enumerate(sources):
         rules = rules_for(source, args)
-        style = load_style(source.env or args.env or "gsm8k", args.prompt_style)
-        for episode in source.episodes()[:left]:
+        episodes = source.episodes()[:left]
+        recorded = all(episode.dialogue for episode in episodes)
+        style = None if recorded else load_prompts(source.env or args.env, args.prompt_style)
+        for episode in episodes:
             opening = None if episode.dialogue else style.opening(episode.query)
             rows, reasons = rows_from_episode(episode, rules, opening)
             dropped.update(reasons)

@@ -5,8 +5,10 @@ r"""Environments of problems with checkable answers.
     1
 
 ``make`` builds an environment from a problem file, ``grade`` judges one response, ``shutdown``
-ends the grading processes (they also end with the program). Importing registers ``rise/GSM8K-v0``
-and ``rise/MATH-v0`` with gymnasium; sympy and math-verify are never imported in this process.
+ends the grading processes (they also end with the program). An environment is named by a key of
+``NAMES``, by what an installed package calls it, or as ``FILE.py:Class``. Importing registers
+``rise/GSM8K-v0``, ``rise/MATH-v0``, ``rise/SVAMP-v0``, ``rise/ASDiv-v0`` and ``rise/Numeric-v0``
+with gymnasium; sympy and math-verify are never imported in this process.
 """
 
 from pathlib import Path
@@ -14,49 +16,73 @@ from typing import Any
 
 import gymnasium
 
+from envs import plugins
 from envs.base import Env, Grade
 from envs.checker import shutdown
 from envs.gsm8k import GSM8K
 from envs.math import MATH
+from envs.numeric import SVAMP, ASDiv, NumberEnv, Numeric
 
-__all__ = ["GSM8K", "MATH", "NAMES", "Env", "Grade", "grade", "make", "shutdown"]
+__all__ = ["GSM8K", "MATH", "NAMES", "SVAMP", "ASDiv", "Env", "Grade", "NumberEnv", "Numeric"]
+__all__ += ["canonical", "find", "grade", "make", "shutdown"]
 
-NAMES: dict[str, type[Env]] = {"gsm8k": GSM8K, "math": MATH}
-"""The environments by name; names are found in any case."""
+NAMES: dict[str, type[Env]] = {kind.name: kind for kind in (GSM8K, MATH, SVAMP, ASDiv, Numeric)}
+"""The built-in environments by name; names are found in any case."""
 
 
 def make(name: str, data_path: str | Path, **options: Any) -> Env:
     """Return the environment ``name`` with the problems of ``data_path``.
 
     Args:
-        name: a key of ``NAMES``, in any case.
+        name: a built-in or an installed environment, in any case, or ``FILE.py:Class``.
         data_path: a file of JSON lines.
         options: ``prompt_style``, ``max_turns`` and ``feedback``, as ``Env`` takes them.
 
     Raises:
         ValueError: the name is unknown, or the file or an option is not usable.
     """
-    return _find(name)(data_path, **options)
+    return find(name)(data_path, **options)
 
 
 def grade(env: str, response: str, reference: str) -> int:
     """Return the reward of a response.
 
     Args:
-        env: the name of the environment, in any case.
+        env: the name of the environment, as ``make`` takes it.
         response: the model's whole text.
         reference: the data set's own answer or solution text.
 
     Raises:
         ValueError: the environment is unknown; no response or reference raises.
     """
-    return _find(env).judge(response, reference).reward
+    return find(env).judge(response, reference).reward
 
 
-def _find(name: str) -> type[Env]:
-    if name.lower() not in NAMES:
-        raise ValueError(f"unknown environment {name!r}: use one of {', '.join(NAMES)}")
-    return NAMES[name.lower()]
+def canonical(name: str) -> str:
+    """Return ``name`` as runs record it: in lower case, but for a file; nothing is loaded.
+
+    Raises:
+        ValueError: it is neither built in nor installed nor of the form ``FILE.py:Class``.
+    """
+    if plugins.FILE_FORM.fullmatch(name):
+        return name
+    if name.lower() in NAMES or name.lower() in plugins.installed():
+        return name.lower()
+    known = ", ".join({**NAMES, **plugins.installed()})
+    raise ValueError(f"unknown environment {name!r}: use one of {known}, or FILE.py:Class")
+
+
+def find(name: str) -> type[Env]:
+    """Return the class of an environment, named as ``make`` takes it.
+
+    Raises:
+        ValueError: there is no such environment, or a plug-in cannot be used.
+    """
+    name = canonical(name)
+    if plugins.FILE_FORM.fullmatch(name):
+        return plugins.from_file(name)
+    # a package cannot take the place of a built-in environment
+    return NAMES.get(name) or plugins.from_package(name)
 
 
 for _env in NAMES.values():

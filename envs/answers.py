@@ -172,19 +172,22 @@ def read_number(answer: str) -> Quantity | None:
 
 
 def gsm8k_reference(answer: str) -> Quantity:
-    """Return the number that a GSM8K answer states after its last ``####``.
+    """Return the number that a reference states after its last ``####``, or as a whole.
 
     Raises:
         ValueError: there is no such number.
     """
-    lines = answer.rsplit("####", 1)[-1].strip().splitlines()
-    final = lines[0].strip() if lines else ""
+    _, mark, final = answer.rpartition("####")
+    final = final.strip()
+    if mark:
+        final = final.partition("\n")[0].strip()
     try:
         number = read_number(final)
     except TooLarge:
         number = None
     if number is None:
-        raise ValueError(f"no number after '####', but {final[:80]!r}")
+        place = "as the answer" if final and not mark else "after '####'"
+        raise ValueError(f"no number {place}, but {final[:80]!r}")
     return number
 
 

@@ -2,7 +2,7 @@
 
 An environment is a ``gymnasium.Env`` whose observations and actions are texts. One episode is one
 problem: the model answers, hears whether it was right, and answers again. A new environment names
-its fields and says how to find, read and compare answers; see ``gsm8k.py``.
+its fields and says how to find, read and compare answers; see ``README.md`` beside this file.
 """
 
 import json
@@ -78,6 +78,10 @@ class Env(gymnasium.Env[str, str], ABC):
     """A good line of the problem file, shown with every complaint about a bad one."""
     needs_checker: ClassVar[bool] = False
     """Whether grading may need the grading processes; they are then started early."""
+    prompts: ClassVar[PromptStyle | None] = None
+    """The texts of the style ``default``; None takes those that ``prompts.py`` has for ``name``."""
+    fetched: ClassVar[bool] = False
+    """Whether ``data/fetch.py`` downloads problem files under this name."""
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(
@@ -91,7 +95,7 @@ class Env(gymnasium.Env[str, str], ABC):
             raise ValueError(f"max_turns is {max_turns}; an episode needs at least 1")
         if feedback not in ("oracle", "none"):
             raise ValueError(f"feedback is {feedback!r}; use 'oracle' or 'none'")
-        self.style: PromptStyle = load_style(self.name, str(prompt_style))
+        self.style: PromptStyle = self.load_style(str(prompt_style))
         self.problems: list[dict[str, Any]] = list(self._read(Path(data_path)))
         self.max_turns = max_turns
         self.feedback_mode = feedback
@@ -119,6 +123,14 @@ class Env(gymnasium.Env[str, str], ABC):
     def compare(cls, answer: str, target: Any) -> Verdict | Question:
         """Return the verdict on an extracted answer, or the question left for math-verify."""
 
+    @classmethod
+    def prepare(cls, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a row of the file with texts as question and answer; ValueError for a bad row.
+
+        The row has both keys. As it is here, rows are taken as they are.
+        """
+        return row
+
     # --- problems and texts --------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -130,6 +142,11 @@ class Env(gymnasium.Env[str, str], ABC):
     def reference(self, index: int) -> str:
         """Return the data set's own answer text, which ends in or contains the answer."""
         return self.problems[index][self.answer_key]
+
+    @classmethod
+    def load_style(cls, style: str) -> PromptStyle:
+        """Return the texts of ``default``, ``bare`` or a FILE.json for this environment."""
+        return load_style(cls.name, style, cls.prompts)
 
     def opening(self, index: int) -> list[Message]:
         """Return the messages before the first attempt: instruction, example, question."""
@@ -224,9 +241,10 @@ class Env(gymnasium.Env[str, str], ABC):
 
     def _read(self, path: Path) -> Iterator[dict[str, Any]]:
         if not path.is_file():
+            download = f"`python data/fetch.py {self.name}` downloads {self.name}"
             raise ValueError(
-                f"no problem file {path}: give a file of JSON lines, or run "
-                f"`python data/fetch.py {self.name}` to download {self.name}"
+                f"no problem file {path}: give a file of JSON lines"
+                + (f"; {download}" if self.fetched else "")
             )
         count = 0
         with path.open("rb") as lines:
@@ -253,9 +271,12 @@ class Env(gymnasium.Env[str, str], ABC):
             raise ValueError(f"not JSON ({error})") from error
         if not isinstance(row, dict):
             raise ValueError(f"a JSON {type(row).__name__}, not an object")
-        for key in (self.question_key, self.answer_key):
+        keys = (self.question_key, self.answer_key)
+        for key in keys:
             if key not in row:
                 raise ValueError(f"the key {key!r} is missing, found {sorted(row)}")
+        row = self.prepare(row)
+        for key in keys:
             if not isinstance(row[key], str) or not row[key].strip():
                 raise ValueError(f"{key!r} must be a text that is not empty")
         self.target(row[self.answer_key])

@@ -22,6 +22,7 @@ class MATH(Env):
         '{"problem": "Compute $2 + 3$.", "solution": "The sum is $2 + 3 = \\\\boxed{5}$."}'
     )
     needs_checker = True
+    fetched = True
 
     @classmethod
     def target(cls, reference: str) -> str:

@@ -98,6 +98,30 @@ _MATH = PromptStyle(
     right="Your answer is correct.",
 )
 
+_GENERIC = PromptStyle(
+    system=(
+        "You solve problems. Reason step by step, one calculation at a time, and check the result. "
+        "Close with the final answer alone in \\boxed{}, for example \\boxed{12}, and write "
+        "nothing after it."
+    ),
+    example_question="How many whole numbers from 1 to 40 are divisible by 3 but not by 6?",
+    example_answer=(
+        "The multiples of 3 up to 40 are 3, 6, ..., 39: there are 13 of them.\n"
+        "The multiples of 6 up to 40 are 6, 12, ..., 36: there are 6 of them.\n"
+        "So 13 - 6 = 7 numbers are left: \\boxed{7}"
+    ),
+    question="{question}\n\nReason step by step and put the final answer in \\boxed{}.",
+    wrong=(
+        "Your answer is not correct. Find the step that went wrong, then solve the problem again "
+        "from the start and put the final answer in \\boxed{}.\n\n{question}"
+    ),
+    no_answer=(
+        "There was no answer in \\boxed{} at the end of your reply. Solve the problem step by "
+        "step and put the final answer in \\boxed{}.\n\n{question}"
+    ),
+    right="Your answer is correct.",
+)
+
 _RETRY = "The answer is incorrect. Please try again. {question}"
 
 BARE = PromptStyle(
@@ -110,21 +134,24 @@ BARE = PromptStyle(
     right="The answer is correct.",
 )
 
-_DEFAULTS = {"gsm8k": _GSM8K, "math": _MATH}
+_DEFAULTS = {"gsm8k": _GSM8K, "svamp": _GSM8K, "asdiv": _GSM8K, "math": _MATH}
 _OPTIONAL = ("system", "example_question", "example_answer")
 
 
-def load_style(env_name: str, style: str) -> PromptStyle:
+def load_style(env_name: str, style: str, own: PromptStyle | None = None) -> PromptStyle:
     """Return the texts of ``style``: ``default``, ``bare`` or the path of a JSON file.
 
-    An environment without texts of its own gets those of MATH as its default.
+    Args:
+        env_name: the environment's name; one that is unknown here gets texts for any problem.
+        style: what ``--prompt_style`` takes.
+        own: the texts that the environment brings as its default.
 
     Raises:
         ValueError: the style is unknown, or the file is missing, is not JSON, or has unknown,
             missing or malformed keys (all named in one message).
     """
     if style == "default":
-        return _DEFAULTS.get(env_name, _MATH)
+        return own or _DEFAULTS.get(env_name, _GENERIC)
     if style == "bare":
         return BARE
     if not style.endswith(".json"):

@@ -23,11 +23,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_problems(group) -> None:
-    from envs import NAMES
-
     add = group.add_argument
     add("--data_path", required=True, help="problems, one JSON object per line")
-    add("--env", required=True, type=str.lower, choices=sorted(NAMES), help="in any case")
+    add("--env", required=True, type=env_name, help=env_help())
     add(
         "--prompt_style",
         default="default",
@@ -121,6 +119,27 @@ def _add_run(group) -> None:
         "--wandb-name",
         help="name of the run there; default the name of the run directory",
     )
+
+
+def env_name(name: str) -> str:
+    """The value of --env as it is recorded; a plug-in's file is not read yet.
+
+    Raises:
+        argparse.ArgumentTypeError: if there is no such environment.
+    """
+    import envs
+
+    try:
+        return envs.canonical(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def env_help() -> str:
+    """What --env takes."""
+    from envs import NAMES
+
+    return f"{', '.join(NAMES)} or an installed plug-in, in any case; or FILE.py:Class"
 
 
 def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:

@@ -48,10 +48,13 @@ def configuration(
         env: the environment made from them.
         options: what only one of the scripts has.
     """
+    from envs.plugins import checksum
+
     turns = args.max_turns
     known = {
         **options,
         "env": args.env,
+        "env_sha256": checksum(type(env)),
         "data_sha256": hashlib.sha256(Path(args.data_path).read_bytes()).hexdigest()[:16],
         "problems": min(args.limit or len(env), len(env)),
         "prompt_style": args.prompt_style,

@@ -11,7 +11,7 @@ from typing import Any
 
 from rise.trajectory import load_episodes, read_json, write_json
 
-SAME = ("data_sha256", "prompt_sha256", "problems", "top_p")
+SAME = ("env", "env_sha256", "data_sha256", "prompt_sha256", "problems", "top_p")
 """Keys of config.json that both runs share."""
 SAME_AT_TURN_1 = ("models", "fingerprints", "kinds", "temperature", "max_new_tokens")
 """Keys with one value per turn, of which the first one is shared."""
@@ -47,6 +47,6 @@ def complete(path: Path, metrics: dict[str, Any]) -> None:
 
 
 def _first_turns_agree(config: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(config[key] == other[key] for key in SAME) and all(
+    return all(config.get(key) == other.get(key) for key in SAME) and all(
         config[key][0] == other[key][0] for key in SAME_AT_TURN_1
     )

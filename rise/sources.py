@@ -6,9 +6,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rise.trajectory import Episode, load_episodes, locate, read_json
+
+if TYPE_CHECKING:
+    from envs.prompts import PromptStyle
 
 PUBLISHED_NAME = re.compile(r"(\d+)_turns\.json")
 
@@ -53,6 +56,21 @@ def read_source(path: str | Path) -> Source:
         context_window=config.get("context_window"),
         correct_to_correct=bool(config.get("correct_to_correct")),
     )
+
+
+def load_prompts(env: str | None, style: str) -> PromptStyle:
+    """The texts around the questions of a log that holds no dialogues.
+
+    Args:
+        env: name of the environment; None is that of a published log without --env, gsm8k.
+        style: as --prompt_style takes it.
+
+    Raises:
+        ValueError: if there is no such environment or style.
+    """
+    import envs
+
+    return envs.find(env or "gsm8k").load_style(style)
 
 
 def _config(rows: Path) -> dict[str, Any]:

@@ -82,8 +82,9 @@ def test_rewards_by_verdict():
     assert envs.grade("math", r"\boxed{0.5}", solution) == 1
     assert envs.grade("math", r"\boxed{2}", solution) == 0
     assert envs.grade("math", "one half", solution) == 0
+    numeric = {"right": 1, "wrong": 0, "no_answer": -1, "timeout": 0}
     assert {name: kind.rewards for name, kind in envs.NAMES.items()} == {
-        "gsm8k": {"right": 1, "wrong": 0, "no_answer": -1, "timeout": 0},
+        **dict.fromkeys(("gsm8k", "svamp", "asdiv", "numeric"), numeric),
         "math": {"right": 1, "wrong": 0, "no_answer": 0, "timeout": 0},
     }
 

@@ -1,0 +1,104 @@
+"""Environments from outside: ``FILE.py:Class``, and what installed packages offer.
+
+A package offers a class under the entry-point group ``rise.envs``; in its pyproject.toml:
+
+    [project.entry-points."rise.envs"]
+    clock = "my_package.clock:Clock"
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import get_args
+
+from envs.answers import Verdict
+from envs.base import Env
+
+GROUP = "rise.envs"
+FILE_FORM = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
+NEEDED = ("name", "rewards", "question_key", "answer_key", "example_line")
+"""Attributes without a default in ``Env``."""
+
+
+def installed() -> dict[str, importlib.metadata.EntryPoint]:
+    """Return the entry points of the installed packages by name, in lower case."""
+    return {point.name.lower(): point for point in importlib.metadata.entry_points(group=GROUP)}
+
+
+def from_file(name: str) -> type[Env]:
+    """Return the class that ``FILE.py:Class`` names; the file is run once while it is the same.
+
+    Raises:
+        ValueError: the file is missing or raises, or the class is missing or incomplete.
+    """
+    form = FILE_FORM.fullmatch(name)
+    path = Path(form["file"]).resolve()
+    try:
+        version = hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise ValueError(f"environment {name}: {form['file']}: {error.strerror}") from error
+    try:
+        module = _module(path, f"rise_env_{version}")
+    except Exception as error:
+        raise ValueError(
+            f"environment {name}: {path.name} raised {type(error).__name__}: {error}"
+        ) from error
+    return _checked(name, getattr(module, form["name"], None))
+
+
+def from_package(name: str) -> type[Env] | None:
+    """Return the class that an installed package offers under ``name``, in any case, or None.
+
+    Raises:
+        ValueError: it cannot be loaded, or is incomplete.
+    """
+    point = installed().get(name.lower())
+    if point is None:
+        return None
+    try:
+        kind = point.load()
+    except Exception as error:
+        raise ValueError(
+            f"environment {name}: {point.value} raised {type(error).__name__}: {error}"
+        ) from error
+    return _checked(name, kind)
+
+
+def checksum(kind: type[Env]) -> str | None:
+    """Return a checksum of the file that defines a plug-in; None for a built-in environment."""
+    if kind.__module__.partition(".")[0] == __package__:
+        return None
+    return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()[:16]
+
+
+@functools.cache
+def _module(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses, pickle and inspect look a module up by its name
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _checked(name: str, kind: object) -> type[Env]:
+    if not (isinstance(kind, type) and issubclass(kind, Env)):
+        raise ValueError(f"environment {name}: give a class that is derived from envs.Env")
+    missing = [attribute for attribute in NEEDED if not hasattr(kind, attribute)]
+    missing += sorted(kind.__abstractmethods__)
+    if missing:
+        raise ValueError(f"environment {name} lacks {', '.join(missing)}: see envs/README.md")
+    unpaid = [verdict for verdict in get_args(Verdict) if verdict not in kind.rewards]
+    if unpaid:
+        raise ValueError(f"environment {name}: rewards has no value for {', '.join(unpaid)}")
+    return kind
