@@ -23,6 +23,7 @@ Exit codes: 0 done, 1 failed, 2 refused (arguments or data), 130 interrupted.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -91,6 +92,13 @@ def main(argv: list[str] | None = None) -> int:
             fit(run)
     except TrainingError as error:
         return fail(str(error), 1)
+    except torch.distributed.DistNetworkError as error:
+        return fail(
+            f"the processes cannot meet at {os.environ.get('MASTER_ADDR')} port "
+            f"{os.environ.get('MASTER_PORT')}: {str(error).splitlines()[0]} If another run uses "
+            "the port, choose a free one with the launcher's --master_port",
+            1,
+        )
     except KeyboardInterrupt:
         return fail("interrupted; the same command resumes from the last checkpoint", 130)
     if torch.distributed.is_initialized():

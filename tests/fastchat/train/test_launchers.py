@@ -187,3 +187,25 @@ def test_the_published_command_runs_and_is_tracked_offline(case, tmp_path):
     for name in ("effective_samples", "tokens_per_second"):
         assert all(row[f"train/{name}"] > 0 for row in rows)
     assert load_model(output, device="cpu").num_parameters() == record["parameters"]
+
+
+def test_a_port_in_use_is_one_clear_error(tmp_path):
+    model, data = make_case(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        launcher = [str(BIN / "deepspeed"), "--num_accelerators", "1", "--master_port", port]
+        flags = ["--deepspeed", "deepspeed/zero3.json", "--report_to", "none"]
+        flags += ["--model_name_or_path", str(model), "--data_path", str(data)]
+        done = subprocess.run(
+            [*launcher, SCRIPT, *flags, "--output_dir", str(tmp_path / "out")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    assert done.returncode != 0
+    assert f"port {port}" in done.stderr
+    assert "choose a free one with the launcher's --master_port" in done.stderr
+    assert "Traceback" not in done.stderr
