@@ -54,6 +54,8 @@ class Quantity:
     value: Fraction
     percent: bool = False
     """Whether a percent sign followed; ``value`` is the number before the sign."""
+    fraction: bool = False
+    """Whether it is one fraction and so, as a share, never meant as a percentage."""
 
 
 # Words after a number are its unit, unless they change its value or are mathematics themselves.
@@ -65,15 +67,16 @@ _NOT_A_UNIT = re.compile(
     r"\b(?:pi|sin|cos|tan|log|ln|sqrt|exp|mod|theta|inf|infty|infinity|factorial|squared|cubed|or"
     r"|plus|minus|times|half|halves|thirds?|quarters?|tenths|hundredths|least|most|zero|one|two"
     r"|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|hundred"
-    r"|thousand|million|billion)\b",
+    r"|thousand|million|billion|tens|hundreds|thousands|millions|billions)\b",
     re.IGNORECASE,
 )
 _NOT_A_LEAD = re.compile(
     r"\b(?:not|than|least|most|under|over|between|except|near|nearly|below|above|or|and|minus|pi"
-    r"|sin|cos|tan|log|ln|sqrt|mod)\b",
+    r"|sin|cos|tan|log|ln|sqrt|mod|half of|third of|quarter of)\b",
     re.IGNORECASE,
 )
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_ONE_FRACTION = re.compile(r"-?\\frac")
 _REMARK = re.compile(r"(?<=\s)\((?=[A-Za-z])[A-Za-z .,'/-]{2,}\)\s*$")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])\s*\^\s*\{?[23]\}?(?=\s*(?:/|$))")
 _PERCENT_WORD = re.compile(r"(?<=[\d}\s)])per ?cent\b|\bpercent\b")
@@ -105,7 +108,8 @@ def quantity(text: str) -> Quantity | None:
     core = text[first.start() : last.start() + 1].rstrip()
     percent = core.endswith("%")
     value = rational(core.rstrip("% "))
-    return None if value is None else Quantity(value, percent)
+    fraction = _ONE_FRACTION.match(core) is not None
+    return None if value is None else Quantity(value, percent, fraction)
 
 
 def _is_lead(before: str) -> bool:
@@ -124,7 +128,7 @@ def _is_unit(after: str) -> bool:
     if not _AFTER.fullmatch(after) or _NOT_A_UNIT.search(after):
         return False
     words = re.findall(r"[A-Za-z]+", re.sub(r"\b([ap])\.m\b", r"\1m", after.replace("'", "")))
-    if not words or "/" in after or (len(words) > 1 and len(words[0]) > 1):
+    if not words or "/" in after or (len(words) > 1 and (len(words[0]) > 1 or words[0] == "a")):
         return True
     return len(words) == 1 and _UNIT.fullmatch(words[0]) is not None
 
@@ -140,9 +144,11 @@ def same_quantity(candidate: Quantity, reference: Quantity) -> bool:
     percent, other = sorted((candidate, reference), key=lambda side: not side.percent)
     share = percent.value == other.value * 100 and abs(other.value) <= 1
     # a percentage such as 87.5 is told from a share such as 1/2 by its size
-    return share or (plain and (reference.percent or abs(other.value) >= 1))
+    points = abs(other.value) >= 1 and not other.fraction
+    return share or (plain and (reference.percent or points))
 
 
+_THOUSANDS = re.compile(r"(?<=\d)k$")
 _GSM8K_JOINS = re.compile(r"(?<=\d)(?:,\s+|\s+,\s*|\\?_)(?=\d{3}(?!\d))")
 _CHAIN = re.compile(r"=|\\approx(?![a-zA-Z])|\\implies|\\(?:R|r)ightarrow|\\to(?![a-zA-Z])")
 _PARTS = re.compile(r",|;|\bor\b|\band\b")
@@ -168,7 +174,7 @@ def read_number(answer: str) -> Quantity | None:
     if len(answer) > MAX_ANSWER:
         return None
     text = answer if re.search(r"[(\[]", answer) else _GSM8K_JOINS.sub("", answer)
-    return quantity(last_of_chain(clean(text)))
+    return quantity(_THOUSANDS.sub(r" \\cdot 10^{3}", last_of_chain(clean(text))))
 
 
 def gsm8k_reference(answer: str) -> Quantity:

@@ -39,7 +39,7 @@ _PLAIN_UNIT = re.compile(
     r"(?: [a-z]{2,})*(?:\^\{?[23]\}?)?$"
 )
 _LEAD = re.compile(r"^(?:\\text\{[^{}]*\}|(?:the )?(?:final )?answer)\s*(?:is|:)?\s*(?=\S)", re.I)
-_ASSIGNMENT = re.compile(rf"\s*({NAME}(?:\([A-Za-z, ]+\))?)\s*=([^=]+)")
+_ASSIGNMENT = re.compile(rf"\s*({NAME}(?:\^\{{-1\}})?(?:\([A-Za-z, ]+\))?)\s*=([^=]+)")
 _SWAPPED = re.compile(rf"([^=]+)=\s*({NAME})\s*")
 
 
@@ -78,6 +78,8 @@ _WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.()'-]|\\[{}])+")
 _FILLER = r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve)"
 _FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
 _CHOICE = re.compile(r"(?:\\text\{)?\s*\(?([A-Za-z])\)(?!.*\([A-Za-z]\))")
+_BASE_NAMES = ",,two,three,four,five,six,seven,eight,nine,ten,eleven,twelve,,,,sixteen"
+_BASES = {name: str(base) for base, name in enumerate(_BASE_NAMES.split(",")) if name}
 _BASE = re.compile(r"(-?)0*([0-9][0-9A-Za-z]*)_([0-9]{1,2})")
 
 
@@ -113,7 +115,9 @@ def _in_base(a: str, b: str) -> Outcome | None:
 
 
 def _flat_base(text: str) -> str:
-    return re.sub(r"\\text|[{}()\s]", "", text).replace("base", "_")
+    flat = re.sub(r"\\text|[{}()\s]", "", text).replace("base", "_")
+    name = re.search(r"(?<=_)[a-z]+$", flat)
+    return flat[: name.start()] + _BASES.get(name[0], name[0]) if name else flat
 
 
 # --- equations, names and units --------------------------------------------------------------
@@ -154,7 +158,8 @@ def _value(text: str) -> str:
     r"""Return ``5`` of ``x = 5\text{ cm}``: no name, no words before it, no unit after it."""
     if "=" in text:
         named = _assignment(text)
-        text = named[1] if named else last_of_chain(text)
+        first, last = text.split("=")[0], last_of_chain(text)
+        text = named[1] if named else first if quantity(first) and not quantity(last) else last
     text = _LEAD.sub("", text.strip()).strip()
     return _PLAIN_UNIT.sub("", _UNIT.sub("", text)).strip() or text
 
@@ -162,7 +167,9 @@ def _value(text: str) -> str:
 # --- numbers and shapes ----------------------------------------------------------------------
 
 _NOT_ONE_NUMBER = re.compile(
-    r"[<>]|\\(?:le|ge|ne|pm|cup|in)(?![a-zA-Z])|\b(?:or|not|than|least|most)\b"
+    r"[<>]|\\(?:le|ge|ne|pm|cup|in)(?![a-zA-Z])|\b(?:or|not|than|least|most)\b|:.*:|\\[lc]?dots"
+    # x^2/16 - y^2/9 = 1 is the equation of a curve, not a name for the number 1
+    r"|^(?=[^=]*(?:/|\\frac))(?=[^=]*x[^=]*\^)(?=[^=]*y[^=]*\^)[^=]*="
 )
 
 
@@ -171,10 +178,12 @@ def _as_quantities(a: str, b: str) -> Outcome | None:
     wanted = quantity(b)
     if wanted is None:
         return None
+    if _NOT_ONE_NUMBER.search(a):
+        return "wrong"
     given = quantity(a if "=" not in a else _value(a))
     if given is not None:
         return "right" if same_quantity(given, wanted) else "wrong"
-    if len(members(_value(a))) != 1 or _NOT_ONE_NUMBER.search(a):
+    if len(members(_value(a))) != 1:
         return "wrong"
     return None
 

@@ -47,7 +47,7 @@ _RULES = [
         (r"\*\*(?=[\d({-])", "^"),
         (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
         (r"(?<!\\)\\[()\[\]]|`", ""),
-        (r"\\\$|\\(?:pounds|euro|yen)" + _END + r"|[$€£¥₹¢]", ""),
+        (r"\\\$|\\(?:pounds|euro|yen|cents?)" + _END + r"|[$€£¥₹¢]", ""),
         (r"\\%|\\percent" + _END, "%"),
         (rf"\\(?:{_STYLES}){_END}", ""),
         (rf"\\(?:{_SIZES})\.", ""),
@@ -70,7 +70,13 @@ _RULES = [
         (r"\\(?:degree|degrees)" + _END, r"^{\\circ}"),
         (r"\^\s*\\circ" + _END, r"^{\\circ}"),
         (r"\^\s*\{\s*\\circ\s*\}", r"^{\\circ}"),
-        (r"\\text\{\s*(-?[\d.,]+)\s*\}", r"\1"),
+        (r"\\text\{\s*(-?[\d.,]+|[:+-])\s*\}", r"\1"),
+        (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"\\log\s*_\s*(?:e" + _END + r"|\{\s*e\s*\})", r"\\ln "),
+        (
+            r"\\varnothing" + _END + r"|\\\{\s*\\\}|\\text\{\s*(?:the )?empty set\s*\}",
+            r"\\emptyset ",
+        ),
         (r"(?<=\^\{\d)\}\^\{(?=\d)", ""),
     ]
 ]
@@ -94,10 +100,15 @@ _LATE_RULES = [
         (r"(?<![\w.}])(-?\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.])", r"\1\\frac{\2}{\3}"),
         (r"(?<![\w.}])(-?\d+)\s*\\text\{\s*and\s*\}\s*(?=\\frac)", r"\1"),
         (r"\s*\\text\{\s*(hundred|[mb]illion|thousand)\b", r" \1 \\text{"),
-        (r"(?<=\d)(?:\s|\\text\{\s*\})*hundred\b", r"\\cdot 10^{2}"),
-        (r"(?<=\d)(?:\s|\\text\{\s*\})*thousand\b", r"\\cdot 10^{3}"),
-        (r"(?<=\d)(?:\s|\\text\{\s*\})*million\b", r"\\cdot 10^{6}"),
-        (r"(?<=\d)(?:\s|\\text\{\s*\})*billion\b", r"\\cdot 10^{9}"),
+        (r"(?<=[\d}])(?:\s|\\text\{\s*\})*hundred\b", r"\\cdot 10^{2}"),
+        (r"(?<=[\d}])(?:\s|\\text\{\s*\})*thousand\b", r"\\cdot 10^{3}"),
+        (r"(?<=[\d}])(?:\s|\\text\{\s*\})*million\b", r"\\cdot 10^{6}"),
+        (r"(?<=[\d}])(?:\s|\\text\{\s*\})*billion\b", r"\\cdot 10^{9}"),
+        (
+            r"(?<=[\d}])\s*\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}$",
+            r" \\text{\1/\2}",
+        ),
+        (r"(?<=\d)\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)", ":"),
         (r"\\text\{\s*\}", " "),
         (r"\s+", " "),
     ]

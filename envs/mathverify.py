@@ -17,6 +17,7 @@ import sys
 from typing import IO
 
 from math_verify import LatexExtractionConfig, parse, verify
+from sympy import Basic, I
 
 CPU_SECONDS = 1.5
 """Processor time for one comparison, so that a busy machine does not turn right into timeout."""
@@ -55,18 +56,26 @@ def _silence() -> None:
 
 def same(candidate: str, reference: str) -> bool:
     """Whether math-verify holds two LaTeX expressions for equal; unreadable ones never are."""
-    found, wanted = (
-        parse(
-            f"${text}$",
-            extraction_config=[LatexExtractionConfig()],
-            fallback_mode="no_fallback",
-            parsing_timeout=None,
-        )
-        for text in (candidate, reference)
-    )
+    found, wanted = map(_read, (candidate, reference))
     return bool(found and wanted) and verify(
         wanted, found, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None
     )
+
+
+def _read(text: str) -> list:
+    """Return what math-verify reads; i, which it takes for a variable, is the number."""
+    parsed = parse(
+        f"${text}$",
+        extraction_config=[LatexExtractionConfig()],
+        fallback_mode="no_fallback",
+        parsing_timeout=None,
+    )
+    return [_with_imaginary_unit(part) if isinstance(part, Basic) else part for part in parsed]
+
+
+def _with_imaginary_unit(expression: Basic) -> Basic:
+    units = [symbol for symbol in expression.free_symbols if symbol.name == "i"]
+    return expression.subs(dict.fromkeys(units, I)) if units else expression
 
 
 def same_members(candidate: list[str], reference: list[str], ordered: bool) -> bool:

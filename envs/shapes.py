@@ -5,12 +5,17 @@ Works on text that ``latex.clean`` has brought into one spelling.
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
+
+from envs.exact import TooLarge, rational
 
 NAME = r"(?:[A-Za-z]|\\(?!in\b|text\b|frac\b|sqrt\b|infty\b)[a-zA-Z]+)(?:_\{?\w+\}?)?'?"
 """A variable: ``x``, ``\\theta``, ``x_1``."""
 _FUNCTION = rf"{NAME}(?:\([a-z]\))?"
 
-_JOINTS = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b|;")
+_JOINTS = re.compile(
+    r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b|;|\\(?:land|lor|wedge|vee)(?![a-zA-Z])"
+)
 _MARK = re.compile(r"\\[{}]|\\[lr]angle(?![a-zA-Z])|[()\[\]{},]")
 _OPEN = {"(": "(", "[": "[", r"\{": "{", "{": "{", r"\langle": "("}
 _CLOSE = {")": ")", "]": "]", r"\}": "}", "}": "}", r"\rangle": ")"}
@@ -40,6 +45,8 @@ def members(text: str) -> list[str]:
 
 
 def _both_signs(item: str) -> list[str]:
+    if r"\pm" not in item:
+        item = item.replace(r"\mp", r"\pm")
     if item.count(r"\pm") != 1:
         return [item]
     before, after = (part.strip() for part in item.split(r"\pm"))
@@ -71,10 +78,12 @@ def _wraps(marks: list[re.Match]) -> bool:
 
 _RELATION = re.compile(r"(\\[lg]e(?![a-zA-Z])|[<>])")
 _MEMBER_OF = re.compile(rf"^\s*{NAME}\s*\\in(?![a-zA-Z])\s*")
+_SET_BUILDER = re.compile(rf"\s*\\\{{\s*{NAME}\s*(?:\||\\mid|:)([^|:]+)\\\}}\s*")
 _UNEQUAL = re.compile(rf"\s*{NAME}\s*\\ne(?![a-zA-Z])\s*(.+)")
 _PUNCTURED = re.compile(
     r"\s*(?:\\mathbb\s*\{?R\}?|\(-\\infty,\s*\\infty\))\s*(?:\\setminus|\\backslash|-)\s*\\\{([^,]+)\\\}\s*"
 )
+_OR = re.compile(r"\bor\b|\\(?:vee|lor)(?![a-zA-Z])")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])")
 
 
@@ -83,20 +92,46 @@ def intervals(text: str) -> list[Group] | None:
 
     None when it is not a union of intervals in a notation that is read here.
     """
-    text = _MEMBER_OF.sub("", text).replace(r"+\infty", r"\infty")
+    built = _SET_BUILDER.fullmatch(text)
+    text = _MEMBER_OF.sub("", built[1] if built else text).replace(r"+\infty", r"\infty")
     hole = _UNEQUAL.fullmatch(text) or _PUNCTURED.fullmatch(text)
     if hole:
         point = hole[1].strip()
         return [Group("()", (r"-\infty", point)), Group("()", (point, r"\infty"))]
     found = []
     for part in _CUP.split(text):
-        related = _RELATION.search(part)
-        pieces = members(part) if related else [part]
-        found += [_related(piece) if related else _plain(piece) for piece in pieces]
+        if _RELATION.search(part):
+            read = [_related(piece) for piece in members(part)]
+            found += read if _OR.search(part) else _both(read)
+        else:
+            found.append(_plain(part))
     return None if None in found else found
 
 
+def _both(found: list[Group | None]) -> list[Group | None]:
+    """Return the interval between two bounds, as in ``x > 1`` and ``x < 5``, where there is one."""
+    if len(found) == 2 and None not in found:
+        upper, lower = sorted(found, key=lambda group: group.items[1] == r"\infty")
+        if upper.items[0] == r"-\infty" and lower.items[1] == r"\infty":
+            low, high = _number(lower.items[0]), _number(upper.items[1])
+            if low is not None and high is not None and low < high:
+                kind = lower.kind[0] + upper.kind[1]
+                return [Group(kind, (lower.items[0], upper.items[1]))]
+    return found
+
+
+def _number(text: str) -> Fraction | None:
+    try:
+        return rational(text)
+    except TooLarge:
+        return None
+
+
 def _plain(text: str) -> Group | None:
+    if text.strip().startswith("]"):  # the French ]a, b[ is (a, b)
+        text = "(" + text.strip()[1:]
+    if text.strip().endswith("["):
+        text = text.strip()[:-1] + ")"
     group = read_group(text)
     return group if group.kind not in ("", "{}") and len(group.items) == 2 else None
 
