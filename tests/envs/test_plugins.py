@@ -140,10 +140,11 @@ def test_the_example_is_an_environment(place):
     assert envs.grade(QUIZ, r"\boxed{C. Saturn}", "B") == 0
     assert envs.grade(QUIZ, r"\boxed{Saturn}", "B") == envs.grade(QUIZ, "B", "B") == -1
     assert env.same_answer("(b)", "B") and not env.same_answer("A", "B")
-    with pytest.raises(ValueError, match="line 1: 'answer' must be one of AB. A good line"):
-        row = {"question": "?", "choices": ["x", "y"], "answer": "C"}
+    for answer in ("C", "AB", "", 1):
+        row = {"question": "?", "choices": ["x", "y"], "answer": answer}
         Path("bad.jsonl").write_text(json.dumps(row))
-        envs.make(QUIZ, "bad.jsonl")
+        with pytest.raises(ValueError, match="line 1: 'answer' must be one of A, B. A good line"):
+            envs.make(QUIZ, "bad.jsonl")
 
 
 def test_a_file_keeps_its_case_and_a_name_does_not():
