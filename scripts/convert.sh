@@ -10,7 +10,7 @@ set -euo pipefail
 FILEPATH=${FILEPATH:-log/gsm8k/2_turns.json}   # logs to pool, separated by spaces
 OUTPUT=${OUTPUT:-dataset/finetune.json}        # file to write
 MODEL=${MODEL:-meta-llama/Llama-2-7b-chat-hf}  # whose tokens the report counts
-ENV_NAME=${ENV_NAME:-gsm8k}                    # gsm8k | math
+ENV_NAME=${ENV_NAME:-gsm8k}                    # gsm8k | math | svamp | asdiv | numeric | FILE.py:Class
 CRITERIA=${CRITERIA:-all}                      # all | better | best | success
 WEIGHTING=${WEIGHTING:-exp}                    # exp | advantage | centered | none
 TEMPERATURE=${TEMPERATURE:-0.4}                # tau in the weight

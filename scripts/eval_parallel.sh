@@ -10,7 +10,7 @@ set -euo pipefail
 
 MODEL=${MODEL:-checkpoints/rise}               # who answers: a checkpoint or a name
 DATA_PATH=${DATA_PATH:-data/gsm8k/test.jsonl}  # problems, one JSON object per line
-ENV_NAME=${ENV_NAME:-gsm8k}                    # gsm8k | math
+ENV_NAME=${ENV_NAME:-gsm8k}                    # gsm8k | math | svamp | asdiv | numeric | FILE.py:Class
 LOG_DIR=${LOG_DIR:-log/}                       # run directory; both evaluations may share it
 SAMPLES=${SAMPLES:-5}                          # answers that vote
 SEED=${SEED:-0}                                # of the sampling

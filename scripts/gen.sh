@@ -9,7 +9,7 @@
 set -euo pipefail
 
 DATA_PATH=${DATA_PATH:-data/gsm8k/train.jsonl}      # problems, one JSON object per line
-ENV_NAME=${ENV_NAME:-gsm8k}                         # gsm8k | math
+ENV_NAME=${ENV_NAME:-gsm8k}                         # gsm8k | math | svamp | asdiv | numeric | FILE.py:Class
 LOG_DIR=${LOG_DIR:-log/gsm8k/}                      # run directory
 MAX_TURNS=${MAX_TURNS:-2}                           # turns of an episode at most
 NUM_OF_SAMPLES=${NUM_OF_SAMPLES:-1 1}               # answers per turn; the best goes on
