@@ -9,6 +9,7 @@
 | acc@t | right at turn t (oracle: by turn t) | `acc_t` | any run |
 | delta, i->c, c->i | change between two turns | `delta`, `fixed`, `broken` | forced runs |
 | turns_used, no_answer, timeout, length, copied | per turn | `rise.turn_rates` | any run |
+| repetition, similarity | per turn: loops, likeness to the last | `rise.turn_rates` | any run |
 
 A run is forced (feedback "none") when every answer is called incorrect and every problem plays all
 its turns; an oracle run stops at the first success. A problem whose episode failed with an error
@@ -42,6 +43,8 @@ from rise.turn_rates import (
     fixed,
     m1_t1,
     p1_tk,
+    repeated,
+    similar,
     turns_used,
     verdict_share,
 )
@@ -82,8 +85,8 @@ def summarise(
     Keys: the headline rates m1@t1, mK@t1, m1@tK, p1@tK; "acc@t" (a list, turn 1 first); "paired",
     the differences of the headline rates over the problems that both have, each a rate with
     McNemar's "p_value"; "gain", the one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u";
-    "turns_used"; lists over the turns "no_answer", "timeout", "length", "copied" (None where no
-    problem reached the turn).
+    "turns_used"; lists over the turns "no_answer", "timeout", "length", "copied",
+    "repetition", "similarity" (None where no problem reached the turn).
 
     >>> from rise.sketch import sketch
     >>> run = sketch("w7,r5,r5 r5", "r5,w7,w7 r5", "w7,w8,- -", "w7,w7,w7 r5")
@@ -188,7 +191,7 @@ def _transitions(episodes: Sequence[Episode], max_turns: int) -> dict[str, Any]:
 
 
 def _troubles(episodes: Sequence[Episode], turns: range) -> dict[str, Any]:
-    """Per turn: the shares of missing, ungraded, cut and copied answers."""
+    """Per turn: the shares of missing, ungraded, cut and copied answers, loops and likeness."""
 
     def over_turns(shares: Callable[[int], Sequence[float]]) -> list[dict[str, Any] | None]:
         values = [shares(turn) for turn in turns]
@@ -199,4 +202,6 @@ def _troubles(episodes: Sequence[Episode], turns: range) -> dict[str, Any]:
         "timeout": over_turns(lambda turn: verdict_share(episodes, turn, "timeout")),
         "length": over_turns(lambda turn: cut_share(episodes, turn)),
         "copied": over_turns(lambda turn: copied(episodes, turn) if turn > 1 else []),
+        "repetition": over_turns(lambda turn: repeated(episodes, turn)),
+        "similarity": over_turns(lambda turn: similar(episodes, turn) if turn > 1 else []),
     }

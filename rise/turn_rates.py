@@ -1,4 +1,4 @@
-"""What happens turn by turn: accuracy, repairs, losses, missing and cut answers, copies.
+"""What happens turn by turn: accuracy, repairs, losses, missing and cut answers, copies, loops.
 
 Turns are counted from 1. Functions that answer yes or no give one value per problem, in the order
 of the episodes, so that two runs can be compared problem by problem; `rise.statistics` turns them
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rise.episode import Episode
+from rise.episode import Episode, Turn
 from rise.statistics import Rate, paired_difference
+from rise.text_stats import edit_similarity, repetition
 from rise.votes import graded
 
 
@@ -155,10 +156,47 @@ def copied(episodes: Sequence[Episode], turn: int) -> list[bool]:
     Raises:
         ValueError: if turn is below 2.
     """
+    pairs = _consecutive(episodes, turn)
+    return [before.action.strip() == now.action.strip() for before, now in pairs]
+
+
+def repeated(episodes: Sequence[Episode], turn: int) -> list[float]:
+    """The share of a turn's text that repeats itself: `rise.text_stats.repetition`.
+
+    One value per problem that reached the turn, the mean over all its samples.
+
+    >>> from rise.sketch import sketch
+    >>> run = sketch("w7 r5", "r5")
+    >>> run[0].turns[0].actions = ["it is 4 so it is 4 so it is 4"]
+    >>> repeated(run, 1)
+    [0.5, 0.0]
+    """
+    reached = [episode.turns[turn - 1] for episode in episodes if len(episode.turns) >= turn]
+    return [sum(map(repetition, played.actions)) / len(played.actions) for played in reached]
+
+
+def similar(episodes: Sequence[Episode], turn: int) -> list[float]:
+    """How alike this turn's attempt and the previous one are: `rise.text_stats.edit_similarity`.
+
+    One value per problem that reached the turn. Attempts without an answer count too.
+
+    >>> from rise.sketch import sketch
+    >>> similar(sketch("w7 w7", "w7 r5", "r5"), 2)
+    [1.0, 0.75]
+
+    Raises:
+        ValueError: if turn is below 2.
+    """
+    return [
+        edit_similarity(before.action, now.action) for before, now in _consecutive(episodes, turn)
+    ]
+
+
+def _consecutive(episodes: Sequence[Episode], turn: int) -> list[list[Turn]]:
+    """The previous turn and this one, of each problem that reached it."""
     if turn < 2:
-        raise ValueError(f"turn {turn} has no previous attempt to copy: ask for turn 2 or later")
-    reached = [episode.turns[turn - 2 : turn] for episode in episodes if len(episode.turns) >= turn]
-    return [before.action.strip() == now.action.strip() for before, now in reached]
+        raise ValueError(f"turn {turn} has no previous attempt: ask for turn 2 or later")
+    return [episode.turns[turn - 2 : turn] for episode in episodes if len(episode.turns) >= turn]
 
 
 def _pairs(episodes: Sequence[Episode], t: int, u: int) -> list[tuple[bool, bool]]:

@@ -1,0 +1,97 @@
+"""How a text repeats itself, and how much of an attempt is the attempt before it.
+
+Words and punctuation marks are counted, as `nltk.tokenize.wordpunct_tokenize` splits them; nothing
+of nltk that is used here needs a download. The functions are pure; `rise.turn_rates` applies them
+to the turns of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+NGRAM = 4
+"""Words in a row that count as one piece: short enough to be found again, too long for chance."""
+COMPARED_WORDS = 100
+"""Words of each text that `edit_similarity` reads: its time grows with their product, and two
+texts of this length take about 10 ms."""
+
+
+def repetition(text: str, n: int = NGRAM) -> float:
+    """The share of a text's n-grams that it had already said, in 0..1.
+
+    Formula: 1 - (distinct n-grams) / (all n-grams). A text of fewer than n words has none and
+    counts as 0. A model that degenerates into a loop comes close to 1.
+
+    >>> repetition("2 + 2 = 4 so the answer is 4")
+    0.0
+    >>> repetition("so it is 4 so it is 4 so it is 4")
+    0.5555555555555556
+    >>> repetition("4 4 4")
+    0.0
+
+    Raises:
+        ValueError: if n is below 1.
+    """
+    pieces = _pieces(text, n)
+    return 1 - len(set(pieces)) / len(pieces) if pieces else 0.0
+
+
+def copy_rate(previous: str, attempt: str, n: int = NGRAM) -> float:
+    """The share of an attempt's n-grams that the previous attempt has too, in 0..1.
+
+    Formula: (n-grams of the attempt that occur in `previous`) / (n-grams of the attempt), each as
+    often as it is said. An attempt of fewer than n words counts as 0.
+
+    >>> copy_rate("first 3 + 4 = 7 then stop", "I see: 3 + 4 = 7")
+    0.4
+    >>> copy_rate("3 + 4 = 7", "3 + 4 = 8"), copy_rate("7", "7")
+    (0.5, 0.0)
+
+    Raises:
+        ValueError: if n is below 1.
+    """
+    pieces, known = _pieces(attempt, n), set(_pieces(previous, n))
+    return sum(piece in known for piece in pieces) / len(pieces) if pieces else 0.0
+
+
+def edit_similarity(previous: str, attempt: str) -> float:
+    """How alike two texts are, from 0 (no word in common) to 1 (the same words).
+
+    Formula: 1 - (words to insert, delete or replace) / (words of the longer text), over the first
+    `COMPARED_WORDS` words of each. Two empty texts are alike.
+
+    >>> edit_similarity("3 + 4 = 7", "3 + 4 = 8"), edit_similarity("yes", "no")
+    (0.8, 0.0)
+    >>> edit_similarity("so 3 + 4 = 7", "3 + 4 = 7 clips")
+    0.6666666666666667
+    """
+    from nltk.metrics.distance import edit_distance
+
+    a, b = (_words(text)[:COMPARED_WORDS] for text in (previous, attempt))
+    longest = max(len(a), len(b))
+    return 1 - edit_distance(*_differing(a, b)) / longest if longest else 1.0
+
+
+def _differing(a: Sequence[str], b: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Both texts without their common beginning and end, which cost time and no edits."""
+    start, shortest = 0, min(len(a), len(b))
+    while start < shortest and a[start] == b[start]:
+        start += 1
+    end = 0
+    while end < shortest - start and a[-1 - end] == b[-1 - end]:
+        end += 1
+    return a[start : len(a) - end], b[start : len(b) - end]
+
+
+def _words(text: str) -> list[str]:
+    from nltk.tokenize import wordpunct_tokenize  # nltk takes a second or two to import
+
+    return wordpunct_tokenize(text)
+
+
+def _pieces(text: str, n: int) -> list[tuple[str, ...]]:
+    from nltk.util import ngrams
+
+    if n < 1:
+        raise ValueError(f"n-grams of {n} words: n must be at least 1")
+    return list(ngrams(_words(text), n))
