@@ -98,7 +98,10 @@ def serve_math_verify(pipe: Connection) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     pipe.send("ready")
     while True:
-        response, reference = pipe.recv()
+        try:
+            response, reference = pipe.recv()
+        except (EOFError, OSError):  # the benchmark was stopped
+            return
         found, wanted = parse(response), parse(reference)
         verdict = "right" if found and verify(wanted, found) else "wrong"
         pipe.send(verdict if found else "no_answer")
