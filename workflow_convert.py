@@ -234,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         return run(args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:

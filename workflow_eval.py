@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 
 from rise.arguments import add_common
@@ -116,7 +117,8 @@ def report(job, run, tally, tracker) -> None:
     tracker.summary(metrics)
     print(format_table(metrics))
     print(f"Summary: {path / 'summary.json'}")
-    if not other and config["num_of_samples"] == [1] * config["max_turns"]:
+    alone = config["num_of_samples"] == [1] * config["max_turns"]
+    if not other and alone and config["shown_attempt"] == "own":
         print(f"Next: {parallel_command(config, len(job.env))}")
 
 
@@ -140,8 +142,12 @@ def parallel_command(config, problems: int) -> str:
         config: the configuration of this run.
         problems: how many problems the data file has.
     """
-    names = ("data_path", "env", "prompt_style", "log_dir")
+    names = ("data_path", "env", "prompt_style", "log_dir", "top_p", "seed", "controller_address")
     arguments = " ".join(f"--{name} {config[name]}" for name in names)
+    for name in ("temperature", "max_new_tokens"):
+        arguments += f" --{name} {config[name][0]}"
+    if config["worker_args"]:
+        arguments += f" --worker_args {shlex.quote(config['worker_args'])}"
     if config["problems"] < problems:
         arguments += f" --limit {config['problems']}"
     return (

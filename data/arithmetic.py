@@ -156,10 +156,10 @@ def expert(problem: dict, messages: list[dict[str, str]]) -> str:
     Raises:
         ValueError: the row's reference has no "#### N" line at its end.
     """
-    steps, mark, number = problem["answer"].rpartition("\n#### ")
+    steps, mark, number = problem["answer"].rpartition("#### ")
     if not mark:
         raise ValueError(f"reference without a '#### N' line: {problem['answer']!r}")
-    return f"{steps}\n\\boxed{{{number}}}"
+    return f"{steps}\\boxed{{{number}}}"
 
 
 def wrong_guesses(problem: Problem) -> list[int]:

@@ -209,12 +209,15 @@ def start_tracker(job: Job, run: RunDir) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn a ValueError into one message on stderr and exit code 2, Ctrl-C into code 130."""
+    """Turn an error into one message on stderr and exit code 2, Ctrl-C into code 130.
+
+    Errors of the operating system are those of files: a directory that cannot be written to.
+    """
     try:
         yield
     except KeyboardInterrupt as error:
         raise SystemExit(INTERRUPTED) from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
         raise SystemExit(USAGE) from error
 

@@ -45,8 +45,8 @@ def read_source(path: str | Path) -> Source:
     rows = path / "rows.jsonl" if path.is_dir() else path
     if not rows.is_file():
         raise ValueError(
-            f"{path} is no run directory and no log: give what workflow_gen.py wrote, such as "
-            "log/gsm8k/2_turns.json"
+            f"--filepath {path}: there is no such log or run directory; workflow_gen.py writes it "
+            "into its --log_dir"
         )
     config = _config(rows)
     return Source(

@@ -79,7 +79,7 @@ class RunDir:
         """
         log_dir, config = Path(log_dir), config | {"max_turns": max_turns}
         run = cls(locate(log_dir, max_turns), log_dir, max_turns, config)
-        stored = run._stored_config()
+        stored = _stored_config(run.path)
         if stored is not None:
             _compare(stored, config, run.path)
         run.path.mkdir(parents=True, exist_ok=True)
@@ -151,16 +151,6 @@ class RunDir:
             self._rows.close()
             self._rows = None
 
-    def _stored_config(self) -> dict[str, Any] | None:
-        path = self.path / "config.json"
-        if path.exists():
-            return read_json(path)
-        if (self.path / "rows.jsonl").exists() and (self.path / "rows.jsonl").stat().st_size:
-            raise ValueError(
-                f"{self.path} has rows.jsonl but no config.json: give another --log_dir"
-            )
-        return None
-
     def _lock(self) -> None:
         try:
             fcntl.flock(self._rows, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -203,9 +193,9 @@ def recorded(log_dir: str | Path, max_turns: int, known: dict[str, Any]) -> set[
         ValueError: if another run is there; the differing keys are named.
     """
     path = locate(log_dir, max_turns)
-    if not (path / "config.json").exists():
+    stored = _stored_config(path)
+    if stored is None:
         return set()
-    stored = read_json(path / "config.json")
     _compare({key: stored.get(key) for key in known}, known, path)
     rows = _rows(path / "rows.jsonl") if (path / "rows.jsonl").exists() else ()
     return {row["task_id"] for _, _, row in rows if row and row.get("error") is None}
@@ -281,6 +271,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
+
+
+def _stored_config(path: Path) -> dict[str, Any] | None:
+    """The configuration of the run in `path`; None where none is, or none that has a row."""
+    config, rows = path / "config.json", path / "rows.jsonl"
+    has_rows = rows.exists() and rows.stat().st_size > 0
+    if has_rows and not config.exists():
+        raise ValueError(f"{path} has rows.jsonl but no config.json: give another --log_dir")
+    return read_json(config) if has_rows else None
 
 
 def _compare(stored: dict[str, Any], config: dict[str, Any], path: Path) -> None:

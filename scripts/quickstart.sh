@@ -14,10 +14,10 @@ set -euo pipefail
 
 SEED=${SEED:-0}              # seed of the problems, the base, the sampling and the training
 EXPERT=${EXPERT:-program}    # who answers at turn 2: program (data/arithmetic.py) | self (best of 16)
-PROBLEMS=${PROBLEMS:-1600}   # training problems
+PROBLEMS=${PROBLEMS:-800}    # training problems
 TEST=${TEST:-300}            # held-out problems; they share no numbers with training
 CHATS=${CHATS:-28000}        # dialogues that the base is trained on
-EPOCHS=${EPOCHS:-4}          # passes over the data of RISE; the control makes as many steps
+EPOCHS=${EPOCHS:-8}          # passes over the data of RISE; the control makes as many steps
 OUT=${OUT:-log/quickstart}   # where everything is written
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 

@@ -307,8 +307,8 @@ def test_no_row_left_is_a_failure_that_says_why(tmp_path, output, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--filepath", "nowhere.json"], "nowhere.json is no run directory and no log"),
-        (["--filepath", "."], "is no run directory and no log"),
+        (["--filepath", "nowhere.json"], "nowhere.json: there is no such log"),
+        (["--filepath", "."], "there is no such log or run directory"),
         (["--filepath", "torn.json"], "not valid JSON"),
         (["--filepath", "torn.jsonl"], "damaged"),
         (["--filepath", "unknown.json"], "unknown keys ['mood']"),
