@@ -29,6 +29,12 @@ case $EXPERT in
     self) TEACHER=$OUT/base SAMPLES=16 ;;
     *) echo "quickstart.sh: EXPERT must be program or self, not '$EXPERT'" >&2; exit 2 ;;
 esac
+knobs="SEED=$SEED EXPERT=$EXPERT PROBLEMS=$PROBLEMS TEST=$TEST CHATS=$CHATS EPOCHS=$EPOCHS"
+if [ -f "$OUT/knobs" ] && [ "$(cat "$OUT/knobs")" != "$knobs" ]; then
+    echo "quickstart.sh: $OUT was made with $(cat "$OUT/knobs"), and now it is $knobs:" \
+        "give another OUT" >&2
+    exit 2
+fi
 
 VENV="$VENV" bash scripts/setup.sh
 INSTALLED=$SECONDS
@@ -38,6 +44,7 @@ export PATH="$PWD/$VENV/bin:$PATH"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
 export HF_HUB_OFFLINE=1 DS_ACCELERATOR=cpu
 mkdir -p "$OUT"
+echo "$knobs" >"$OUT/knobs"
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 

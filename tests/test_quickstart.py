@@ -53,6 +53,10 @@ def test_the_quickstart_runs_and_a_second_call_has_nothing_to_do(tmp_path):
     assert weights.stat().st_mtime_ns == before
     assert "finished; nothing to do" in stdout
 
+    code, _, stderr = quickstart(tmp_path / "out", TEST="17")
+    assert code == 2
+    assert "give another OUT" in stderr
+
 
 def test_an_unknown_expert_is_refused(tmp_path):
     code, _, stderr = quickstart(tmp_path / "out", EXPERT="teacher")
