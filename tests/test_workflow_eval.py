@@ -167,3 +167,45 @@ def test_bad_input_is_one_error_and_nothing_is_written(place, arguments, message
     refused = evaluate(place, *STUDENT, *arguments)
     assert refused.returncode == 2 and message in refused.stderr
     assert not (place / "log").exists()
+
+
+def test_the_next_command_repeats_what_both_runs_must_share():
+    from workflow_eval import parallel_command, parse_args
+
+    config = {
+        "models": ["m"],
+        "data_path": "d.jsonl",
+        "env": "gsm8k",
+        "prompt_style": "bare",
+        "log_dir": "log/e",
+        "top_p": 0.9,
+        "seed": 3,
+        "controller_address": "http://localhost:31001",
+        "temperature": [0.7] * 5,
+        "max_new_tokens": [64] * 5,
+        "worker_args": "--dtype float32",
+        "problems": 30,
+        "max_turns": 5,
+    }
+    words = shlex.split(parallel_command(config, 100))
+    args = parse_args(words[words.index("workflow_eval.py") + 1 :])
+    assert (args.temperature, args.max_new_tokens, args.seed, args.top_p) == ([0.7], [64], 3, 0.9)
+    assert (args.controller_address, args.worker_args) == (
+        "http://localhost:31001",
+        "--dtype float32",
+    )
+    assert (args.limit, args.max_turns, args.num_of_samples) == (30, 1, [5])
+
+
+def test_a_log_dir_that_cannot_be_made_is_one_error(tmp_path, capsys):
+    from workflow_gen import main
+
+    (tmp_path / "file").write_text("")
+    (tmp_path / "p.jsonl").write_text('{"question": "2 + 3?", "answer": "#### 5"}\n')
+    (tmp_path / "f.py").write_text("def f(problem, messages):\n    return '5'\n")
+    words = ["--data_path", tmp_path / "p.jsonl", "--env", "gsm8k", "--max_turns", "1"]
+    words += ["--log_dir", tmp_path / "file" / "log", "--models", f"{tmp_path / 'f.py'}:f"]
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    assert stop.value.code == 2
+    assert "error:" in capsys.readouterr().err

@@ -241,3 +241,9 @@ def test_missing_or_wrong_log_is_one_clear_error(tmp_path):
     (tmp_path / "2_turns.json").write_text("[]")
     with pytest.raises(ValueError, match="not an object of episodes"):
         load_episodes(tmp_path / "2_turns.json")
+
+
+def test_a_run_without_a_row_does_not_hold_its_directory(tmp_path):
+    RunDir.open(tmp_path, {"max_turns": 1, "worker_args": ""}, 1).close()
+    with RunDir.open(tmp_path, {"max_turns": 1, "worker_args": "--dtype float32"}, 1) as run:
+        assert run.config["worker_args"] == "--dtype float32"
