@@ -6,6 +6,7 @@
 | mK@t1 | vote of K independent turn-1 samples | `mk_t1` | K samples at turn 1 |
 | m1@tK | vote of the K turns of one rollout | `m1_tk` | forced runs |
 | p1@tK | any of the K turns right | `p1_tk` | forced runs; oracle with one sample per turn |
+| pass@k | any of k independent samples right | `pass_at_k` | several samples at turn 1 |
 | acc@t | right at turn t (oracle: by turn t) | `acc_t` | any run |
 | delta, i->c, c->i | change between two turns | `delta`, `fixed`, `broken` | forced runs |
 | turns_used, no_answer, timeout, length, copied | per turn | `rise.turn_rates` | any run |
@@ -24,6 +25,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
+from rise.cautions import cautions
 from rise.episode import Episode
 from rise.statistics import (
     Rate,
@@ -43,6 +45,7 @@ from rise.turn_rates import (
     fixed,
     m1_t1,
     p1_tk,
+    pass_at_k,
     repeated,
     similar,
     turns_used,
@@ -65,6 +68,7 @@ __all__ = [
     "mk_t1",
     "p1_tk",
     "paired_difference",
+    "pass_at_k",
     "summarise",
     "turns_used",
     "verdict_share",
@@ -82,11 +86,12 @@ def summarise(
 ) -> dict[str, Any]:
     """Every metric that the run allows, as JSON: each rate is {"value", "low", "high", "n"}.
 
-    Keys: the headline rates m1@t1, mK@t1, m1@tK, p1@tK; "acc@t" (a list, turn 1 first); "paired",
+    Keys: the headline rates m1@t1, mK@t1, m1@tK, p1@tK; "pass@k" keyed "k", for k = 1, 2, 4, ...
+    and all samples of turn 1; "acc@t" (a list, turn 1 first); "paired",
     the differences of the headline rates over the problems that both have, each a rate with
     McNemar's "p_value"; "gain", the one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u";
     "turns_used"; lists over the turns "no_answer", "timeout", "length", "copied",
-    "repetition", "similarity" (None where no problem reached the turn).
+    "repetition", "similarity" (None where no problem reached the turn); "warnings", sentences.
 
     >>> from rise.sketch import sketch
     >>> run = sketch("w7,r5,r5 r5", "r5,w7,w7 r5", "w7,w8,- -", "w7,w7,w7 r5")
@@ -123,12 +128,15 @@ def summarise(
         "acc@t": [wilson(acc_t(episodes, turn, feedback)).to_dict() for turn in turns],
         "paired": _paired(hits, f"m1@t{max_turns}", parallel_name),
     }
+    if parallel_hits:
+        metrics["pass@k"] = _passes(source)
     if feedback == "none":
         metrics |= _transitions(episodes, max_turns)
     if gain := metrics["paired"].get(f"m1@t{max_turns} - m1@t1"):
         metrics["gain"] = gain
     metrics["turns_used"] = bootstrap_mean(turns_used(episodes)).to_dict()
-    return metrics | _troubles(episodes, turns)
+    metrics |= _troubles(episodes, turns)
+    return metrics | {"warnings": cautions(metrics)}
 
 
 def _headline(
@@ -149,6 +157,13 @@ def _parallel(episodes: Sequence[Episode], same_answer: SameAnswer) -> tuple[str
     k = min((len(episode.turns[0].actions) for episode in episodes if episode.turns), default=0)
     hits = mk_t1(episodes, same_answer, k) if k > 1 else []
     return f"m{k}@t1", _by_problem(episodes, hits) if hits else {}
+
+
+def _passes(episodes: Sequence[Episode]) -> dict[str, dict[str, Any]]:
+    """pass@k for k = 1, 2, 4, ... and the number of samples that every problem has."""
+    most = min(len(episode.turns[0].actions) for episode in episodes)
+    sizes = sorted({2**power for power in range(most.bit_length())} | {most})
+    return {str(k): mean_share(pass_at_k(episodes, k)).to_dict() for k in sizes if k <= most}
 
 
 def _by_problem(episodes: Sequence[Episode], values: Sequence[bool]) -> dict[int, bool]:

@@ -1,4 +1,7 @@
-"""The closing table of an evaluation: at most ten lines, the last one says what the run shows."""
+"""The closing table of an evaluation: at most ten lines, the last one says what the run shows.
+
+Warnings follow, where the numbers should not be believed yet.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,15 @@ def format_table(metrics: dict[str, Any]) -> str:
     >>> rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 96}
     >>> gain = {"value": 0.1, "low": 0.04, "high": 0.16, "n": 96, "p_value": 0.002}
     >>> print(format_table({"feedback": "none", "max_turns": 2, "m1@t1": rate, "acc@t": [rate] * 2,
-    ...     "paired": {"m1@t2 - m1@t1": gain}, "no_answer": [rate] * 2, "length": [rate] * 2}))
+    ...     "paired": {"m1@t2 - m1@t1": gain}, "no_answer": [rate] * 2, "length": [rate] * 2,
+    ...     "warnings": ["50.0 % of the answers of turn 1 were cut"]}))
     metric           value    95 % interval      n
     m1@t1           50.0 %     40.0 to 60.0     96
     m1@t2 - m1@t1    +10.0    +4.0 to +16.0     96   p = 0.002
     acc@t, turn 1 to 2: 50.0 -> 50.0 %
     no answer 50.0 -> 50.0 %, cut at the token limit 50.0 -> 50.0 %
     m1@t2 is above m1@t1 by 10.0 points (95 % interval +4.0 to +16.0, p = 0.002, n = 96).
+    Warning: 50.0 % of the answers of turn 1 were cut.
     """
     lines = [f"{'metric':<13}{'value':>9}{'95 % interval':>17}{'n':>7}"]
     for name in sorted(filter(HEADLINE.fullmatch, metrics), key=_order):
@@ -41,7 +46,8 @@ def format_table(metrics: dict[str, Any]) -> str:
         f"no answer {_by_turn(metrics['no_answer'])}, "
         f"cut at the token limit {_by_turn(metrics['length'])}"
     )
-    return "\n".join([*lines, statement(metrics)])
+    warnings = [f"Warning: {warning}." for warning in metrics["warnings"]]
+    return "\n".join([*lines, statement(metrics), *warnings])
 
 
 def statement(metrics: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ into rates with intervals. An attempt without an answer, or whose grading timed 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rise.episode import Episode, Turn
@@ -68,6 +69,35 @@ def p1_tk(episodes: Sequence[Episode], turns: int) -> list[bool]:
         )
         for episode in episodes
     ]
+
+
+def pass_at_k(episodes: Sequence[Episode], k: int) -> list[float]:
+    """pass@k: how likely is it that one of k independent samples is right?
+
+    Formula, per problem with n samples at turn 1 of which c are right: 1 - C(n-c, k) / C(n, k),
+    the share of the subsets of k samples that hold a right one (unbiased for k <= n; Chen et al.
+    2021, eq. 1). Only the samples of turn 1 count: the attempts of later turns have seen each
+    other, see `p1_tk` for them.
+
+    >>> from rise.sketch import sketch
+    >>> run = sketch("r5,w7,w8,w9", "w7,r5,-,r5", "w7,w7,w8,-")
+    >>> pass_at_k(run, 1), pass_at_k(run, 2)
+    ([0.25, 0.5, 0.0], [0.5, 0.8333333333333334, 0.0])
+
+    Raises:
+        ValueError: if k is below 1 or a problem has fewer than k samples at turn 1.
+    """
+    shares = []
+    for episode in episodes:
+        verdicts = graded(episode, 1).verdicts
+        if not 1 <= k <= len(verdicts):
+            raise ValueError(
+                f"problem {episode.task_id} has {len(verdicts)} samples at turn 1: pass@{k} needs "
+                "k between 1 and that number"
+            )
+        wrong = len(verdicts) - verdicts.count("right")
+        shares.append(1 - math.comb(wrong, k) / math.comb(len(verdicts), k))
+    return shares
 
 
 def fixed(episodes: Sequence[Episode], t: int, u: int) -> list[bool]:

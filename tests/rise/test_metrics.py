@@ -5,10 +5,11 @@ python -m pytest tests/rise/test_metrics.py
 
 import doctest
 import math
+from itertools import combinations
 
 import pytest
 
-from rise import metrics, sketch, statistics, table, turn_rates, votes
+from rise import cautions, metrics, sketch, statistics, table, turn_rates, votes
 from rise.episode import Episode
 from rise.metrics import format_table, summarise
 from rise.sketch import sketch as make
@@ -18,7 +19,9 @@ def same_number(a: str, b: str) -> bool:
     return float(a) == float(b)
 
 
-@pytest.mark.parametrize("module", [metrics, sketch, statistics, table, turn_rates, votes])
+@pytest.mark.parametrize(
+    "module", [cautions, metrics, sketch, statistics, table, turn_rates, votes]
+)
 def test_the_examples_in_the_docstrings_hold(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -215,7 +218,40 @@ def test_table_has_at_most_ten_lines_and_ends_with_a_sentence():
 )
 def test_the_sentence_says_what_the_run_shows(problems, feedback, sentence):
     found = summarise(make(*problems), same_number, max_turns=3, feedback=feedback)
-    assert format_table(found).splitlines()[-1].startswith(sentence)
+    lines = format_table(found).splitlines()
+    assert [line for line in lines if not line.startswith("Warning")][-1].startswith(sentence)
+
+
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample():
+    run = make("r5,w7,w8,w9,-", "w7,r5,r5,r5,w6", "w1,w2,w3,w4,-")
+    found = summarise(run, same_number, max_turns=1, feedback="none")["pass@k"]
+    assert list(found) == ["1", "2", "4", "5"]
+    subsets = [list(combinations(turn.turns[0].verdicts, 2)) for turn in run]
+    by_hand = [sum("right" in pair for pair in pairs) / len(pairs) for pairs in subsets]
+    assert found["2"]["value"] == pytest.approx(sum(by_hand) / 3)
+    assert found["1"]["value"] == pytest.approx(4 / 15)
+    assert found["5"]["value"] == pytest.approx(2 / 3)
+    assert "pass@k" not in forced_metrics()
+
+
+@pytest.mark.parametrize(
+    ("problems", "words"),
+    [
+        (["w7 w7"] * 20 + ["r5 r5"], "m1@t1 is 4.8 %, below 5 %"),
+        (["r5 r5"] * 20 + ["w7 w7"], "m1@t1 is 95.2 %, above 95 %"),
+        (["r5 r5~"] * 2 + ["w7 w7"] * 30, "6.2 % of the answers of turn 2 were cut"),
+    ],
+)
+def test_doubtful_numbers_come_with_a_warning(problems, words):
+    found = summarise(make(*problems), same_number, max_turns=2, feedback="none")
+    assert len(found["warnings"]) == 1
+    assert words in found["warnings"][0]
+    assert format_table(found).splitlines()[-1] == f"Warning: {found['warnings'][0]}."
+
+
+def test_numbers_without_doubt_come_without_a_warning():
+    run = make(*["r5 r5"] * 19, *["w7 w7"])
+    assert summarise(run, same_number, max_turns=2, feedback="none")["warnings"] == []
 
 
 def test_one_problem_is_no_evidence():
