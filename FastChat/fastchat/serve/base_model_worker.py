@@ -25,6 +25,8 @@ from fastchat.serve.wire import BodyLimit, frame, read_json
 from fastchat.utils import normal_url, positive_int
 
 _WILDCARDS = ("0.0.0.0", "::")
+EXTENSIONS = ["messages", "n", "prompt_token_ids", "seed"]
+"""Request fields that a stock FastChat worker does not know."""
 
 
 class BaseModelWorker(ABC):
@@ -72,8 +74,14 @@ class BaseModelWorker(ABC):
         """The fields of FastChat's `Conversation` for clients that build prompts themselves."""
 
     def status(self) -> dict[str, Any]:
-        """The body of `/worker_get_status`."""
-        return {"model_names": self.model_names, "speed": 1, "queue_length": self.in_flight}
+        """The body of `/worker_get_status`; `limit` and `extensions` are ours."""
+        return {
+            "model_names": self.model_names,
+            "speed": 1,
+            "queue_length": self.in_flight,
+            "limit": self.limit,
+            "extensions": EXTENSIONS,
+        }
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
