@@ -21,6 +21,7 @@ is in no denominator: n says how many are. The functions hold the formulas with 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
@@ -53,6 +54,9 @@ from rise.turn_rates import (
 )
 from rise.votes import SameAnswer, m1_tk, mk_t1, vote
 
+PARALLEL = re.compile(r"m(?!1@)\d+@t1")
+"""mK@t1 with K above 1."""
+
 __all__ = [
     "Rate",
     "acc_t",
@@ -62,6 +66,7 @@ __all__ = [
     "delta",
     "fixed",
     "format_table",
+    "headline_hits",
     "m1_t1",
     "m1_tk",
     "mcnemar",
@@ -113,13 +118,11 @@ def summarise(
         ValueError: without episodes or verdicts, for an unknown feedback, or if the two runs have
             no problem in common.
     """
-    if feedback not in ("none", "oracle"):
-        raise ValueError(f"feedback is {feedback!r}: it must be none or oracle")
+    hits = headline_hits(
+        episodes, same_answer, max_turns=max_turns, feedback=feedback, parallel=parallel
+    )
     source = episodes if parallel is None else parallel
-    _check_same_problems(episodes, source)
-    hits = _headline(episodes, same_answer, max_turns, feedback)
-    parallel_name, parallel_hits = _parallel(source, same_answer)
-    hits |= {parallel_name: parallel_hits} if parallel_hits else {}
+    parallel_name = next((name for name in hits if PARALLEL.fullmatch(name)), "")
     turns = range(1, max_turns + 1)
     metrics: dict[str, Any] = {
         "feedback": feedback,
@@ -128,7 +131,7 @@ def summarise(
         "acc@t": [wilson(acc_t(episodes, turn, feedback)).to_dict() for turn in turns],
         "paired": _paired(hits, f"m1@t{max_turns}", parallel_name),
     }
-    if parallel_hits:
+    if parallel_name:
         metrics["pass@k"] = _passes(source)
     if feedback == "none":
         metrics |= _transitions(episodes, max_turns)
@@ -139,17 +142,36 @@ def summarise(
     return metrics | {"warnings": cautions(metrics)}
 
 
-def _headline(
-    episodes: Sequence[Episode], same_answer: SameAnswer, max_turns: int, feedback: str
+def headline_hits(
+    episodes: Sequence[Episode],
+    same_answer: SameAnswer,
+    *,
+    max_turns: int,
+    feedback: str,
+    parallel: Sequence[Episode] | None = None,
 ) -> dict[str, dict[int, bool]]:
-    """m1@t1, m1@tK and p1@tK, as far as the run allows them: name -> task id -> hit."""
+    """Which problems m1@t1, m1@tK, p1@tK and mK@t1 count as right: name -> task id -> hit.
+
+    Metrics that the run does not allow are left out. Arguments and errors are those of `summarise`.
+
+    >>> from rise.sketch import sketch
+    >>> run = sketch("w7,r5,r5 r5", "w7,w7,w7 r5")
+    >>> headline_hits(run, str.__eq__, max_turns=2, feedback="none")["m3@t1"]
+    {0: True, 1: False}
+    """
+    if feedback not in ("none", "oracle"):
+        raise ValueError(f"feedback is {feedback!r}: it must be none or oracle")
+    source = episodes if parallel is None else parallel
+    _check_same_problems(episodes, source)
     hits = {"m1@t1": m1_t1(episodes)}
     one_sample = all(len(turn.actions) == 1 for episode in episodes for turn in episode.turns)
     if max_turns > 1 and feedback == "none":
         hits[f"m1@t{max_turns}"] = m1_tk(episodes, same_answer, max_turns, feedback)
     if max_turns > 1 and (feedback == "none" or one_sample):
         hits[f"p1@t{max_turns}"] = p1_tk(episodes, max_turns)
-    return {name: _by_problem(episodes, values) for name, values in hits.items()}
+    found = {name: _by_problem(episodes, values) for name, values in hits.items()}
+    name, votes = _parallel(source, same_answer)
+    return found | ({name: votes} if votes else {})
 
 
 def _parallel(episodes: Sequence[Episode], same_answer: SameAnswer) -> tuple[str, dict[int, bool]]:
