@@ -7,7 +7,6 @@ its fields and says how to find, read and compare answers; see ``README.md`` bes
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ import gymnasium
 from envs import checker
 from envs.answers import MAX_ANSWER, Verdict, last_box
 from envs.expressions import Question
+from envs.problem_file import ProblemFile
 from envs.prompts import PromptStyle, load_style
 
 Message = dict[str, str]
@@ -60,7 +60,8 @@ class Env(gymnasium.Env[str, str], ABC):
     """Problems with checkable answers, as an environment of several attempts.
 
     Args:
-        data_path: JSON lines, one problem each; the whole file is checked here.
+        data_path: JSON lines, one problem each; the whole file is checked here, and each problem
+            is read again when it is asked for.
         prompt_style: ``default``, ``bare`` or a FILE.json (see ``prompts.py``).
         max_turns: attempts per episode, at least 1.
         feedback: ``oracle`` ends an episode at its first right answer; ``none`` says "wrong"
@@ -96,7 +97,7 @@ class Env(gymnasium.Env[str, str], ABC):
         if feedback not in ("oracle", "none"):
             raise ValueError(f"feedback is {feedback!r}; use 'oracle' or 'none'")
         self.style: PromptStyle = self.load_style(str(prompt_style))
-        self.problems: list[dict[str, Any]] = list(self._read(Path(data_path)))
+        self.problems: ProblemFile = self._open(Path(data_path))
         self.max_turns = max_turns
         self.feedback_mode = feedback
         self.observation_space = TextSpace()
@@ -176,12 +177,13 @@ class Env(gymnasium.Env[str, str], ABC):
         answer, outcome = cls._examine(response, reference)
         return cls._graded(answer, _settled(outcome))
 
-    def same_answer(self, a: str, b: str) -> bool:
+    @classmethod
+    def same_answer(cls, a: str, b: str) -> bool:
         """Whether two extracted answers count as one, as in a vote."""
         if a == b:
             return True
-        target = self.answer_as_target(b)
-        return target is not None and _settled(self.compare(a, target)) == "right"
+        target = cls.answer_as_target(b)
+        return target is not None and _settled(cls.compare(a, target)) == "right"
 
     @classmethod
     def _examine(cls, response: str, reference: str) -> tuple[str | None, Verdict | Question]:
@@ -239,30 +241,17 @@ class Env(gymnasium.Env[str, str], ABC):
 
     # --- the problem file ----------------------------------------------------------------------
 
-    def _read(self, path: Path) -> Iterator[dict[str, Any]]:
+    def _open(self, path: Path) -> ProblemFile:
         if not path.is_file():
             download = f"`python data/fetch.py {self.name}` downloads {self.name}"
             raise ValueError(
                 f"no problem file {path}: give a file of JSON lines"
                 + (f"; {download}" if self.fetched else "")
             )
-        count = 0
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = self._parse(line)
-                except ValueError as error:
-                    raise ValueError(
-                        f"{path}, line {number}: {error}. A good line: {self.example_line}"
-                    ) from error
-                count += 1
-                yield row
-        if not count:
-            raise ValueError(f"{path} has no problems. A good line: {self.example_line}")
+        return ProblemFile(path, self._parse, self.example_line)
 
-    def _parse(self, line: bytes) -> dict[str, Any]:
+    @classmethod
+    def _parse(cls, line: bytes) -> dict[str, Any]:
         try:
             row = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
@@ -271,15 +260,15 @@ class Env(gymnasium.Env[str, str], ABC):
             raise ValueError(f"not JSON ({error})") from error
         if not isinstance(row, dict):
             raise ValueError(f"a JSON {type(row).__name__}, not an object")
-        keys = (self.question_key, self.answer_key)
+        keys = (cls.question_key, cls.answer_key)
         for key in keys:
             if key not in row:
                 raise ValueError(f"the key {key!r} is missing, found {sorted(row)}")
-        row = self.prepare(row)
+        row = cls.prepare(row)
         for key in keys:
             if not isinstance(row[key], str) or not row[key].strip():
                 raise ValueError(f"{key!r} must be a text that is not empty")
-        self.target(row[self.answer_key])
+        cls.target(row[cls.answer_key])
         return row
 
 

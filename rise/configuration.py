@@ -55,7 +55,7 @@ def configuration(
         **options,
         "env": args.env,
         "env_sha256": checksum(type(env)),
-        "data_sha256": hashlib.sha256(Path(args.data_path).read_bytes()).hexdigest()[:16],
+        "data_sha256": env.problems.sha256[:16],
         "problems": min(args.limit or len(env), len(env)),
         "prompt_style": args.prompt_style,
         "prompt_sha256": _prompt_checksum(env),

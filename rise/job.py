@@ -128,7 +128,7 @@ class Job:
             task_ids = [task_id for task_id in task_ids if task_id not in run.done]
         # Pairs are made of all problems, so that a resumed run makes the same pairs again.
         groups = groups_of(task_ids, config["shown_attempt"], config["seed"])
-        owed = (group for group in groups if not run.done.issuperset(group))
+        owed = (group for group in groups if not run.done >= set(group))
         checkpoints = [name for name, kind in self.kinds.items() if kind == "checkpoint"]
         serving = LocalServing(
             checkpoints,

@@ -11,7 +11,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,9 +94,9 @@ class RunDir:
         return run
 
     @property
-    def done(self) -> set[int]:
-        """The task ids that have a row without an error."""
-        return set(self._offsets)
+    def done(self) -> Set[int]:
+        """The task ids that have a row without an error; a view that follows what is appended."""
+        return self._offsets.keys()
 
     def append(self, episode: Episode) -> None:
         """Add one finished episode (or one error row); it is written when this returns.

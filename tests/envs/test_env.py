@@ -4,9 +4,12 @@ python -m pytest tests/envs/test_env.py
 """
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
+import tracemalloc
+from pathlib import Path
 
 import gymnasium
 import pytest
@@ -197,6 +200,39 @@ def test_the_example_line_is_a_good_line(tmp_path, name):
     path.write_text("\ufeff" + envs.NAMES[name].example_line, encoding="utf-8")
     env = envs.make(name, path)
     assert len(env) == 1 and env.grade(r"\boxed{5}", 0).verdict == "right"
+
+
+def test_problems_are_read_again_when_asked_for(tmp_path, write):
+    rows = [{"question": f"{i}?", "answer": f"#### {i}", "text": "x" * (i % 7)} for i in range(50)]
+    path = Path(write(rows))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"\n".join(lines) + b"\n \n\x0c")
+    problems = envs.make("gsm8k", path).problems
+    path.rename(tmp_path / "moved.jsonl")
+    assert len(problems) == 50 and list(problems) == rows
+    assert problems[-1] == rows[-1] and problems[3:9:2] == rows[3:9:2]
+    with pytest.raises(IndexError):
+        problems[50]
+    assert problems.sha256 == hashlib.sha256((tmp_path / "moved.jsonl").read_bytes()).hexdigest()
+
+
+def test_memory_does_not_grow_with_the_file(write):
+    path = write([{"question": f"{i}" * 500, "answer": f"#### {i}"} for i in range(20_000)])
+    tracemalloc.start()
+    env = envs.make("gsm8k", path)
+    asked = max(len(env.question(index)) for index in range(len(env)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert asked == 2500
+    assert peak < 20e6 < Path(path).stat().st_size  # the rows that are cached take 10 MB
+
+
+def test_a_file_changed_in_place_is_an_error_not_another_problem(write):
+    path = Path(write(GSM8K_ROWS))
+    env = envs.make("gsm8k", path)
+    path.write_bytes(b"x" + path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="was changed while it is used: problem 1: not JSON"):
+        env.question(1)
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])

@@ -235,4 +235,4 @@ def test_unexpected_error_ends_the_run_and_keeps_what_is_finished(env, tmp_path)
     with RunDir.open(tmp_path / "run", {}, 2) as run:
         with pytest.raises(ZeroDivisionError):
             roll(env, run, policy, concurrency=2)
-        assert run.done.issuperset(range(19)) and policy.closed == 1
+        assert run.done >= set(range(19)) and policy.closed == 1

@@ -1,0 +1,82 @@
+"""A file of problems that is checked once and read on demand: its size costs next to no memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import weakref
+from array import array
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+CACHED = 4096
+"""Rows kept in memory: those of the episodes in flight are asked for at every turn."""
+
+
+class ProblemFile(Sequence[dict[str, Any]]):
+    """The problems of a file of JSON lines; in memory are 8 bytes of each, and the last ones read.
+
+    Args:
+        path: the file. It stays open, so that a run goes on when it is moved or replaced.
+        parse: makes a row of a line; raises ValueError for a bad one.
+        example_line: a good line, shown with every complaint.
+
+    Raises:
+        ValueError: a line is bad (number and cause are told), or there is no problem.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[bytes], dict[str, Any]], example_line: str):
+        self.path = path
+        self._parse = parse
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._starts = array("q")
+        digest = hashlib.sha256()
+        offset = 0
+        with open(self._descriptor, "rb", closefd=False) as lines:
+            for number, line in enumerate(lines, start=1):
+                digest.update(line)
+                if line.strip():
+                    self._starts.append(offset)
+                    self._check(line, number, example_line)
+                offset += len(line)
+        if not self._starts:
+            raise ValueError(f"{path} has no problems. A good line: {example_line}")
+        self._starts.append(offset)
+        self.sha256 = digest.hexdigest()
+        """Of the bytes that were checked."""
+        self._row = lru_cache(CACHED)(self._read)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index):
+        """Return one problem, or a list of them for a slice.
+
+        Raises:
+            IndexError: there is no such problem.
+            ValueError: the line is not what was checked: the file was changed in place.
+        """
+        chosen = range(len(self))[index]
+        return self._row(chosen) if isinstance(chosen, int) else [self._row(i) for i in chosen]
+
+    def _check(self, line: bytes, number: int, example_line: str) -> None:
+        try:
+            self._parse(line)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path}, line {number}: {error}. A good line: {example_line}"
+            ) from error
+
+    def _read(self, index: int) -> dict[str, Any]:
+        start, end = self._starts[index : index + 2]
+        # The blank lines before the next problem come along.
+        lines = os.pread(self._descriptor, end - start, start)
+        try:
+            return self._parse(lines.partition(b"\n")[0])
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path} was changed while it is used: problem {index}: {error}"
+            ) from error
