@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rise.episode import Episode, Message, Turn, visible
+from rise.rows import episodes_at, finished, rows
 
 __all__ = [
     "Episode",
@@ -118,10 +119,8 @@ class RunDir:
 
     def episodes(self) -> Iterator[Episode]:
         """The finished episodes by task id, one in memory at a time."""
-        with open(self.path / "rows.jsonl", "rb") as rows:
-            for task_id in sorted(self._offsets):
-                rows.seek(self._offsets[task_id])
-                yield Episode.from_dict(json.loads(rows.readline()))
+        offsets = (self._offsets[task_id] for task_id in sorted(self._offsets))
+        return episodes_at(self.path / "rows.jsonl", offsets)
 
     def write_log(self) -> Path:
         """Write the published log from the rows and return its path."""
@@ -162,7 +161,7 @@ class RunDir:
     def _read_rows(self) -> None:
         """Find the finished episodes; cut off a last line that a kill has torn."""
         end = 0
-        for offset, line, row in _rows(self.path / "rows.jsonl"):
+        for offset, line, row in rows(self.path / "rows.jsonl"):
             if row is None:
                 log.warning("the last line of %s is torn: its episode is redone", self.path)
                 break
@@ -197,8 +196,8 @@ def recorded(log_dir: str | Path, max_turns: int, known: dict[str, Any]) -> set[
     if stored is None:
         return set()
     _compare({key: stored.get(key) for key in known}, known, path)
-    rows = _rows(path / "rows.jsonl") if (path / "rows.jsonl").exists() else ()
-    return {row["task_id"] for _, _, row in rows if row and row.get("error") is None}
+    journal = path / "rows.jsonl"
+    return set(finished(journal)) if journal.exists() else set()
 
 
 def load_episodes(path: str | Path) -> list[Episode]:
@@ -215,13 +214,13 @@ def load_episodes(path: str | Path) -> list[Episode]:
     if not path.exists():
         raise ValueError(f"{path} does not exist: give a run directory or a log of workflow_gen.py")
     if path.suffix == ".jsonl":
-        rows = [row for _, _, row in _rows(path) if row is not None]
+        records = [row for _, _, row in rows(path) if row is not None]
     else:
         log_data = read_json(path)
         if not isinstance(log_data, dict):
             raise ValueError(f"{path} is not an object of episodes keyed by index")
-        rows = list(log_data.values())
-    episodes = {row["task_id"]: row for row in rows if not row.get("error")}
+        records = list(log_data.values())
+    episodes = {row["task_id"]: row for row in records if not row.get("error")}
     return [Episode.from_dict(episodes[task_id]) for task_id in sorted(episodes)]
 
 
@@ -231,34 +230,6 @@ def write_json(path: Path, value: Any) -> Path:
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path
-
-
-def _rows(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
-    """(offset, line, row) of each line; the row is None for a torn last line.
-
-    Raises:
-        ValueError: if a line before the last one is not an episode.
-    """
-    offset = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            row = _parse(line)
-            if row is None and file.read(1):
-                raise ValueError(
-                    f"line {number} of {path} is damaged: delete that line, its episode is redone"
-                )
-            yield offset, line, row
-            offset += len(line)
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("task_id"), int) else None
 
 
 def read_json(path: Path) -> Any:
@@ -275,20 +246,27 @@ def read_json(path: Path) -> Any:
 
 def _stored_config(path: Path) -> dict[str, Any] | None:
     """The configuration of the run in `path`; None where none is, or none that has a row."""
-    config, rows = path / "config.json", path / "rows.jsonl"
-    has_rows = rows.exists() and rows.stat().st_size > 0
+    config, journal = path / "config.json", path / "rows.jsonl"
+    has_rows = journal.exists() and journal.stat().st_size > 0
     if has_rows and not config.exists():
         raise ValueError(f"{path} has rows.jsonl but no config.json: give another --log_dir")
     return read_json(config) if has_rows else None
 
 
+def differences(stored: dict[str, Any], config: dict[str, Any], but: Set[str] = frozenset()) -> str:
+    """The keys in which two configurations differ with both values, as a text; "" for none.
+
+    Keys in `NOT_COMPARED` and in `but` may differ.
+    """
+    plain = json.loads(json.dumps(config))
+    keys = sorted((stored.keys() | plain.keys()) - NOT_COMPARED - but)
+    differing = [key for key in keys if stored.get(key) != plain.get(key)]
+    return ", ".join(f"{key} {stored.get(key)!r} -> {plain.get(key)!r}" for key in differing)
+
+
 def _compare(stored: dict[str, Any], config: dict[str, Any], path: Path) -> None:
     """Raise ValueError naming the keys in which two configurations differ."""
-    plain = json.loads(json.dumps(config))
-    keys = sorted((stored.keys() | plain.keys()) - NOT_COMPARED)
-    differing = [key for key in keys if stored.get(key) != plain.get(key)]
-    if differing:
-        changes = ", ".join(f"{key} {stored.get(key)!r} -> {plain.get(key)!r}" for key in differing)
+    if changes := differences(stored, config):
         raise ValueError(
             f"{path} holds a run of another configuration ({changes}): give another --log_dir, "
             "or the same arguments to go on with it"
