@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import TypeVar
 
+from rise import shard
+
 T = TypeVar("T")
 
 DEFAULT_CONTROLLER = "http://localhost:21001"
@@ -32,6 +34,11 @@ def _add_problems(group) -> None:
         help="default | bare (the question alone) | FILE.json with texts of your own",
     )
     add("--limit", type=int, help="use the first LIMIT problems; default all")
+    add(
+        "--shard",
+        help="I/N: every N-th problem from the I-th on, for N jobs with a --log_dir each, which "
+        "`python -m rise.merge` joins; default all problems",
+    )
 
 
 def _add_episodes(group) -> None:
@@ -173,7 +180,9 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
                 f"{name} has {len(values)} values for --max_turns {turns}: give one for all "
                 f"turns, or {turns}"
             )
-    for read, text in ((controller_url, args.controller_address), (shlex.split, args.worker_args)):
+    readers = [(controller_url, args.controller_address), (shlex.split, args.worker_args)]
+    readers += [(shard.parse, args.shard)] if args.shard else []
+    for read, text in readers:
         try:
             read(text)
         except ValueError as error:

@@ -57,6 +57,7 @@ def configuration(
         "env_sha256": checksum(type(env)),
         "data_sha256": env.problems.sha256[:16],
         "problems": min(args.limit or len(env), len(env)),
+        "shard": args.shard,
         "prompt_style": args.prompt_style,
         "prompt_sha256": _prompt_checksum(env),
         "models": models,

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from rise import shard
 from rise.episode import Episode, Message
 from rise.job import Job
 from rise.rollout import next_prompt
@@ -20,13 +21,14 @@ def describe(job: Job) -> str:
         ValueError: if the prompt cannot be rendered with the checkpoint's chat template.
     """
     config = job.config
-    owed = config["problems"] - job.finished
-    first = Episode(0, job.env.question(0), job.env.reference(0))
+    owed = job.size - job.finished
+    index = shard.task_ids(config)[0]
+    first = Episode(index, job.env.question(index), job.env.reference(index))
     messages = next_prompt(job.env, first, config["context_window"])
     return (
         f"{json.dumps(config, indent=2, ensure_ascii=False)}\n\n"
         f"First prompt:\n{render(messages, config)}\n\n"
-        f"{owed} of {config['problems']} episodes are owed: at most "
+        f"{owed} of {job.size} episodes are owed: at most "
         f"{owed * config['max_turns']} requests for {owed * sum(config['num_of_samples'])} "
         "answers. Nothing was asked and nothing was written."
     )

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rise import choice
+from rise import choice, shard
 from rise.arguments import controller_url, per_turn, problems_with
 from rise.configuration import configuration, make_env
 from rise.progress import Progress
-from rise.rollout import Plan, groups_of, run_episodes
+from rise.rollout import Plan, run_episodes
 from rise.serving import LocalServing, ServingError
 from rise.tally import Tally
 from rise.trajectory import RunDir, locate, read_json, recorded
@@ -54,7 +54,12 @@ class Job:
     @property
     def is_finished(self) -> bool:
         """Whether earlier calls have recorded every episode."""
-        return self.finished == self.config["problems"]
+        return self.finished == self.size
+
+    @property
+    def size(self) -> int:
+        """The episodes that the run has: one per problem, or per problem of its shard."""
+        return len(shard.task_ids(self.config))
 
     def open_run(self) -> RunDir:
         """Open the run directory, or make it; raises ValueError as `RunDir.open` does."""
@@ -89,7 +94,7 @@ class Job:
         self.seconds = time.monotonic() - started
         if trouble:
             print(trouble)
-        if len(run.done) == self.config["problems"]:
+        if len(run.done) == self.size:
             return DONE
         kinds = ", ".join(f"{kind} {count}" for kind, count in tally.errors.items())
         causes = f", failed: {kinds} (last: {tally.last_error})" if kinds else ""
@@ -105,7 +110,7 @@ class Job:
         """
         if self.is_finished and (run.path / "summary.json").exists():
             return
-        total, done = self.config["problems"], len(run.done)
+        total, done = self.size, len(run.done)
         run.write_summary(
             results
             | {
@@ -118,17 +123,12 @@ class Job:
 
     def state(self, run: RunDir) -> str:
         """How far the run is, and where."""
-        return f"{len(run.done)} of {self.config['problems']} episodes are in {run.path}"
+        return f"{len(run.done)} of {self.size} episodes are in {run.path}"
 
     def _play(self, run: RunDir, tally: Tally, tracker: Any) -> str | None:
         """Play the episodes; returns what went wrong if it was given up."""
         config = self.config
-        task_ids = list(range(config["problems"]))
-        if config["shown_attempt"] == "own":
-            task_ids = [task_id for task_id in task_ids if task_id not in run.done]
-        # Pairs are made of all problems, so that a resumed run makes the same pairs again.
-        groups = groups_of(task_ids, config["shown_attempt"], config["seed"])
-        owed = (group for group in groups if not run.done >= set(group))
+        owed = (group for group in shard.groups(config) if not run.done >= set(group))
         checkpoints = [name for name, kind in self.kinds.items() if kind == "checkpoint"]
         serving = LocalServing(
             checkpoints,
@@ -136,7 +136,7 @@ class Job:
             concurrency=config["concurrency"],
             worker_args=shlex.split(config["worker_args"]),
         )
-        with serving as local, Progress(tally, config["problems"], tracker) as progress:
+        with serving as local, Progress(tally, self.size, tracker) as progress:
             plan = self._plan(local.addresses())
             concurrency = config["concurrency"]
             rollout = run_episodes(
@@ -184,7 +184,10 @@ def check(
     models = per_turn(models, args.max_turns)
     config = configuration(args, models, env, options)
     done = recorded(args.log_dir, args.max_turns, config)
-    if len(done) == config["problems"]:
+    size = len(shard.task_ids(config))
+    if not size:
+        raise ValueError(f"--shard {args.shard} is empty: there are {config['problems']} problems")
+    if len(done) == size:
         stored = read_json(locate(args.log_dir, args.max_turns) / "config.json")
         return Job(env, stored | {"log_dir": args.log_dir}, {}, len(done))
     kinds = choice.decide(models, config["controller_address"])

@@ -9,9 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rise.trajectory import load_episodes, read_json, write_json
+from rise import shard
+from rise.rows import finished
+from rise.trajectory import read_json, write_json
 
-SAME = ("env", "env_sha256", "data_sha256", "prompt_sha256", "problems", "top_p")
+SAME = ("env", "env_sha256", "data_sha256", "prompt_sha256", "problems", "shard", "top_p")
 """Keys of config.json that both runs share."""
 SAME_AT_TURN_1 = ("models", "fingerprints", "kinds", "temperature", "max_new_tokens")
 """Keys with one value per turn, of which the first one is shared."""
@@ -30,7 +32,7 @@ def sibling(run_path: Path, log_dir: str | Path, config: dict[str, Any]) -> Path
         other = read_json(path / "config.json")
         if other["stage"] != "eval" or is_parallel(config) == is_parallel(other):
             continue
-        if _first_turns_agree(config, other) and len(load_episodes(path)) == other["problems"]:
+        if _first_turns_agree(config, other) and _is_finished(path, other):
             return path
     return None
 
@@ -44,6 +46,10 @@ def complete(path: Path, metrics: dict[str, Any]) -> None:
     """Put metrics that a later run has made possible into a finished run's summary.json."""
     summary = read_json(path / "summary.json")
     write_json(path / "summary.json", summary | {"metrics": metrics})
+
+
+def _is_finished(path: Path, config: dict[str, Any]) -> bool:
+    return finished(path / "rows.jsonl").keys() >= set(shard.task_ids(config))
 
 
 def _first_turns_agree(config: dict[str, Any], other: dict[str, Any]) -> bool:
