@@ -150,6 +150,8 @@ def parallel_command(config, problems: int) -> str:
         arguments += f" --worker_args {shlex.quote(config['worker_args'])}"
     if config["problems"] < problems:
         arguments += f" --limit {config['problems']}"
+    if config.get("shard"):
+        arguments += f" --shard {config['shard']}"
     return (
         f"python workflow_eval.py --model {config['models'][0]} {arguments} --max_turns 1 "
         f"--num_of_samples {max(2, config['max_turns'])}"

@@ -102,6 +102,9 @@ def report(job, run, tally, tracker) -> None:
         counts = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
         cut = 100 * summary["length_share"][turn - 1]
         print(f"turn {turn}: {counts}; {cut:.1f} % cut at the limit of new tokens")
+    if job.config.get("shard"):
+        print("Next: join the shards with python -m rise.merge RUN RUN ... -o DIR")
+        return
     model = job.config["models"][0]
     model_path = model if Path(model).is_dir() else "CHECKPOINT"
     print(

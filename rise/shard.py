@@ -32,7 +32,10 @@ def parse(text: str) -> tuple[int, int]:
 
 
 def groups(config: dict[str, Any]) -> Iterator[list[int]]:
-    """The groups of problems that a run with this configuration plays together."""
+    """The groups of problems that a run with this configuration plays together.
+
+    Pairs are made of the whole file, so that every shard and every resumed run makes the same.
+    """
     number, count = parse(config.get("shard") or "1/1")
     everything = range(config["problems"])
     found = groups_of(everything, config["shown_attempt"], config["seed"])
