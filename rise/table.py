@@ -30,7 +30,7 @@ def format_table(metrics: dict[str, Any]) -> str:
     Warning: 50.0 % of the answers of turn 1 were cut.
     """
     lines = [f"{'metric':<13}{'value':>9}{'95 % interval':>17}{'n':>7}"]
-    for name in sorted(filter(HEADLINE.fullmatch, metrics), key=_order):
+    for name in sorted(filter(HEADLINE.fullmatch, metrics), key=headline_order):
         value, low, high = _percent(metrics[name])
         interval = f"{low:.1f} to {high:.1f}"
         lines.append(f"{name:<13}{value:>7.1f} %{interval:>17}{metrics[name]['n']:>7}")
@@ -38,7 +38,7 @@ def format_table(metrics: dict[str, Any]) -> str:
         value, low, high = _percent(rate)
         interval = f"{low:+.1f} to {high:+.1f}"
         lines.append(
-            f"{name:<13}{value:>+9.1f}{interval:>17}{rate['n']:>7}   {_p(rate['p_value'])}"
+            f"{name:<13}{value:>+9.1f}{interval:>17}{rate['n']:>7}   {format_p(rate['p_value'])}"
         )
     if metrics["max_turns"] > 1:
         lines.append(f"acc@t, turn 1 to {metrics['max_turns']}: {_by_turn(metrics['acc@t'])}")
@@ -59,7 +59,7 @@ def statement(metrics: dict[str, Any]) -> str:
         ours, theirs = name.split(" - ")
         value, low, high = _percent(rate)
         evidence = (
-            f"95 % interval {low:+.1f} to {high:+.1f}, {_p(rate['p_value'])}, n = {rate['n']}"
+            f"95 % interval {low:+.1f} to {high:+.1f}, {format_p(rate['p_value'])}, n = {rate['n']}"
         )
         if rate["p_value"] >= ALPHA or rate["low"] <= 0 <= rate["high"]:
             return f"{ours} and {theirs} cannot be told apart: {value:+.1f} points ({evidence})."
@@ -74,8 +74,12 @@ def statement(metrics: dict[str, Any]) -> str:
     return f"One sample at turn 1 is right on {first:.1f} % of {metrics['m1@t1']['n']} problems."
 
 
-def _order(name: str) -> tuple[int, str]:
-    """m1@t1, then votes of samples, votes of turns, any of the turns."""
+def headline_order(name: str) -> tuple[int, str]:
+    """Sorts headline rates: m1@t1, then votes of samples, votes of turns, any of the turns.
+
+    >>> sorted(["p1@t5", "m1@t5", "m5@t1", "m1@t1"], key=headline_order)
+    ['m1@t1', 'm5@t1', 'm1@t5', 'p1@t5']
+    """
     kind, turns = name.split("@")
     if name == "m1@t1":
         return 0, name
@@ -86,7 +90,12 @@ def _percent(rate: dict[str, float]) -> tuple[float, float, float]:
     return 100 * rate["value"], 100 * rate["low"], 100 * rate["high"]
 
 
-def _p(p_value: float) -> str:
+def format_p(p_value: float) -> str:
+    """A p value as tables print it.
+
+    >>> format_p(0.0123), format_p(1e-9)
+    ('p = 0.012', 'p < 0.001')
+    """
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
 
 

@@ -1,0 +1,148 @@
+"""Compare evaluations: the paper's table, with paired tests and the cost of each vote.
+
+    python -m rise.compare log/base log/rise
+    python -m rise.compare log/base log/boost log/rise --names base boost RISE --format latex
+
+Reads   run directories of workflow_eval.py; a parallel run in the same --log_dir gives mK@t1.
+Writes  the table to standard output, in text, markdown, latex or csv, or everything as json.
+
+The first run is the one that the others are tested against.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rise import grid
+from rise.comparison import compare
+from rise.evaluated import open_run
+from rise.table import format_p, headline_order
+
+FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
+    "text": grid.text,
+    "markdown": grid.markdown,
+    "latex": grid.latex,
+    "csv": grid.comma_separated,
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rise.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, two or more")
+    parser.add_argument(
+        "--names", nargs="+", help="what the table calls them; default their directories' names"
+    )
+    parser.add_argument("--format", choices=[*FORMATS, "json"], default="text", help="default text")
+    args = parser.parse_args(argv)
+    if args.names and len(args.names) != len(args.runs):
+        parser.error(f"{len(args.names)} --names for {len(args.runs)} runs: give one for each")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare and print; returns the exit code."""
+    args = parse_args(argv)
+    try:
+        runs = [
+            open_run(path, name)
+            for path, name in zip(args.runs, args.names or names_of(args.runs), strict=True)
+        ]
+        found = compare(runs)
+    except (ValueError, OSError) as error:
+        print(f"rise.compare: error: {error}", file=sys.stderr)
+        return 2
+    if args.format == "json":
+        print(json.dumps(found, indent=2))
+        return 0
+    draw = FORMATS[args.format]
+    print(draw(*paper_table(found)))
+    if args.format in ("text", "markdown"):
+        print("\n" + draw(*difference_table(found)))
+        print(
+            "\n" + "\n".join(["Cells: percent (gain over m1@t1 of the same run).", *found["notes"]])
+        )
+    return 0
+
+
+def names_of(paths: Sequence[str]) -> list[str]:
+    """The directories' names, or the whole paths where two are alike.
+
+    >>> names_of(["log/base/", "log/rise"]), names_of(["a/eval", "b/eval"])
+    (['base', 'rise'], ['a/eval', 'b/eval'])
+    """
+    names = [Path(path).resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [path.rstrip("/") for path in paths]
+
+
+def paper_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Rows are runs; columns the headline rates with gains, then tokens generated per problem.
+
+    Args:
+        found: what `rise.comparison.compare` returns.
+    """
+    names = _all_metrics(run["metrics"] for run in found["runs"])
+    votes = [name for name in names if name.startswith("m") and name != "m1@t1"]
+    header = ["run", "n", *names, *(f"cost of {name}" for name in votes)]
+    rows = []
+    for run in found["runs"]:
+        costs = [run["cost"].get(name) for name in votes]
+        rows.append(
+            [run["name"], str(run["n"])]
+            + [_cell(run, name) for name in names]
+            + [_cost(cost) if cost else "-" for cost in costs]
+        )
+    return header, rows
+
+
+def difference_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The tested differences: turns against samples within each run, then run against first run.
+
+    Args:
+        found: what `rise.comparison.compare` returns.
+    """
+    header = ["difference", "points", "95 % interval", "p (McNemar)", "n"]
+    rows = []
+    for run in found["runs"]:
+        for name, rate in run["paired"].items():
+            if not name.endswith(" - m1@t1"):
+                rows.append(_difference_row(f"{run['name']}: {name}", rate))
+    for test in found["tests"]:
+        for name, rate in test["metrics"].items():
+            rows.append(_difference_row(f"{name}: {test['run']} - {test['against']}", rate))
+    return header, rows
+
+
+def _difference_row(name: str, rate: dict[str, Any]) -> list[str]:
+    value, low, high = (100 * rate[key] for key in ("value", "low", "high"))
+    p_value = format_p(rate["p_value"]).removeprefix("p ").removeprefix("= ")
+    return [name, f"{value:+.1f}", f"{low:+.1f} to {high:+.1f}", p_value, str(rate["n"])]
+
+
+def _cost(cost: dict[str, float]) -> str:
+    return f"{cost['samples']:g} samples, {cost['completion_tokens']:.0f} tokens"
+
+
+def _all_metrics(found: Any) -> list[str]:
+    return sorted({name for metrics in found for name in metrics}, key=headline_order)
+
+
+def _cell(run: dict[str, Any], name: str) -> str:
+    if name not in run["metrics"]:
+        return "-"
+    value = f"{100 * run['metrics'][name]['value']:.1f}"
+    gain = run["gains"].get(name)
+    return f"{value} ({100 * gain['value']:+.1f})" if gain else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
