@@ -26,6 +26,8 @@ setup(
         "fschat[model_worker,train]==0.2.36+rise",
         "aiohttp>=3.9",
         "gymnasium>=1.0",
+        "jinja2>=3.1",
+        "latex2mathml>=3.77",
         "math-verify>=0.9,<1",
         "matplotlib>=3.8",
         "nltk>=3.9",
@@ -38,7 +40,8 @@ setup(
     ],
     extras_require={
         "dev": [
-            "fschat[qlora,tensorboard]==0.2.36+rise",
+            "fschat[qlora,tensorboard,webui]==0.2.36+rise",
+            "playwright>=1.50",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
