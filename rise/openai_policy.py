@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rise.policies import Policy, PolicyError, Retries, Sample
-from rise.worker_policy import seconds_to_wait, split_evenly, status_kind
+from rise.wire import seconds_to_wait, split_evenly, status_kind
 
 if TYPE_CHECKING:
     import openai

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from rise import arguments, choice, episode, worker_policy
+from rise import arguments, choice, episode, wire
 from rise.policies import FunctionPolicy, PolicyError, Retries
 from rise.serving import free_ports
 from tests.rise.servers import OpenAI, Wire, chat_reply, wire_reply
@@ -214,7 +214,7 @@ def test_fingerprint_tells_a_retrained_checkpoint(tmp_path):
     assert choice.fingerprint("gpt-4") is None
 
 
-@pytest.mark.parametrize("module", [arguments, episode, worker_policy])
+@pytest.mark.parametrize("module", [arguments, episode, wire])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module)
     assert result.attempted and not result.failed

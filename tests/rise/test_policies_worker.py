@@ -8,7 +8,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from rise import worker_policy
+from rise import workers
 from rise.policies import PolicyError, Retries, Sample
 from rise.serving import free_ports
 from rise.worker_policy import WorkerPolicy
@@ -56,7 +56,7 @@ def test_address_is_asked_for_once_and_answers_come_straight_from_the_worker():
     with Wire(lambda _: wire_reply("a")) as worker, Wire(lambda _: wire_reply("no")) as controller:
         controller.worker_url = worker.url
         assert len(ask(controller.url, times=30)) == 30
-        assert controller.paths == ["/get_worker_address"] * worker_policy.ASKS
+        assert controller.paths == ["/get_worker_address"] * workers.ASKS
         assert controller.requests == [] and len(worker.requests) == 30
 
 
