@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import resource
 import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 _WILDCARDS = ("0.0.0.0", "::", "")
+_OPEN_FILES = 65536
 
 
 def build_logger(name: str) -> logging.Logger:
@@ -60,10 +62,19 @@ def url_of(host: str, sock: socket.socket) -> str:
     return f"http://[{name}]:{_port(sock)}" if ":" in name else f"http://{name}:{_port(sock)}"
 
 
+def raise_file_limit() -> None:
+    """Lift the soft limit of open files, often 1,024: a stream through the proxy takes two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if 0 <= soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def serve(app: Any, sock: socket.socket) -> None:
     """Run an ASGI application on `sock` until SIGTERM, or until SIGINT: then exit with 130."""
     import uvicorn
 
+    raise_file_limit()
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, backlog=2048
     )
@@ -90,6 +101,15 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number above 0")
     return value
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and exit with 2."""
+        line = " ".join(message.split())
+        self.exit(2, f"{self.prog}: error: {line} (--help lists the options)\n")
 
 
 def _port(sock: socket.socket) -> int:

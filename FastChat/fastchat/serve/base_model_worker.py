@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fastchat.constants import CONTROLLER_ADDRESS, WORKER_PORT, ErrorCode, RequestError
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
+from fastchat.serve.metrics import HUNG_UP, Metrics
 from fastchat.serve.registration import Registration
 from fastchat.serve.wire import BodyLimit, frame, read_json
 from fastchat.utils import normal_url, positive_int
@@ -42,6 +43,8 @@ class BaseModelWorker(ABC):
         self.limit = limit
         self.logger = logger
         self.in_flight = 0
+        self.metrics = Metrics("worker")
+        self.metrics.read("queue_length", "Requests held, running or not", lambda: self.in_flight)
         self._gate = asyncio.Semaphore(limit)
 
     @property
@@ -114,6 +117,7 @@ def create_app(worker: BaseModelWorker, registration: Registration | None = None
 
     app = FastAPI(title="RISE model worker", lifespan=lifespan)
     app.add_middleware(BodyLimit)
+    worker.metrics.add_route(app)
 
     @app.exception_handler(RequestError)
     async def refuse(_: Request, error: RequestError) -> JSONResponse:
@@ -125,61 +129,64 @@ def create_app(worker: BaseModelWorker, registration: Registration | None = None
 
 
 def _add_generation_routes(app: FastAPI, worker: BaseModelWorker) -> None:
-    async def prepared(request: Request) -> Any:
-        try:
-            return worker.prepare(parse(GenerateRequest, await read_json(request)))
-        except RequestError:
-            raise
-        except Exception as error:
-            reply = worker.failure(error)
-            raise RequestError(ErrorCode.INTERNAL_ERROR, reply["text"]) from error
-
     @app.post("/worker_generate")
     async def worker_generate(request: Request) -> JSONResponse:
-        job = await prepared(request)
-
-        async def answer() -> dict[str, Any]:
-            async with worker.turn():
-                return await worker.generate(job)
-
-        return JSONResponse(await _unless_dropped(request, answer, worker.failure))
+        try:
+            reply = await _unless_dropped(request, _answer(worker, await _job(worker, request)))
+        except Exception as error:
+            reply = worker.failure(error)
+        code = HUNG_UP if reply is None else reply["error_code"]
+        worker.metrics.count_request(request.url.path, code, (reply or {}).get("usage"))
+        return JSONResponse(reply)
 
     @app.post("/worker_generate_stream")
     async def worker_generate_stream(request: Request) -> Response:
         try:
-            job = await prepared(request)
-        except RequestError as error:
-            return Response(frame(error.reply()))
+            job = await _job(worker, request)
+        except Exception as error:
+            reply = worker.failure(error)
+            worker.metrics.count_request(request.url.path, reply["error_code"])
+            return Response(frame(reply))
+        return StreamingResponse(_frames(worker, job, request.url.path))
 
-        async def frames() -> AsyncIterator[bytes]:
-            try:
-                async with worker.turn(), contextlib.aclosing(worker.stream(job)) as replies:
-                    async for reply in replies:
-                        yield frame(reply)
-            except Exception as error:
-                yield frame(worker.failure(error))
 
-        return StreamingResponse(frames())
+async def _job(worker: BaseModelWorker, request: Request) -> Any:
+    return worker.prepare(parse(GenerateRequest, await read_json(request)))
+
+
+async def _answer(worker: BaseModelWorker, job: Any) -> dict[str, Any]:
+    async with worker.turn():
+        return await worker.generate(job)
+
+
+async def _frames(worker: BaseModelWorker, job: Any, path: str) -> AsyncIterator[bytes]:
+    """The stream of an answer; one more frame tells what went wrong."""
+    code, usage = HUNG_UP, None
+    try:
+        async with worker.turn(), contextlib.aclosing(worker.stream(job)) as replies:
+            async for reply in replies:
+                yield frame(reply)
+        code, usage = 0, reply.get("usage")
+    except Exception as error:
+        reply = worker.failure(error)
+        code = reply["error_code"]
+        yield frame(reply)
+    finally:
+        worker.metrics.count_request(path, code, usage)
 
 
 async def _unless_dropped(
-    request: Request,
-    answer: Callable[[], Any],
-    failure: Callable[[Exception], dict[str, Any]],
-) -> dict[str, Any]:
-    """Await an answer; a client that hangs up cancels it.
+    request: Request, answer: Coroutine[Any, Any, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Await an answer; a client that hangs up cancels it, and there is no reply.
 
     Starlette lets a plain handler run to its end after a disconnect, so the wait for it is ours.
     """
-    work = asyncio.create_task(answer())
+    work = asyncio.create_task(answer)
     gone = asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            return RequestError(ErrorCode.INTERNAL_ERROR, "the client hung up").reply()
-        return work.result()
-    except Exception as error:
-        return failure(error)
+        return work.result() if work.done() else None
     finally:
         work.cancel()
         gone.cancel()

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, get_args
-from urllib.parse import urlsplit
 
 import aiohttp
 from fastapi import FastAPI, Request
@@ -35,14 +34,15 @@ from fastchat.protocol.controller_protocol import (
     WorkerStatus,
 )
 from fastchat.protocol.worker_protocol import parse
+from fastchat.serve.metrics import HUNG_UP, Metrics
+from fastchat.serve.relay import accepts, frames, open_session, was_refused
 from fastchat.serve.wire import BodyLimit, frame, read_json
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry
-from fastchat.utils import build_logger, listen, serve, url_of
+from fastchat.utils import OneLineParser, build_logger, listen, serve, url_of
 
 logger = build_logger("controller")
 
 _STATUS_SECONDS = 5.0
-_CONNECT_SECONDS = 2.0
 
 
 class Controller:
@@ -51,22 +51,28 @@ class Controller:
     def __init__(self, dispatch_method: DispatchMethod):
         self.registry = WorkerRegistry(dispatch_method)
         self.session: aiohttp.ClientSession | None = None
+        self.streams = 0
+        self.metrics = Metrics("controller", tokens=False)
+        for name, meaning, value in (
+            ("workers", "Workers that are registered", lambda: len(self.registry.workers)),
+            ("queue_length", "Requests that the workers hold", self._queue_length),
+            ("streams", "Streams that are passed through", lambda: self.streams),
+        ):
+            self.metrics.read(name, meaning, value)
 
     async def start(self) -> None:
         """Open the client session; must run on the loop that serves."""
         # Raising here, a bad value in the environment stops the start instead of a later request.
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=_CONNECT_SECONDS, sock_read=worker_timeout()
-        )
         self.expiration = heart_beat_expiration()
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=timeout
-        )
+        self.session = open_session(worker_timeout())
 
     async def stop(self) -> None:
         """Close the client session."""
         if self.session is not None:
             await self.session.close()
+
+    def _queue_length(self) -> int:
+        return self.registry.total().queue_length
 
     async def register(self, request: RegisterRequest) -> None:
         """Enter a worker; one that sends no status is asked for it.
@@ -111,7 +117,7 @@ class Controller:
     async def address(self, model: str) -> str:
         """The URL of a worker that accepts connections, "" if no worker serves the model."""
         while name := self.registry.choose(model):
-            if await _accepts(name):
+            if await accepts(name):
                 return name
             self.drop(name, "refuses connections")
         return ""
@@ -133,33 +139,41 @@ class Controller:
 
         A worker that refuses the connection is out and the next one is tried: nothing was sent.
         """
-        while name := self.registry.choose(model):
-            try:
-                async for part in self._frames(name, body):
-                    yield part
-                return
-            except aiohttp.ClientConnectorError:
-                self.drop(name, "refuses connections")
-            except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-                reason = f"the worker {name} stopped answering ({type(error).__name__})"
-                logger.warning("%s", reason)
-                yield frame(RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, reason).reply())
-                return
-        reason = f"no worker serves {model!r}; served: {', '.join(self.registry.models()) or '-'}"
-        yield frame(RequestError(ErrorCode.CONTROLLER_NO_WORKER, reason).reply())
-
-    async def _frames(self, name: str, body: bytes) -> AsyncIterator[bytes]:
         assert self.session is not None
-        headers = {"Content-Type": "application/json"}
-        url = f"{name}/worker_generate_stream"
-        async with self.session.post(url, data=body, headers=headers) as reply:
-            reply.raise_for_status()
-            rest = b""
-            async for chunk in reply.content.iter_any():
-                rest += chunk
-                whole, separator, rest = rest.rpartition(b"\0")
-                if separator:
-                    yield whole + separator
+        code: int | str = HUNG_UP
+        self.streams += 1
+        try:
+            while name := self.registry.choose(model):
+                try:
+                    async with contextlib.aclosing(frames(self.session, name, body)) as parts:
+                        async for part in parts:
+                            yield part
+                    code = 0
+                    return
+                except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+                    if not was_refused(error):
+                        failure = _broken(name, error)
+                        break
+                    self.drop(name, "refuses connections")
+            else:
+                failure = self._nobody(model)
+            code = int(failure.code)
+            yield frame(failure.reply())
+        finally:
+            self.streams -= 1
+            self.metrics.count_request("/worker_generate_stream", code)
+
+    def _nobody(self, model: str) -> RequestError:
+        served = ", ".join(self.registry.models()) or "-"
+        reason = f"no worker serves {model!r}; served: {served}"
+        return RequestError(ErrorCode.CONTROLLER_NO_WORKER, reason)
+
+
+def _broken(name: str, error: Exception) -> RequestError:
+    detail = f"{type(error).__name__} {error}".strip()
+    reason = f"the worker {name} stopped answering ({detail})"
+    logger.warning("%s", reason)
+    return RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, reason)
 
 
 def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
@@ -176,6 +190,7 @@ def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
 
     app = FastAPI(title="RISE controller", lifespan=lifespan)
     app.add_middleware(BodyLimit)
+    controller.metrics.add_route(app)
     app.state.controller = controller
 
     @app.exception_handler(RequestError)
@@ -223,7 +238,10 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
     @app.post("/get_worker_address")
     async def get_worker_address(request: Request) -> dict[str, str]:
         wanted = parse(ModelRequest, await read_json(request))
-        return {"address": await controller.address(wanted.model)}
+        address = await controller.address(wanted.model)
+        code = 0 if address else ErrorCode.CONTROLLER_NO_WORKER
+        controller.metrics.count_request("/get_worker_address", int(code))
+        return {"address": address}
 
     @app.post("/worker_get_status")
     async def worker_get_status() -> dict[str, Any]:
@@ -238,28 +256,14 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
         try:
             wanted = parse(ModelRequest, await read_json(request))
         except RequestError as error:
+            controller.metrics.count_request("/worker_generate_stream", int(error.code))
             return Response(frame(error.reply()))
         return StreamingResponse(controller.stream(wanted.model, await request.body()))
 
 
-async def _accepts(url: str) -> bool:
-    """False if the worker's port refuses a connection; a slow one gets the benefit of the doubt."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        connection = asyncio.open_connection(parts.hostname, port)
-        _, writer = await asyncio.wait_for(connection, _CONNECT_SECONDS)
-    except ConnectionRefusedError:
-        return False
-    except (OSError, asyncio.TimeoutError):
-        return True
-    writer.close()
-    return True
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
     parser.add_argument(
         "--port", type=int, default=CONTROLLER_PORT, help="port, 0 takes a free one (21001)"

@@ -3,7 +3,7 @@
 metrics = Metrics("worker")
 metrics.read("running_rows", "Answers being generated", lambda: engine.load()["running"])
 metrics.add_route(app)
-metrics.count_request(0, {"prompt_tokens": 400, "completion_tokens": 120})
+metrics.count_request("/worker_generate", 0, {"prompt_tokens": 400, "completion_tokens": 120})
 """
 
 from __future__ import annotations
@@ -16,29 +16,51 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+HUNG_UP = "hung_up"
+"""The code of a request whose client did not wait for the end of its answer."""
+
+_ENGINE_COUNTS = {
+    "prompt_tokens": "Tokens of all admitted prompts",
+    "prefill_tokens": "Prompt tokens that were computed",
+    "reused_tokens": "Prompt tokens that another slot held already (cache hits)",
+    "generated_tokens": "Tokens that were drawn, those of cancelled answers included",
+    "decode_steps": "Steps that drew one token for every running answer",
+}
+_ENGINE_LEVELS = {
+    "running": "Answers and prompts in slots (batch size)",
+    "waiting": "Requests that wait for a slot",
+    "slots": "Slots for running answers",
+    "slot_tokens": "Tokens that a slot holds",
+}
+
 
 class Metrics:
     """The metrics of one server, in a registry of their own; every name begins with `rise_`.
 
     Args:
         server: the second part of every name: worker, controller, api.
+        tokens: whether the server knows the tokens of its answers.
     """
 
-    def __init__(self, server: str):
+    def __init__(self, server: str, *, tokens: bool = True):
         self.registry = CollectorRegistry()
         self._prefix = f"rise_{server}_"
-        self._requests = self._counter("requests", "Requests for answers that have ended", "code")
-        self._prompt = self._counter("prompt_tokens", "Prompt tokens of answered requests")
-        self._generated = self._counter("generated_tokens", "Tokens of the answers that were sent")
+        self._requests = self._counter("requests", "Requests that have ended", "path", "code")
+        if tokens:
+            self._prompt = self._counter("prompt_tokens", "Prompt tokens of answered requests")
+            self._generated = self._counter("generated_tokens", "Tokens of the answers")
 
-    def count_request(self, code: int | str, usage: Mapping[str, int] | None = None) -> None:
+    def count_request(
+        self, path: str, code: int | str, usage: Mapping[str, int] | None = None
+    ) -> None:
         """Note that a request has ended.
 
         Args:
-            code: 0 for an answer, otherwise what went wrong: an error code or a short word.
+            path: the endpoint, never anything that a client may choose.
+            code: 0 for an answer, otherwise what went wrong: an error code, or HUNG_UP.
             usage: `prompt_tokens` and `completion_tokens` of its answer.
         """
-        self._requests.labels(str(code)).inc()
+        self._requests.labels(path, str(code)).inc()
         if usage is not None:
             self._prompt.inc(usage["prompt_tokens"])
             self._generated.inc(usage["completion_tokens"])
@@ -69,6 +91,23 @@ class Metrics:
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(self._prefix + name, meaning, labels, registry=self.registry)
+
+
+def read_engine(metrics: Metrics, load: Callable[[], Mapping[str, float]]) -> None:
+    """Show what an engine tells about itself, as `rise_worker_engine_...`.
+
+    Args:
+        metrics: where to show it.
+        load: `SlotEngine.load`.
+    """
+    for meanings in (_ENGINE_COUNTS, _ENGINE_LEVELS):
+        for key, meaning in meanings.items():
+            metrics.read(
+                f"engine_{key}",
+                meaning,
+                lambda key=key: load()[key],
+                grows=meanings is _ENGINE_COUNTS,
+            )
 
 
 class _Reading:

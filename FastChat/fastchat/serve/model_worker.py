@@ -21,6 +21,7 @@ from fastchat.constants import ErrorCode, RequestError, heart_beat_interval
 from fastchat.conversation import BUILT_IN, ChatTemplate, Message
 from fastchat.model.model_adapter import (
     DTYPES,
+    base_source,
     context_length,
     load_config,
     load_model,
@@ -37,11 +38,12 @@ from fastchat.serve.base_model_worker import (
 )
 from fastchat.serve.conv_fields import conv_fields
 from fastchat.serve.engine_request import EngineRequest
+from fastchat.serve.metrics import read_engine
 from fastchat.serve.registration import Registration
 from fastchat.serve.sampling import SamplingParams
 from fastchat.serve.stopping import decode
 from fastchat.serve.worker_reply import Job, reply_of
-from fastchat.utils import build_logger, listen, positive_int, serve, url_of
+from fastchat.utils import OneLineParser, build_logger, listen, positive_int, serve, url_of
 
 _STREAM_TOKENS = 2
 """New tokens between two frames of a stream, as FastChat sends them."""
@@ -73,6 +75,7 @@ class ModelWorker(BaseModelWorker):
         self.seed = seed
         self._conv = conv_fields(template, model_names[0])
         self._showed_a_prompt = False
+        read_engine(self.metrics, engine.load)
 
     @property
     def context_length(self) -> int:
@@ -173,10 +176,15 @@ def _plain(request: GenerateRequest) -> list[Message]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = OneLineParser(description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser)
     parser.add_argument(
-        "--model-path", required=True, help="directory of a checkpoint, or ORG/NAME on the hub"
+        "--model-path",
+        required=True,
+        help="directory of a checkpoint or of a LoRA adapter, or ORG/NAME on the hub",
+    )
+    parser.add_argument(
+        "--base-model-path", help="base model of an adapter (the one that the adapter names)"
     )
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one"
@@ -213,9 +221,10 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
     Raises:
         ValueError: the checkpoint, the template, the device or the memory will not do.
     """
-    tokenizer = load_tokenizer(args.model_path)
-    config = load_config(args.model_path)
-    template = ChatTemplate(tokenizer, args.conv_template, load_stop_ids(args.model_path))
+    weights = base_source(args.model_path, args.base_model_path)
+    tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)
+    config = load_config(weights)
+    template = ChatTemplate(tokenizer, args.conv_template, load_stop_ids(weights))
     longest = context_length(config)
     if args.context_length and args.context_length > longest:
         raise ValueError(
@@ -230,7 +239,9 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
     hub_logging.disable_progress_bar()
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
-    model = load_model(args.model_path, device=args.device, dtype=args.dtype)
+    model = load_model(
+        args.model_path, device=args.device, dtype=args.dtype, base=args.base_model_path
+    )
     engine = SlotEngine(
         model,
         tokenizer,

@@ -16,7 +16,8 @@ def scrape(url):
     reply = requests.get(f"{url}/metrics", timeout=10)
     assert reply.headers["content-type"].startswith("text/plain")
     return {
-        sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
+        sample.name
+        + "".join(f"{{{value}}}" for _, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(reply.text)
         for sample in family.samples
         if not sample.name.endswith("_created")
@@ -28,14 +29,14 @@ def test_counts_and_readings_are_exposed_by_name():
     metrics.read("held", "Numbers kept elsewhere", lambda: len(held))
     metrics.read("steps", "Steps so far", lambda: 7, grows=True)
     metrics.add_route(app)
-    metrics.count_request(0, {"prompt_tokens": 40, "completion_tokens": 5})
-    metrics.count_request(0, {"prompt_tokens": 2, "completion_tokens": 1})
-    metrics.count_request(40303)
+    metrics.count_request("/answer", 0, {"prompt_tokens": 40, "completion_tokens": 5})
+    metrics.count_request("/answer", 0, {"prompt_tokens": 2, "completion_tokens": 1})
+    metrics.count_request("/answer", 40303)
     held.append(4)
     with running(app) as url:
         assert scrape(url) == {
-            "rise_test_requests_total{0}": 2,
-            "rise_test_requests_total{40303}": 1,
+            "rise_test_requests_total{0}{/answer}": 2,
+            "rise_test_requests_total{40303}{/answer}": 1,
             "rise_test_prompt_tokens_total": 42,
             "rise_test_generated_tokens_total": 6,
             "rise_test_held": 2,
@@ -45,6 +46,6 @@ def test_counts_and_readings_are_exposed_by_name():
 
 def test_two_servers_in_one_process_count_apart():
     one, other = Metrics("worker"), Metrics("worker")
-    one.count_request(0)
-    assert b'requests_total{code="0"} 1.0' in one.text()
+    one.count_request("/answer", 0)
+    assert b'requests_total{code="0",path="/answer"} 1.0' in one.text()
     assert b'code="0"' not in other.text()
