@@ -41,7 +41,8 @@ OVERFLOW_HINT = (
 class Job:
     """A call whose arguments hold together, and whose models answer."""
 
-    env: Env
+    env: Env | None
+    """None where nothing is played: in `rise.merge`."""
     config: dict[str, Any]
     """What config.json gets."""
     kinds: dict[str, str]

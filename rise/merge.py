@@ -1,0 +1,125 @@
+"""Join the shards of a run into the run directory that one job would have written.
+
+    python -m rise.merge log/shard-1 log/shard-2 log/shard-3 -o log/gsm8k
+
+Reads   run directories of workflow_gen.py or workflow_eval.py, made with --shard I/N.
+Writes  -o DIR: config.json, rows.jsonl, <max_turns>_turns.json, summary.json, for
+        workflow_convert.py and every other tool that takes a run.
+
+Every problem must be finished in exactly one of the runs, and they must agree in everything but
+the shard. One episode is in memory at a time, only the metrics of an evaluation are computed over
+all. A merge that was cut short goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rise.evaluated import open_run, read_config
+from rise.job import DONE, Job, disk_errors, usage_errors
+from rise.rows import episodes_at, finished
+from rise.siblings import complete, is_parallel, sibling
+from rise.table import format_table
+from rise.trajectory import RunDir, differences, read_json
+
+SHOWN = 5
+"""Task ids that an error names."""
+
+Where = dict[int, tuple[Path, int]]
+"""Task id -> the run that has finished it, and the offset in its rows.jsonl."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rise.merge",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="run directory to write")
+    return parser.parse_args(argv)
+
+
+def find_episodes(runs: Sequence[Path]) -> tuple[dict[str, Any], Where]:
+    """The common configuration of the runs, and where every episode is.
+
+    Raises:
+        ValueError: if a directory holds no run, two of them differ in their configuration or
+            have finished the same problem, or a problem is finished in none.
+    """
+    first = read_config(runs[0])
+    where: Where = {}
+    for path in runs:
+        changes = differences(first, read_config(path), but={"shard"})
+        if changes:
+            raise ValueError(
+                f"{runs[0]} and {path} are runs of different configurations ({changes})"
+            )
+        offsets = finished(path / "rows.jsonl")
+        if both := sorted(offsets.keys() & where.keys()):
+            others = sorted({str(where[task_id][0]) for task_id in both})
+            raise ValueError(
+                f"{path} and {', '.join(others)} overlap: both have {_named(both)}; give every "
+                "shard once"
+            )
+        where.update((task_id, (path, offset)) for task_id, offset in offsets.items())
+    missing = [task_id for task_id in range(first["problems"]) if task_id not in where]
+    if missing:
+        have = ", ".join(f"{path} (shard {read_config(path).get('shard')})" for path in runs)
+        raise ValueError(
+            f"{_named(missing)} of {first['problems']} are in none of {have}: give the missing "
+            "shards, or finish the runs with the commands that began them"
+        )
+    return first, where
+
+
+def write(job: Job, run: RunDir, where: Where) -> None:
+    """Copy the episodes that the joint run has not yet, then write its log and its summary."""
+    for task_id in sorted(where.keys() - run.done):
+        path, offset = where[task_id]
+        for episode in episodes_at(path / "rows.jsonl", [offset]):
+            run.append(episode)
+    run.write_log()
+    summary = job.tally(run).summary()
+    if job.config["stage"] == "eval":
+        metrics = open_run(run.path).metrics
+        print(format_table(metrics))
+        summary = {"metrics": metrics} | summary
+    job.write_summary(run, summary)
+    other = sibling(run.path, job.config["log_dir"], job.config)
+    if other and is_parallel(job.config):
+        complete(other, open_run(other).metrics)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Join the runs; returns the exit code."""
+    args = parse_args(argv)
+    with usage_errors():
+        config, where = find_episodes(args.runs)
+        summaries = [path / "summary.json" for path in args.runs]
+        job = Job(
+            env=None,
+            config=config | {"shard": None, "log_dir": str(args.output), "command": sys.argv},
+            kinds={},
+            finished=0,
+            seconds=sum(read_json(path)["wall_s"] for path in summaries if path.exists()),
+        )
+        run = job.open_run()
+    with run, disk_errors(job, run):
+        write(job, run, where)
+    print(f"{job.state(run)}, from {len(args.runs)} runs; log: {run.log_path}")
+    return DONE
+
+
+def _named(task_ids: Sequence[int]) -> str:
+    shown = ", ".join(map(str, task_ids[:SHOWN]))
+    return f"{len(task_ids)} problems ({shown}{', ...' if len(task_ids) > SHOWN else ''})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
