@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rise.openai_policy import OPENAI_KEY, SERVER_KEY, OpenAIPolicy, find_key
+from rise.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
+from rise.openai_policy import OpenAIPolicy
 from rise.policies import FunctionPolicy, Policy, PolicyError, load_function
 from rise.worker_policy import WorkerPolicy, list_models
 
 SERVER_NAME = re.compile(r"(?P<model>.+)@(?P<url>https?://\S+)")
 OPENAI_NAME = re.compile(r"(gpt-|chatgpt-|o\d)\S*")
 FUNCTION_NAME = re.compile(r".+\.py:\w+")
+CONFIGURATIONS = ("config.json", "adapter_config.json")
+"""A directory with one of them holds a model, or a LoRA adapter that names its base model."""
 SAMPLED_BYTES = 1 << 16
 """Bytes read at the beginning, the middle and the end of a file for its fingerprint."""
 
@@ -97,8 +101,9 @@ def build(
                 name,
                 model=match["model"] if match else name,
                 base_url=match["url"] if match else config["api_base"],
-                key=find_key(SERVER_KEY if match else OPENAI_KEY) or "none",
+                key=find_key(SERVER_KEY if match else OPENAI_KEY) or NO_KEY,
                 request_timeout=timeout,
+                needs_usage=config.get("max_cost_usd") is not None,
             )
     return policies
 
@@ -136,7 +141,7 @@ def fingerprint(name: str) -> str | None:
             path
             for path in Path(name).iterdir()
             if path.suffix in (".safetensors", ".bin", ".jinja")
-            or path.name in ("config.json", "tokenizer.json", "tokenizer_config.json")
+            or path.name in (*CONFIGURATIONS, "tokenizer.json", "tokenizer_config.json")
         )
     else:
         return None
@@ -149,7 +154,21 @@ def fingerprint(name: str) -> str | None:
                 for start in sorted({0, size // 2, max(0, size - SAMPLED_BYTES)}):
                     file.seek(start)
                     digest.update(file.read(SAMPLED_BYTES))
+    base = _base_of(Path(name))
+    if base is not None:
+        digest.update(f"base:{fingerprint(base) or base}".encode())
     return digest.hexdigest()[:16]
+
+
+def _base_of(folder: Path) -> str | None:
+    """The base model that an adapter's directory names; None for anything else."""
+    path = folder / CONFIGURATIONS[1]
+    if not path.is_file() or (folder / CONFIGURATIONS[0]).is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ValueError(f"cannot read the base model in {path}: {error!r}") from error
 
 
 def _kind_by_form(name: str) -> str | None:
@@ -161,18 +180,25 @@ def _kind_by_form(name: str) -> str | None:
 
 def _unusable(name: str, kind: str | None) -> str | None:
     """Why a name of this kind cannot be used, or None."""
-    if kind == "checkpoint" and Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        return f"{name} is a directory without config.json: give one with a saved model"
-    if kind == "openai" and find_key(OPENAI_KEY) is None:
-        return (
-            f"{name} is a name of the OpenAI API, and there is no key: set {OPENAI_KEY}, or write "
-            f"{OPENAI_KEY}: '<key>' to keys.cfg"
-        )
-    if kind == "function":
-        try:
+    folder = Path(name)
+    if kind == "checkpoint" and folder.is_dir():
+        if not any((folder / file).is_file() for file in CONFIGURATIONS):
+            return f"{name} is a directory without config.json: give one with a saved model"
+    if kind == "server" and "@" in SERVER_NAME.fullmatch(name)["url"]:
+        # The name is shown and recorded, so it must not hold a password.
+        return f"a server's URL must hold no user and no password: its key is {SERVER_KEY}"
+    try:
+        if kind == "openai" and find_key(OPENAI_KEY) is None:
+            return (
+                f"{name} is a name of the OpenAI API, and there is no key: set {OPENAI_KEY}, or "
+                f"write {OPENAI_KEY}: '<key>' to keys.cfg"
+            )
+        if kind == "server":
+            find_key(SERVER_KEY)
+        if kind == "function":
             load_function(name)
-        except ValueError as error:
-            return str(error)
+    except ValueError as error:
+        return str(error)
     return None
 
 

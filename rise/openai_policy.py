@@ -1,25 +1,23 @@
 """Answers of OpenAI-compatible servers: the OpenAI API, vLLM, SGLang, Ollama and others.
 
-The key of the OpenAI API is read from the environment (OPENAI_API_KEY) or from `keys.cfg`. Servers
-given as `NAME@URL` never see it: they get RISE_SERVER_KEY, if there is one.
+What a server counted is never lost: the tokens of attempts that gave no answer are reported with
+the answer that a later attempt gave, or with the error.
 """
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import re
-from pathlib import Path
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from rise import keys
 from rise.policies import Policy, PolicyError, Retries, Sample
 from rise.wire import seconds_to_wait, split_evenly, status_kind
 
 if TYPE_CHECKING:
     import openai
 
-OPENAI_KEY = "OPENAI_API_KEY"
-SERVER_KEY = "RISE_SERVER_KEY"
-KEYS_FILE = Path("keys.cfg")
 NOT_LISTED = (404, 405, 501)
 """Statuses of a server that has no list of its models."""
 
@@ -34,6 +32,8 @@ class OpenAIPolicy(Policy):
         key: API key.
         request_timeout: seconds for one request, all its samples together.
         retries: how failed requests are tried again.
+        needs_usage: refuse answers whose tokens the server does not count, since their cost would
+            be unknown.
     """
 
     def __init__(
@@ -45,12 +45,16 @@ class OpenAIPolicy(Policy):
         key: str,
         request_timeout: float = 1800.0,
         retries: Retries | None = None,
+        needs_usage: bool = False,
     ):
         self.name = name
         self.model = model
         self.base_url = base_url
         self.request_timeout = request_timeout
         self.retries = retries or Retries()
+        self.needs_usage = needs_usage
+        if key != keys.NO_KEY:
+            keys.remember(key)
         self._key = key
         self._opened: openai.AsyncOpenAI | None = None
 
@@ -64,12 +68,17 @@ class OpenAIPolicy(Policy):
         else:
             settings["max_tokens"] = max_new_tokens
         samples: list[Sample] = []
-        while len(samples) < n:
-            # Some servers ignore n and answer once.
-            request = settings | {"n": n - len(samples), "seed": seed + len(samples)}
-            request |= {"model": self.model, "messages": messages}
-            samples += await self.retries.run(self._complete, request)
-        return samples[:n]
+        spent: Counter[str] = Counter()
+        try:
+            while len(samples) < n:
+                # Some servers ignore n and answer once.
+                request = settings | {"n": n - len(samples), "seed": seed + len(samples)}
+                request |= {"model": self.model, "messages": messages}
+                samples += await self.retries.run(self._complete, request, spent)
+        except PolicyError as error:
+            error.usage = dict(spent)
+            raise
+        return _with_all_that_was_spent(samples[:n], spent)
 
     async def check(self) -> None:
         client = self._client()
@@ -103,30 +112,52 @@ class OpenAIPolicy(Policy):
             )
         return self._opened
 
-    async def _complete(self, request: dict[str, Any]) -> list[Sample]:
+    async def _complete(self, request: dict[str, Any], spent: Counter[str]) -> list[Sample]:
+        """One request; what the server counted is added to `spent`, also where this raises."""
         try:
             reply = await self._client().chat.completions.create(**request)
         except Exception as error:
             raise as_policy_error(error, self.base_url) from error
-        choices = reply.choices or []
+        usage = getattr(reply, "usage", None)
+        prompt_tokens = getattr(usage, "prompt_tokens", None) or 0
+        completion_tokens = getattr(usage, "completion_tokens", None) or 0
+        if usage is not None:
+            counts = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+            spent.update(requests=1, **counts)
+        elif self.needs_usage:
+            message = f"{self.name} does not report its tokens, which --max_cost_usd needs"
+            raise PolicyError("malformed", message)
+        # A reply that is no JSON comes as a plain text.
+        choices = getattr(reply, "choices", None) or []
         if not choices:
             raise PolicyError("malformed", f"{self.model} sent no choices")
-        usage = reply.usage
-        shares = split_evenly(usage.completion_tokens if usage else 0, len(choices))
-        prompt_tokens = usage.prompt_tokens if usage else 0
+        shares = split_evenly(completion_tokens, len(choices))
         return [
             _sample(choice, prompt_tokens, share)
             for choice, share in zip(choices, shares, strict=True)
         ]
 
 
+def _with_all_that_was_spent(samples: list[Sample], spent: Counter[str]) -> list[Sample]:
+    """The samples; the first one carries what further and failed requests of the turn took."""
+    others = sum(sample.completion_tokens for sample in samples[1:])
+    first = dataclasses.replace(
+        samples[0],
+        prompt_tokens=spent["prompt_tokens"],
+        completion_tokens=spent["completion_tokens"] - others,
+        requests=max(1, spent["requests"]),
+    )
+    return [first, *samples[1:]]
+
+
 def _sample(choice: Any, prompt_tokens: int, completion_tokens: int) -> Sample:
     """A choice as a sample; a refused or filtered one is an error, never a text."""
     if choice.finish_reason not in ("stop", "length"):
         raise PolicyError("content_filter", f"the answer ended with {choice.finish_reason!r}")
-    if choice.message.content is None:
+    text = getattr(choice.message, "content", None)
+    if not isinstance(text, str):
         raise PolicyError("malformed", "the answer has no text")
-    return Sample(choice.message.content, choice.finish_reason, prompt_tokens, completion_tokens)
+    return Sample(text, choice.finish_reason, prompt_tokens, completion_tokens)
 
 
 def as_policy_error(error: Exception, base_url: str | None) -> PolicyError:
@@ -144,7 +175,7 @@ def as_policy_error(error: Exception, base_url: str | None) -> PolicyError:
         cause = error.__cause__ or error
         return PolicyError("connection", f"{where}: {type(cause).__name__} {cause}")
     if not isinstance(error, openai.APIStatusError):
-        if isinstance(error, openai.OpenAIError):
+        if isinstance(error, openai.OpenAIError | ValueError):  # ValueError: half a JSON text
             return PolicyError("malformed", f"{where}: {error}")
         raise error
     status, code = error.status_code, str(error.code)
@@ -154,21 +185,7 @@ def as_policy_error(error: Exception, base_url: str | None) -> PolicyError:
         kind = "quota"
     else:
         kind = status_kind(status)
-    # The API repeats a part of a refused key in its message; no key belongs in a log.
-    message = re.sub(r"sk-\S+", "sk-...", str(error.message))[:500]
+    # The message may repeat the key, which must be gone before a cut leaves a part of it.
+    message = keys.redact(str(error.message))[:500]
     retry_after = seconds_to_wait(error.response.headers)
     return PolicyError(kind, f"{where} answered HTTP {status}: {message}", retry_after)
-
-
-def find_key(name: str) -> str | None:
-    """An API key from the environment, else from keys.cfg in the current directory.
-
-    A line of keys.cfg is `NAME: '<key>'`; the quotes may be missing.
-    """
-    if os.environ.get(name):
-        return os.environ[name]
-    if not KEYS_FILE.is_file():
-        return None
-    pattern = rf"^\s*{re.escape(name)}\s*[:=]\s*(['\"]?)(\S+?)\1\s*$"
-    match = re.search(pattern, KEYS_FILE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return match.group(2) if match else None

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import tenacity
 
 from rise.episode import Message
+from rise.keys import redact
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,7 +39,10 @@ class Sample:
     finish_reason: str
     """stop, or length where the limit of new tokens cut the answer."""
     prompt_tokens: int = 0
+    """Tokens of the request. The first sample of a turn has those of all requests that the turn
+    took, also of those that gave no answer, and likewise for the two counts below."""
     completion_tokens: int = 0
+    requests: int = 1
 
 
 class PolicyError(Exception):
@@ -46,13 +50,17 @@ class PolicyError(Exception):
 
     `kind` is one of: connection, timeout, no_worker, overloaded, server (all retried),
     bad_request, context_overflow, unauthorized, quota, content_filter, malformed, function.
+    The message holds no API key, whoever repeated it.
     """
 
     def __init__(self, kind: str, message: str, retry_after: float | None = None):
+        message = redact(message)
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.message = message
         self.retry_after = retry_after
+        self.usage: dict[str, int] = {}
+        """requests, prompt_tokens and completion_tokens that the server counted all the same."""
 
 
 class Policy(ABC):

@@ -9,7 +9,8 @@ import json
 import pytest
 from aiohttp import web
 
-from rise.openai_policy import OpenAIPolicy, find_key
+from rise.keys import find_key
+from rise.openai_policy import OpenAIPolicy
 from rise.policies import PolicyError, Retries, Sample
 from rise.serving import free_ports
 from tests.rise.servers import OpenAI, chat_reply
