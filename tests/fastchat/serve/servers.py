@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -14,11 +19,58 @@ import uvicorn
 
 from fastchat.utils import listen
 
+ROOT = Path(__file__).parents[3]
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "FastChat")]),
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "FASTCHAT_WORKER_HEART_BEAT_INTERVAL": "0.2",
+}
+"""What server processes run with."""
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("localhost", 0))
+        return sock.getsockname()[1]
+
 
 @contextlib.contextmanager
-def running(app: Any) -> Iterator[str]:
+def process(
+    module: str,
+    *options: object,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a module as a process until the block ends; `before` runs in it first."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, options)],
+        env={**ENVIRONMENT, **(environment or {})},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=before,
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def answers(url: str) -> bool:
+    """Whether a controller listens there."""
+    try:
+        return requests.get(f"{url}/test_connection", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+@contextlib.contextmanager
+def running(app: Any, port: int = 0) -> Iterator[str]:
     """Serve an ASGI application from a thread; yields its URL."""
-    sock = listen("localhost", 0)
+    sock = listen("localhost", port)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
