@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,7 +22,7 @@ from fastchat.constants import CONTROLLER_ADDRESS, WORKER_PORT, ErrorCode, Reque
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
 from fastchat.serve.metrics import HUNG_UP, Metrics
 from fastchat.serve.registration import Registration
-from fastchat.serve.wire import BodyLimit, frame, read_json
+from fastchat.serve.wire import BodyLimit, frame, read_json, unless_dropped
 from fastchat.utils import normal_url, positive_int
 
 _WILDCARDS = ("0.0.0.0", "::")
@@ -76,6 +76,9 @@ class BaseModelWorker(ABC):
     def conv_fields(self) -> dict[str, Any]:
         """The fields of FastChat's `Conversation` for clients that build prompts themselves."""
 
+    async def close(self) -> None:  # noqa: B027 most workers hold nothing open
+        """Called when the server stops."""
+
     def status(self) -> dict[str, Any]:
         """The body of `/worker_get_status`; `limit` and `extensions` are ours."""
         return {
@@ -114,6 +117,7 @@ def create_app(worker: BaseModelWorker, registration: Registration | None = None
         yield
         if task is not None:
             task.cancel()
+        await worker.close()
 
     app = FastAPI(title="RISE model worker", lifespan=lifespan)
     app.add_middleware(BodyLimit)
@@ -132,7 +136,7 @@ def _add_generation_routes(app: FastAPI, worker: BaseModelWorker) -> None:
     @app.post("/worker_generate")
     async def worker_generate(request: Request) -> JSONResponse:
         try:
-            reply = await _unless_dropped(request, _answer(worker, await _job(worker, request)))
+            reply = await unless_dropped(request, _answer(worker, await _job(worker, request)))
         except Exception as error:
             reply = worker.failure(error)
         code = HUNG_UP if reply is None else reply["error_code"]
@@ -173,28 +177,6 @@ async def _frames(worker: BaseModelWorker, job: Any, path: str) -> AsyncIterator
         yield frame(reply)
     finally:
         worker.metrics.count_request(path, code, usage)
-
-
-async def _unless_dropped(
-    request: Request, answer: Coroutine[Any, Any, dict[str, Any]]
-) -> dict[str, Any] | None:
-    """Await an answer; a client that hangs up cancels it, and there is no reply.
-
-    Starlette lets a plain handler run to its end after a disconnect, so the wait for it is ours.
-    """
-    work = asyncio.create_task(answer)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return work.result() if work.done() else None
-    finally:
-        work.cancel()
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _add_description_routes(app: FastAPI, worker: BaseModelWorker) -> None:

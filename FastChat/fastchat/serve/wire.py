@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastchat.constants import MAX_BODY_BYTES, ErrorCode, RequestError
+
+T = TypeVar("T")
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -38,12 +42,43 @@ def frame(reply: dict[str, Any]) -> bytes:
     return json.dumps(reply).encode() + b"\0"
 
 
-class BodyLimit:
-    """ASGI middleware: a request body over the limit ends with status 413 and is not kept."""
+async def unless_dropped(request: Request, answer: Coroutine[Any, Any, T]) -> T | None:
+    """Await an answer; a client that hangs up cancels it, and there is no reply.
 
-    def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES):
+    Starlette lets a plain handler run to its end after a disconnect, so the wait for it is ours.
+    """
+    work = asyncio.create_task(answer)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
+    finally:
+        work.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class BodyLimit:
+    """ASGI middleware: a request body over the limit ends with status 413 and is not kept.
+
+    Args:
+        limit: in bytes.
+        reply: the JSON that tells the client.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit: int = MAX_BODY_BYTES,
+        reply: Callable[[RequestError], dict[str, Any]] = RequestError.reply,
+    ):
         self.app = app
         self.limit = limit
+        self.reply = reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on while it is small enough."""
@@ -73,7 +108,7 @@ class BodyLimit:
         # A client that is still sending would see a broken connection instead of the answer.
         while (message := await receive())["type"] == "http.request" and message.get("more_body"):
             pass
-        reply = RequestError(ErrorCode.VALIDATION_TYPE_ERROR, self._reason()).reply()
+        reply = self.reply(RequestError(ErrorCode.VALIDATION_TYPE_ERROR, self._reason()))
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 413, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps(reply).encode()})
