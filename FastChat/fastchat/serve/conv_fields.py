@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastchat.conversation import ChatTemplate, Message
+from fastchat.serve.conv_prompt import LLAMA2, NO_COLON_TWO, render
 
-_NO_COLON_TWO = 5
-_LLAMA2 = 7
 _SYSTEM, _USER, _ASSISTANT, _USER_AGAIN = "@sys@", "@ask@", "@answer@", "@again@"
 
 
@@ -66,7 +65,7 @@ class _Pieces:
             "system_template": wrapped,
             "system_message": default.removesuffix(after.removesuffix(role)),
             "roles": [role, ""],
-            "sep_style": _NO_COLON_TWO,
+            "sep_style": NO_COLON_TWO,
             "sep": self.tail,
             "sep2": self.after_answer.removesuffix(role),
         }
@@ -80,7 +79,7 @@ class _Pieces:
             "system_template": before + "{system_message}" + after,
             "system_message": "",
             "roles": ["[INST]", "[/INST]"],
-            "sep_style": _LLAMA2,
+            "sep_style": LLAMA2,
             "sep": " ",
             "sep2": self.after_answer.removesuffix("[INST] "),
         }
@@ -92,24 +91,7 @@ class _Pieces:
 
 def _matches(style: dict[str, Any], case: tuple[list[Message], str]) -> bool:
     dialogue, expected = case
-    return _join(style, dialogue) == expected
-
-
-def _join(style: dict[str, Any], dialogue: list[Message]) -> str:
-    """What a FastChat client makes of a dialogue in this style."""
-    messages = [message["content"] for message in dialogue if message["role"] != "system"]
-    given = [message["content"] for message in dialogue if message["role"] == "system"]
-    system = given[0] if given else style["system_message"]
-    text = style["system_template"].replace("{system_message}", system)
-    ends = (style["sep"], style["sep2"])
-    if style["sep_style"] == _NO_COLON_TWO:
-        for i, message in enumerate(messages):
-            text += style["roles"][i % 2] + message + ends[i % 2]
-        return text + style["roles"][len(messages) % 2]
-    text = (text if system else "[INST] ") + messages[0] + " "
-    for i, message in enumerate(messages[1:], start=1):
-        text += style["roles"][i % 2] + " " + message + ends[i % 2]
-    return text + style["roles"][len(messages) % 2]
+    return render({"messages": [], **style}, dialogue) == expected
 
 
 def _common_end(one: str, other: str) -> str:
