@@ -6,8 +6,8 @@
     python workflow_convert.py --filepath log/iteration1 log/iteration2 --output dataset/both.json
 
 Reads   --filepath, run directories of workflow_gen.py, rows.jsonl or <T>_turns.json, pooled.
-Writes  --output, a JSON list of rows for train_mem.py; beside it OUTPUT.report.json (settings,
-        counts, weights, tokens) and OUTPUT_hist.png (the weights).
+Writes  --output, a JSON list of rows for train_mem.py, or JSON lines for other trainers; beside it
+        OUTPUT.report.json (settings, counts, weights, tokens) and OUTPUT_hist.png (the weights).
 
 Every turn that the criteria keep is a row: what the model saw, its answer, and how much the answer
 counts. What the model saw (context window, correct-to-correct) is read from the run's config.json.
@@ -19,15 +19,19 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shlex
 import sys
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rise.arguments import env_help, env_name
-from rise.dataset import CRITERIA, FORMATS, WEIGHTINGS, Row, Rules, rows_from_episode, weight
-from rise.sources import Source, load_prompts, read_source
+from rise.conversion import training_rows
+from rise.dataset import CRITERIA, FORMATS, Rules
+from rise.dataset_report import RowCounts, TokenCounts, format_report
+from rise.near_duplicates import without_near_duplicates
+from rise.row_spill import RowSpill
+from rise.sources import Pool, Source, load_prompts, read_source
+from rise.weights import WEIGHTINGS, weight
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 NOT_COMPARED = {"filepath", "output", "overwrite", "dry_run"}
@@ -83,6 +87,14 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     add("--only_success", action="store_true", help="drop episodes without a right answer")
     add("--remove_duplication", action="store_true", help="drop empty and repeated attempts")
     add(
+        "--remove_near_duplicates",
+        type=float,
+        metavar="SHARE",
+        help="drop a row that nearly repeats an earlier one of any log: the same opening and "
+        "reward, and each attempt has SHARE (above 0, up to 1; try 0.8) of its pieces of four "
+        "words in common with the other's; default: keep them",
+    )
+    add(
         "--weighting",
         choices=WEIGHTINGS,
         default="exp",
@@ -99,7 +111,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMATS,
         default="fastchat",
-        help="fastchat: for train_mem.py; messages: role and content, for other trainers",
+        help="fastchat: a JSON list for train_mem.py; messages: JSON lines with role and content, "
+        "for other trainers; default fastchat",
     )
     add("--shuffle", action="store_true", help="put the rows in random order")
     add("--seed", type=int, default=0, help="of the order; default 0")
@@ -119,11 +132,14 @@ def check_args(args: argparse.Namespace) -> list[Source]:
         problems.append(f"--limit is {args.limit}: give 1 or more")
     if args.context_window is not None and args.context_window < 1:
         problems.append(f"--context_window is {args.context_window}: give 1 or more")
+    share = args.remove_near_duplicates
+    if share is not None and not 0 < share <= 1:
+        problems.append(f"--remove_near_duplicates is {share}: give a share above 0, up to 1")
     if args.output.is_dir():
         problems.append(f"--output {args.output} is a directory: give a file")
     sources = []
     try:
-        weight(1, [1, 0], args.weighting, args.temperature)
+        weight(1, 0, args.weighting, args.temperature)
         for path in args.filepath:
             sources.append(read_source(path))
     except ValueError as error:
@@ -154,32 +170,15 @@ def rules_for(source: Source, args: argparse.Namespace) -> Rules:
     )
 
 
-def convert(
-    sources: list[Source], args: argparse.Namespace, dropped: Counter[str]
-) -> Iterator[tuple[int, list[Row]]]:
-    """Yield (number of the log, its rows) for each episode; adds to the counts of the dropped."""
-    left = args.limit
-    for number, source in enumerate(sources):
-        rules = rules_for(source, args)
-        episodes = source.episodes()[:left]
-        recorded = all(episode.dialogue for episode in episodes)
-        style = None if recorded else load_prompts(source.env or args.env, args.prompt_style)
-        for episode in episodes:
-            opening = None if episode.dialogue else style.opening(episode.query)
-            rows, reasons = rows_from_episode(episode, rules, opening)
-            dropped.update(reasons)
-            left = None if left is None else left - 1
-            yield number, rows
-
-
 def next_command(args: argparse.Namespace) -> str:
     """What to run with the output."""
     if args.format != "fastchat":
         return f"Next: train on the messages in {args.output}, each row with its weight"
-    model = args.model_path or "MODEL"
+    model = f"MODEL={shlex.quote(args.model_path)} " if args.model_path else ""
+    missing = "" if model else "; set MODEL to the checkpoint that answered turn 1"
     return (
-        f"Next: MODEL={model} DATA_PATH={args.output} OUTPUT_DIR=checkpoints/rise "
-        "bash scripts/finetune_deepspeed.sh (train_mem.py, published settings)"
+        f"Next: {model}DATA_PATH={shlex.quote(str(args.output))} OUTPUT_DIR=checkpoints/rise "
+        f"bash scripts/finetune_deepspeed.sh (train_mem.py, published settings{missing})"
     )
 
 
@@ -200,31 +199,46 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: if an argument or a log is wrong.
     """
-    from rise.dataset_file import is_written, write_dataset
-    from rise.dataset_report import count_tokens, describe_rows, format_report
+    from rise.dataset_file import is_written
 
     sources = check_args(args)
     settings = settings_of(args, sources)
     if not (args.dry_run or args.overwrite) and is_written(args.output, settings):
         print(f"{args.output} is done: same logs, same settings.\n{next_command(args)}")
         return DONE
-    dropped: Counter[str] = Counter()
-    converted = list(convert(sources, args, dropped))
-    rows = [(number, row) for number, kept in converted for row in kept]
-    if not rows:
-        print(f"No row is left of {len(converted)} episodes: {dict(dropped)}", file=sys.stderr)
+    with RowSpill(args.output) as spill:
+        return write_rows(Pool(sources, args.limit), args, settings, spill)
+
+
+def write_rows(
+    pool: Pool, args: argparse.Namespace, settings: dict[str, Any], spill: RowSpill
+) -> int:
+    """Convert, by way of the disk; returns the exit code."""
+    from rise.dataset_file import write_dataset
+
+    counts, tokens = RowCounts(), TokenCounts(args.model_path)
+    rules = [rules_for(source, args) for source in pool.sources]
+    rows = training_rows(pool, rules, counts, args.env, args.prompt_style)
+    if args.remove_near_duplicates is not None:
+        similarity = args.remove_near_duplicates
+        rows = without_near_duplicates(rows, similarity, args.output, counts.dropped)
+    for number, row in rows:
+        spill.append(row.to_dict(number, args.format))
+        counts.add(row)
+        tokens.add(row.messages)
+    if not spill.offsets:
+        print(f"No row is left of {len(pool)} episodes: {dict(counts.dropped)}", file=sys.stderr)
         return FAILED
     if args.shuffle:
-        random.Random(args.seed).shuffle(rows)
-    bare = [row for _, row in rows]
-    report = {"settings": settings, **describe_rows(bare, dropped, episodes=len(converted))}
-    report["tokens"] = count_tokens(bare, args.model_path)
-    records = (row.to_dict(number, args.format) for number, row in rows)
+        random.Random(args.seed).shuffle(spill.offsets)
+    report = {"settings": settings, **counts.to_dict(), "tokens": tokens.to_dict()}
     if args.dry_run:
-        print(json.dumps(next(records), indent=2, ensure_ascii=False))
+        first = next(spill.rows(spill.offsets))
+        print(json.dumps(first, indent=2, ensure_ascii=False))
         print(f"{format_report(report)}\nDry run: nothing was written.")
         return DONE
-    paths = write_dataset(args.output, records, report)
+    lines, as_lines = spill.lines(spill.offsets), args.format == "messages"
+    paths = write_dataset(args.output, lines, report, counts.weights, as_lines=as_lines)
     print(f"{format_report(report)}\nWrote {', '.join(map(str, paths))}\n{next_command(args)}")
     return DONE
 

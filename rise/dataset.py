@@ -7,8 +7,8 @@ An attempt is the chosen sample of a turn. The rules apply in this order:
    leave the episode, its history included, before anything else looks at it.
 3. `until_success`: nothing after the first success.
 4. `--criteria` (`meets_criteria`): all, better, best or success.
-5. `--weighting` (`weight`): exp, advantage, centered or none. A weight of 0 trains nothing, so
-   such a row is dropped.
+5. `--weighting` (`rise.weights.weight`): exp, advantage, centered or none. A weight of 0 trains
+   nothing, so such a row is dropped.
 
 A row shows what the model saw when it answered: the opening and the last `context_window` - 1
 attempts that are left, through the same function as the rollout (`rise.episode.visible`).
@@ -16,17 +16,15 @@ attempts that are left, through the same function as the rollout (`rise.episode.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from rise.episode import Episode, Message, visible
+from rise.weights import mean_over, weight
 
 CRITERIA = ("all", "better", "best", "success")
-WEIGHTINGS = ("exp", "advantage", "centered", "none")
 FORMATS = ("fastchat", "messages")
 SUCCESS = 1
 """The reward of a right answer, in every environment."""
@@ -49,7 +47,7 @@ class Rules:
     context_window: int | None = None
     """c: a row shows the opening and at most c - 1 earlier attempts; None: all of them."""
     weighting: str = "exp"
-    """exp, advantage, centered or none: see `weight`."""
+    """exp, advantage, centered or none: see `rise.weights.weight`."""
     temperature: float = 0.4
     """tau in the weight."""
 
@@ -107,7 +105,10 @@ class Row:
 
 
 def rows_from_episode(
-    episode: Episode, rules: Rules, opening: Sequence[Message] | None = None
+    episode: Episode,
+    rules: Rules,
+    opening: Sequence[Message] | None = None,
+    mean: float | None = None,
 ) -> tuple[list[Row], Counter[str]]:
     """The training rows of one episode, and how many attempts were dropped for which reason.
 
@@ -116,6 +117,8 @@ def rows_from_episode(
         rules: what to keep and how to weight it.
         opening: the messages before the first attempt, for a log without dialogues; None takes
             them from the episode.
+        mean: what the weights are relative to (`mean_over`), where the prompt was asked in other
+            episodes too; None takes the attempts of this one.
 
     Raises:
         ValueError: if the opening is unknown, if the model was shown another problem's attempt, or
@@ -129,10 +132,11 @@ def rows_from_episode(
     used = until_success(attempts, rules.correct_to_correct)
     dropped["after the first success"] = len(attempts) - len(used)
     start = list(episode.opening if opening is None else opening) if used else []
-    all_rewards = [reward for turn in episode.turns for reward in turn.rewards]
+    if mean is None:
+        mean = mean_over(all_rewards(episode), rules.weighting, rules.temperature)
     rows = []
     for count, attempt in enumerate(used, start=1):
-        size = weight(attempt.reward, all_rewards, rules.weighting, rules.temperature)
+        size = weight(attempt.reward, mean, rules.weighting, rules.temperature)
         if not meets_criteria([a.reward for a in used[:count]], rules.criteria):
             dropped[f"not {rules.criteria}"] += 1
         elif size == 0:
@@ -142,6 +146,11 @@ def rows_from_episode(
             row = Row(episode.task_id, attempt.turn, messages, len(start), attempt.reward, size)
             rows.append(row)
     return rows, +dropped
+
+
+def all_rewards(episode: Episode) -> list[int]:
+    """The rewards of all attempts, all samples of all turns."""
+    return [reward for turn in episode.turns for reward in turn.rewards]
 
 
 def _attempts(episode: Episode) -> list[Attempt]:
@@ -236,49 +245,3 @@ def meets_criteria(rewards: Sequence[int], criteria: str) -> bool:
     if criteria == "best":
         return reward >= max(earlier)
     raise ValueError(f"criteria is {criteria!r}: it must be one of {', '.join(CRITERIA)}")
-
-
-def weight(reward: int, rewards: Sequence[int], weighting: str, temperature: float) -> float:
-    """How much an attempt counts in reward-weighted regression (eq. 3.6 of the paper).
-
-    exp: exp(r / tau). advantage: exp((r - mean r) / tau), always positive. centered: exp(r / tau)
-    minus the mean of exp(r / tau); below 0 for an attempt worse than average, which the model then
-    learns to avoid. none: 1. The paper centres "around the mean value averaged across all attempts
-    on a given prompt" (sec. 3.2) without a formula; advantage and centered are its two readings.
-
-    >>> [round(weight(r, [1, 0, -1], "exp", 0.4), 3) for r in (1, 0, -1)]
-    [12.182, 1.0, 0.082]
-    >>> [round(weight(r, [1, 0], "advantage", 0.5), 3) for r in (1, 0)]
-    [2.718, 0.368]
-    >>> [round(weight(r, [1, 0], "centered", 0.5), 3) for r in (1, 0)]
-    [3.195, -3.195]
-
-    Args:
-        reward: the attempt's reward r.
-        rewards: the rewards of all attempts on the prompt, all samples of all turns, over which
-            the means run.
-        weighting: exp, advantage, centered or none.
-        temperature: tau, above 0.
-
-    Raises:
-        ValueError: for an unknown weighting, tau not above 0, or a weight too large for a float.
-    """
-    if weighting == "none":
-        return 1.0
-    if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}: tau must be above 0 (the paper: 0.4)")
-    try:
-        if weighting == "exp":
-            return math.exp(reward / temperature)
-        if weighting == "advantage":
-            return math.exp((reward - fmean(rewards)) / temperature)
-        if weighting == "centered":
-            size = math.exp(reward / temperature)
-            mean = fmean(math.exp(r / temperature) for r in rewards)
-            # Equal rewards centre to 0 exactly, whatever the mean's rounding left over.
-            return 0.0 if math.isclose(size, mean, rel_tol=1e-12) else size - mean
-    except OverflowError as error:
-        raise ValueError(
-            f"exp({reward} / {temperature}) is too large for a number: raise --temperature"
-        ) from error
-    raise ValueError(f"weighting is {weighting!r}: it must be one of {', '.join(WEIGHTINGS)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,28 +46,39 @@ def is_written(output: Path, settings: dict[str, Any]) -> bool:
 
 
 def write_dataset(
-    output: Path, rows: Iterable[dict[str, Any]], report: dict[str, Any]
+    output: Path,
+    rows: Iterable[bytes],
+    report: dict[str, Any],
+    weights: Sequence[float] = (),
+    *,
+    as_lines: bool = False,
 ) -> list[Path]:
-    """Write the rows as a JSON list, one per line, then the histogram and the report.
+    """Write the rows, one per line, then the histogram of their weights and the report.
 
     Args:
         output: the file; a reader sees the old one or the whole new one. Directories are made.
-        rows: one after the other, each with its "weight"; at least one.
+        rows: one after the other, each as JSON; at least one.
         report: what to say about them, with the "settings" that `is_written` compares.
+        weights: of the rows, in any order; without them there is no histogram.
+        as_lines: JSON lines instead of a JSON list.
 
     Returns:
-        The three files.
+        The files.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f"{output.name}.tmp")
-    weights: list[float] = []
-    with open(temporary, "w", encoding="utf-8") as file:
-        for row in rows:
-            file.write((",\n" if weights else "[\n") + json.dumps(row, ensure_ascii=False))
-            weights.append(row["weight"])
-        file.write("\n]\n")
-    output.unlink(missing_ok=True)
-    histogram = plot_weights(weights, output.with_name(f"{output.name}_hist.png"))
-    write_json(report_path(output), report)
-    os.replace(temporary, output)
-    return [output, report_path(output), histogram]
+    begin, between, end = (b"", b"\n", b"\n") if as_lines else (b"[\n", b",\n", b"\n]\n")
+    try:
+        with open(temporary, "wb") as file:
+            for number, row in enumerate(rows):
+                file.write((between if number else begin) + row)
+            file.write(end)
+        output.unlink(missing_ok=True)
+        files = [report_path(output)]
+        if weights:
+            files.append(plot_weights(weights, output.with_name(f"{output.name}_hist.png")))
+        write_json(report_path(output), report)
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return [output, *files]

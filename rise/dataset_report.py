@@ -2,69 +2,102 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 from rise.dataset import Row
+from rise.episode import Message
 from rise.statistics import effective_sample_size
 
 
-def describe_rows(rows: Sequence[Row], dropped: Counter[str], episodes: int) -> dict[str, Any]:
-    """Counts and weights of a data set.
+class RowCounts:
+    """Counts and weights of the rows of a data set; 8 bytes per row."""
 
-    Args:
-        rows: what was kept, at least one row.
-        dropped: how many attempts were dropped for which reason.
-        episodes: how many episodes were read.
-    """
-    weights = [row.weight for row in rows]
-    return {
-        "episodes": episodes,
-        "attempts": len(rows) + sum(dropped.values()),
-        "rows": len(rows),
-        "dropped": dict(sorted(dropped.items())),
-        "rows_by_turn": _counts(row.turn for row in rows),
-        "rows_by_reward": _counts(row.reward for row in rows),
-        "weights": {
-            "min": min(weights),
-            "mean": sum(weights) / len(weights),
-            "max": max(weights),
-            "negative": sum(weight < 0 for weight in weights),
-            "effective_sample_size": effective_sample_size(weights),
-        },
-    }
+    def __init__(self) -> None:
+        self.episodes = 0
+        self.dropped: Counter[str] = Counter()
+        """How many attempts were dropped for which reason."""
+        self.weights = array("d")
+        self._turns: Counter[int] = Counter()
+        self._rewards: Counter[int] = Counter()
+
+    def add(self, row: Row) -> None:
+        """Count a row that is kept."""
+        self.weights.append(row.weight)
+        self._turns[row.turn] += 1
+        self._rewards[row.reward] += 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts as JSON; there must be a row."""
+        weights = self.weights
+        return {
+            "episodes": self.episodes,
+            "attempts": len(weights) + sum(self.dropped.values()),
+            "rows": len(weights),
+            "dropped": dict(sorted(self.dropped.items())),
+            "rows_by_turn": _listing(self._turns),
+            "rows_by_reward": _listing(self._rewards),
+            "weights": {
+                "min": min(weights),
+                "mean": sum(weights) / len(weights),
+                "max": max(weights),
+                "negative": sum(weight < 0 for weight in weights),
+                "effective_sample_size": effective_sample_size(weights),
+            },
+        }
 
 
-def count_tokens(rows: Sequence[Row], model_path: str | None) -> dict[str, Any]:
+class TokenCounts:
     """Tokens of the prompts (not trained) and of the answers (trained), as the trainer sees them.
 
+    A tokenizer that cannot be loaded does not spoil a conversion: nothing is counted then.
+
     Args:
-        rows: at least one row.
         model_path: a checkpoint's directory or a hub id; None counts nothing.
-
-    Returns:
-        {"prompt", "answer", "row"}, each {"mean", "max", "total"}; or {"not counted": the reason},
-        because a tokenizer that cannot be loaded does not spoil a conversion.
     """
-    if model_path is None:
-        return {"not counted": "no --model_path"}
-    from transformers import AutoTokenizer
 
-    from fastchat.conversation import ChatTemplate
+    def __init__(self, model_path: str | None):
+        self._reason = None if model_path else "no --model_path"
+        self._model_path = model_path
+        self._template: Any = None
+        self._parts: dict[str, list[int]] = {}
+        self._rows = 0
 
-    try:
-        template = ChatTemplate(AutoTokenizer.from_pretrained(model_path.removeprefix("hf:")))
-        lengths = [[len(ids) for ids in template.encode_example(row.messages)] for row in rows]
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        return {"not counted": f"the tokenizer of {model_path} cannot be used ({reason})"}
-    parts = dict(zip(("prompt", "answer"), zip(*lengths, strict=True), strict=True))
-    parts["row"] = tuple(map(sum, lengths))
-    return {
-        name: {"mean": sum(part) / len(part), "max": max(part), "total": sum(part)}
-        for name, part in parts.items()
-    }
+    def add(self, messages: list[Message]) -> None:
+        """Count one row: the context, and last the answer."""
+        if self._reason:
+            return
+        try:
+            template = self._load()
+            prompt, answer = map(len, template.encode_example(messages))
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            self._reason = f"the tokenizer of {self._model_path} cannot be used ({cause})"
+            return
+        self._rows += 1
+        for name, length in (("prompt", prompt), ("answer", answer), ("row", prompt + answer)):
+            total, most = self._parts.get(name, (0, 0))
+            self._parts[name] = [total + length, max(most, length)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"prompt", "answer", "row"}, each {"mean", "max", "total"}; or {"not counted": why}."""
+        if self._reason:
+            return {"not counted": self._reason}
+        return {
+            name: {"mean": total / self._rows, "max": most, "total": total}
+            for name, (total, most) in self._parts.items()
+        }
+
+    def _load(self) -> Any:
+        if self._template is None:
+            from transformers import AutoTokenizer
+
+            from fastchat.conversation import ChatTemplate
+
+            path = self._model_path.removeprefix("hf:")
+            self._template = ChatTemplate(AutoTokenizer.from_pretrained(path))
+        return self._template
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -84,8 +117,8 @@ def format_report(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _counts(values: Any) -> dict[str, int]:
-    return {str(value): count for value, count in sorted(Counter(values).items())}
+def _listing(counts: Counter[int]) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(counts.items()) if count}
 
 
 def _listed(prefix: str, counts: dict[str, int]) -> str:

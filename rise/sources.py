@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rise.trajectory import Episode, load_episodes, locate, read_json
+from rise.episode import Episode
+from rise.logs import EpisodeLog
+from rise.progress import SLOW_REFRESH
+from rise.trajectory import locate, read_json
 
 if TYPE_CHECKING:
     from envs.prompts import PromptStyle
 
+QUICK = 3.0
+"""Seconds that may pass without a progress line."""
 PUBLISHED_NAME = re.compile(r"(\d+)_turns\.json")
 
 
@@ -21,6 +29,9 @@ class Source:
     """One log and the settings it was generated with."""
 
     path: Path
+    """As given: a run directory or a file."""
+    rows: Path
+    """The file with the episodes."""
     sha256: str
     """Of the file with the episodes: a log that has grown is another input."""
     env: str | None
@@ -30,9 +41,44 @@ class Source:
     correct_to_correct: bool
     """Whether episodes that were right at turn 1 went on."""
 
-    def episodes(self) -> list[Episode]:
-        """The finished episodes by task id."""
-        return load_episodes(self.path)
+
+class Pool:
+    """The episodes of several logs, one log after the other, each by task id.
+
+    Args:
+        sources: the logs; all are indexed at once.
+        limit: use the first so many episodes of the pool; None for all.
+
+    Raises:
+        ValueError: if a log is damaged.
+    """
+
+    def __init__(self, sources: list[Source], limit: int | None):
+        self.sources = sources
+        self._logs = [EpisodeLog(source.rows) for source in sources]
+        found = sum(map(len, self._logs))
+        self._size = found if limit is None else min(limit, found)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def episodes(self, doing: str) -> Iterator[tuple[int, Episode]]:
+        """(number of the log, episode); a progress line appears where it takes long.
+
+        Args:
+            doing: what is done with them, for that line.
+        """
+        from tqdm import tqdm
+
+        pause = 0.2 if sys.stderr.isatty() else SLOW_REFRESH
+        line = tqdm(total=len(self), desc=doing, unit="episode", delay=QUICK, mininterval=pause)
+        left = self._size
+        with line:
+            for number, log in enumerate(self._logs):
+                for episode in log.episodes(left):
+                    yield number, episode
+                    left -= 1
+                    line.update()
 
 
 def read_source(path: str | Path) -> Source:
@@ -51,6 +97,7 @@ def read_source(path: str | Path) -> Source:
     config = _config(rows)
     return Source(
         path=path,
+        rows=rows,
         sha256=_checksum(rows),
         env=config.get("env"),
         context_window=config.get("context_window"),
@@ -58,6 +105,7 @@ def read_source(path: str | Path) -> Source:
     )
 
 
+@functools.cache
 def load_prompts(env: str | None, style: str) -> PromptStyle:
     """The texts around the questions of a log that holds no dialogues.
 

@@ -72,6 +72,29 @@ def edit_similarity(previous: str, attempt: str) -> float:
     return 1 - edit_distance(*_differing(a, b)) / longest if longest else 1.0
 
 
+def piece_set(text: str, n: int = NGRAM) -> frozenset[tuple[str, ...]]:
+    """The n-grams of a text; a text of fewer than n words is one piece.
+
+    >>> sorted(piece_set("it is 4 so 4"))
+    [('is', '4', 'so', '4'), ('it', 'is', '4', 'so')]
+
+    Raises:
+        ValueError: if n is below 1.
+    """
+    return frozenset(_pieces(text, n) or [tuple(_words(text))])
+
+
+def common_share(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
+    """How much of what two texts say both of them say, in 0..1 (the Jaccard index).
+
+    Formula: (pieces in both) / (pieces in at least one); see `piece_set`.
+
+    >>> common_share(piece_set("so it is 4 then"), piece_set("so it is 4 now"))
+    0.3333333333333333
+    """
+    return len(a & b) / len(a | b)
+
+
 def _differing(a: Sequence[str], b: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """Both texts without their common beginning and end, which cost time and no edits."""
     start, shortest = 0, min(len(a), len(b))

@@ -223,7 +223,9 @@ def test_an_interrupted_conversion_is_done_again(log, output, monkeypatch):
 
 def test_messages_for_other_trainers(log, output, capsys):
     convert("--filepath", log, "--output", output, "--format", "messages")
-    assert read(output)[0] == {
+    lines = output.read_text().splitlines()
+    assert len(lines) == 7
+    assert json.loads(lines[0]) == {
         "id": "0-0-1",
         "messages": [
             {"role": "user", "content": "question 0"},

@@ -8,9 +8,10 @@ import math
 
 import pytest
 
-from rise import dataset
-from rise.dataset import Rules, rows_from_episode, weight
+from rise import dataset, weights
+from rise.dataset import Rules, rows_from_episode
 from rise.sketch import sketch
+from rise.weights import mean_over, weight
 
 
 def turns(episode_text: str, **rules) -> list[int]:
@@ -19,8 +20,9 @@ def turns(episode_text: str, **rules) -> list[int]:
     return [row.turn for row in rows]
 
 
-def test_the_examples_in_the_docstrings_hold():
-    result = doctest.testmod(dataset)
+@pytest.mark.parametrize("module", [dataset, weights])
+def test_the_examples_in_the_docstrings_hold(module):
+    result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0
 
 
@@ -181,8 +183,10 @@ def test_weights_with_means_over_all_samples_of_all_turns(weighting, first, seco
 
 def test_advantage_subtracts_the_mean_reward():
     # Rewards 1 and 0: mean 0.5, so exp(0.5 / 0.4) and exp(-0.5 / 0.4).
-    assert weight(1, [1, 0], "advantage", 0.4) == pytest.approx(3.4903430)
-    assert weight(0, [1, 0], "advantage", 0.4) == pytest.approx(0.2865048)
+    assert weight(1, mean_over([1, 0], "advantage", 0.4), "advantage", 0.4) == pytest.approx(
+        3.4903430
+    )
+    assert weight(0, 0.5, "advantage", 0.4) == pytest.approx(0.2865048)
 
 
 def test_attempts_after_the_success_count_in_the_mean_but_give_no_row():
@@ -195,7 +199,8 @@ def test_a_weight_of_zero_trains_nothing_and_is_dropped():
     rows, dropped = rows_from_episode(sketch("w7 w8 w9")[0], Rules(weighting="centered"))
     assert rows == [] and dropped == {"weight 0": 3}
     for temperature in (0.1, 0.3, 0.4, 0.7, 1.3):
-        assert weight(1, [1] * 7, "centered", temperature) == 0
+        mean = mean_over([1] * 7, "centered", temperature)
+        assert weight(1, mean, "centered", temperature) == 0
 
 
 @pytest.mark.parametrize(
@@ -210,7 +215,7 @@ def test_a_weight_of_zero_trains_nothing_and_is_dropped():
 )
 def test_weights_that_make_no_sense_are_refused(weighting, temperature, message):
     with pytest.raises(ValueError, match=message):
-        weight(1, [1, 0], weighting, temperature)
+        weight(1, 0.5, weighting, temperature)
 
 
 def test_an_unknown_criterion_is_refused_at_the_first_turn_too():

@@ -1,0 +1,92 @@
+"""Rows that nearly repeat an earlier row: the same question, nearly the same attempts.
+
+Iterations that are pooled, and many samples of one question, say the same thing many times. A row
+is dropped if an earlier one that is kept has the same opening, as many attempts and the same
+reward, and if each of its attempts shares `similarity` of its pieces with the other's attempt in
+the same place. The reward is compared so that a right answer is never dropped for a wrong one that
+differs in a digit.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rise.dataset import Row
+from rise.prompt_means import text_key
+from rise.row_spill import RowSpill
+from rise.text_stats import common_share, piece_set
+
+NumberedRow = tuple[int, Row]
+"""A row with the number of the log that it is from."""
+COMPARED_ROWS = 200
+"""A row is compared with the latest so many kept rows of its question: the time for a question
+would grow with their square."""
+REASON = "near duplicate"
+
+
+def without_near_duplicates(
+    rows: Iterable[NumberedRow], similarity: float, output: Path, dropped: Counter[str]
+) -> Iterator[NumberedRow]:
+    """The rows, in their order, without those that nearly repeat an earlier one.
+
+    The rows wait on the disk; 17 bytes of each, and the rows of one question, are in memory.
+
+    Args:
+        rows: all rows; read to their end before the first one is yielded.
+        similarity: in (0, 1]; 1 drops attempts that share all pieces.
+        output: the rows wait on its disk.
+        dropped: takes the number of dropped rows.
+    """
+    with RowSpill(output) as spill:
+        keys = array("Q")
+        for number, row in rows:
+            keys.append(_question(row))
+            spill.append({"number": number, "row": vars(row)})
+        keep = bytearray(b"\1" * len(keys))
+        for group in _groups(keys):
+            for place in _repeating(spill, group, similarity):
+                keep[place] = 0
+                dropped[REASON] += 1
+        kept = (at for at, is_kept in zip(spill.offsets, keep, strict=True) if is_kept)
+        for record in spill.rows(kept):
+            yield record["number"], Row(**record["row"])
+
+
+def _question(row: Row) -> int:
+    opening = (text for message in row.messages[: row.opening] for text in message.values())
+    return text_key(*opening, str(len(row.messages)), str(row.reward))
+
+
+def _groups(keys: array[int]) -> Iterator[np.ndarray]:
+    """The places of equal keys, in order; keys that are there once are left out."""
+    values = np.frombuffer(keys, np.uint64)
+    order = np.argsort(values, kind="stable")
+    ends = np.flatnonzero(np.diff(values[order])) + 1
+    starts = np.concatenate(([0], ends))
+    ends = np.append(ends, len(order))
+    for start, end in zip(starts, ends, strict=True):
+        if end - start > 1:
+            yield order[start:end]
+
+
+def _repeating(spill: RowSpill, group: np.ndarray, similarity: float) -> Iterator[int]:
+    """The places in the group whose row nearly repeats an earlier one."""
+    kept: list[list[frozenset[tuple[str, ...]]]] = []
+    records = spill.rows(spill.offsets[place] for place in group)
+    for place, record in zip(group, records, strict=True):
+        messages = record["row"]["messages"][record["row"]["opening"] :]
+        attempts = [piece_set(m["content"]) for m in messages if m["role"] == "assistant"]
+        if any(_alike(attempts, other, similarity) for other in reversed(kept[-COMPARED_ROWS:])):
+            yield int(place)
+        else:
+            kept.append(attempts)
+
+
+def _alike(attempts: list, others: list, similarity: float) -> bool:
+    pairs = zip(attempts, others, strict=True)
+    return all(common_share(mine, other) >= similarity for mine, other in pairs)

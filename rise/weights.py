@@ -1,0 +1,77 @@
+"""How much an attempt counts in training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+
+WEIGHTINGS = ("exp", "advantage", "centered", "none")
+RELATIVE = ("advantage", "centered")
+"""Weightings that look at all attempts on the prompt."""
+
+
+def weight(reward: float, mean: float, weighting: str, temperature: float) -> float:
+    """How much an attempt counts in reward-weighted regression (eq. 3.6 of the paper).
+
+    exp: exp(r / tau). advantage: exp((r - mean r) / tau), always positive. centered: exp(r / tau)
+    minus the mean of exp(r / tau); below 0 for an attempt worse than average, which the model then
+    learns to avoid. none: 1. The paper centres "around the mean value averaged across all attempts
+    on a given prompt" (sec. 3.2) without a formula; advantage and centered are its two readings.
+
+    >>> [round(weight(r, 0, "exp", 0.4), 3) for r in (1, 0, -1)]
+    [12.182, 1.0, 0.082]
+    >>> [round(weight(r, mean_over([1, 0], "advantage", 0.5), "advantage", 0.5), 3) for r in (1, 0)]
+    [2.718, 0.368]
+    >>> [round(weight(r, mean_over([1, 0], "centered", 0.5), "centered", 0.5), 3) for r in (1, 0)]
+    [3.195, -3.195]
+
+    Args:
+        reward: the attempt's reward r.
+        mean: `mean_over` all attempts on the prompt; exp and none do not look at it.
+        weighting: exp, advantage, centered or none.
+        temperature: tau, above 0.
+
+    Raises:
+        ValueError: for an unknown weighting, tau not above 0, or a weight too large for a float.
+    """
+    if weighting == "none":
+        return 1.0
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting is {weighting!r}: it must be one of {', '.join(WEIGHTINGS)}")
+    if weighting == "advantage":
+        return _exp(reward - mean, temperature)
+    size = _exp(reward, temperature)
+    if weighting == "exp":
+        return size
+    # Equal rewards centre to 0 exactly, whatever the mean's rounding left over.
+    return 0.0 if math.isclose(size, mean, rel_tol=1e-12) else size - mean
+
+
+def mean_over(rewards: Sequence[float], weighting: str, temperature: float) -> float:
+    """What the weights of the attempts on a prompt are relative to: the mean of `centred_value`.
+
+    Args:
+        rewards: of all attempts on the prompt, all samples of all turns; at least one.
+        weighting: as in `weight`.
+        temperature: as in `weight`.
+    """
+    return fmean(centred_value(reward, weighting, temperature) for reward in rewards)
+
+
+def centred_value(reward: float, weighting: str, temperature: float) -> float:
+    """What a weighting averages over the attempts: r, exp(r / tau), or nothing (0)."""
+    if weighting == "centered":
+        return _exp(reward, temperature)
+    return float(reward) if weighting == "advantage" else 0.0
+
+
+def _exp(reward: float, temperature: float) -> float:
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}: tau must be above 0 (the paper: 0.4)")
+    try:
+        return math.exp(reward / temperature)
+    except OverflowError as error:
+        raise ValueError(
+            f"exp({reward} / {temperature}) is too large for a number: raise --temperature"
+        ) from error
