@@ -76,8 +76,8 @@ def test_every_command_is_parsed_by_its_program(tmp_path):
             deepspeed_config = {"deepspeed/zero3.json": str(ROOT / "deepspeed/zero3.json")}
             rest = [deepspeed_config.get(word, word) for word in rest[script + 1 :]]
             rest[rest.index("--output_dir") + 1] = str(tmp_path)
-            _, data, training = arguments.parse(rest)
-            assert (data.lazy_preprocess, training.warmup_steps) == (False, 0.04)
+            parsed = arguments.parse(rest)
+            assert (parsed.data.lazy_preprocess, parsed.training.warmup_steps) == (False, 0.04)
         elif program in ("bash", "source"):
             assert (ROOT / rest[0]).is_file() or rest[0] == ".venv/bin/activate"
         else:

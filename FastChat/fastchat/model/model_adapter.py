@@ -1,8 +1,9 @@
 """Loads tokenizers and causal language models, for serving and for training.
 
 A model is named by a directory that holds a checkpoint, or by its id on the Hugging Face hub
-(`ORG/NAME`, also written `hf:ORG/NAME`). torch and transformers are imported when a function is
-called, so that importing this module costs nothing.
+(`ORG/NAME`, also written `hf:ORG/NAME`). The directory of a LoRA adapter stands for its base model
+with the adapter in place, see `adapters.py`. torch and transformers are imported when a function
+is called, so that importing this module costs nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from fastchat.model.adapters import attach, base_of, is_adapter
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -23,6 +26,7 @@ def load_tokenizer(
     model_max_length: int | None = None,
     cache_dir: str | None = None,
     trust_remote_code: bool = False,
+    base: str | None = None,
 ) -> Any:
     """Load the tokenizer of a checkpoint as it was saved; no token is added or changed.
 
@@ -31,11 +35,14 @@ def load_tokenizer(
         model_max_length: the length in tokens that the tokenizer warns at; None keeps its own.
         cache_dir: where hub downloads are kept; None is the hub's own place.
         trust_remote_code: run Python code that the checkpoint brings along.
+        base: the base model of an adapter, used if the adapter has no tokenizer of its own.
 
     Raises:
         ValueError: there is no such directory or hub model, it is gated, or it has no tokenizer.
     """
     source = resolve(path)
+    if is_adapter(source) and not Path(source, "tokenizer_config.json").is_file():
+        source = base_source(path, base)
     from transformers import AutoTokenizer
 
     options: dict[str, Any] = (
@@ -50,8 +57,8 @@ def load_tokenizer(
 def load_config(
     path: str | Path, cache_dir: str | None = None, trust_remote_code: bool = False
 ) -> Any:
-    """Load only the configuration of a checkpoint, see `load_model`."""
-    source = resolve(path)
+    """Load only the configuration of a checkpoint, or of an adapter's base, see `load_model`."""
+    source = base_source(path)
     from transformers import AutoConfig
 
     with _explained(source, "configuration"):
@@ -65,7 +72,7 @@ def load_stop_ids(path: str | Path, cache_dir: str | None = None) -> list[int]:
 
     They are the `eos_token_id` of its generation config, or of its config if it has none.
     """
-    source = resolve(path)
+    source = base_source(path)
     from transformers import GenerationConfig
 
     try:
@@ -83,6 +90,8 @@ def load_model(
     attn_implementation: str | None = None,
     cache_dir: str | None = None,
     trust_remote_code: bool = False,
+    base: str | None = None,
+    **options: Any,
 ) -> Any:
     """Load a causal language model, in evaluation mode.
 
@@ -95,12 +104,14 @@ def load_model(
             for models that cap their attention scores.
         cache_dir: where hub downloads are kept; None is the hub's own place.
         trust_remote_code: run Python code that the checkpoint brings along.
+        base: the base model of an adapter; None is the one that the adapter names.
+        options: handed to transformers' `from_pretrained` (`quantization_config`, `device_map`).
 
     Raises:
         ValueError: there is no such directory or hub model, it is gated, its weights cannot be
-            read, or the dtype is unknown.
+            read, its adapter does not fit, or the dtype is unknown.
     """
-    source = resolve(path)
+    source = base_source(path, base)
     from transformers import AutoModelForCausalLM
 
     device = pick_device(device)
@@ -113,7 +124,10 @@ def load_model(
             attn_implementation=attn_implementation or _exact_attention(config),
             cache_dir=cache_dir,
             trust_remote_code=trust_remote_code,
+            **options,
         )
+    if is_adapter(resolve(path)):
+        model = attach(model, resolve(path))
     model.eval()
     return model if device is None else model.to(device)
 
@@ -159,13 +173,17 @@ def pick_dtype(dtype: Any, device: str | None, config: Any) -> Any:
     return known[dtype]
 
 
-def pick_attention() -> str:
-    """The fastest attention code for training here: FlashAttention 2 where it is installed."""
+def pick_attention(config: Any) -> str:
+    """The fastest attention code for training here that computes what this model is.
+
+    It is FlashAttention 2 where that is installed and there is a GPU, else "sdpa", or "eager" for
+    models that cap their attention scores.
+    """
     import torch
     from transformers.utils import is_flash_attn_2_available
 
     fast = torch.cuda.is_available() and is_flash_attn_2_available()
-    return "flash_attention_2" if fast else "sdpa"
+    return "flash_attention_2" if fast else _exact_attention(config)
 
 
 def context_length(config: Any) -> int:
@@ -200,7 +218,7 @@ def resolve(path: str | Path) -> str:
     text = str(path).removeprefix("hf:").strip()
     folder = Path(text).expanduser()
     if text and folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not (folder / "config.json").is_file() and not is_adapter(folder):
             raise ValueError(
                 f"{text} is a directory without config.json, so it holds no checkpoint; give the "
                 "directory that a training run or `save_pretrained` wrote"
@@ -212,6 +230,30 @@ def resolve(path: str | Path) -> str:
             "the Hugging Face hub as ORG/NAME"
         )
     return text
+
+
+def base_source(path: str | Path, base: str | None = None) -> str:
+    """The directory or hub id of the weights: of an adapter, `base` or the base that it names.
+
+    Raises:
+        ValueError: `path` or the base is not there, or a base is given for what is no adapter.
+    """
+    source = resolve(path)
+    if is_adapter(source):
+        return resolve(base or base_of(source))
+    if base is not None:
+        raise ValueError(f"{path} is no adapter, so it has no base model: leave out {base}")
+    return source
+
+
+def allow_saving(model: Any) -> Any:
+    """Mend a generation config that transformers refuses to save again; returns the model."""
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:
+        # Published checkpoints set a temperature without sampling.
+        model.generation_config.do_sample = True
+    return model
 
 
 def _exact_attention(config: Any) -> str:

@@ -7,18 +7,25 @@ accepted and mapped here: `--evaluation_strategy`, `--warmup_ratio`, `--overwrit
 
 from __future__ import annotations
 
+import argparse
+import os
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
 
 from fastchat.model.model_adapter import resolve
 from fastchat.train.environment import set_single_process
+from fastchat.train.lora import LoraArguments, lora_problems
 
 ORDERS = ("random", "sequential", "group_by_length")
 """Values of `--train_sampling_strategy` that are supported."""
+
+BATCHING = ("tree", "padded")
+"""Values of `--batching`."""
 
 UNSUPPORTED = {
     "label_smoothing_factor": "the reward-weighted loss has no label smoothing",
@@ -81,6 +88,21 @@ class TrainingArguments(transformers.TrainingArguments):
     model_max_length: int = option(
         2048, "longest example in tokens; history is cut first, a longer example is dropped"
     )
+    batching: str = option(
+        "tree",
+        "tree computes what rows of a step have in common at their beginning once; padded computes "
+        "every row, as published; loss and gradient are the same",
+    )
+    tree_tokens: int | None = option(
+        None,
+        "tokens of one forward pass over a tree, at most (a longer example goes alone); None is "
+        "twice model_max_length, times per_device_train_batch_size",
+    )
+    group_trajectories: bool = option(
+        False,
+        "True keeps the attempts at a problem in one step, where they share their history: fewer "
+        "tokens, but another order of the examples",
+    )
     evaluation_strategy: str | None = option(None, "published name of --eval_strategy")
     warmup_ratio: float = option(0.0, "fraction of the steps with rising learning rate (0 to 1)")
     group_by_length: bool = option(
@@ -130,34 +152,72 @@ class TrainingArguments(transformers.TrainingArguments):
             self.warmup_steps = self.warmup_ratio
 
     @property
+    def zero_stage(self) -> int | None:
+        """DeepSpeed's ZeRO stage; None without DeepSpeed."""
+        if not self.deepspeed:
+            return None
+        return int(self.hf_deepspeed_config.get_value("zero_optimization.stage", 0))
+
+    @property
+    def tree_budget(self) -> int:
+        """Tokens of one forward pass over a tree, at most."""
+        # Logits at trained positions only leave about as much memory free as as many tokens take.
+        padded = self.model_max_length * self.per_device_train_batch_size
+        return 2 * padded if self.tree_tokens is None else self.tree_tokens
+
+    @property
     def step_examples(self) -> int:
         """Examples in one optimizer step, over all processes and accumulation steps."""
         per_pass = self.per_device_train_batch_size * self.world_size
         return per_pass * self.gradient_accumulation_steps
 
 
-def parse(argv: list[str] | None = None) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
-    """The three groups of arguments from a command line (default: this process's).
+class Arguments(NamedTuple):
+    """A whole command line."""
+
+    model: ModelArguments
+    lora: LoraArguments
+    data: DataArguments
+    training: TrainingArguments
+
+
+def parse(argv: list[str] | None = None) -> Arguments:
+    """The groups of arguments from a command line (default: this process's).
 
     Raises:
         ValueError: an argument is unknown, or its value is refused by transformers.
         SystemExit: a value has the wrong type (argparse's own message, code 2).
     """
     parser = transformers.HfArgumentParser(
-        (ModelArguments, DataArguments, TrainingArguments),
+        (ModelArguments, LoraArguments, DataArguments, TrainingArguments),
         prog="train_mem.py",
         usage="%(prog)s --model_name_or_path M --data_path D --output_dir O [...], see --help",
         allow_abbrev=False,
     )
-    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    _refuse_unknown(parser, parser.parse_known_args(argv)[1])
+    return Arguments(*parser.parse_args_into_dataclasses(argv, look_for_args_file=False))
 
 
-def check(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> None:
+def _refuse_unknown(parser: argparse.ArgumentParser, unknown: list[str]) -> None:
+    if not unknown:
+        return
+    known = [name for action in parser._actions for name in action.option_strings]
+    names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    close = [match for name in names for match in get_close_matches(name, known, n=1)]
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    raise ValueError(
+        f"unknown argument{'s' * (len(names) > 1)} {' '.join(names or unknown)}: {hint}--help "
+        "lists all"
+    )
+
+
+def check(arguments: Arguments) -> None:
     """Refuse contradictory or impossible arguments, all of them in one message.
 
     Raises:
         ValueError: with one line per problem.
     """
+    model, lora, data, training = arguments
     problems = [
         f"{flag} {path}: there is no such file; workflow_convert.py writes it"
         for flag, path in (
@@ -167,6 +227,8 @@ def check(model: ModelArguments, data: DataArguments, training: TrainingArgument
         if path is not None and not Path(path).is_file()
     ]
     problems += _model_problems(model.model_name_or_path, training.output_dir)
+    problems += lora_problems(lora, model.model_name_or_path, training.zero_stage)
+    problems += _output_problems(Path(training.output_dir))
     if not 0 <= data.max_dropped_fraction <= 1:
         problems.append(
             f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
@@ -176,6 +238,7 @@ def check(model: ModelArguments, data: DataArguments, training: TrainingArgument
             f"--train_sampling_strategy {training.train_sampling_strategy} is not supported; "
             f"choose one of {', '.join(ORDERS)}"
         )
+    problems += _batching_problems(training)
     problems += [
         f"--{name} {getattr(training, name)} is not supported: {reason}"
         for name, reason in UNSUPPORTED.items()
@@ -183,6 +246,32 @@ def check(model: ModelArguments, data: DataArguments, training: TrainingArgument
     ]
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def _output_problems(output_dir: Path) -> list[str]:
+    """Why nothing can be written to `output_dir`, which may not exist yet."""
+    existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        return [f"--output_dir {output_dir}: {existing} is a file; name a directory"]
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return [f"--output_dir {output_dir}: {existing} cannot be written to; name another one"]
+    return []
+
+
+def _batching_problems(training: TrainingArguments) -> list[str]:
+    problems = []
+    if training.batching not in BATCHING:
+        problems.append(
+            f"--batching {training.batching} is unknown; choose one of {', '.join(BATCHING)}"
+        )
+    if training.tree_tokens is not None and training.tree_tokens < 1:
+        problems.append(f"--tree_tokens is {training.tree_tokens}: it must be at least 1")
+    if training.group_trajectories and training.train_sampling_strategy != "random":
+        problems.append(
+            f"--group_trajectories and --train_sampling_strategy {training.train_sampling_strategy}"
+            " contradict each other: give one of them"
+        )
+    return problems
 
 
 def _model_problems(model: str, output_dir: str) -> list[str]:

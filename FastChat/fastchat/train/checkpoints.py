@@ -78,7 +78,12 @@ def saved_parameters(directory: Path) -> int:
 
 def model_parameters(model: Any) -> int:
     """Number of parameters of a model, shared ones once, whatever part of it is in memory."""
-    return sum(getattr(p, "ds_numel", None) or p.numel() for p in model.parameters())
+    return sum(map(_size, model.parameters()))
+
+
+def trained_parameters(model: Any) -> int:
+    """Number of those parameters that are trained: all, or those of an adapter."""
+    return sum(_size(p) for p in model.parameters() if p.requires_grad)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -94,6 +99,13 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
+
+
+def _size(parameter: Any) -> int:
+    packed = getattr(parameter, "quant_state", None)  # two weights of 4 bits share a byte
+    if packed is not None:
+        return math.prod(packed.shape)
+    return getattr(parameter, "ds_numel", None) or parameter.numel()
 
 
 def _step(directory: Path) -> int:

@@ -29,12 +29,16 @@ def name_accelerator() -> None:
 
 
 def quiet() -> None:
-    """Leave out progress bars of single files, and a warning that is repeated at every step."""
+    """Leave out progress bars of single files, and warnings that nobody here can act on."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     # DeepSpeed calls collectives by names that torch 2.13 deprecates.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    # peft asks for a property by the name that it had before transformers 5.18.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    # It also imports bitsandbytes, which looks for kernels that nothing here uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def set_single_process() -> None:
@@ -110,6 +114,20 @@ def start_wandb(report_to: list[str], output_dir: str, run_name: str | None) -> 
     except wandb.Error as error:
         _offline(settings, f"wandb could not start ({str(error).splitlines()[0]})")
     return report_to
+
+
+def run(arguments: list[str]) -> None:
+    """Train as a command line says and end this process with the exit code."""
+    code = 130
+    try:
+        name_accelerator()
+        from fastchat.train.train import main
+
+        code = main(arguments)
+    except KeyboardInterrupt:
+        # While the packages are still being imported.
+        print("train_mem.py: interrupted before anything was begun", file=sys.stderr)
+    leave(code)
 
 
 def leave(code: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastchat.train import environment
-from fastchat.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from fastchat.train.arguments import Arguments
 from fastchat.train.checkpoints import checkpoints, read_json
 
 RECORD = "training.json"
@@ -33,6 +33,7 @@ DECISIVE = (
     "max_grad_norm",
     "optim",
     "train_sampling_strategy",
+    "group_trajectories",
     "seed",
     "data_seed",
     "bf16",
@@ -41,10 +42,9 @@ DECISIVE = (
 """Arguments of the trainer that change the result; logging and saving may differ on resume."""
 
 
-def new_record(
-    model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments
-) -> dict[str, Any]:
+def new_record(arguments: Arguments) -> dict[str, Any]:
     """The record of a run that starts now."""
+    model_args, lora, data_args, args = arguments
     digest = file_sha256(data_args.data_path)
     settings = {name: _plain(getattr(args, name)) for name in DECISIVE}
     settings |= {
@@ -52,8 +52,10 @@ def new_record(
         "chat_template": model_args.chat_template,
         "data_sha256": digest,
         "examples_per_step": args.step_examples,
-        "zero_stage": zero_stage(args),
+        "zero_stage": args.zero_stage,
     }
+    if lora.enabled:
+        settings["lora"] = lora.settings()
     return {
         "status": "running",
         "command": sys.argv,
@@ -64,13 +66,6 @@ def new_record(
         "versions": environment.versions(),
         "git_commit": environment.git_commit(),
     }
-
-
-def zero_stage(args: TrainingArguments) -> int | None:
-    """DeepSpeed's ZeRO stage; None without DeepSpeed."""
-    if not args.deepspeed:
-        return None
-    return int(args.hf_deepspeed_config.get_value("zero_optimization.stage", 0))
 
 
 def check_record(output_dir: Path, settings: dict[str, Any]) -> bool:

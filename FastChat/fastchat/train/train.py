@@ -13,6 +13,8 @@ Writes  --output_dir: checkpoint-N/ while it trains; at the end the model, its t
 The same command resumes a killed run from its last complete checkpoint and repeats the losses it
 would have had; a finished run is left alone; a run with other settings is refused.
 
+`--use_lora True` trains a LoRA adapter, `--q_lora True` one beside a model in 4 bits: `lora.py`.
+
 Weights are loaded in float32. With `--bf16 True` DeepSpeed trains a bfloat16 copy and keeps the
 float32 one for the optimizer, and saves bfloat16; without DeepSpeed the float32 weights are
 trained and saved, and only the computation is bfloat16 (autocast).
@@ -34,6 +36,7 @@ import torch
 
 from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import (
+    allow_saving,
     context_length,
     load_config,
     load_model,
@@ -41,18 +44,21 @@ from fastchat.model.model_adapter import (
     pick_attention,
 )
 from fastchat.train import environment
-from fastchat.train.arguments import ModelArguments, TrainingArguments, check, parse
+from fastchat.train.arguments import Arguments, TrainingArguments, check, parse
 from fastchat.train.batches import Collator
 from fastchat.train.checkpoints import (
     clear,
     last_complete,
     model_parameters,
     saved_parameters,
+    trained_parameters,
     write_json,
 )
+from fastchat.train.lora import add_adapter, check_targets, quantization
 from fastchat.train.run_record import RECORD, check_record, new_record
 from fastchat.train.rwr_dataset import RWRDataset, marked_sample
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
+from fastchat.train.tree_model import use_trees
 
 OTHER_RANKS_WAIT = 5.0
 """Seconds in which the first process can print its error: launchers end all when one leaves."""
@@ -62,14 +68,20 @@ OTHER_RANKS_WAIT = 5.0
 class Run:
     """Everything that is known and checked before weights are loaded."""
 
-    model_args: ModelArguments
-    args: TrainingArguments
+    arguments: Arguments
+    config: Any
+    """The model's configuration."""
     template: ChatTemplate
     train_set: RWRDataset
     eval_set: RWRDataset | None
     record: dict[str, Any]
     resume: Path | None
     """The checkpoint to go on from."""
+
+    @property
+    def args(self) -> TrainingArguments:
+        """The trainer's own arguments."""
+        return self.arguments.training
 
     @property
     def output_dir(self) -> Path:
@@ -86,10 +98,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         try:
             run = prepare(argv)
+            model = None if run is None else load(run)
         except ValueError as error:
             return fail(str(error), 2)
         if run is not None:
-            fit(run)
+            fit(run, model)
     except TrainingError as error:
         return fail(str(error), 1)
     except torch.distributed.DistNetworkError as error:
@@ -99,8 +112,10 @@ def main(argv: list[str] | None = None) -> int:
             "the port, choose a free one with the launcher's --master_port",
             1,
         )
+    except OSError as error:
+        return fail(f"the system refused: {error}", 1)
     except KeyboardInterrupt:
-        return fail("interrupted; the same command resumes from the last checkpoint", 130)
+        return fail("interrupted; the same command goes on from the last checkpoint, if any", 130)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
@@ -112,9 +127,10 @@ def prepare(argv: list[str] | None = None) -> Run | None:
     Raises:
         ValueError: something is wrong with the arguments, the data or the output directory.
     """
-    model_args, data_args, args = parse(argv)
-    check(model_args, data_args, args)
-    record = new_record(model_args, data_args, args)
+    arguments = parse(argv)
+    check(arguments)
+    model_args, lora, data_args, args = arguments
+    record = new_record(arguments)
     output_dir = Path(args.output_dir)
     resume = None
     if not args.overwrite_output_dir:
@@ -129,7 +145,12 @@ def prepare(argv: list[str] | None = None) -> Run | None:
     )
     template = ChatTemplate(tokenizer, model_args.chat_template)
     template.install(tokenizer)
-    max_length = longest_example(model_args, args)
+    config = load_config(
+        model_args.model_name_or_path, args.cache_dir, model_args.trust_remote_code
+    )
+    if lora.enabled:
+        check_targets(lora, config, model_args.trust_remote_code)
+    max_length = longest_example(config, args)
     train_set = RWRDataset(data_args.data_path, template, max_length, data_args.lazy_preprocess)
     say(f"data: {train_set.report}")
     train_set.check_dropped(data_args.max_dropped_fraction)
@@ -143,11 +164,11 @@ def prepare(argv: list[str] | None = None) -> Run | None:
             "differently once they are history; each is trained as it is generated"
         )
     record["data"] |= train_set.report.to_dict()
-    return Run(model_args, args, template, train_set, eval_set, record, resume)
+    return Run(arguments, config, template, train_set, eval_set, record, resume)
 
 
-def fit(run: Run) -> None:
-    """Load the model, train, save, reopen what was saved, and write the record.
+def fit(run: Run, model: Any) -> None:
+    """Train, save, reopen what was saved, and write the record.
 
     Raises:
         TrainingError: a loss is not finite, or the saved checkpoint is not whole.
@@ -155,13 +176,11 @@ def fit(run: Run) -> None:
     args, tokenizer, started = run.args, run.template.tokenizer, time.monotonic()
     if args.overwrite_output_dir:
         start_anew(args)
-    if args.deepspeed:
-        environment.start_deepspeed(on_cpu=args.device.type == "cpu")
     args.report_to = environment.start_wandb(args.report_to, args.output_dir, args.run_name)
     if run.eval_set is None:
         args.eval_strategy, args.do_eval = "no", False
     trainer = RWRTrainer(
-        model=load(run),
+        model=model,
         args=args,
         processing_class=tokenizer,
         train_dataset=run.train_set,
@@ -181,29 +200,37 @@ def fit(run: Run) -> None:
 
 
 def load(run: Run) -> Any:
-    """The model in float32, with the attention implementation that suits it and the machine."""
-    args, wanted = run.args, run.model_args.attn_implementation
-    attention = wanted or pick_attention()
+    """The model, with the attention that suits it and the machine, and its adapter if any."""
+    model_args, lora, args = run.arguments.model, run.arguments.lora, run.args
+    wanted = model_args.attn_implementation
+    if args.deepspeed:
+        environment.start_deepspeed(on_cpu=args.device.type == "cpu")
+    attention = wanted or pick_attention(run.config)
     if attention.startswith("flash") and not (args.bf16 or args.fp16):
         attention = "sdpa"
     model = load_model(
-        run.model_args.model_name_or_path,
+        model_args.model_name_or_path,
         device=None,
-        dtype="float32",
+        # Frozen weights need no copy in float32.
+        dtype="bfloat16" if lora.enabled and args.bf16 else "float32",
         attn_implementation=attention,
         cache_dir=args.cache_dir,
-        trust_remote_code=run.model_args.trust_remote_code,
+        trust_remote_code=model_args.trust_remote_code,
+        **quantization(lora, args),
     )
+    if args.batching == "tree":
+        longest = max(run.train_set.lengths)
+        if obstacle := use_trees(model, wanted, longest, args.device):
+            say(f"batching: padded, because {obstacle}")
     say(
         f"attention: {model.config._attn_implementation} "
         f"({'as asked' if wanted else 'chosen; --attn_implementation overrides'}); "
         f"{model_parameters(model):,} parameters"
     )
-    try:
-        model.generation_config.validate(strict=True)
-    except ValueError:
-        # Published checkpoints set a temperature without sampling, and cannot be saved like that.
-        model.generation_config.do_sample = True
+    allow_saving(model)
+    if lora.enabled:
+        model = add_adapter(model, lora, args)
+        say(f"adapter: {trained_parameters(model):,} of them are trained")
     return model
 
 
@@ -213,7 +240,7 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     Raises:
         TrainingError: the files hold another number of parameters than the model.
     """
-    expected, saved = model_parameters(trainer.model), saved_parameters(run.output_dir)
+    expected, saved = trained_parameters(trainer.model), saved_parameters(run.output_dir)
     if saved != expected:
         raise TrainingError(
             f"{run.output_dir} holds {saved:,} parameters and the model has {expected:,}: the save "
@@ -240,11 +267,8 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     )
 
 
-def longest_example(model_args: ModelArguments, args: TrainingArguments) -> int:
+def longest_example(config: Any, args: TrainingArguments) -> int:
     """`--model_max_length`, or the model's context where that is shorter; in tokens."""
-    config = load_config(
-        model_args.model_name_or_path, args.cache_dir, model_args.trust_remote_code
-    )
     context = context_length(config)
     if context < args.model_max_length:
         say(
