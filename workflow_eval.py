@@ -99,17 +99,20 @@ def report(job, run, tally, tracker) -> None:
     """Write the log and the summary; print the table and what to run next."""
     from rise.metrics import format_table
     from rise.siblings import complete, is_parallel, sibling
-    from rise.trajectory import load_episodes, read_json
+    from rise.trajectory import read_json
+    from rise.unanswered import measured, measured_episodes
 
     run.write_log()
     other = sibling(run.path, job.config["log_dir"], job.config)
     side_by_side = is_parallel(job.config)
-    episodes, config, path = list(run.episodes()), job.config, run.path
-    parallel = load_episodes(other) if other and not side_by_side else None
+    config, path = job.config, run.path
+    episodes = [measured(episode, config) for episode in run.episodes()]
+    theirs = read_json(other / "config.json") if other else {}
+    parallel = measured_episodes(other, theirs) if other and not side_by_side else None
     metrics = summary_of(job, config, episodes, parallel)
     job.write_summary(run, {"metrics": metrics} | tally.summary())
     if other and side_by_side:
-        metrics = summary_of(job, read_json(other / "config.json"), load_episodes(other), episodes)
+        metrics = summary_of(job, theirs, measured_episodes(other, theirs), episodes)
         complete(other, metrics)
         path = other
     for turn, rate in enumerate(metrics["acc@t"], start=1):

@@ -84,7 +84,14 @@ class Episode:
     turns: list[Turn] = field(default_factory=list)
     dialogue: list[Message] = field(default_factory=list)
     error: dict[str, Any] | None = None
-    """{"kind", "message", "turn"} if a request failed: the episode is owed again."""
+    """{"kind", "message", "turn"} if a request failed: the episode is owed again. With "final" it
+    is not, since the same request would always fail: the prompt does not fit the context. "usage"
+    has what the server counted all the same, "model" who that was."""
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether a resumed run plays the episode again."""
+        return is_owed(self.error)
 
     @property
     def max_reward(self) -> int | None:
@@ -155,6 +162,11 @@ class Episode:
             dialogue=_dialogue(record.get("dialogue", []), turns, blocked),
             error=record.get("error"),
         )
+
+
+def is_owed(error: dict[str, Any] | None) -> bool:
+    """Whether an episode with this error is played again."""
+    return error is not None and not error.get("final", False)
 
 
 def visible(

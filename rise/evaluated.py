@@ -13,7 +13,8 @@ from typing import Any
 from rise.episode import Episode
 from rise.metrics import headline_hits, summarise
 from rise.siblings import is_parallel, sibling
-from rise.trajectory import load_episodes, read_json
+from rise.trajectory import read_json
+from rise.unanswered import measured_episodes
 from rise.votes import SameAnswer
 
 
@@ -51,11 +52,11 @@ def open_run(path: str | Path, name: str | None = None) -> EvaluatedRun:
     """
     path = Path(path)
     config = read_config(path, stage="eval")
-    episodes = load_episodes(path)
+    episodes = measured_episodes(path, config)
     if not episodes:
         raise ValueError(f"{path} has no finished episode yet: go on with that run first")
     other = None if is_parallel(config) else sibling(path, log_dir_of(path), config)
-    parallel = load_episodes(other) if other else None
+    parallel = measured_episodes(other, read_json(other / "config.json")) if other else None
     allowed = {"max_turns": config["max_turns"], "feedback": config["feedback"]}
     same = grader_of(config)
     return EvaluatedRun(

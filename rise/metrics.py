@@ -14,9 +14,10 @@
 
 A run is forced (feedback "none") when every answer is called incorrect and every problem plays all
 its turns; an oracle run stops at the first success. A problem whose episode failed with an error
-is in no denominator: n says how many are. The functions hold the formulas with worked examples:
-`rise.votes`, `rise.turn_rates`; intervals and tests are in `rise.statistics`, the printed table in
-`rise.table`.
+is owed, and in no denominator until it is answered: n says how many are. One whose prompt never
+fits the context is in all of them, as not right: `rise.unanswered`. The functions hold the formulas
+with worked examples: `rise.votes`, `rise.turn_rates`; intervals and tests are in `rise.statistics`,
+the printed table in `rise.table`.
 """
 
 from __future__ import annotations

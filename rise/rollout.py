@@ -1,7 +1,8 @@
 """Episodes: ask, grade, tell, ask again; many at a time, each of them recorded when it ends.
 
 The prompts, the verdicts and the rewards come from the environment alone, the answers from the
-policies alone. A request that fails ends its episode with a typed error; it is owed again.
+policies alone. A request that fails ends its episode with a typed error; it is owed again, unless
+its prompt does not fit the model's context, which no second try would change.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rise.episode import Episode, Message, Turn, visible
 from rise.policies import Policy, PolicyError, Sample
@@ -117,6 +118,7 @@ async def play(env: Env, plan: Plan, task_ids: Sequence[int]) -> list[Episode]:
                     "kind": "partner",
                     "message": f"episode {failed[0].task_id}, whose attempts it is shown, failed",
                     "turn": len(failed[0].turns) + 1,
+                    "final": not failed[0].is_owed,
                 }
             break
         if plan.shown_attempt == "other":
@@ -151,7 +153,7 @@ async def run_episodes(
                 if episode.task_id in run.done:
                     continue
                 run.append(episode)
-                failures = failures + 1 if episode.error else 0
+                failures = failures + 1 if episode.is_owed else 0
                 report(episode)
 
     size = 1 if plan.shown_attempt == "own" else 2
@@ -181,7 +183,7 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
             problem={**env.problems[task_id], "task_id": task_id},
         )
     except PolicyError as error:
-        episode.error = {"kind": error.kind, "message": error.message, "turn": t + 1}
+        episode.error = _failure(error, policy, t)
         return
     turn = await _grade(env, plan, task_id, t, policy.name, samples)
     if t == 0:
@@ -190,6 +192,16 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
         episode.dialogue.append({"role": "user", "content": episode.turns[-1].observation})
     episode.dialogue.append({"role": "assistant", "content": turn.action})
     episode.turns.append(turn)
+
+
+def _failure(error: PolicyError, policy: Policy, t: int) -> dict[str, Any]:
+    """The error of an episode, as it is recorded."""
+    failure: dict[str, Any] = {"kind": error.kind, "message": error.message, "turn": t + 1}
+    if error.kind == "context_overflow":
+        failure["final"] = True
+    if error.usage:
+        failure |= {"model": policy.name, "usage": error.usage}
+    return failure
 
 
 def next_prompt(env: Env, episode: Episode, context_window: int | None) -> list[Message]:
@@ -217,6 +229,7 @@ async def _grade(
         usage={
             "prompt_tokens": samples[0].prompt_tokens,
             "completion_tokens": sum(sample.completion_tokens for sample in samples),
+            **({"requests": samples[0].requests} if samples[0].requests > 1 else {}),
         },
         # Without an oracle nobody knows which sample is best.
         chosen=0 if forced else rewards.index(max(rewards)),

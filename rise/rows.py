@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rise.episode import Episode
+from rise.episode import Episode, is_owed
 
 
 def rows(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
@@ -31,10 +31,14 @@ def rows(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
 def finished(path: Path) -> dict[int, int]:
     """Where the finished episodes are: task id -> offset; of several the last one counts.
 
+    Episodes whose error is final are among them.
+
     Raises:
         ValueError: as `rows` does.
     """
-    return {row["task_id"]: at for at, _, row in rows(path) if row and row.get("error") is None}
+    return {
+        row["task_id"]: at for at, _, row in rows(path) if row and not is_owed(row.get("error"))
+    }
 
 
 def episodes_at(path: Path, offsets: Iterable[int]) -> Iterator[Episode]:

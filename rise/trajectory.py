@@ -15,7 +15,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import IO, Any
 
-from rise.episode import Episode, Message, Turn, visible
+from rise.episode import Episode, Message, Turn, is_owed, visible
 from rise.rows import episodes_at, finished, rows
 
 __all__ = [
@@ -56,7 +56,8 @@ by their checksum, so that a moved file does not count as another configuration.
 class RunDir:
     """A run directory that is open for appending; one process at a time.
 
-    `done` holds the task ids that have a row without an error; every other problem is owed.
+    `done` holds the task ids that have a row without an error, or with one that is final; every
+    other problem is owed.
     """
 
     def __init__(self, path: Path, log_dir: Path, max_turns: int, config: dict[str, Any]):
@@ -96,7 +97,7 @@ class RunDir:
 
     @property
     def done(self) -> Set[int]:
-        """The task ids that have a row without an error; a view that follows what is appended."""
+        """The task ids that are not owed; a view that follows what is appended."""
         return self._offsets.keys()
 
     def append(self, episode: Episode) -> None:
@@ -114,20 +115,21 @@ class RunDir:
         except OSError:
             self._rows.truncate(offset)
             raise
-        if episode.error is None:
+        if not episode.is_owed:
             self._offsets[episode.task_id] = offset
 
     def episodes(self) -> Iterator[Episode]:
-        """The finished episodes by task id, one in memory at a time."""
+        """The finished episodes by task id, one in memory at a time; errors are final ones."""
         offsets = (self._offsets[task_id] for task_id in sorted(self._offsets))
         return episodes_at(self.path / "rows.jsonl", offsets)
 
     def write_log(self) -> Path:
-        """Write the published log from the rows and return its path."""
+        """Write the published log from the rows and return its path; errors are not in it."""
         temporary = self.log_path.with_suffix(".tmp")
         with open(temporary, "w", encoding="utf-8") as file:
             file.write("{")
-            for count, episode in enumerate(self.episodes()):
+            answered = (episode for episode in self.episodes() if episode.error is None)
+            for count, episode in enumerate(answered):
                 record = json.dumps(episode.to_dict())
                 file.write(f'{"," if count else ""}\n"{episode.task_id}": {record}')
             file.write("\n}\n")
@@ -166,7 +168,7 @@ class RunDir:
                 log.warning("the last line of %s is torn: its episode is redone", self.path)
                 break
             end = offset + len(line)
-            if row.get("error") is None:
+            if not is_owed(row.get("error")):
                 self._offsets[row["task_id"]] = offset
         self._rows.truncate(end)
 
