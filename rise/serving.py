@@ -175,12 +175,19 @@ def _environment() -> dict[str, str]:
 
 
 def _die_with_parent():
-    """A hook that makes Linux stop the child when this process ends, even by SIGKILL."""
+    """A hook that makes Linux kill the child when this process ends, even by SIGKILL."""
     if not sys.platform.startswith("linux"):
         return None
     # The library is loaded here, since a forked child should do as little as possible.
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def arrange() -> None:
+        # Nobody would follow up on a SIGTERM that a hanging worker does not heed.
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the kernel was asked
+            os._exit(1)
+
+    return arrange
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
