@@ -4,51 +4,25 @@ python -m pytest tests/fastchat/serve/test_commands.py
 """
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import requests
 
 from fastchat.serve import model_worker
-from tests.fastchat.serve.servers import frames, post, wait_for
+from tests.fastchat.serve.servers import (
+    ENVIRONMENT,
+    answers,
+    frames,
+    free_port,
+    post,
+    process,
+    wait_for,
+)
 from tests.tiny import save_tiny_model
-
-ROOT = Path(__file__).parents[3]
-PATHS = os.pathsep.join([str(ROOT), str(ROOT / "FastChat")])
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": PATHS,
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "FASTCHAT_WORKER_HEART_BEAT_INTERVAL": "0.2",
-}
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("localhost", 0))
-        return sock.getsockname()[1]
-
-
-@contextlib.contextmanager
-def process(module, *options):
-    command = [sys.executable, "-m", f"fastchat.serve.{module}", *map(str, options)]
-    child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.communicate()
-
-
-def answers(url):
-    with contextlib.suppress(requests.ConnectionError):
-        return requests.get(f"{url}/test_connection", timeout=5).ok
 
 
 def refused(module, *options):
@@ -63,15 +37,15 @@ def test_workers_come_back_after_their_controller_and_leave_when_killed(checkpoi
     port = free_port()
     url = f"http://localhost:{port}"
     options = ["--model-path", checkpoint(), "--port", 0, "--controller-address", port]
-    with process("model_worker", *options, "--num-threads", 1) as worker:
-        with process("controller", "--port", port) as first:
+    with process("fastchat.serve.model_worker", *options, "--num-threads", 1) as worker:
+        with process("fastchat.serve.controller", "--port", port) as first:
             wait_for(lambda: answers(url), 60)
             wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny-llama"], 60)
             body = {"model": "tiny-llama", "prompt": "Hi", "max_new_tokens": 4, "temperature": 0}
             before = frames(f"{url}/worker_generate_stream", body)
             first.send_signal(signal.SIGINT)
             assert first.wait(20) == 130
-        with process("controller", "--port", port):
+        with process("fastchat.serve.controller", "--port", port):
             wait_for(lambda: answers(url), 60)
             wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny-llama"], 30)
             after = frames(f"{url}/worker_generate_stream", body)
@@ -84,7 +58,7 @@ def test_workers_come_back_after_their_controller_and_leave_when_killed(checkpoi
 def test_a_worker_ends_on_request_while_it_generates(checkpoint):
     port = free_port()
     options = ["--model-path", checkpoint(), "--port", port, "--no-register"]
-    with process("model_worker", *options) as worker:
+    with process("fastchat.serve.model_worker", *options) as worker:
         url = f"http://localhost:{port}"
 
         def status():

@@ -5,6 +5,7 @@ python -m pytest tests/fastchat/serve/test_controller.py
 
 import asyncio
 import contextlib
+import errno
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from fastchat.constants import ErrorCode
+from fastchat.serve import relay
 from fastchat.serve.controller import create_app
 from tests.fastchat.serve.servers import frames, post, running, wait_for
 
@@ -158,6 +160,39 @@ def test_the_proxy_skips_a_dead_worker(url):
         for _ in range(2):
             messages = frames(f"{url}/worker_generate_stream", {"model": "m", "prompt": "hi"})
             assert messages[-1] == {"text": "hi..", "error_code": 0}
+
+
+def test_only_a_refused_connection_takes_a_worker_out(url, monkeypatch):
+    async def no_files(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with running(worker_app()) as worker:
+        register(url, worker)
+        with monkeypatch.context() as patch:
+            patch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", no_files)
+            body = {"model": "m", "prompt": "hi"}
+            (failed,) = frames(f"{url}/worker_generate_stream", body)
+        assert failed["error_code"] == ErrorCode.CONTROLLER_WORKER_TIMEOUT
+        assert "Too many open files" in failed["text"]
+        assert frames(f"{url}/worker_generate_stream", body)[-1]["text"] == "hi.."
+
+
+def test_a_name_with_several_addresses_refuses_when_all_of_them_do(monkeypatch):
+    """As where localhost is 127.0.0.1 and ::1."""
+    both = [(None, None, None, "", ("127.0.0.1", 0)), (None, None, None, "", ("127.0.0.2", 0))]
+
+    async def ask(listening):
+        async def found(_, port, **__):
+            return [(*entry[:4], (entry[4][0], port)) for entry in both]
+
+        with socket.socket() as sock, monkeypatch.context() as patch:
+            sock.bind(("127.0.0.2", 0))
+            if listening:
+                sock.listen()
+            patch.setattr(asyncio.get_running_loop(), "getaddrinfo", found, raising=False)
+            return await relay.accepts(f"http://worker:{sock.getsockname()[1]}")
+
+    assert asyncio.run(ask(True)) and not asyncio.run(ask(False))
 
 
 def test_a_worker_that_dies_in_a_stream_ends_it_with_an_error(url):
