@@ -4,6 +4,7 @@
         --model_path meta-llama/Llama-2-7b-chat-hf --env gsm8k --criteria all \
         --remove_duplication --shuffle
     python workflow_convert.py --filepath log/iteration1 log/iteration2 --output dataset/both.json
+    python workflow_convert.py --filepath log/math --output dataset/pairs.jsonl --to dpo
 
 Reads   --filepath, run directories of workflow_gen.py, rows.jsonl or <T>_turns.json, pooled.
 Writes  --output, a JSON list of rows for train_mem.py, or JSON lines for other trainers; beside it
@@ -21,17 +22,18 @@ import json
 import random
 import shlex
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from rise.arguments import env_help, env_name
 from rise.conversion import training_rows
-from rise.dataset import CRITERIA, FORMATS, Rules
+from rise.convert_arguments import add_output, add_rules, problems_of
+from rise.dataset import Rules
 from rise.dataset_report import RowCounts, TokenCounts, format_report
 from rise.near_duplicates import without_near_duplicates
+from rise.preferences import PairCounts, format_pairs, preference_pairs
 from rise.row_spill import RowSpill
 from rise.sources import Pool, Source, load_prompts, read_source
-from rise.weights import WEIGHTINGS, weight
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 NOT_COMPARED = {"filepath", "output", "overwrite", "dry_run"}
@@ -70,55 +72,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="go on after a right turn 1 (a kept right answer is data too; --criteria better "
         "drops it, as it is not better); default: as the run was generated",
     )
-    _add_rules(parser)
-    _add_output(parser)
+    add_rules(parser)
+    add_output(parser)
     return parser.parse_args(argv)
-
-
-def _add_rules(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("what is kept, and how much it counts").add_argument
-    add(
-        "--criteria",
-        choices=CRITERIA,
-        default="all",
-        help="all turns; better: reward above the previous turn's; best: no earlier reward is "
-        "higher; success: right. Turn 1 is always kept, except by success; default all",
-    )
-    add("--only_success", action="store_true", help="drop episodes without a right answer")
-    add("--remove_duplication", action="store_true", help="drop empty and repeated attempts")
-    add(
-        "--remove_near_duplicates",
-        type=float,
-        metavar="SHARE",
-        help="drop a row that nearly repeats an earlier one of any log: the same opening and "
-        "reward, and each attempt has SHARE (above 0, up to 1; try 0.8) of its pieces of four "
-        "words in common with the other's; default: keep them",
-    )
-    add(
-        "--weighting",
-        choices=WEIGHTINGS,
-        default="exp",
-        help="exp: exp(r/tau); advantage: exp((r - mean r)/tau); centered: exp(r/tau) - mean "
-        "exp(r/tau), may be negative; none: 1. Means over all attempts on the prompt; default exp",
-    )
-    add("--temperature", type=float, default=0.4, help="tau in the weight, above 0; default 0.4")
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("output").add_argument
-    add("--output", required=True, type=Path, help="file to write")
-    add(
-        "--format",
-        choices=FORMATS,
-        default="fastchat",
-        help="fastchat: a JSON list for train_mem.py; messages: JSON lines with role and content, "
-        "for other trainers; default fastchat",
-    )
-    add("--shuffle", action="store_true", help="put the rows in random order")
-    add("--seed", type=int, default=0, help="of the order; default 0")
-    add("--model_path", help="checkpoint whose tokens the report counts; default: not counted")
-    add("--overwrite", action="store_true", help="replace an output made with other settings")
-    add("--dry-run", "--dry_run", action="store_true", help="report, show one row, write nothing")
 
 
 def check_args(args: argparse.Namespace) -> list[Source]:
@@ -127,19 +83,9 @@ def check_args(args: argparse.Namespace) -> list[Source]:
     Raises:
         ValueError: one message, with everything that is wrong.
     """
-    problems = []
-    if args.limit is not None and args.limit < 1:
-        problems.append(f"--limit is {args.limit}: give 1 or more")
-    if args.context_window is not None and args.context_window < 1:
-        problems.append(f"--context_window is {args.context_window}: give 1 or more")
-    share = args.remove_near_duplicates
-    if share is not None and not 0 < share <= 1:
-        problems.append(f"--remove_near_duplicates is {share}: give a share above 0, up to 1")
-    if args.output.is_dir():
-        problems.append(f"--output {args.output} is a directory: give a file")
+    problems = problems_of(args)
     sources = []
     try:
-        weight(1, 0, args.weighting, args.temperature)
         for path in args.filepath:
             sources.append(read_source(path))
     except ValueError as error:
@@ -172,6 +118,8 @@ def rules_for(source: Source, args: argparse.Namespace) -> Rules:
 
 def next_command(args: argparse.Namespace) -> str:
     """What to run with the output."""
+    if args.to == "dpo":
+        return f"Next: train on the pairs in {args.output}, with TRL's DPOTrainer for example"
     if args.format != "fastchat":
         return f"Next: train on the messages in {args.output}, each row with its weight"
     model = f"MODEL={shlex.quote(args.model_path)} " if args.model_path else ""
@@ -206,16 +154,15 @@ def run(args: argparse.Namespace) -> int:
     if not (args.dry_run or args.overwrite) and is_written(args.output, settings):
         print(f"{args.output} is done: same logs, same settings.\n{next_command(args)}")
         return DONE
+    make = write_pairs if args.to == "dpo" else write_rows
     with RowSpill(args.output) as spill:
-        return write_rows(Pool(sources, args.limit), args, settings, spill)
+        return make(Pool(sources, args.limit), args, settings, spill)
 
 
 def write_rows(
     pool: Pool, args: argparse.Namespace, settings: dict[str, Any], spill: RowSpill
 ) -> int:
-    """Convert, by way of the disk; returns the exit code."""
-    from rise.dataset_file import write_dataset
-
+    """Make weighted rows; returns the exit code."""
     counts, tokens = RowCounts(), TokenCounts(args.model_path)
     rules = [rules_for(source, args) for source in pool.sources]
     rows = training_rows(pool, rules, counts, args.env, args.prompt_style)
@@ -229,18 +176,60 @@ def write_rows(
     if not spill.offsets:
         print(f"No row is left of {len(pool)} episodes: {dict(counts.dropped)}", file=sys.stderr)
         return FAILED
+    report = {"settings": settings, **counts.to_dict(), "tokens": tokens.to_dict()}
+    finish(args, spill, report, format_report(report), counts.weights)
+    return DONE
+
+
+def write_pairs(
+    pool: Pool, args: argparse.Namespace, settings: dict[str, Any], spill: RowSpill
+) -> int:
+    """Make preference pairs; returns the exit code."""
+    counts = PairCounts()
+    for pair in preference_pairs(
+        pool,
+        [rules_for(source, args) for source in pool.sources],
+        counts,
+        env=args.env,
+        style=args.prompt_style,
+        output=args.output,
+        max_pairs=args.max_pairs,
+    ):
+        spill.append(pair)
+    if not spill.offsets:
+        print(
+            f"No pair in {len(pool)} episodes: in none of {counts.states} states have two answers "
+            "different rewards; sample more per turn, or pool the logs of several runs",
+            file=sys.stderr,
+        )
+        return FAILED
+    report = {"settings": settings, **counts.to_dict()}
+    finish(args, spill, report, format_pairs(report))
+    return DONE
+
+
+def finish(
+    args: argparse.Namespace,
+    spill: RowSpill,
+    report: dict[str, Any],
+    in_words: str,
+    weights: Sequence[float] = (),
+) -> None:
+    """Put the rows in order and write them, or in a dry run show the first one."""
+    from rise.dataset_file import write_dataset
+
     if args.shuffle:
         random.Random(args.seed).shuffle(spill.offsets)
-    report = {"settings": settings, **counts.to_dict(), "tokens": tokens.to_dict()}
     if args.dry_run:
         first = next(spill.rows(spill.offsets))
         print(json.dumps(first, indent=2, ensure_ascii=False))
-        print(f"{format_report(report)}\nDry run: nothing was written.")
-        return DONE
-    lines, as_lines = spill.lines(spill.offsets), args.format == "messages"
-    paths = write_dataset(args.output, lines, report, counts.weights, as_lines=as_lines)
-    print(f"{format_report(report)}\nWrote {', '.join(map(str, paths))}\n{next_command(args)}")
-    return DONE
+        print(f"{in_words}\nDry run: nothing was written.")
+        return
+    as_lines = args.to == "dpo" or args.format == "messages"
+    paths = write_dataset(
+        args.output, spill.lines(spill.offsets), report, weights, as_lines=as_lines
+    )
+    print(f"{in_words}\nWrote {', '.join(map(str, paths))}\n{next_command(args)}")
 
 
 def main(argv: list[str] | None = None) -> int:

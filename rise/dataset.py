@@ -126,7 +126,7 @@ def rows_from_episode(
     """
     if rules.only_success and episode.max_reward != SUCCESS:
         return [], Counter({"episode without success": len(episode.turns)})
-    attempts, dropped = _attempts(episode), Counter()
+    attempts, dropped = attempts_of(episode), Counter()
     if rules.remove_duplication:
         attempts, dropped = without_repetition(attempts, rules.correct_to_correct)
     used = until_success(attempts, rules.correct_to_correct)
@@ -153,7 +153,12 @@ def all_rewards(episode: Episode) -> list[int]:
     return [reward for turn in episode.turns for reward in turn.rewards]
 
 
-def _attempts(episode: Episode) -> list[Attempt]:
+def attempts_of(episode: Episode) -> list[Attempt]:
+    """The chosen sample of each turn.
+
+    Raises:
+        ValueError: if the model was shown another problem's attempt.
+    """
     if any(turn.shown for turn in episode.turns):
         raise ValueError(
             f"episode {episode.task_id} showed another problem's attempt (--shown_attempt other): "

@@ -14,11 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from rise.dataset import Row
-from rise.prompt_means import text_key
 from rise.row_spill import RowSpill
+from rise.text_keys import groups, messages_key
 from rise.text_stats import common_share, piece_set
 
 NumberedRow = tuple[int, Row]
@@ -45,10 +43,11 @@ def without_near_duplicates(
     with RowSpill(output) as spill:
         keys = array("Q")
         for number, row in rows:
-            keys.append(_question(row))
+            opening = row.messages[: row.opening]
+            keys.append(messages_key(opening, str(len(row.messages)), str(row.reward)))
             spill.append({"number": number, "row": vars(row)})
         keep = bytearray(b"\1" * len(keys))
-        for group in _groups(keys):
+        for group in groups(keys):
             for place in _repeating(spill, group, similarity):
                 keep[place] = 0
                 dropped[REASON] += 1
@@ -57,32 +56,17 @@ def without_near_duplicates(
             yield record["number"], Row(**record["row"])
 
 
-def _question(row: Row) -> int:
-    opening = (text for message in row.messages[: row.opening] for text in message.values())
-    return text_key(*opening, str(len(row.messages)), str(row.reward))
-
-
-def _groups(keys: array[int]) -> Iterator[np.ndarray]:
-    """The places of equal keys, in order; keys that are there once are left out."""
-    values = np.frombuffer(keys, np.uint64)
-    order = np.argsort(values, kind="stable")
-    ends = np.flatnonzero(np.diff(values[order])) + 1
-    starts = np.concatenate(([0], ends))
-    ends = np.append(ends, len(order))
-    for start, end in zip(starts, ends, strict=True):
-        if end - start > 1:
-            yield order[start:end]
-
-
-def _repeating(spill: RowSpill, group: np.ndarray, similarity: float) -> Iterator[int]:
+def _repeating(spill: RowSpill, group: list[int], similarity: float) -> Iterator[int]:
     """The places in the group whose row nearly repeats an earlier one."""
+    if len(group) == 1:
+        return
     kept: list[list[frozenset[tuple[str, ...]]]] = []
     records = spill.rows(spill.offsets[place] for place in group)
     for place, record in zip(group, records, strict=True):
         messages = record["row"]["messages"][record["row"]["opening"] :]
         attempts = [piece_set(m["content"]) for m in messages if m["role"] == "assistant"]
         if any(_alike(attempts, other, similarity) for other in reversed(kept[-COMPARED_ROWS:])):
-            yield int(place)
+            yield place
         else:
             kept.append(attempts)
 

@@ -6,22 +6,13 @@ its attempts count, all samples of all turns, whichever log they are in.
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections.abc import Sequence
 
 import numpy as np
 
+from rise.text_keys import text_key
 from rise.weights import centred_value
-
-
-def text_key(*texts: str) -> int:
-    """64 bits that stand for these texts: among 10 million, two share them once in 400,000 runs."""
-    digest = hashlib.blake2b(digest_size=8)
-    for text in texts:
-        part = text.encode("utf-8", "surrogatepass")
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return int.from_bytes(digest.digest(), "little")
 
 
 class PromptMeans:

@@ -1,0 +1,103 @@
+"""The arguments of workflow_convert.py that say what is made, and their checks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rise.dataset import CRITERIA, FORMATS
+from rise.weights import WEIGHTINGS, weight
+
+TARGETS = ("sft", "dpo")
+
+
+def add_rules(parser: argparse.ArgumentParser) -> None:
+    """What is kept, and how much it counts."""
+    add = parser.add_argument_group("what is kept, and how much it counts").add_argument
+    add(
+        "--criteria",
+        choices=CRITERIA,
+        default="all",
+        help="all turns; better: reward above the previous turn's; best: no earlier reward is "
+        "higher; success: right. Turn 1 is always kept, except by success; default all",
+    )
+    add("--only_success", action="store_true", help="drop episodes without a right answer")
+    add("--remove_duplication", action="store_true", help="drop empty and repeated attempts")
+    add(
+        "--remove_near_duplicates",
+        type=float,
+        metavar="SHARE",
+        help="drop a row that nearly repeats an earlier one of any log: the same opening and "
+        "reward, and each attempt has SHARE (above 0, up to 1; try 0.8) of its pieces of four "
+        "words in common with the other's; default: keep them",
+    )
+    add(
+        "--weighting",
+        choices=WEIGHTINGS,
+        default="exp",
+        help="exp: exp(r/tau); advantage: exp((r - mean r)/tau); centered: exp(r/tau) - mean "
+        "exp(r/tau), may be negative; none: 1. Means over all attempts on the prompt; default exp",
+    )
+    add("--temperature", type=float, default=0.4, help="tau in the weight, above 0; default 0.4")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """What is written, and where."""
+    add = parser.add_argument_group("output").add_argument
+    add("--output", required=True, type=Path, help="file to write")
+    add(
+        "--to",
+        choices=TARGETS,
+        default="sft",
+        help="sft: weighted rows; dpo: preference pairs, JSON lines with prompt, chosen and "
+        "rejected, of the answers that were given in one state and have different rewards; "
+        "default sft",
+    )
+    add("--max_pairs", type=int, default=4, help="pairs of one state at most, for dpo; default 4")
+    add(
+        "--format",
+        choices=FORMATS,
+        default="fastchat",
+        help="fastchat: a JSON list for train_mem.py; messages: JSON lines with role and content, "
+        "for other trainers; default fastchat",
+    )
+    add("--shuffle", action="store_true", help="put the rows in random order")
+    add("--seed", type=int, default=0, help="of the order; default 0")
+    add("--model_path", help="checkpoint whose tokens the report counts; default: not counted")
+    add("--overwrite", action="store_true", help="replace an output made with other settings")
+    add("--dry-run", "--dry_run", action="store_true", help="report, show one row, write nothing")
+
+
+def problems_of(args: argparse.Namespace) -> list[str]:
+    """Everything that is wrong with the arguments, the logs apart."""
+    problems = []
+    for name in ("limit", "context_window", "max_pairs"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            problems.append(f"--{name} is {value}: give 1 or more")
+    share = args.remove_near_duplicates
+    if share is not None and not 0 < share <= 1:
+        problems.append(f"--remove_near_duplicates is {share}: give a share above 0, up to 1")
+    if args.output.is_dir():
+        problems.append(f"--output {args.output} is a directory: give a file")
+    if args.to == "dpo":
+        problems += _without_meaning_for_pairs(args)
+    try:
+        weight(1, 0, args.weighting, args.temperature)
+    except ValueError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _without_meaning_for_pairs(args: argparse.Namespace) -> list[str]:
+    given = {
+        "--criteria": args.criteria != "all",
+        "--only_success": args.only_success,
+        "--weighting": args.weighting != "exp",
+        "--remove_near_duplicates": args.remove_near_duplicates is not None,
+    }
+    return [
+        f"{flag} says nothing about preference pairs: leave it out with --to dpo"
+        for flag, is_given in given.items()
+        if is_given
+    ]

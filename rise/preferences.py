@@ -1,0 +1,185 @@
+"""Preference pairs: two answers in one state, of which the first has the higher reward.
+
+A state is what the model saw. It has several answers where a turn has several samples, and where
+it was visited several times: turn 1 of one question in two iterations, say. Answers are stripped;
+empty ones, repeated ones and those whose grading timed out make no pair.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, islice
+from pathlib import Path
+from typing import Any
+
+from rise.conversion import opening_of
+from rise.dataset import Rules, attempts_of, until_success
+from rise.episode import Episode, Message, visible
+from rise.row_spill import RowSpill
+from rise.sources import Pool
+from rise.text_keys import groups, messages_key
+
+Answer = tuple[str, int]
+"""What was said, and its reward."""
+
+
+@dataclass
+class PairCounts:
+    """What became of the answers."""
+
+    episodes: int = 0
+    answers: int = 0
+    """Different answers of all states."""
+    states: int = 0
+    undecided: int = 0
+    """States without two answers of different rewards."""
+    by_turn: Counter[int] = field(default_factory=Counter)
+    by_rewards: Counter[str] = field(default_factory=Counter)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts as JSON."""
+        return {
+            "episodes": self.episodes,
+            "states": self.states,
+            "states_without_pair": self.undecided,
+            "answers": self.answers,
+            "pairs": sum(self.by_turn.values()),
+            "pairs_by_turn": {str(turn): n for turn, n in sorted(self.by_turn.items())},
+            "pairs_by_rewards": dict(sorted(self.by_rewards.items())),
+        }
+
+
+def preference_pairs(
+    pool: Pool,
+    rules: Sequence[Rules],
+    counts: PairCounts,
+    *,
+    env: str | None,
+    style: str,
+    output: Path,
+    max_pairs: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield {"id", "prompt", "chosen", "rejected", ...} for every state, in the order of the logs.
+
+    The answers wait on the disk; 16 bytes per visit, and the answers of one state, are in memory.
+
+    Args:
+        pool: the logs.
+        rules: one for each log; the window and correct_to_correct are read.
+        counts: takes what was seen.
+        env: the environment of logs that do not say theirs; None is gsm8k.
+        style: the prompt of logs without dialogues, as --prompt_style takes it.
+        output: the answers wait on its disk.
+        max_pairs: of a state at most; see `pairs_of`.
+
+    Raises:
+        ValueError: if a record is no episode, or its prompt is unknown.
+    """
+    keys = array("Q")
+    with RowSpill(output) as spill:
+        for number, episode in pool.episodes("read states"):
+            counts.episodes += 1
+            opening = opening_of(episode, pool.sources[number], env, style)
+            for visit in _visits(episode, rules[number], opening):
+                keys.append(messages_key(visit["prompt"]))
+                spill.append({"id": f"{number}-{episode.task_id}-{visit['turn']}", **visit})
+        for places in groups(keys):
+            visits = spill.rows(spill.offsets[place] for place in places)
+            yield from _pairs_of_state(list(visits), max_pairs, counts)
+
+
+def pairs_of(answers: Sequence[Answer], max_pairs: int) -> Iterator[tuple[Answer, Answer]]:
+    """Up to `max_pairs` pairs (better, worse), those with the widest gap in reward first.
+
+    Between two rewards, each answer is used once before one is used again.
+
+    >>> answers = [("a", 1), ("b", 0), ("c", 1), ("d", 0)]
+    >>> [better + worse for (better, _), (worse, _) in pairs_of(answers, 3)]
+    ['ab', 'cd', 'ad']
+    """
+    rewards = sorted({reward for _, reward in answers}, reverse=True)
+    gaps = sorted(combinations(rewards, 2), key=lambda pair: pair[1] - pair[0])
+    pairs = (
+        pair
+        for high, low in gaps
+        for pair in _round_robin(
+            [answer for answer in answers if answer[1] == high],
+            [answer for answer in answers if answer[1] == low],
+        )
+    )
+    return islice(pairs, max_pairs)
+
+
+def format_pairs(report: dict[str, Any]) -> str:
+    """The report of `PairCounts` in three lines."""
+    turns, rewards = (
+        ", ".join(f"{name}: {count}" for name, count in report[key].items())
+        for key in ("pairs_by_turn", "pairs_by_rewards")
+    )
+    return (
+        f"{report['episodes']} episodes, {report['states']} states, {report['answers']} different "
+        f"answers -> {report['pairs']} pairs\n"
+        f"pairs by turn: {turns}; by rewards: {rewards}\n"
+        f"states without two answers of different rewards: {report['states_without_pair']}"
+    )
+
+
+def _visits(
+    episode: Episode, rules: Rules, opening: list[Message] | None
+) -> Iterator[dict[str, Any]]:
+    """{"task_id", "turn", "prompt", "answers"} of every turn."""
+    attempts = until_success(attempts_of(episode), rules.correct_to_correct)
+    start = episode.opening if opening is None else opening
+    for count, attempt in enumerate(attempts):
+        actions = [earlier.action for earlier in attempts[:count]]
+        observations = [earlier.observation for earlier in attempts[:count]]
+        turn = episode.turns[attempt.turn - 1]
+        verdicts = turn.verdicts or [None] * len(turn.actions)
+        answers = [
+            (action.strip(), reward)
+            for action, reward, verdict in zip(turn.actions, turn.rewards, verdicts, strict=True)
+            if action.strip() and verdict != "timeout"
+        ]
+        prompt = visible(start, actions, observations, rules.context_window)
+        shared = {"task_id": episode.task_id, "turn": attempt.turn}
+        yield shared | {"prompt": prompt, "answers": answers}
+
+
+def _pairs_of_state(
+    visits: list[dict[str, Any]], max_pairs: int, counts: PairCounts
+) -> Iterator[dict[str, Any]]:
+    rewards: dict[str, int] = {}
+    for visit in visits:
+        for action, reward in visit["answers"]:
+            rewards.setdefault(action, reward)
+    counts.states += 1
+    counts.answers += len(rewards)
+    first = visits[0]
+    number = 0
+    for number, (better, worse) in enumerate(pairs_of(list(rewards.items()), max_pairs), start=1):
+        counts.by_turn[first["turn"]] += 1
+        counts.by_rewards[f"{better[1]} over {worse[1]}"] += 1
+        yield {
+            "id": f"{first['id']}-{number}",
+            "prompt": first["prompt"],
+            "chosen": [{"role": "assistant", "content": better[0]}],
+            "rejected": [{"role": "assistant", "content": worse[0]}],
+            "chosen_reward": better[1],
+            "rejected_reward": worse[1],
+            "task_id": first["task_id"],
+            "turn": first["turn"],
+        }
+    counts.undecided += number == 0
+
+
+def _round_robin(better: list[Answer], worse: list[Answer]) -> Iterator[tuple[Answer, Answer]]:
+    """Every pair once: the lists side by side, then one of them shifted by one place, ..."""
+    for shift in range(max(len(better), len(worse))):
+        for place in range(min(len(better), len(worse))):
+            if len(better) <= len(worse):
+                yield better[place], worse[(place + shift) % len(worse)]
+            else:
+                yield better[(place + shift) % len(better)], worse[place]
