@@ -9,10 +9,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fastchat.conversation import ChatTemplate
+from fastchat.train.prefix_tree import PrefixOrder
 from fastchat.train.rows import Target, read_targets
 
 
@@ -90,9 +92,12 @@ class RWRDataset:
         self.report = DataReport(max_length=max_length)
         self.lengths: list[int] = []
         """Length of every example in tokens."""
+        self.trajectories: list[int] = []
+        """For every example a number that those with the same opening messages share."""
         self._template = template
         self._items: list[Target] | list[Example] = []
         weights = []
+        openings: dict[tuple[str, ...], int] = {}
         for targets in read_targets(path):
             self.report.rows += 1
             self.report.without_answer += not targets
@@ -104,6 +109,8 @@ class RWRDataset:
                 self.report.history_cut += cut > 0
                 self._count(example)
                 weights.append(target.weight)
+                opening = tuple(message["content"] for message in target.messages[: target.opening])
+                self.trajectories.append(openings.setdefault(opening, len(openings)))
                 self._items.append(target if lazy else example)
         self._weigh(weights, path)
 
@@ -115,6 +122,11 @@ class RWRDataset:
         if isinstance(item, Target):
             item, _ = encode(item, self._template, self.report.max_length)
         return item
+
+    @cached_property
+    def prefixes(self) -> PrefixOrder:
+        """How the examples begin alike, without their last tokens, which are only predicted."""
+        return PrefixOrder(example.input_ids[:-1] for example in self)
 
     def check_dropped(self, max_fraction: float) -> None:
         """Refuse a data set of which too much is dropped.

@@ -7,15 +7,15 @@ The loss of an optimizer step is
 over all micro-batches and processes of the step, so it does not depend on how the step is split.
 With every weight 1 it is plain supervised fine-tuning (mean over examples).
 
-Letters in shapes: B examples of a micro-batch, T tokens of the longest, S positions whose logits
-are computed, V tokens of the vocabulary.
+Letters in shapes: B examples of a forward pass, S positions whose logits are computed, A trained
+tokens, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,17 @@ import transformers
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from fastchat.train.batches import IGNORED, StepBatches
+from fastchat.train.batches import IGNORED, Passes, StepBatches, StepCollator, TreeCollator
 from fastchat.train.checkpoints import mark_complete
-
-KINDS = ("right", "wrong", "no_answer")
-"""What a reward above, at and below zero says of an answer (GSM8K's 1, 0, -1)."""
+from fastchat.train.step_statistics import StepStatistics
+from fastchat.train.tree_model import (
+    FLEX,
+    FLEX_BLOCK,
+    TOLERANCE,
+    attention_inputs,
+    can_use_trees,
+    tree_error,
+)
 
 
 class TrainingError(RuntimeError):
@@ -55,6 +61,24 @@ def action_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return losses.view_as(targets).sum(1) / trained
 
 
+def tree_nll(logits: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+    """`action_nll` for a pass of `TreeCollator`, where examples share positions.
+
+    Args:
+        logits: (S, V), at `batch["positions"]`.
+        batch: its `slots`, `targets` and `owners`, int64 (A,) each.
+
+    Returns:
+        (B,); 0 for an example without trained tokens.
+    """
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    losses = -logits.log_softmax(-1)[batch["slots"], batch["targets"]]
+    sums = losses.new_zeros(len(batch["weights"]))
+    trained = torch.zeros_like(sums).index_add(0, batch["owners"], torch.ones_like(losses))
+    return sums.index_add(0, batch["owners"], losses) / trained.clamp(min=1)
+
+
 def rwr_loss(
     nll: torch.Tensor, weights: torch.Tensor, step_examples: torch.Tensor | int
 ) -> torch.Tensor:
@@ -66,64 +90,6 @@ def rwr_loss(
         step_examples: N, the number of examples in the whole optimizer step.
     """
     return (weights * nll).sum() / step_examples
-
-
-class StepStatistics:
-    """Sums over the micro-batches since the last log entry, reduced over the processes."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self._clear()
-
-    def add(self, nll: torch.Tensor, batch: dict[str, Any]) -> None:
-        """Count a micro-batch of `Collator` with its nll, (B,)."""
-        self._tokens += batch["tokens"]
-        if not batch["examples"]:
-            return
-        kinds = [None if reward is None else _kind(reward) for reward in batch["rewards"]]
-        member = [[kind == name for name in KINDS] for kind in kinds]
-        columns = torch.tensor(member, dtype=nll.dtype, device=nll.device)
-        self._nll += torch.cat([nll @ columns, nll.sum()[None]])
-        for slot, name in enumerate(KINDS):
-            self._counts[slot] += kinds.count(name)
-        self._counts[-1] += batch["examples"]
-        self._weights[0] += sum(abs(weight) for weight in batch["weights"])
-        self._weights[1] += sum(weight**2 for weight in batch["weights"])
-
-    def drain(self, accelerator: Any) -> dict[str, float]:
-        """The figures since the last call, over all processes.
-
-        Returns:
-            nll and nll_right, nll_wrong, nll_no_answer (mean over such examples, where there are
-            any), effective_samples ((sum |w|)^2 / sum w^2), tokens_per_second.
-        """
-        numbers = torch.tensor(
-            [*self._counts, *self._weights, self._tokens], dtype=torch.float64, device=self.device
-        )
-        sums = torch.cat([self._nll.double(), numbers])
-        if accelerator.num_processes > 1:
-            sums = accelerator.reduce(sums, "sum")
-        values = sums.tolist()
-        seconds = time.monotonic() - self._start
-        self._clear()
-        names = [*(f"nll_{kind}" for kind in KINDS), "nll"]
-        nll, counts = values[: len(names)], values[len(names) : 2 * len(names)]
-        figures = {
-            name: total / count
-            for name, total, count in zip(names, nll, counts, strict=True)
-            if count
-        }
-        absolute, squares, tokens = values[2 * len(names) :]
-        figures["effective_samples"] = absolute**2 / squares if squares else 0.0
-        figures["tokens_per_second"] = tokens / seconds
-        return figures
-
-    def _clear(self) -> None:
-        self._nll = torch.zeros(len(KINDS) + 1, device=self.device)
-        self._counts = [0] * (len(KINDS) + 1)
-        self._weights = [0.0, 0.0]
-        self._tokens = 0
-        self._start = time.monotonic()
 
 
 class RWRTrainer(transformers.Trainer):
@@ -146,6 +112,16 @@ class RWRTrainer(transformers.Trainer):
         # The Trainer wrote "no cache" into the configuration, which would be saved for serving.
         self.model.config.use_cache = True
         self.statistics = StepStatistics(self.args.device)
+        self._tree_checked = False
+
+    @property
+    def trees(self) -> bool:
+        """Whether training batches are trees: asked for, and the attention code computes them."""
+        return self.args.batching == "tree" and can_use_trees(self._attention)
+
+    @property
+    def _attention(self) -> str:
+        return self.model.config._attn_implementation
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches whose steps hold the same examples however many processes share them.
@@ -161,12 +137,16 @@ class RWRTrainer(transformers.Trainer):
             order=args.train_sampling_strategy,
             processes=args.world_size,
             rank=args.process_index,
+            prefixes=self.train_dataset.prefixes if self.trees else None,
+            tree_tokens=args.tree_budget,
+            trajectories=self.train_dataset.trajectories if args.group_trajectories else None,
         )
         batches.epoch = lambda: self.state.global_step // batches.steps
+        multiple = FLEX_BLOCK if self._attention == FLEX else 1
         return DataLoader(
-            self.train_dataset,
+            Passes(self.train_dataset),
             batch_sampler=batches,
-            collate_fn=self.data_collator,
+            collate_fn=StepCollator(TreeCollator(multiple) if self.trees else self.data_collator),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
         )
@@ -181,6 +161,34 @@ class RWRTrainer(transformers.Trainer):
             examples = self.accelerator.reduce(examples, "sum")
         return batches, examples
 
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The loss of a micro-batch, after its forward and backward passes.
+
+        Where steps are made of trees it has all passes of a step, or none. The processes exchange
+        gradients at the last.
+        """
+        if self.trees and not self._tree_checked:
+            self._check_trees(model)
+        total = torch.zeros((), device=self.args.device)
+        state, passes = self.accelerator.gradient_state, inputs["passes"]
+        exchange = self.accelerator.sync_gradients
+        for number, batch in enumerate(passes, start=1):
+            last = number == len(passes)
+            state._set_sync_gradients(exchange and last)
+            apart = not last and not self.is_deepspeed_enabled
+            with self.accelerator.no_sync(model) if apart else contextlib.nullcontext():
+                total = total + super().training_step(model, batch, num_items_in_batch)
+        return total
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Operations of a micro-batch's passes by transformers' estimate, shared tokens once."""
+        return sum(super(RWRTrainer, self).floating_point_ops(one) for one in inputs["passes"])
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -188,21 +196,16 @@ class RWRTrainer(transformers.Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """The loss of a micro-batch, with logits computed at trained positions only.
-
-        The model gets no attention mask: padding stands to the right, where causal attention
-        does not look, and the faster kernels take none.
+        """The loss of a forward pass, with logits computed at trained positions only.
 
         Args:
             model: the model as DeepSpeed or DDP wrapped it; its mode tells training from
-                evaluation, where the loss is the mean over the micro-batch.
-            inputs: what `Collator` returns.
+                evaluation, where the loss is the mean over the pass.
+            inputs: what `Collator` or `TreeCollator` returns.
             return_outputs: return (loss, model output).
             num_items_in_batch: in training, the examples of the whole step on all processes.
         """
-        positions = inputs["positions"]
-        output = model(input_ids=inputs["input_ids"], logits_to_keep=positions, use_cache=False)
-        nll = action_nll(output.logits, inputs["labels"][:, positions + 1])
+        nll, output = self._nll(model, inputs)
         weights = torch.tensor(inputs["weights"], dtype=nll.dtype, device=nll.device)
         if model.training:
             # Gradients and logged losses are averaged over the processes.
@@ -212,6 +215,20 @@ class RWRTrainer(transformers.Trainer):
         else:
             loss = rwr_loss(nll, weights, inputs["examples"])
         return (loss, output) if return_outputs else loss
+
+    def _nll(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """The nll of every example, (B,), and the model's output."""
+        positions = inputs["positions"]
+        arguments = {"logits_to_keep": positions, "use_cache": False}
+        if "tree" not in inputs:
+            # Without a mask: padding stands to the right, where causal attention does not look,
+            # and the faster kernels take none.
+            output = model(input_ids=inputs["input_ids"], **arguments)
+            return action_nll(output.logits, inputs["labels"][:, positions + 1]), output
+        arguments |= attention_inputs(self.model, inputs)
+        ids, depths = inputs["input_ids"], inputs["position_ids"]
+        output = model(input_ids=ids, position_ids=depths, **arguments)
+        return tree_nll(output.logits[0], inputs), output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our figures to a training entry, and stop if its gradient is not finite."""
@@ -240,6 +257,16 @@ class RWRTrainer(transformers.Trainer):
             directory = Path(self.args.output_dir, f"checkpoint-{step}")
             mark_complete(directory, step, self.args.world_size)
 
+    def _check_trees(self, model: torch.nn.Module) -> None:
+        error = tree_error(model, self.model, self.args.device)
+        # What is not a number is left to the losses, whose error names the rows.
+        if error >= TOLERANCE:
+            raise TrainingError(
+                f"the logits of prefix trees differ from those of single rows by {error:.2g} of "
+                "their norm, so this architecture cannot be trained on them: pass --batching padded"
+            )
+        self._tree_checked = True
+
     def _check_finite(self, losses: torch.Tensor, rows: Sequence[str]) -> None:
         if torch.isfinite(losses).all():
             return
@@ -250,7 +277,3 @@ class RWRTrainer(transformers.Trainer):
             f"{', '.join(bad)}. Look at them and at the weights of the model; a lower "
             "--learning_rate or --bf16 False may help"
         )
-
-
-def _kind(reward: float) -> str:
-    return KINDS[0 if reward > 0 else 1 if reward == 0 else 2]

@@ -219,9 +219,7 @@ def load(run: Run) -> Any:
         **quantization(lora, args),
     )
     if args.batching == "tree":
-        longest = max(run.train_set.lengths)
-        if obstacle := use_trees(model, wanted, longest, args.device):
-            say(f"batching: padded, because {obstacle}")
+        say(use_trees(model, wanted, max(run.train_set.lengths), args.device))
     say(
         f"attention: {model.config._attn_implementation} "
         f"({'as asked' if wanted else 'chosen; --attn_implementation overrides'}); "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,18 @@ def make_case(directory: Path, count: int = 10, **changes: Any) -> tuple[Path, P
     """A tiny model and a fine-tuning file in `directory`: their paths."""
     model = save_tiny_model(directory / "model", template="chatml", **changes)
     return model, write_rows(directory / "finetune.json", rows(count))
+
+
+def in_float64(model: Any) -> Any:
+    """The model with norms that compute in float64; transformers rounds in them to float32."""
+
+    def norm(module: Any, hidden: Any) -> Any:
+        gemma = type(module).__name__.startswith("Gemma")
+        epsilon = module.eps if gemma else module.variance_epsilon
+        scale = 1 + module.weight if gemma else module.weight
+        return scale * hidden * (hidden.pow(2).mean(-1, keepdim=True) + epsilon).rsqrt()
+
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(norm, module)
+    return model.double()

@@ -14,7 +14,8 @@ from fastchat.train.arguments import TrainingArguments
 from fastchat.train.batches import Collator
 from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError, action_nll, rwr_loss
-from tests.fastchat.train.data import make_case, rows, write_rows
+from fastchat.train.tree_model import use_trees
+from tests.fastchat.train.data import in_float64, make_case, rows, write_rows
 from tests.tiny import save_tiny_model, tiny_tokenizer
 
 WEIGHTS = [math.exp(1 / 0.4), 1.0, math.exp(-1 / 0.4), -3.0, 0.0]
@@ -36,6 +37,9 @@ def make_trainer(case, model=None, dtype=torch.float64, data=None, **arguments):
     template = ChatTemplate(tiny_tokenizer("chatml"))
     if model is None:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        model = in_float64(model) if dtype == torch.float64 else model
+    if arguments.get("batching", "tree") == "tree":
+        use_trees(model, None, 512, torch.device("cpu"))
     return RWRTrainer(
         model=model,
         args=TrainingArguments(
@@ -65,7 +69,7 @@ def first_step(trainer):
 
 def naive_step(case, examples):
     """The definition, one example at a time: no padding, all logits, log-softmax, float64."""
-    model = AutoModelForCausalLM.from_pretrained(case[0], dtype=torch.float64)
+    model = in_float64(AutoModelForCausalLM.from_pretrained(case[0], dtype=torch.float64))
     total = 0.0
     for example in examples:
         ids = torch.tensor([list(example.input_ids)])

@@ -81,7 +81,7 @@ def test_one_sample_is_printed_with_its_trained_span(case, tmp_path, capsys):
     assert main(command(case, tmp_path / "out", "--max_steps", "1")) == 0
     printed = capsys.readouterr().out
     assert "<|im_start|>assistant\n[TRAINED>>>It is \\boxed{1}.<|im_end|><<<TRAINED]" in printed
-    assert "attention: sdpa" in printed
+    assert "batching: prefix trees\nattention: prefix_tree" in printed
     assert printed.index("TRAINED") < printed.index("'loss'")
 
 

@@ -1,0 +1,105 @@
+"""Attention over a `TokenTree`, as `prefix_tree` in transformers' attention interface.
+
+It calls torch's own attention once for every node of the tree: on any device, with any gradient.
+A sliding window is counted in positions of the row, not of the layout.
+
+Letters in shapes: B rows, H heads, T tokens, D numbers of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from fastchat.train.prefix_tree import Node
+
+SEGMENTS = "prefix_tree"
+UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+"""What an architecture may ask of its attention code and this one does not do."""
+
+
+class TreeNodes:
+    """The nodes of a tree as attention needs them; masks are made once for all layers."""
+
+    def __init__(self, nodes: tuple[Node, ...]):
+        self.nodes = nodes
+        self.sizes = [node.stop - node.start for node in nodes]
+        self._masks: dict[tuple[int, int, int | None], torch.Tensor] = {}
+
+    def mask(self, own: int, above: int, window: int | None, device: torch.device) -> torch.Tensor:
+        """Which of `above + own` tokens of a row its last `own` see: bool (own, above + own)."""
+        key = (own, above, window)
+        if key not in self._masks:
+            mask = torch.ones(own, above + own, dtype=torch.bool, device=device).tril(above)
+            if window is not None:
+                mask = mask.triu(above - window + 1)
+            self._masks[key] = mask
+        return self._masks[key]
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    tree: TreeNodes | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention in which every node sees itself, causally, and its ancestors.
+
+    Args:
+        module: the attention layer, unused.
+        query: (B, H, T, D); key and value may have fewer heads (grouped queries).
+        key: as `query`.
+        value: as `query`.
+        attention_mask: unused; the rule is the tree's.
+        scaling: factor of the scores; None is 1 / sqrt(D).
+        dropout: of the attention weights.
+        sliding_window: tokens of its row that a token sees, itself included; None is all.
+        tree: None is one node, plain causal attention.
+        others: what else transformers hands to attention code.
+
+    Returns:
+        (B, T, H, D) and no attention weights.
+
+    Raises:
+        ValueError: the model needs something that is not done here.
+    """
+    asked = [name for name in UNSUPPORTED if others.get(name) is not None]
+    if asked:
+        raise ValueError(f"--attn_implementation {SEGMENTS} cannot do {asked[0]}: use sdpa")
+    tree = tree or TreeNodes((Node(0, query.shape[2], ()),))
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    queries, keys, values = (part.split(tree.sizes, dim=2) for part in (query, key, value))
+    outputs = []
+    for number, node in enumerate(tree.nodes):
+        row = (*node.ancestors, number)
+        above = sum(tree.sizes[ancestor] for ancestor in node.ancestors)
+        narrow = sliding_window is not None and above + tree.sizes[number] > sliding_window
+        window = sliding_window if narrow else None
+        causal = not above and window is None
+        outputs.append(
+            scaled_dot_product_attention(
+                queries[number],
+                torch.cat([keys[i] for i in row], dim=2) if above else keys[number],
+                torch.cat([values[i] for i in row], dim=2) if above else values[number],
+                attn_mask=None
+                if causal
+                else tree.mask(tree.sizes[number], above, window, query.device),
+                dropout_p=dropout,
+                is_causal=causal,
+                scale=scaling,
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(SEGMENTS, tree_attention)

@@ -1,0 +1,186 @@
+"""Prefix trees in a model: where they are exact, with which attention code, and the proof.
+
+Letters in shapes: T tokens of a tree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.utils import is_torch_flex_attn_available
+
+from fastchat.train.prefix_tree import TokenTree, build_tree
+from fastchat.train.tree_attention import SEGMENTS, TreeNodes
+
+FLEX = "flex_attention"
+FLEX_BLOCK = 128
+"""Tokens by which flex_attention's block masks are divided; layouts are padded to a multiple."""
+
+KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+WINDOWED = {"mistral", "qwen2", "qwen3", "gemma3_text"}
+"""Model types that tell their attention code of their sliding window, which is tested."""
+
+TOLERANCE = 0.05
+"""Relative difference of logits that bfloat16 may make; a wrong tree makes about 1."""
+
+
+def can_use_trees(attention: str) -> bool:
+    """Whether this attention code can compute a tree."""
+    return attention in (SEGMENTS, FLEX)
+
+
+def use_trees(model: Any, asked: str | None, longest: int, device: torch.device) -> str:
+    """Give a model attention code for trees, if its rows can share their prefixes exactly.
+
+    Args:
+        model: a causal language model of transformers.
+        asked: the attention code that it was loaded with by request, which is kept.
+        longest: the longest row, in tokens.
+        device: where it will be trained.
+
+    Returns:
+        What the run does and why, in one line.
+    """
+    if asked is None:
+        obstacle = tree_obstacle(model, longest)
+        if obstacle is None:
+            on_gpu = device.type == "cuda" and is_torch_flex_attn_available()
+            model.set_attn_implementation(FLEX if on_gpu else SEGMENTS)
+    else:
+        obstacle = None if can_use_trees(asked) else f"--attn_implementation {asked} has no trees"
+    return f"batching: {f'padded, since {obstacle}' if obstacle else 'prefix trees'}"
+
+
+def tree_obstacle(model: Any, longest: int) -> str | None:
+    """Why rows of this architecture cannot share their prefixes exactly; None if they can.
+
+    Args:
+        model: a causal language model of transformers.
+        longest: the longest row, in tokens: a sliding window that holds it is none.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if not getattr(model, "_supports_attention_backend", False):
+        return f"{type(model).__name__} does not take attention code from outside"
+    if unknown := set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS:
+        return f"its layers are {', '.join(sorted(unknown))}"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "its attention scores are capped"
+    window = getattr(config, "sliding_window", None)
+    if window and window < longest and config.model_type not in WINDOWED:
+        return f"sliding windows of {config.model_type} are not tested"
+    return None
+
+
+def tree_inputs(tree: TokenTree, multiple: int = 1) -> dict[str, Any]:
+    """A tree as a model's inputs, filled up to a multiple of so many tokens.
+
+    Returns:
+        `input_ids` and `position_ids`, int64 (1, T); `ends`, int64 (T,), see `TokenTree`; and
+        `tree`, its nodes, without what was filled up.
+    """
+    size = len(tree.tokens)
+    fill = -size % multiple
+    # A token that fills up is a row of its own: nothing sees it, and it sees nothing else.
+    alone = np.arange(size + 1, size + fill + 1)
+    columns = (
+        np.pad(tree.tokens, (0, fill)),
+        np.pad(tree.depths, (0, fill)),
+        np.concatenate([tree.ends, alone]),
+    )
+    ids, depths, ends = map(torch.from_numpy, columns)
+    return {
+        "input_ids": ids[None],
+        "position_ids": depths[None],
+        "ends": ends,
+        "tree": TreeNodes(tree.nodes),
+    }
+
+
+def attention_inputs(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What a model's forward needs beside the ids and positions to compute a tree.
+
+    Args:
+        model: the model, without wrappers of DeepSpeed or DDP.
+        inputs: a micro-batch of `TreeCollator`, on the model's device.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if config._attn_implementation == SEGMENTS:
+        return {"tree": inputs["tree"]}
+    depths, ends = inputs["position_ids"][0], inputs["ends"]
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    masks = {
+        "full_attention": block_mask(depths, ends, None),
+        "sliding_attention": window and block_mask(depths, ends, window),
+    }
+    if kinds:
+        return {"attention_mask": masks}
+    return {"attention_mask": masks["sliding_attention"] or masks["full_attention"]}
+
+
+def block_mask(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> Any:
+    """The rule of the tree as a block mask of flex_attention.
+
+    Args:
+        depths: int64 (T,), see `TokenTree`.
+        ends: int64 (T,), see `TokenTree`.
+        window: tokens of its row that a token sees, itself included; None is all.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    size = len(depths)
+    return create_block_mask(tree_rule(depths, ends, window), None, None, size, size, depths.device)
+
+
+def tree_rule(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> Any:
+    """Whether a query sees a key, as flex_attention asks; arguments as for `block_mask`."""
+
+    def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        visible = (key <= query) & (query < ends[key])
+        if window is not None:
+            visible = visible & (depths[query] - depths[key] < window)
+        return visible
+
+    return sees
+
+
+@torch.no_grad()
+def tree_error(model: torch.nn.Module, plain: Any, device: torch.device) -> float:
+    """How much the logits of a small tree differ from those of its rows one by one.
+
+    Args:
+        model: the model as DeepSpeed or DDP wrapped it; every process has to call this.
+        plain: the same model without wrappers.
+        device: of the model.
+
+    Returns:
+        The largest relative difference (norms over a row), with transformers' own attention for
+        the rows. Rounding in bfloat16 makes less than `TOLERANCE`.
+    """
+    rows = _sample_rows(plain.get_input_embeddings().num_embeddings)
+    tree, attention, training = build_tree(rows), plain.config._attn_implementation, model.training
+    inputs = tree_inputs(tree, FLEX_BLOCK if attention == FLEX else 1)
+    for name in ("input_ids", "position_ids", "ends"):
+        inputs[name] = inputs[name].to(device)
+    model.eval()
+    ids, depths = inputs["input_ids"], inputs["position_ids"]
+    more = attention_inputs(plain, inputs)
+    found = model(input_ids=ids, position_ids=depths, use_cache=False, **more).logits[0].float()
+    plain.set_attn_implementation("sdpa")
+    errors = []
+    for row, path in zip(rows, tree.paths, strict=True):
+        alone = model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0]
+        shared = found[torch.from_numpy(path).to(device)]
+        errors.append(((shared - alone.float()).norm() / alone.float().norm()).item())
+    plain.set_attn_implementation(attention)
+    model.train(training)
+    return max(errors)
+
+
+def _sample_rows(vocabulary: int) -> list[list[int]]:
+    """Two rows that branch off the same beginning, and one that ends before the branch."""
+    stem = [(7 * i + 3) % vocabulary for i in range(12)]
+    rows = [[*stem, *((11 * i + k) % vocabulary for i in range(6))] for k in (1, 2)]
+    return [*rows, stem[:9]]
