@@ -78,19 +78,21 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING)
 
-    from rise.dry_run import describe
-    from rise.job import INTERRUPTED, disk_errors, start_tracker, usage_errors
+    from rise.endings import DONE, FAILED, run_errors, usage_errors
 
     with usage_errors():
+        from rise.dry_run import describe
+        from rise.job import start_tracker
+
         job = check_args(args)
         if args.dry_run:
             print(describe(job))
             return 0
         run = job.open_run()
-    with run, disk_errors(job, run), start_tracker(job, run) as tracker:
+    with run, run_errors(job, run), start_tracker(job, run) as tracker:
         tally = job.tally(run)
         code = job.play(run, tally, tracker)
-        if code != INTERRUPTED and run.done:
+        if code in (DONE, FAILED) and run.done:
             report(job, run, tally, tracker)
     return code
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rise import shard
+from rise.cost import parse_prices
 
 T = TypeVar("T")
 
@@ -108,6 +109,20 @@ def _add_servers(group) -> None:
         help="seconds for one request, its wait at a busy worker included; default 1800",
     )
     add("--concurrency", type=int, default=64, help="episodes in flight; default 64")
+    add(
+        "--price",
+        nargs="+",
+        default=[],
+        metavar="MODEL=IN,OUT",
+        help="USD for a million tokens of prompts and of answers, for each model that costs "
+        "something: the summary then has the cost; default unknown",
+    )
+    add(
+        "--max_cost_usd",
+        type=float,
+        help="begin no further episode once the run has cost this, earlier calls and failed "
+        "attempts included; those in flight, --concurrency at most, are finished. Default no limit",
+    )
 
 
 def _add_run(group) -> None:
@@ -168,6 +183,14 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
         (args.limit is not None and args.limit < 1, f"--limit is {args.limit}: 1 or more"),
         (window is not None and window < 1, f"--context_window is {window}: 1 or more"),
         (limit is not None and limit < 0, f"--dialogue_limit is {limit}: 0 or more"),
+        (
+            args.max_cost_usd is not None and not args.max_cost_usd > 0,
+            f"--max_cost_usd is {args.max_cost_usd}: give a number above 0",
+        ),
+        (
+            "@" in (args.api_base or ""),
+            "--api_base must hold no user and no password: its key is OPENAI_API_KEY",
+        ),
         (args.concurrency < 1, f"--concurrency is {args.concurrency}: give 1 or more"),
         (args.request_timeout <= 0, f"--request_timeout is {args.request_timeout} s: above 0"),
         (Path(args.log_dir).is_file(), f"--log_dir {args.log_dir} is a file"),
@@ -182,6 +205,7 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
             )
     readers = [(controller_url, args.controller_address), (shlex.split, args.worker_args)]
     readers += [(shard.parse, args.shard)] if args.shard else []
+    readers += [(parse_prices, args.price)]
     for read, text in readers:
         try:
             read(text)

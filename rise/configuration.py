@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rise.arguments import controller_url, per_turn, window
 from rise.choice import fingerprint
+from rise.cost import parse_prices
 
 if TYPE_CHECKING:
     from envs.base import Env
@@ -106,6 +107,8 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
         "data_path": args.data_path,
         "log_dir": args.log_dir,
         "concurrency": args.concurrency,
+        "max_cost_usd": args.max_cost_usd,
+        "prices": parse_prices(args.price),
         "request_timeout": args.request_timeout,
         "verbose": args.verbose,
         "wandb_project": args.wandb_project,

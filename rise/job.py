@@ -10,18 +10,20 @@ import argparse
 import asyncio
 import contextlib
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rise import choice, shard
+from rise import choice, cost, shard
 from rise.arguments import controller_url, per_turn, problems_with
 from rise.configuration import configuration, make_env
+from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, interrupted
+from rise.episode import Episode, is_owed
 from rise.progress import Progress
 from rise.rollout import Plan, run_episodes
+from rise.rows import rows
 from rise.serving import LocalServing, ServingError
 from rise.tally import Tally
 from rise.trajectory import RunDir, locate, read_json, recorded
@@ -29,10 +31,9 @@ from rise.trajectory import RunDir, locate, read_json, recorded
 if TYPE_CHECKING:
     from envs.base import Env
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-
-OVERFLOW_HINT = (
-    "A prompt that is longer than the model's context stays so: a smaller --context_window, with "
+UNANSWERED = (
+    "{count} of {finished} episodes ended because a prompt does not fit the model's context. They "
+    "count as not right, are no data and are not asked again; a smaller --context_window, with "
     "another --log_dir, makes prompts shorter."
 )
 
@@ -67,41 +68,60 @@ class Job:
         return RunDir.open(self.config["log_dir"], self.config, self.config["max_turns"])
 
     def tally(self, run: RunDir) -> Tally:
-        """The counts over the episodes that are recorded."""
+        """The counts over the episodes that are recorded, and the usage of those that failed."""
         config = self.config
-        tally = Tally(config["max_turns"], cumulative=config["feedback"] == "oracle")
+        cumulative, prices = config["feedback"] == "oracle", config.get("prices")
+        tally = Tally(config["max_turns"], cumulative=cumulative, prices=prices)
         for episode in run.episodes():
             tally.add(episode)
+        for _, _, row in rows(run.path / "rows.jsonl"):
+            if row and is_owed(row.get("error")):
+                tally.add_usage(Episode.from_dict(row))
         return tally
 
     def play(self, run: RunDir, tally: Tally, tracker: Any) -> int:
         """Play what is owed, add it to the tally and say how it ended.
 
         Returns:
-            The exit code: 0 done, 1 if episodes are still owed, 130 if interrupted.
+            The exit code: 0 done, 1 if episodes are still owed or none was answered, 2 if a
+            checkpoint cannot be served, 130 if interrupted.
         """
         if self.is_finished:
             print(f"All {self.finished} episodes are in {run.path}; nobody was asked.")
-            return DONE
+            return self._ending(run, tally)
         started = time.monotonic()
         try:
-            with _sigterm_as_interrupt():
-                trouble = self._play(run, tally, tracker)
+            trouble = self._play(run, tally, tracker)
         except KeyboardInterrupt:
-            print(f"Interrupted: {self.state(run)}; the same command goes on with them.")
+            print(interrupted(self, run))
             return INTERRUPTED
         except ServingError as error:
+            if error.refused:
+                print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+                return USAGE
             trouble = str(error)
         self.seconds = time.monotonic() - started
         if trouble:
             print(trouble)
+        return self._ending(run, tally)
+
+    def _ending(self, run: RunDir, tally: Tally) -> int:
+        """Say what is missing and why; returns the exit code."""
+        if tally.unanswered:
+            print(UNANSWERED.format(count=tally.unanswered, finished=tally.finished))
+        limit = self.config.get("max_cost_usd")
         if len(run.done) == self.size:
-            return DONE
+            return FAILED if tally.unanswered == self.size else DONE
         kinds = ", ".join(f"{kind} {count}" for kind, count in tally.errors.items())
         causes = f", failed: {kinds} (last: {tally.last_error})" if kinds else ""
-        print(f"{self.state(run)}{causes}. The same command tries again what is missing.")
-        if tally.errors["context_overflow"]:
-            print(OVERFLOW_HINT)
+        if cost.exceeded(limit, tally):
+            print(
+                f"Stopped at --max_cost_usd {limit:g}: the episodes so far cost "
+                f"{tally.cost_usd:.4f} USD. {self.state(run)}{causes}; the same command with a "
+                "larger --max_cost_usd goes on."
+            )
+        else:
+            print(f"{self.state(run)}{causes}. The same command tries again what is missing.")
         return FAILED
 
     def write_summary(self, run: RunDir, results: dict[str, Any]) -> None:
@@ -129,7 +149,11 @@ class Job:
     def _play(self, run: RunDir, tally: Tally, tracker: Any) -> str | None:
         """Play the episodes; returns what went wrong if it was given up."""
         config = self.config
+        limit = config["max_cost_usd"]
+        if cost.exceeded(limit, tally):
+            return None
         owed = (group for group in shard.groups(config) if not run.done >= set(group))
+        owed = cost.within(limit, tally, owed)
         checkpoints = [name for name, kind in self.kinds.items() if kind == "checkpoint"]
         serving = LocalServing(
             checkpoints,
@@ -193,6 +217,7 @@ def check(
         return Job(env, stored | {"log_dir": args.log_dir}, {}, len(done))
     kinds = choice.decide(models, config["controller_address"])
     config |= {"kinds": [kinds[model] for model in models], **choice.sampling(kinds, config)}
+    cost.check_prices(config["prices"], kinds, config["max_cost_usd"])
     asyncio.run(choice.probe(kinds, config))
     return Job(env, config, kinds, len(done))
 
@@ -209,41 +234,6 @@ def start_tracker(job: Job, run: RunDir) -> Iterator[Any]:
         yield tracker
     finally:
         tracker.finish()
-
-
-@contextlib.contextmanager
-def usage_errors() -> Iterator[None]:
-    """Turn an error into one message on stderr and exit code 2, Ctrl-C into code 130.
-
-    Errors of the operating system are those of files: a directory that cannot be written to.
-    """
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise SystemExit(INTERRUPTED) from error
-    except (ValueError, OSError) as error:
-        print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
-        raise SystemExit(USAGE) from error
-
-
-@contextlib.contextmanager
-def disk_errors(job: Job, run: RunDir) -> Iterator[None]:
-    """Turn an error of the disk into one message and exit code 1."""
-    try:
-        yield
-    except OSError as error:
-        print(f"Cannot write: {error}. {job.state(run)}; the same command goes on with them.")
-        raise SystemExit(FAILED) from error
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM, by which batch systems end a job, do what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rise.endings import DONE, run_errors, usage_errors
 from rise.evaluated import open_run, read_config
-from rise.job import DONE, Job, disk_errors, usage_errors
+from rise.job import Job
 from rise.rows import episodes_at, finished
 from rise.siblings import complete, is_parallel, sibling
 from rise.table import format_table
@@ -110,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
             seconds=sum(read_json(path)["wall_s"] for path in summaries if path.exists()),
         )
         run = job.open_run()
-    with run, disk_errors(job, run):
+    with run, run_errors(job, run):
         write(job, run, where)
     print(f"{job.state(run)}, from {len(args.runs)} runs; log: {run.log_path}")
     return DONE

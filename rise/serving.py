@@ -22,11 +22,13 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from rise.endings import USAGE
+
 log = logging.getLogger(__name__)
 
 START_LIMIT = 1800.0
 """Seconds for a worker to load its model: large ones come from slow disks."""
-STOP_LIMIT = 5.0
+STOP_LIMIT = 3.0
 """Seconds between the request to stop and the kill."""
 POLL = 0.1
 """Seconds between two looks at the controller while the workers load."""
@@ -37,7 +39,15 @@ PR_SET_PDEATHSIG = 1
 
 
 class ServingError(RuntimeError):
-    """A process that should serve did not start; the message has the end of its log."""
+    """A process that should serve did not start.
+
+    `refused` says that it cannot do what it was asked; the message is its own then. Otherwise the
+    message has the end of its log.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False):
+        super().__init__(message)
+        self.refused = refused
 
 
 class LocalServing:
@@ -92,6 +102,17 @@ class LocalServing:
                 return f"{name} ended with code {process.returncode}; {path} ends with:\n{tail}"
         return None
 
+    def _refusal(self) -> str | None:
+        """The error of a worker that found its arguments or its model wrong (exit code 2)."""
+        names = {model: name for name, model in self.model_names.items()}
+        for name, process in self._processes.items():
+            if process.poll() == USAGE:
+                text = (self.log_dir / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+                _, marked, error = text.rpartition(" error: ")
+                if marked:
+                    return f"cannot serve {names.get(name, name)}: {error.strip()}"
+        return None
+
     def stop(self) -> None:
         """Stop what is running; safe to call twice."""
         for process in self._processes.values():
@@ -133,6 +154,8 @@ class LocalServing:
     def _wait(self, ready) -> None:
         deadline = time.monotonic() + START_LIMIT
         while not ready():
+            if refusal := self._refusal():
+                raise ServingError(refusal, refused=True)
             complaint = self.complaint()
             if complaint:
                 raise ServingError(f"cannot serve {', '.join(self.model_names)}: {complaint}")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rise.episode import Episode
+
+MILLION = 1_000_000
 
 
 class Tally:
@@ -15,12 +18,22 @@ class Tally:
         max_turns: turns that an episode takes at most.
         cumulative: count a problem as solved from its first success on (episodes that stop at a
             success); otherwise a turn counts by itself.
+        prices: model -> USD per million tokens of prompts and of answers, where they are known.
     """
 
-    def __init__(self, max_turns: int, *, cumulative: bool):
+    def __init__(
+        self,
+        max_turns: int,
+        *,
+        cumulative: bool,
+        prices: Mapping[str, Sequence[float]] | None = None,
+    ):
         self.max_turns = max_turns
         self.cumulative = cumulative
+        self.prices = prices or {}
         self.finished = 0
+        self.unanswered = 0
+        """Finished episodes that ended with a final error."""
         self.errors: Counter[str] = Counter()
         self.last_error = ""
         self.solved = [0] * max_turns
@@ -30,10 +43,13 @@ class Tally:
 
     def add(self, episode: Episode) -> None:
         """Count one episode, finished or failed."""
+        self.add_usage(episode)
         if episode.error:
             self.errors[episode.error["kind"]] += 1
             self.last_error = episode.error["message"]
-            return
+            if episode.is_owed:
+                return
+            self.unanswered += 1
         self.finished += 1
         right = [turn.verdict == "right" for turn in episode.turns]
         for t in range(self.max_turns):
@@ -41,7 +57,30 @@ class Tally:
         for t, turn in enumerate(episode.turns):
             self.verdicts[t].update(turn.verdicts)
             self.cut[t] += turn.finish_reasons.count("length")
-            self.usage[turn.model].update(requests=1, samples=len(turn.actions), **turn.usage)
+
+    def add_usage(self, episode: Episode) -> None:
+        """Count what an episode took; a failed one of an earlier call was paid for as well."""
+        for turn in episode.turns:
+            counts = {"requests": 1, "samples": len(turn.actions)} | turn.usage
+            self.usage[turn.model].update(counts)
+        if episode.error and "usage" in episode.error:
+            self.usage[episode.error["model"]].update(episode.error["usage"])
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of all answers."""
+        return sum(counts["completion_tokens"] for counts in self.usage.values())
+
+    @property
+    def cost_usd(self) -> float:
+        """USD for the tokens of the models whose price is known."""
+        return sum(map(self.cost_of, self.prices))
+
+    def cost_of(self, model: str) -> float:
+        """USD for the tokens of a model whose price is known."""
+        counts = self.usage.get(model, {})
+        tokens = [counts.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
+        return sum(p * n for p, n in zip(self.prices[model], tokens, strict=True)) / MILLION
 
     def rates(self) -> dict[str, str]:
         """Solved per turn in percent, for the progress line."""
@@ -62,6 +101,11 @@ class Tally:
             ],
             "verdicts": [dict(counts) for counts in self.verdicts],
             "length_share": [c / g if g else 0.0 for c, g in zip(self.cut, graded, strict=True)],
-            "usage": {model: dict(counts) for model, counts in self.usage.items()},
+            "usage": {model: self._usage_of(model) for model in self.usage},
             "errors": dict(self.errors),
+            **({"cost_usd": round(self.cost_usd, 6)} if self.prices else {}),
         }
+
+    def _usage_of(self, model: str) -> dict[str, float]:
+        cost = {"cost_usd": round(self.cost_of(model), 6)} if model in self.prices else {}
+        return dict(self.usage[model]) | cost

@@ -42,6 +42,8 @@ NOT_COMPARED = frozenset(
         "data_path",
         "git_commit",
         "log_dir",
+        "max_cost_usd",
+        "prices",
         "request_timeout",
         "verbose",
         "versions",

@@ -1,0 +1,72 @@
+"""How a call ends: its exit code and one line, whatever went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rise.job import Job
+    from rise.trajectory import RunDir
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn an error into one message on stderr and exit code 2, Ctrl-C into code 130.
+
+    Errors of the operating system are those of files: a directory that cannot be written to, or a
+    full disk, which is nobody's wrong usage: exit code 1.
+    """
+    try:
+        with _sigterm_as_interrupt():
+            yield
+    except KeyboardInterrupt as error:
+        print("Interrupted before anything was asked: the same command begins again.")
+        raise SystemExit(INTERRUPTED) from error
+    except (ValueError, OSError) as error:
+        print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise SystemExit(FAILED if full else USAGE) from error
+
+
+@contextlib.contextmanager
+def run_errors(job: Job, run: RunDir) -> Iterator[None]:
+    """Turn an error of the disk into one message and exit code 1, Ctrl-C into code 130."""
+    try:
+        with _sigterm_as_interrupt():
+            yield
+    except KeyboardInterrupt as error:
+        print(interrupted(job, run))
+        raise SystemExit(INTERRUPTED) from error
+    except OSError as error:
+        print(f"Cannot write: {error}. {job.state(run)}; the same command goes on with them.")
+        raise SystemExit(FAILED) from error
+
+
+def interrupted(job: Job, run: RunDir) -> str:
+    """What an interrupted run says."""
+    return f"Interrupted: {job.state(run)}; the same command goes on with them."
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, by which batch systems end a job, do what Ctrl-C does."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        # asyncio's handler cancels the rollout; a plain KeyboardInterrupt would hit whichever task
+        # happens to run. In a background job SIGINT may be ignored, SIGTERM must not be.
+        handler = signal.getsignal(signal.SIGINT)
+        (handler if callable(handler) else signal.default_int_handler)(number, frame)
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
