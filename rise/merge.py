@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from rise.endings import DONE, run_errors, usage_errors
+from rise.episode import Episode, is_owed
 from rise.evaluated import open_run, read_config
 from rise.job import Job
-from rise.rows import episodes_at, finished
+from rise.rows import episodes_at, finished, rows
 from rise.siblings import complete, is_parallel, sibling
 from rise.table import format_table
 from rise.trajectory import RunDir, differences, read_json
@@ -81,6 +82,9 @@ def find_episodes(runs: Sequence[Path]) -> tuple[dict[str, Any], Where]:
 
 def write(job: Job, run: RunDir, where: Where) -> None:
     """Copy the episodes that the joint run has not yet, then write its log and its summary."""
+    if not run.done:
+        for path in {path for path, _ in where.values()}:
+            _copy_failed(path, run)
     for task_id in sorted(where.keys() - run.done):
         path, offset = where[task_id]
         for episode in episodes_at(path / "rows.jsonl", [offset]):
@@ -95,6 +99,13 @@ def write(job: Job, run: RunDir, where: Where) -> None:
     other = sibling(run.path, job.config["log_dir"], job.config)
     if other and is_parallel(job.config):
         complete(other, open_run(other).metrics)
+
+
+def _copy_failed(path: Path, run: RunDir) -> None:
+    """Copy the attempts that failed: their tokens are counted, and paid for."""
+    for _, _, row in rows(path / "rows.jsonl"):
+        if row and is_owed(row.get("error")):
+            run.append(Episode.from_dict(row))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,6 +7,7 @@ and `summary.json`. The record itself is in `rise.episode`; its names can be imp
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -127,15 +128,13 @@ class RunDir:
 
     def write_log(self) -> Path:
         """Write the published log from the rows and return its path; errors are not in it."""
-        temporary = self.log_path.with_suffix(".tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
+        with _replacing(self.log_path) as file:
             file.write("{")
             answered = (episode for episode in self.episodes() if episode.error is None)
             for count, episode in enumerate(answered):
                 record = json.dumps(episode.to_dict())
                 file.write(f'{"," if count else ""}\n"{episode.task_id}": {record}')
             file.write("\n}\n")
-        os.replace(temporary, self.log_path)
         return self.log_path
 
     def write_summary(self, summary: dict[str, Any]) -> Path:
@@ -230,10 +229,22 @@ def load_episodes(path: str | Path) -> list[Episode]:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with _replacing(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     return path
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[str]]:
+    """A file to write that takes the place of `path` when it is complete, and is gone otherwise."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> Any:
