@@ -1,0 +1,241 @@
+"""How many tokens per second of processor time rollouts cost: stock FastChat, HF generate, ours.
+
+    python scripts/benchmarks/rollouts.py
+    python scripts/benchmarks/rollouts.py --rounds 5 --json rollouts.json
+
+Side by side in one run, on one random Llama and the same GSM8K prompts of about 400 tokens:
+(a) controller and worker of stock fschat 0.2.36, one request at a time through the controller;
+(b) `generate` of transformers on batches of 32; (c) our controller, worker and driver with 64
+episodes in flight; 16 samples of a problem by (a) and (c); `workflow_gen.py` from beginning to end
+beside the engine alone on the same requests. The systems take turns, round by round, so that what
+else the machine does hits all of them; compare the ratios, not the rates.
+
+Reads   data/gsm8k/test.jsonl, or else the embedded problems; --data_path gives another file.
+Writes  a markdown table to standard output; --json writes every measurement.
+
+Every process uses one thread. The stock package is installed once, into .cache/stock-fschat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = 16
+TURNS = 2
+STOCK, HF, OURS = "(a) stock, one by one", "(b) HF generate", "(c) ours"
+STOCK_BEST, OURS_BEST = f"(a) stock, {SAMPLES} samples", f"(c) ours, {SAMPLES} samples"
+OURS_BESTS = f"(c) ours, {SAMPLES} samples, several problems"
+WORKFLOW, ENGINE = f"workflow_gen.py, {TURNS} turns", "its requests, engine alone"
+RATIOS = {
+    "(c) / (a)": (OURS, STOCK, 8.0),
+    "(c) / (b)": (OURS, HF, 1.7),
+    f"best of {SAMPLES}, one problem at a time": (OURS_BEST, STOCK_BEST, 7.0),
+    f"best of {SAMPLES}, several problems": (OURS_BESTS, STOCK_BEST, 7.0),
+    "workflow_gen.py / engine alone": (WORKFLOW, ENGINE, 0.9),
+}
+"""What is divided by what, and the bar."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One measurement; times in seconds."""
+
+    system: str
+    tokens: int
+    server: float
+    """Processor time of the processes that serve."""
+    client: float
+    """Processor time of this process and of workflow_gen.py."""
+    wall: float
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second of the serving processes' time."""
+        return self.tokens / self.server
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--rounds", type=int, default=3, help="measurements of every system; default 3")
+    add("--problems", type=int, default=64, help="problems per round of ours; default 64")
+    add("--stock_problems", type=int, default=4, help="of these, for stock; default 4")
+    add("--max_new_tokens", type=int, default=192, help="limit of an answer; default 192")
+    add("--concurrency", type=int, default=64, help="our episodes in flight; default 64")
+    add("--batch", type=int, default=32, help="prompts per call of HF generate; default 32")
+    add("--data_path", type=Path, help="problems of GSM8K, one JSON object per line")
+    add("--stock_env", type=Path, help="environment of stock fschat; default .cache/stock-fschat")
+    add("--json", type=Path, help="write all measurements to this file")
+    args = parser.parse_args(argv)
+    for name in ("rounds", "problems", "stock_problems", "max_new_tokens", "concurrency", "batch"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} is {getattr(args, name)}: give 1 or more")
+    if args.data_path and not args.data_path.is_file():
+        parser.error(f"--data_path {args.data_path} is not a file")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print."""
+    args = parse_args(argv)
+    # Read when torch and DeepSpeed are imported, here and in every process that is started.
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    sys.path[:0] = [str(ROOT), str(ROOT / "FastChat")]
+    timings, facts = measure(args)
+    print_tables(timings, facts)
+    if args.json:
+        found = {"facts": facts, "timings": [asdict(timing) for timing in timings]}
+        args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
+    """All rounds; the facts say what was measured on."""
+    import stock_fschat
+    from rollout_model import save_model, write_problems
+    from rollout_replay import Replay
+    from rollout_systems import HuggingFace, Ours, Settings, Stock
+    from transformers.utils import logging as hub_logging
+
+    import envs
+
+    hub_logging.disable_progress_bar()
+    python = stock_fschat.make(args.stock_env or stock_fschat.DEFAULT)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        directory = Path(name)
+        problems, source = write_problems(args.problems, args.data_path, directory)
+        env = envs.make("gsm8k", problems)
+        dialogues = [env.opening(i) for i in range(args.problems)]
+        checkpoint = save_model(directory / "model", dialogues)
+        settings = Settings(args.max_new_tokens, args.concurrency, args.batch)
+        hf = HuggingFace(checkpoint, settings)
+        replay = Replay(checkpoint, problems, args.concurrency)
+        ours = stack.enter_context(Ours(checkpoint, problems, directory, settings))
+        stock = stack.enter_context(Stock(python, checkpoint, directory, settings))
+        facts = describe(args, source, [hf.length(dialogue) for dialogue in dialogues])
+        ours.rollout(range(4))
+        stock.one_by_one(dialogues[:1])
+        timings = []
+        for number in range(args.rounds):
+            timings += one_round(args, number, dialogues, stock, hf, ours)
+            timings += end_to_end(args, number + 1, ours, replay)
+            print(f"round {number + 1} of {args.rounds} done", file=sys.stderr, flush=True)
+    return timings, facts | {"load_after": os.getloadavg()[0]}
+
+
+def one_round(args, number, dialogues, stock, hf, ours) -> Iterable[Timing]:
+    """Every system once; which goes first changes from round to round."""
+    few, seed = dialogues[: args.stock_problems], 1000 + number
+    best = range(number, number + 1)
+    bests = range(min(args.problems, max(1, args.concurrency // SAMPLES)))
+    runs: list[tuple[str, object, Callable[[], int]]] = [
+        (STOCK, stock, lambda: stock.one_by_one(few)),
+        (OURS, ours, lambda: ours.rollout(range(args.problems), seed=seed)),
+        (HF, hf, lambda: hf.batches(dialogues[: args.batch])),
+        (STOCK_BEST, stock, lambda: stock.one_by_one(dialogues[:1], SAMPLES)),
+        (OURS_BEST, ours, lambda: ours.rollout(best, SAMPLES, seed)),
+        (OURS_BESTS, ours, lambda: ours.rollout(bests, SAMPLES, seed)),
+    ]
+    turned = number % len(runs)
+    for name, system, run in runs[turned:] + runs[:turned]:
+        yield timed(name, system.processes, run)
+
+
+def end_to_end(args, seed, ours, replay) -> Iterable[Timing]:
+    """`workflow_gen.py`, then its requests to the engine alone.
+
+    Raises:
+        RuntimeError: both drew different tokens, so that they cannot be compared.
+    """
+    rows = []
+
+    def workflow() -> int:
+        rows.append(ours.workflow(TURNS, seed))
+        return replay.prepare(rows[0], args.max_new_tokens, seed)
+
+    yield timed(WORKFLOW, ours.processes, workflow)
+    yield timed(ENGINE, [], replay.run)
+    if replay.differing():
+        raise RuntimeError(f"{replay.differing()} answers of the replay are not those of the run")
+
+
+def timed(name: str, processes: list, run: Callable[[], int]) -> Timing:
+    """Measure one call: without processes of its own, the system is in this process."""
+    before, started = cpu_seconds(processes), time.perf_counter()
+    own = os.times()
+    tokens = run()
+    wall, now = time.perf_counter() - started, os.times()
+    here = sum(now[:4]) - sum(own[:4])
+    server = cpu_seconds(processes) - before if processes else here
+    return Timing(name, tokens, server, here if processes else 0.0, wall)
+
+
+def cpu_seconds(processes: list) -> float:
+    """Processor time that these processes have used, their threads included."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def describe(args: argparse.Namespace, source: str, lengths: list[int]) -> dict[str, object]:
+    """What the measurements are of."""
+    middle = statistics.median(lengths)
+    return {
+        "problems": source,
+        "prompt_tokens": f"{min(lengths)} to {max(lengths)}, median {middle:g}",
+        "requests": {"ours": args.problems, "stock": args.stock_problems, "hf": args.batch},
+        "max_new_tokens": args.max_new_tokens,
+        "rounds": args.rounds,
+        "processors": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+# --- the tables ------------------------------------------------------------------------------
+
+
+def print_tables(timings: list[Timing], facts: dict[str, object]) -> None:
+    """The rates of every system, then the ratios within each round."""
+    print("\n".join(f"- {name}: {value}" for name, value in facts.items()) + "\n")
+    by_system = defaultdict(list)
+    for timing in timings:
+        by_system[timing.system].append(timing)
+    print("| system | tokens per round | tokens / CPU s of the servers | with the client | / s |")
+    print("|---|---|---|---|---|")
+    for name, found in by_system.items():
+        with_client = [each.tokens / (each.server + each.client) for each in found]
+        cells = [spread([each.rate for each in found], 0), spread(with_client, 0)]
+        cells.append(spread([each.tokens / each.wall for each in found], 0))
+        print(f"| {name} | {statistics.mean(t.tokens for t in found):.0f} | {' | '.join(cells)} |")
+    print("\n| ratio, servers only | median (range over the rounds) | bar |\n|---|---|---|")
+    for name, (one, other, bar) in RATIOS.items():
+        print(f"| {name} | {spread(ratios(by_system[one], by_system[other]), 2)} | {bar:g} |")
+
+
+def ratios(ones: list[Timing], others: list[Timing]) -> list[float]:
+    """Rate over rate, round by round."""
+    return [one.rate / other.rate for one, other in zip(ones, others, strict=True)]
+
+
+def spread(values: list[float], digits: int) -> str:
+    """The median and the range."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
