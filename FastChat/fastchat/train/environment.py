@@ -121,6 +121,7 @@ def run(arguments: list[str]) -> None:
     code = 130
     try:
         name_accelerator()
+        quiet()
         from fastchat.train.train import main
 
         code = main(arguments)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from fastchat.model.adapters import fitting, is_adapter, require_peft
 
@@ -135,7 +136,12 @@ def _value_problems(lora: LoraArguments) -> list[str]:
     return problems
 
 
-def check_targets(lora: LoraArguments, config: Any, trust_remote_code: bool = False) -> None:
+def check_targets(
+    lora: LoraArguments,
+    config: Any,
+    args: transformers.TrainingArguments,
+    trust_remote_code: bool = False,
+) -> None:
     """Build the adapter on a model without memory, before weights are loaded.
 
     Raises:
@@ -143,11 +149,17 @@ def check_targets(lora: LoraArguments, config: Any, trust_remote_code: bool = Fa
     """
     import torch
 
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(
-            config, trust_remote_code=trust_remote_code
-        )
-    _wrap(model, lora)
+    # transformers would partition this model, too.
+    unset_hf_deepspeed_config()
+    try:
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(
+                config, trust_remote_code=trust_remote_code
+            )
+        _wrap(model, lora)
+    finally:
+        if args.deepspeed:
+            set_hf_deepspeed_config(args.hf_deepspeed_config)
 
 
 def quantization(lora: LoraArguments, args: transformers.TrainingArguments) -> dict[str, Any]:

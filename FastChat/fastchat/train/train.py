@@ -92,7 +92,6 @@ class Run:
 def main(argv: list[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
     logging.basicConfig(format="%(message)s")
-    environment.quiet()
     if not environment.is_first_process():
         logging.getLogger("fastchat.train").setLevel(logging.ERROR)
     try:
@@ -149,7 +148,7 @@ def prepare(argv: list[str] | None = None) -> Run | None:
         model_args.model_name_or_path, args.cache_dir, model_args.trust_remote_code
     )
     if lora.enabled:
-        check_targets(lora, config, model_args.trust_remote_code)
+        check_targets(lora, config, args, model_args.trust_remote_code)
     max_length = longest_example(config, args)
     train_set = RWRDataset(data_args.data_path, template, max_length, data_args.lazy_preprocess)
     say(f"data: {train_set.report}")
