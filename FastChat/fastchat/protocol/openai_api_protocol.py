@@ -1,0 +1,193 @@
+"""What the OpenAI-compatible server reads.
+
+The fields are those of the OpenAI API, and vLLM's `top_k`, `stop_token_ids` and
+`return_token_ids`. A null stands for the default. A field that would change the answer and that the
+workers do not implement is refused by its name unless it holds a neutral value; a field that
+changes nothing about the text (`user`, `metadata`, ...) is read over; an unknown one is refused, as
+OpenAI does it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fastchat.constants import MAX_SAMPLES
+from fastchat.protocol.worker_protocol import Text
+
+IGNORED = {
+    "metadata",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "request_id",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "user",
+}
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "add_special_tokens": (True,),
+    "audio": (),
+    "best_of": (1,),
+    "frequency_penalty": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "prediction": (),
+    "presence_penalty": (0,),
+    "reasoning_effort": ("none",),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "skip_special_tokens": (True,),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "use_beam_search": (False,),
+    "verbosity": ("medium",),
+}
+"""Values of fields that no worker implements under which they change nothing."""
+
+
+class StreamOptions(BaseModel):
+    """How a stream is sent."""
+
+    include_usage: bool = False
+    """Whether one more chunk, without choices, carries the usage."""
+
+
+class ContentPart(BaseModel):
+    """A part of a message; text is the only kind that the workers know."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class OpenAIMessage(BaseModel):
+    """One message of a chat; `developer` is OpenAI's newer word for `system`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[ContentPart]
+    name: str | None = None
+    """Read over: no chat template writes it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, body: Any) -> Any:
+        # The answers of the client library come back with many empty fields.
+        if not isinstance(body, dict):
+            return body
+        return {key: value for key, value in body.items() if value not in (None, [])}
+
+    def plain(self) -> dict[str, str]:
+        """The message as the workers read it."""
+        parts = self.content
+        text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class CommonRequest(BaseModel):
+    """What a chat and a completion have in common."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    model: str
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Longest answer, in tokens."""
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, ge=0, le=1)
+    top_k: int = Field(default=-1, ge=-1)
+    """Number of tokens to draw from; -1 and 0 mean all."""
+    n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
+    seed: int | None = None
+    """Choice i draws from the seed `seed + i`."""
+    stop: list[Text] = Field(default_factory=list)
+    """Texts that end an answer and are not part of it; a single string is allowed."""
+    stop_token_ids: list[int] = Field(default_factory=list)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool = False
+    """Whether every choice carries its `token_ids`, and where the prompt's are; not in streams."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_is_implemented(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        given = {key: value for key, value in body.items() if value is not None}
+        refused = [key for key in given if key in NEUTRAL and not _is_neutral(key, given[key])]
+        if refused:
+            raise ValueError(f"{', '.join(sorted(refused))}: not supported here; leave it out")
+        given = {key: value for key, value in given.items() if key not in {*IGNORED, *NEUTRAL}}
+        if isinstance(given.get("stop"), str):
+            given["stop"] = [given["stop"]]
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CommonRequest:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options: only allowed when stream is true")
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self) -> dict[str, Any]:
+        """The fields of a worker's request beside the prompt and the length of the answer."""
+        fields = {"model", "temperature", "top_p", "top_k", "n", "seed", "stop", "stop_token_ids"}
+        return {**self.model_dump(include={*fields, "return_token_ids"}), "echo": False}
+
+
+class ChatRequest(CommonRequest):
+    """Body of `/v1/chat/completions`."""
+
+    messages: list[OpenAIMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    """OpenAI's newer name of `max_tokens`."""
+
+    @property
+    def longest(self) -> int | None:
+        """Longest answer in tokens, None for what the context leaves."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class CompletionRequest(CommonRequest):
+    """Body of `/v1/completions`."""
+
+    prompt: Text | list[Text] | list[int] | list[list[int]]
+    """One prompt or several, as text or as token ids; the choices of all come in this order."""
+    echo: bool = False
+    """Whether the prompt precedes its answers."""
+
+    @property
+    def longest(self) -> int:
+        """Longest answer in tokens; OpenAI's default is 16."""
+        return self.max_tokens or 16
+
+    def prompts(self) -> list[dict[str, Any]]:
+        """Each prompt as the field of a worker's request."""
+        several = isinstance(self.prompt, list) and not _are_ids(self.prompt)
+        return [
+            {"prompt": one} if isinstance(one, str) else {"prompt_token_ids": one}
+            for one in (self.prompt if several else [self.prompt])
+        ]
+
+
+def _is_neutral(key: str, value: Any) -> bool:
+    # `logprobs: 0` asks for something, `logprobs: false` does not, and Python calls them equal.
+    kinds = [isinstance(known, bool) for known in NEUTRAL[key] if known == value]
+    return isinstance(value, bool) in kinds
+
+
+def _are_ids(prompt: list[Any]) -> bool:
+    return bool(prompt) and isinstance(prompt[0], int)

@@ -1,0 +1,156 @@
+"""From a checked request of the OpenAI API to its reply, whole or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from fastchat.constants import RequestError
+from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
+from fastchat.serve.metrics import HUNG_UP, Metrics
+from fastchat.serve.openai_asks import Ask, asks_of
+from fastchat.serve.openai_errors import ApiError, from_worker
+from fastchat.serve.openai_replies import DONE, Progress, Shape, event
+from fastchat.serve.openai_workers import Worker, Workers
+from fastchat.serve.wire import unless_dropped
+
+_WAITING_FRAMES = 64
+"""Frames that are kept for a client that reads slowly; then the workers wait."""
+
+
+@dataclass
+class _Outcome:
+    """How a request ended, for the metrics."""
+
+    code: int | str = HUNG_UP
+    usage: dict[str, int] | None = None
+
+
+class Answers:
+    """Answers requests with the workers of a controller."""
+
+    def __init__(self, workers: Workers):
+        self.workers = workers
+        self.in_flight = 0
+        self.metrics = Metrics("api")
+        self.metrics.read("in_flight", "Requests being answered", lambda: self.in_flight)
+
+    async def answer(self, request: Request, wanted: ChatRequest | CompletionRequest) -> Response:
+        """The reply to a request; a client that hangs up ends its generation.
+
+        Raises:
+            ApiError: there is no answer, and nothing has been sent.
+        """
+        path = request.url.path
+        if not wanted.stream:
+            return JSONResponse(await unless_dropped(request, self._whole(wanted, path)))
+        events = self._events(wanted, path)
+        # The first event is waited for, so that a refusal gets an HTTP status of its own.
+        first = await unless_dropped(request, anext(events))
+        if first is None:
+            return Response()
+        return StreamingResponse(_continued(first, events), media_type="text/event-stream")
+
+    async def _whole(self, wanted: ChatRequest | CompletionRequest, path: str) -> dict[str, Any]:
+        with self._counted(path) as outcome:
+            worker = await self.workers.pick(wanted.model)
+            asks = await asks_of(self.workers, worker, wanted)
+            reply = Shape(wanted).whole(asks, await self._together(worker, asks))
+            outcome.code, outcome.usage = 0, reply["usage"]
+            return reply
+
+    async def _events(
+        self, wanted: ChatRequest | CompletionRequest, path: str
+    ) -> AsyncIterator[bytes]:
+        """The stream of an answer; what fails after its beginning becomes one more event."""
+        shape, begun = Shape(wanted), False
+        try:
+            with self._counted(path) as outcome:
+                worker = await self.workers.pick(wanted.model)
+                sent = [Progress(a, shape) for a in await asks_of(self.workers, worker, wanted)]
+                async with contextlib.aclosing(self._frames(worker, sent)) as frames:
+                    async for progress, frame in frames:
+                        if not begun:
+                            begun = True
+                            yield shape.roles(sum(one.ask.n for one in sent))
+                        for chunk in progress.chunks(frame):
+                            yield chunk
+                outcome.usage = shape.usage([(one.ask, one.last) for one in sent])
+                outcome.code = 0
+                if shape.include_usage:
+                    yield shape.closing(outcome.usage)
+                yield DONE
+        except ApiError as error:
+            if not begun:
+                raise
+            yield event(error.body())
+
+    async def _together(self, worker: Worker, asks: list[Ask]) -> list[dict[str, Any]]:
+        path = "/worker_generate"
+        tasks = [asyncio.create_task(self.workers.ask(worker, path, ask.body)) for ask in asks]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _frames(
+        self, worker: Worker, sent: list[Progress]
+    ) -> AsyncIterator[tuple[Progress, dict[str, Any]]]:
+        """The frames of all asks as they come."""
+        queue: asyncio.Queue[Any] = asyncio.Queue(_WAITING_FRAMES)
+
+        async def pump(progress: Progress) -> None:
+            try:
+                stream = self.workers.stream(worker, progress.ask.body)
+                async with contextlib.aclosing(stream) as frames:
+                    async for frame in frames:
+                        await queue.put((progress, frame))
+                await queue.put(None)
+            except Exception as error:
+                await queue.put(error)
+
+        tasks = [asyncio.create_task(pump(progress)) for progress in sent]
+        try:
+            running = len(tasks)
+            while running:
+                item = await queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                if item is None:
+                    running -= 1
+                else:
+                    yield item
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    @contextlib.contextmanager
+    def _counted(self, path: str) -> Iterator[_Outcome]:
+        """Count a request when it ends, and name its failure in OpenAI's words."""
+        outcome = _Outcome()
+        self.in_flight += 1
+        try:
+            yield outcome
+        except RequestError as error:
+            outcome.code = int(error.code)
+            raise from_worker(error) from error
+        except ApiError as error:
+            outcome.code = error.status
+            raise
+        finally:
+            self.in_flight -= 1
+            self.metrics.count_request(path, outcome.code, outcome.usage)
+
+
+async def _continued(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async with contextlib.aclosing(rest):
+        yield first
+        async for chunk in rest:
+            yield chunk

@@ -1,0 +1,192 @@
+"""Serves the workers of a controller to clients of the OpenAI API.
+
+    python -m fastchat.serve.openai_api_server
+    FASTCHAT_API_KEYS=secret python -m fastchat.serve.openai_api_server --host 0.0.0.0 --port 8000
+
+GET /v1/models, POST /v1/chat/completions and /v1/completions, streamed or not. The controller is
+asked for the address of a worker, and the request goes straight to it. No torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import hmac
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from fastchat.constants import CONTROLLER_ADDRESS, RequestError
+from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
+from fastchat.serve.openai_answers import Answers
+from fastchat.serve.openai_errors import ApiError, from_worker, parse
+from fastchat.serve.openai_workers import Workers
+from fastchat.serve.wire import BodyLimit, read_json
+from fastchat.utils import build_logger, listen, normal_url, positive_int, serve, url_of
+
+logger = build_logger("openai_api_server")
+
+KEYS_VARIABLE = "FASTCHAT_API_KEYS"
+"""Names the environment variable with API keys, separated by commas."""
+_PORT = 8000
+_WORKER_SECONDS = 600
+
+
+def create_app(
+    controller: str, keys: list[str] | None = None, silence: float = _WORKER_SECONDS
+) -> FastAPI:
+    """The server as an ASGI application.
+
+    Args:
+        controller: its URL.
+        keys: one of them must come with every request; without any, none is asked for.
+        silence: seconds that a worker may send nothing before its request fails.
+    """
+    workers = Workers(controller, silence)
+    answers = Answers(workers)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await workers.start()
+        yield
+        await workers.close()
+
+    app = FastAPI(title="RISE OpenAI-compatible server", lifespan=lifespan)
+    app.add_middleware(BodyLimit, reply=lambda error: ApiError(413, str(error)).body())
+    answers.metrics.add_route(app)
+    _add_error_handlers(app)
+    _add_routes(app, workers, answers, Depends(_key_check(keys or [])))
+    return app
+
+
+def _add_routes(app: FastAPI, workers: Workers, answers: Answers, with_key: Any) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/v1/models", dependencies=[with_key])
+    async def models() -> dict[str, Any]:
+        cards = [await _card(workers, name) for name in await workers.models()]
+        return {"object": "list", "data": cards}
+
+    @app.get("/v1/models/{name:path}", dependencies=[with_key])
+    async def model(name: str) -> dict[str, Any]:
+        if name not in await workers.models():
+            text = f"the model {name!r} does not exist here"
+            raise ApiError(404, text, "model_not_found", "model")
+        return await _card(workers, name)
+
+    @app.post("/v1/chat/completions", dependencies=[with_key])
+    async def chat_completions(request: Request) -> Response:
+        return await answers.answer(request, parse(ChatRequest, await read_json(request)))
+
+    @app.post("/v1/completions", dependencies=[with_key])
+    async def completions(request: Request) -> Response:
+        return await answers.answer(request, parse(CompletionRequest, await read_json(request)))
+
+
+async def _card(workers: Workers, name: str) -> dict[str, Any]:
+    """A model as OpenAI describes it, with vLLM's field for the context."""
+    card = {"id": name, "object": "model", "created": 0, "owned_by": "fastchat"}
+    try:
+        return {**card, "max_model_len": (await workers.pick(name)).context_length}
+    except ApiError:
+        return card
+
+
+def _key_check(keys: list[str]) -> Callable[[Request], Awaitable[None]]:
+    """What refuses a request without one of the keys; no time tells how much of a key was right."""
+    known = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    async def check(request: Request) -> None:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        digest = hashlib.sha256(given.strip().encode()).digest()
+        right = [hmac.compare_digest(digest, key) for key in known]
+        if known and not (any(right) and scheme.lower() == "bearer"):
+            text = "the API key is missing or wrong; send `Authorization: Bearer KEY`"
+            raise ApiError(401, text, "invalid_api_key")
+
+    return check
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    def reply(error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body(), status_code=error.status)
+
+    @app.exception_handler(ApiError)
+    async def refuse(_: Request, error: ApiError) -> JSONResponse:
+        return reply(error)
+
+    @app.exception_handler(RequestError)
+    async def refuse_body(_: Request, error: RequestError) -> JSONResponse:
+        return reply(from_worker(error))
+
+    @app.exception_handler(HTTPException)
+    async def refuse_path(request: Request, error: HTTPException) -> JSONResponse:
+        return reply(ApiError(error.status_code, f"{request.url.path}: {error.detail}"))
+
+    @app.exception_handler(Exception)
+    async def fail(_: Request, error: Exception) -> JSONResponse:
+        return reply(ApiError(500, f"the server failed: {type(error).__name__}"))
+
+
+def split_keys(text: str) -> list[str]:
+    """The API keys of a list that is separated by commas."""
+    return [key.strip() for key in text.split(",") if key.strip()]
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
+    parser.add_argument(
+        "--port", type=int, default=_PORT, help=f"port, 0 takes a free one ({_PORT})"
+    )
+    parser.add_argument(
+        "--controller-address",
+        type=normal_url,
+        default=CONTROLLER_ADDRESS,
+        help=f"URL or port of the controller ({CONTROLLER_ADDRESS})",
+    )
+    parser.add_argument(
+        "--api-keys",
+        type=split_keys,
+        default=[],
+        help="keys, separated by commas, one of which every request must bring (none); the "
+        f"environment variable {KEYS_VARIABLE} adds keys that no list of processes shows",
+    )
+    parser.add_argument(
+        "--worker-timeout",
+        type=positive_int,
+        default=_WORKER_SECONDS,
+        help=f"seconds that a worker may send nothing before a request fails ({_WORKER_SECONDS})",
+    )
+    args = parser.parse_args(argv)
+    args.error = parser.error
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve until interrupted."""
+    args = parse_args(argv)
+    keys = args.api_keys + split_keys(os.environ.get(KEYS_VARIABLE, ""))
+    try:
+        sock = listen(args.host, args.port)
+    except ValueError as error:
+        args.error(str(error))
+    logger.info(
+        "listening on %s/v1 (controller %s, %s)",
+        url_of(args.host, sock),
+        args.controller_address,
+        f"{len(keys)} API keys" if keys else "no API key is asked for",
+    )
+    serve(create_app(args.controller_address, keys, args.worker_timeout), sock)
+
+
+if __name__ == "__main__":
+    main()

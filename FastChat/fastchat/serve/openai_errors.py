@@ -1,0 +1,69 @@
+"""Errors in the shape that OpenAI's clients read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from fastchat.constants import ErrorCode, RequestError
+
+_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+_WORKER_STATUS = {
+    ErrorCode.INVALID_MODEL: (404, "model_not_found"),
+    ErrorCode.CONTEXT_OVERFLOW: (400, "context_length_exceeded"),
+    ErrorCode.CONTROLLER_NO_WORKER: (503, "no_worker"),
+    ErrorCode.CONTROLLER_WORKER_TIMEOUT: (503, "worker_timeout"),
+}
+
+
+class ApiError(Exception):
+    """A request that gets an error reply.
+
+    Args:
+        status: of the HTTP reply.
+        code: a word for programs.
+        param: the field that is wrong, if one is.
+    """
+
+    def __init__(self, status: int, message: str, code: str | None = None, param: str = ""):
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param or None
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of the reply."""
+        kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else _KINDS[400])
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+
+def from_worker(error: RequestError) -> ApiError:
+    """A worker's error; the first three digits of its code are an HTTP status."""
+    status, code = _WORKER_STATUS.get(error.code, (error.code // 100, None))
+    return ApiError(status, str(error), code)
+
+
+def parse(kind: type[BaseModel], body: Any) -> Any:
+    """Validate a JSON body.
+
+    Raises:
+        ApiError: status 400; it names the field.
+    """
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "unknown field; leave it out"
+        text = f"{place}: {message}" if place else message
+        raise ApiError(400, text, param=place or message.split(":")[0]) from error

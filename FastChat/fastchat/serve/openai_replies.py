@@ -1,0 +1,150 @@
+"""Replies in the shape of the OpenAI API: whole ones, and the chunks of a stream."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
+from fastchat.serve.openai_asks import Ask
+
+DONE = b"data: [DONE]\n\n"
+"""The last event of a stream that succeeded."""
+_UNFINISHED = "\ufffd"
+"""What a stock worker streams where the bytes of a character are not complete."""
+
+
+class Shape:
+    """What all replies to one request have in common.
+
+    Args:
+        wanted: the request.
+    """
+
+    def __init__(self, wanted: ChatRequest | CompletionRequest):
+        self.chat = isinstance(wanted, ChatRequest)
+        self.include_usage = wanted.include_usage
+        self._with_ids = wanted.return_token_ids
+        self._head = {
+            "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": wanted.model,
+        }
+
+    def whole(self, asks: list[Ask], replies: list[dict[str, Any]]) -> dict[str, Any]:
+        """The reply to a request that does not stream."""
+        choices = []
+        for ask, reply in zip(asks, replies, strict=True):
+            for i in range(ask.n):
+                text, reason = samples(reply["text"])[i], samples(reply.get("finish_reason"))[i]
+                content = (
+                    {"message": {"role": "assistant", "content": text, "refusal": None}}
+                    if self.chat
+                    else {"text": text}
+                )
+                choices.append(self._choice(ask.first + i, content, reason, self._ids(reply, i)))
+        kind = "chat.completion" if self.chat else "text_completion"
+        usage = self.usage(list(zip(asks, replies, strict=True)))
+        return {**self._head, "object": kind, "choices": choices, "usage": usage}
+
+    def roles(self, n: int) -> bytes:
+        """The chunks before any text: of a chat, who speaks in each choice."""
+        delta = {"delta": {"role": "assistant", "content": ""}} if self.chat else {"text": ""}
+        return b"".join(self._chunk([self._choice(index, delta)]) for index in range(n))
+
+    def piece(
+        self, index: int, text: str, reason: str | None = None, ids: dict[str, Any] | None = None
+    ) -> bytes:
+        """A chunk with more of a choice's text."""
+        content = {"delta": {"content": text} if text else {}} if self.chat else {"text": text}
+        return self._chunk([self._choice(index, content, reason, ids)])
+
+    def closing(self, usage: dict[str, int]) -> bytes:
+        """The chunk after all text that says how many tokens there were."""
+        return self._chunk([], usage)
+
+    def usage(self, answers: list[tuple[Ask, dict[str, Any]]]) -> dict[str, int]:
+        """Tokens of all answers; a prompt that was sent once per sample counts once."""
+        usages = [(ask, reply.get("usage") or {}) for ask, reply in answers]
+        prompt = sum(usage.get("prompt_tokens", 0) for ask, usage in usages if ask.counts)
+        completion = sum(usage.get("completion_tokens", 0) for _, usage in usages)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
+
+    def _ids(self, reply: dict[str, Any], i: int) -> dict[str, Any]:
+        if not self._with_ids or "token_ids" not in reply:
+            return {}
+        return {
+            "token_ids": reply["token_ids"][i],
+            "prompt_token_ids": reply["prompt_token_ids"],
+        }
+
+    def _choice(
+        self,
+        index: int,
+        content: dict[str, Any],
+        reason: str | None = None,
+        ids: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        fixed = {"index": index, "logprobs": None, "finish_reason": reason}
+        return {**fixed, **content, **(ids or {})}
+
+    def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
+        kind = "chat.completion.chunk" if self.chat else "text_completion"
+        body = {**self._head, "object": kind, "choices": choices}
+        if self.include_usage:
+            body["usage"] = usage
+        return event(body)
+
+
+@dataclass
+class Progress:
+    """How much of the choices of one ask a stream has sent; a worker's frames are cumulative."""
+
+    ask: Ask
+    shape: Shape
+    last: dict[str, Any] = field(default_factory=dict)
+    """The latest frame."""
+    _texts: list[str] = field(init=False)
+    _tokens: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._texts = [""] * self.ask.n
+        self._tokens = [0] * self.ask.n
+
+    def chunks(self, frame: dict[str, Any]) -> Iterator[bytes]:
+        """What is new in a frame."""
+        self.last = frame
+        ids = frame.get("token_ids")
+        for i, text in enumerate(samples(frame["text"])):
+            reason = samples(frame.get("finish_reason") or [None] * self.ask.n)[i]
+            if reason is None:
+                text = text.rstrip(_UNFINISHED)
+            new = text[len(self._texts[i]) :]
+            if not new and reason is None:
+                continue
+            extra = None
+            if ids is not None:
+                extra = {"token_ids": ids[i][self._tokens[i] :]}
+                if not self._tokens[i]:
+                    extra["prompt_token_ids"] = frame["prompt_token_ids"]
+                self._tokens[i] = len(ids[i])
+            self._texts[i] += new
+            yield self.shape.piece(self.ask.first + i, new, reason, extra)
+
+
+def event(body: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
+
+
+def samples(value: Any) -> list[Any]:
+    """A field of a worker's reply, which is a list only for several samples."""
+    return value if isinstance(value, list) else [value]
