@@ -1,4 +1,4 @@
-"""Evaluate a model over several turns, in each of which it is told that it is wrong.
+r"""Evaluate a model over several turns, in each of which it is told that it is wrong.
 
     python workflow_eval.py --model ./checkpoint --data_path data/gsm8k/test.jsonl --env gsm8k \
         --log_dir log/ --max_turns 5 --num_of_samples 1 1 1 1 1 --context_window 2
@@ -99,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(job, run, tally, tracker) -> None:
     """Write the log and the summary; print the table and what to run next."""
+    from rise.job import SMOKE_DONE
     from rise.metrics import format_table
     from rise.siblings import complete, is_parallel, sibling
     from rise.trajectory import read_json
@@ -121,7 +122,12 @@ def report(job, run, tally, tracker) -> None:
         tracker.log({"turn": turn, "acc@t": rate["value"]})
     tracker.summary(metrics)
     print(format_table(metrics))
+    if tally.prices:
+        print(tally.cost_in_words())
     print(f"Summary: {path / 'summary.json'}")
+    if config.get("smoke"):
+        print(SMOKE_DONE)
+        return
     alone = config["num_of_samples"] == [1] * config["max_turns"]
     if not other and alone and config["shown_attempt"] == "own":
         print(f"Next: {parallel_command(config, len(job.env))}")

@@ -1,4 +1,4 @@
-"""Generate multi-turn data: a model answers; where it is wrong, it or an expert answers again.
+r"""Generate multi-turn data: a model answers; where it is wrong, it or an expert answers again.
 
     python workflow_gen.py --data_path data/gsm8k/train.jsonl --env gsm8k --log_dir log/gsm8k/ \
         --max_turns 2 --num_of_samples 1 1 --models Llama-2-7b-chat-hf gpt-3.5-turbo
@@ -91,6 +91,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(job, run, tally, tracker) -> None:
     """Write the log and the summary; print success by turn and the next command."""
+    from rise.job import SMOKE_DONE
+
     summary = tally.summary()
     job.write_summary(run, summary)
     run.write_log()
@@ -101,9 +103,17 @@ def report(job, run, tally, tracker) -> None:
             f"(95 % interval {100 * rate['low']:.1f} to {100 * rate['high']:.1f}, n = {rate['n']})"
         )
     for turn, verdicts in enumerate(summary["verdicts"], start=1):
+        if not verdicts:
+            print(f"turn {turn}: no episode came so far")
+            continue
         counts = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
         cut = 100 * summary["length_share"][turn - 1]
         print(f"turn {turn}: {counts}; {cut:.1f} % cut at the limit of new tokens")
+    if tally.prices:
+        print(tally.cost_in_words())
+    if job.config.get("smoke"):
+        print(SMOKE_DONE)
+        return
     if job.config.get("shard"):
         print("Next: join the shards with python -m rise.merge RUN RUN ... -o DIR")
         return

@@ -13,6 +13,8 @@ from rise.cost import parse_prices
 
 T = TypeVar("T")
 
+SMOKE_PROBLEMS = 8
+SMOKE_TOKENS = 32
 DEFAULT_CONTROLLER = "http://localhost:21001"
 
 
@@ -128,6 +130,12 @@ def _add_servers(group) -> None:
 def _add_run(group) -> None:
     add = group.add_argument
     add("--log_dir", required=True, help="run directory; the same command goes on with the run")
+    add(
+        "--smoke",
+        action="store_true",
+        help=f"try everything out: the first {SMOKE_PROBLEMS} problems, at most {SMOKE_TOKENS} new "
+        "tokens an answer, in the directory LOG_DIR-smoke, which no other run goes on with",
+    )
     add("--dry-run", "--dry_run", action="store_true", help="check, show what would run, exit")
     add("--verbose", action="store_true", help="one line per episode")
     add(
@@ -212,6 +220,17 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
         except ValueError as error:
             problems.append(str(error))
     return problems
+
+
+def smoke(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments of a smoke run: few problems, short answers, a directory of its own."""
+    limits = [min(tokens, SMOKE_TOKENS) for tokens in args.max_new_tokens or [SMOKE_TOKENS]]
+    changes = {
+        "limit": min(SMOKE_PROBLEMS if args.limit is None else args.limit, SMOKE_PROBLEMS),
+        "max_new_tokens": limits,
+        "log_dir": f"{args.log_dir.rstrip('/')}-smoke",
+    }
+    return argparse.Namespace(**vars(args) | changes)
 
 
 def per_turn(values: list[T], max_turns: int) -> list[T]:

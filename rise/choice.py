@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rise import hub
 from rise.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
 from rise.openai_policy import OpenAIPolicy
 from rise.policies import FunctionPolicy, Policy, PolicyError, load_function
@@ -181,9 +182,9 @@ def _kind_by_form(name: str) -> str | None:
 def _unusable(name: str, kind: str | None) -> str | None:
     """Why a name of this kind cannot be used, or None."""
     folder = Path(name)
-    if kind == "checkpoint" and folder.is_dir():
-        if not any((folder / file).is_file() for file in CONFIGURATIONS):
-            return f"{name} is a directory without config.json: give one with a saved model"
+    has_model = any((folder / file).is_file() for file in CONFIGURATIONS)
+    if kind == "checkpoint" and folder.is_dir() and not has_model:
+        return f"{name} is a directory without config.json: give one with a saved model"
     if kind == "server" and "@" in SERVER_NAME.fullmatch(name)["url"]:
         # The name is shown and recorded, so it must not hold a password.
         return f"a server's URL must hold no user and no password: its key is {SERVER_KEY}"
@@ -195,6 +196,8 @@ def _unusable(name: str, kind: str | None) -> str | None:
             )
         if kind == "server":
             find_key(SERVER_KEY)
+        if name.startswith("hf:"):
+            return hub.problem_with(name.removeprefix("hf:"))
         if kind == "function":
             load_function(name)
     except ValueError as error:

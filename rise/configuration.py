@@ -59,6 +59,8 @@ def configuration(
         "data_sha256": env.problems.sha256[:16],
         "problems": min(args.limit or len(env), len(env)),
         "shard": args.shard,
+        # None and not False: runs from before this key existed are no smoke runs either.
+        "smoke": args.smoke or None,
         "prompt_style": args.prompt_style,
         "prompt_sha256": _prompt_checksum(env),
         "models": models,

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
-from rise import shard
+from rise import forecast, shard
 from rise.episode import Episode, Message
 from rise.job import Job
 from rise.rollout import next_prompt
 
 
 def describe(job: Job) -> str:
-    """The resolved configuration, the first prompt and the planned number of requests.
+    """The resolved configuration, the first prompt, and what would be asked for at most.
 
     Raises:
         ValueError: if the prompt cannot be rendered with the checkpoint's chat template.
@@ -28,9 +26,8 @@ def describe(job: Job) -> str:
     return (
         f"{json.dumps(config, indent=2, ensure_ascii=False)}\n\n"
         f"First prompt:\n{render(messages, config)}\n\n"
-        f"{owed} of {job.size} episodes are owed: at most "
-        f"{owed * config['max_turns']} requests for {owed * sum(config['num_of_samples'])} "
-        "answers. Nothing was asked and nothing was written."
+        f"{owed} of {job.size} episodes are owed. {forecast.in_words(job)}\n"
+        "Nothing was asked and nothing was written."
     )
 
 
@@ -41,17 +38,6 @@ def render(messages: list[Message], config: dict[str, Any]) -> str:
     messages, which are shown with their roles.
     """
     model = config["models"][0]
-    if not Path(model).is_dir():
-        return "\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)
-    from transformers import AutoTokenizer
-
-    from fastchat.conversation import ChatTemplate
-
-    arguments = shlex.split(config["worker_args"])
-    given = [
-        value
-        for option, value in itertools.pairwise(arguments)
-        if option in ("--conv-template", "--chat-template")
-    ]
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    return ChatTemplate(tokenizer, *given[-1:]).render_prompt(messages)
+    if Path(model).is_dir():
+        return forecast.template_of(model, config).render_prompt(messages)
+    return "\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rise import choice, cost, shard
-from rise.arguments import controller_url, per_turn, problems_with
+from rise.arguments import controller_url, per_turn, problems_with, smoke
 from rise.configuration import configuration, make_env
 from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, interrupted
 from rise.episode import Episode, is_owed
@@ -31,6 +31,10 @@ from rise.trajectory import RunDir, locate, read_json, recorded
 if TYPE_CHECKING:
     from envs.base import Env
 
+SMOKE_DONE = (
+    "Smoke run: every step of this command works. Its numbers mean nothing; the real run is the "
+    "same command without --smoke."
+)
 UNANSWERED = (
     "{count} of {finished} episodes ended because a prompt does not fit the model's context. They "
     "count as not right, are no data and are not asked again; a smaller --context_window, with "
@@ -196,6 +200,7 @@ def check(
     Raises:
         ValueError: one message, with everything that is wrong.
     """
+    args = smoke(args) if args.smoke else args
     problems = [*problems, *problems_with(args, models)]
     env = None
     if not any("--data_path" in problem for problem in problems):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 import sys
 import time
@@ -15,12 +16,16 @@ log = logging.getLogger(__name__)
 
 LOG_EVERY = 10.0
 """Seconds between two points at wandb."""
-SLOW_REFRESH = 30.0
-"""Seconds between two progress lines where the output is a file."""
+LINE_EVERY = 30.0
+"""Seconds between two lines where the output is no terminal but a file."""
+BAR = "{percentage:3.0f}%|{bar:16}| {desc}"
 
 
 class Progress:
     """Context manager around a rollout; `report` takes every recorded episode.
+
+    On a terminal the line is redrawn in its place. Everywhere else a plain line is written now and
+    then, and one at the end.
 
     Args:
         tally: the counts, already including the episodes of earlier calls.
@@ -32,47 +37,86 @@ class Progress:
         self.tally = tally
         self.total = total
         self.tracker = tracker
-        self._logged_at = time.monotonic()
+        self._finished_before = tally.finished
+        self._tokens_before = tally.completion_tokens
+        self._started = self._logged_at = self._shown_at = time.monotonic()
         self._stack = contextlib.ExitStack()
+        self._bar: Any = None
 
     def __enter__(self) -> Progress:
-        from tqdm import tqdm
-        from tqdm.contrib.logging import logging_redirect_tqdm
+        self._started = self._logged_at = self._shown_at = time.monotonic()
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+            from tqdm.contrib.logging import logging_redirect_tqdm
 
-        self._stack.enter_context(logging_redirect_tqdm())
-        self._bar = self._stack.enter_context(
-            tqdm(
-                total=self.total,
-                initial=self.tally.finished,
-                unit="episode",
-                mininterval=0.2 if sys.stderr.isatty() else SLOW_REFRESH,
-            )
-        )
+            self._stack.enter_context(logging_redirect_tqdm())
+            initial = self.tally.finished
+            bar = tqdm(total=self.total, initial=initial, bar_format=BAR, desc=self.line())
+            self._bar = self._stack.enter_context(bar)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.set_postfix(self.tally.rates())
+        if self._bar is None:
+            print(self.line(), file=sys.stderr, flush=True)
+        else:
+            self._bar.set_description_str(self.line())
         self._stack.close()
+        self.tracker.log(self.numbers())
 
     def report(self, episode: Episode) -> None:
         """Count one recorded episode and show it."""
         self.tally.add(episode)
-        self._bar.update(0 if episode.error else 1)
-        self._bar.set_postfix(self.tally.rates(), refresh=False)
         if log.isEnabledFor(logging.INFO):
             log.info("episode %d: %s", episode.task_id, _in_words(episode))
-        if time.monotonic() - self._logged_at > LOG_EVERY:
-            self._logged_at = time.monotonic()
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.set_description_str(self.line(), refresh=False)
+            self._bar.update(0 if episode.is_owed else 1)
+        elif now - self._shown_at > LINE_EVERY:
+            self._shown_at = now
+            print(self.line(), file=sys.stderr, flush=True)
+        if now - self._logged_at > LOG_EVERY:
+            self._logged_at = now
             self.tracker.log(self.numbers())
 
     def numbers(self) -> dict[str, float]:
-        """The counts so far, by the names that wandb shows."""
+        """The counts so far, by the names that wandb shows.
+
+        Tokens per second are those of the answers recorded by this call; eta_seconds is missing
+        until one episode is finished.
+        """
         tally = self.tally
-        numbers: dict[str, float] = {"episodes": tally.finished}
+        seconds = max(1e-9, time.monotonic() - self._started)
+        finished = tally.finished - self._finished_before
+        numbers: dict[str, float] = {"episodes": tally.finished, "total": self.total}
         numbers["errors"] = sum(tally.errors.values())
         for t, solved in enumerate(tally.solved):
             numbers[f"success/turn_{t + 1}"] = solved / max(1, tally.finished)
+        new_tokens = tally.completion_tokens - self._tokens_before
+        numbers["tokens_per_second"] = new_tokens / seconds
+        if finished:
+            numbers["eta_seconds"] = seconds / finished * (self.total - tally.finished)
+        if tally.prices:
+            numbers["cost_usd"] = tally.cost_usd
         return numbers
+
+    def line(self) -> str:
+        """The numbers in words."""
+        numbers = self.numbers()
+        shares = [100 * v for name, v in numbers.items() if name.startswith("success/")]
+        solved = " ".join(f"{share:.1f}" for share in shares)
+        # An oracle run counts what is solved by a turn, a forced run what is right at it.
+        kind = "solved by" if self.tally.cumulative else "right at"
+        parts = [
+            f"{self.tally.finished} of {self.total} episodes",
+            f"{kind} turn 1{f' to {len(shares)}' if len(shares) > 1 else ''}: {solved} %",
+        ]
+        parts += [f"{numbers['errors']} failed"] if numbers["errors"] else []
+        parts.append(f"{numbers['tokens_per_second']:.0f} tokens/s")
+        parts += [f"{numbers['cost_usd']:.2f} USD"] if "cost_usd" in numbers else []
+        if "eta_seconds" in numbers:
+            parts.append(f"{datetime.timedelta(seconds=round(numbers['eta_seconds']))} left")
+        return ", ".join(parts)
 
 
 def _in_words(episode: Episode) -> str:

@@ -22,6 +22,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from rise import hub
 from rise.endings import USAGE
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,8 @@ class LocalServing:
                 text = (self.log_dir / f"{name}.log").read_text(encoding="utf-8", errors="replace")
                 _, marked, error = text.rpartition(" error: ")
                 if marked:
-                    return f"cannot serve {names.get(name, name)}: {error.strip()}"
+                    error = error.strip().removesuffix("(--help lists the options)").strip()
+                    return f"cannot serve {names.get(name, name)}: {error}"
         return None
 
     def stop(self) -> None:
@@ -140,13 +142,17 @@ class LocalServing:
 
     def _launch(self, name: str, module: str, arguments: list[str]) -> None:
         command = [sys.executable, "-m", f"fastchat.serve.{module}", "--host", HOST, *arguments]
+        environment = _environment()
+        if any(path.startswith("hf:") for path in self.model_names) and hub.unreachable():
+            # The checkpoint is in the cache; the worker need not find out that nobody answers.
+            environment["HF_HUB_OFFLINE"] = "1"
         with (self.log_dir / f"{name}.log").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=_environment(),
+                env=environment,
                 start_new_session=True,  # Ctrl-C reaches this process first, which then stops them
                 preexec_fn=_die_with_parent(),
             )

@@ -76,18 +76,16 @@ class Tally:
         """USD for the tokens of the models whose price is known."""
         return sum(map(self.cost_of, self.prices))
 
+    def cost_in_words(self) -> str:
+        """What each model with a price has cost."""
+        parts = ", ".join(f"{model} {self.cost_of(model):.4f}" for model in self.prices)
+        return f"cost: {self.cost_usd:.4f} USD ({parts})"
+
     def cost_of(self, model: str) -> float:
         """USD for the tokens of a model whose price is known."""
         counts = self.usage.get(model, {})
         tokens = [counts.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
         return sum(p * n for p, n in zip(self.prices[model], tokens, strict=True)) / MILLION
-
-    def rates(self) -> dict[str, str]:
-        """Solved per turn in percent, for the progress line."""
-        total = self.finished
-        rates = {f"t{t + 1}": f"{100 * n / total:.1f}%" for t, n in enumerate(self.solved) if total}
-        failed = sum(self.errors.values())
-        return rates | ({"errors": str(failed)} if failed else {})
 
     def summary(self) -> dict[str, Any]:
         """The counts as JSON; lists run over the turns. Rates carry n and a 95 % interval."""
@@ -103,6 +101,7 @@ class Tally:
             "length_share": [c / g if g else 0.0 for c, g in zip(self.cut, graded, strict=True)],
             "usage": {model: self._usage_of(model) for model in self.usage},
             "errors": dict(self.errors),
+            "unanswered": self.unanswered,
             **({"cost_usd": round(self.cost_usd, 6)} if self.prices else {}),
         }
 

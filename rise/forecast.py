@@ -1,0 +1,107 @@
+"""How much a run will ask for, at most: requests, tokens and cost of each model."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rise import shard
+from rise.episode import Message, visible
+from rise.tally import MILLION
+
+if TYPE_CHECKING:
+    from rise.job import Job
+
+SAMPLED = 100
+"""Problems whose prompts are counted; the other ones are taken to be as long on average."""
+CHARACTERS = 3
+"""Characters per token where there is no tokenizer here; English has about 4, formulas fewer."""
+FRAME = 5
+"""Tokens that are added for the frame of a message where there is no tokenizer here."""
+
+
+def forecast(job: Job) -> dict[str, Counter[str]]:
+    """Per model an upper bound of requests, answers, prompt_tokens and new_tokens.
+
+    Every owed episode plays all its turns, every answer takes its limit of new tokens, and a server
+    that is not the OpenAI API is asked for each answer alone. Python functions have no tokens.
+    """
+    config, owed = job.config, job.size - job.finished
+    planned: dict[str, Counter[str]] = {model: Counter() for model in config["models"]}
+    counters = {model: _counter(model, config) for model in planned}
+    for t, model in enumerate(config["models"]):
+        samples, kind = config["num_of_samples"][t], config["kinds"][t]
+        requests = owed * (samples if kind == "server" else 1)
+        counts = {"requests": requests, "answers": owed * samples}
+        if kind != "function":
+            prompt = prompt_tokens(job, t, counters[model])
+            counts["prompt_tokens"] = round(requests * prompt)
+            counts["new_tokens"] = owed * samples * config["max_new_tokens"][t]
+        planned[model].update(counts)
+    return planned
+
+
+def prompt_tokens(job: Job, t: int, count: Callable[[list[Message]], int]) -> float:
+    """Mean tokens of the prompts of turn t (from 0), if every attempt shown took its limit."""
+    config, task_ids = job.config, shard.task_ids(job.config)
+    lengths = []
+    for index in task_ids[:: max(1, len(task_ids) // SAMPLED)]:
+        feedback = job.env.feedback(index, "wrong")
+        opening = job.env.opening(index)
+        shown = visible(opening, ["x"] * t, [feedback] * t, config["context_window"])
+        lengths.append(count(shown))
+    attempts = (len(shown) - len(opening)) // 2
+    return sum(lengths) / len(lengths) + sum(config["max_new_tokens"][t - attempts : t])
+
+
+def in_words(job: Job) -> str:
+    """A line per model, and what the numbers rest on."""
+    prices, lines = job.config.get("prices") or {}, []
+    for model, counts in forecast(job).items():
+        parts = [f"{model}: {counts['requests']:,} requests for {counts['answers']:,} answers"]
+        if "prompt_tokens" in counts:
+            parts.append(
+                f"{counts['prompt_tokens']:,} prompt tokens ({_basis(model)}), "
+                f"{counts['new_tokens']:,} new tokens"
+            )
+        if model in prices:
+            given, taken = prices[model]
+            cost = given * counts["prompt_tokens"] + taken * counts["new_tokens"]
+            parts.append(f"{cost / MILLION:.2f} USD")
+        lines.append("  " + ", ".join(parts))
+    return "\n".join(["At most, if every turn is played and every answer takes its limit:", *lines])
+
+
+def template_of(model: str, config: dict[str, Any]):
+    """The chat template of a checkpoint directory, as its worker will use it.
+
+    Raises:
+        ValueError: if the tokenizer has none and none is named in --worker_args.
+    """
+    from transformers import AutoTokenizer
+
+    from fastchat.conversation import ChatTemplate
+
+    given = [
+        value
+        for option, value in itertools.pairwise(shlex.split(config["worker_args"]))
+        if option in ("--conv-template", "--chat-template")
+    ]
+    return ChatTemplate(AutoTokenizer.from_pretrained(model), *given[-1:])
+
+
+def _counter(model: str, config: dict[str, Any]) -> Callable[[list[Message]], int]:
+    if Path(model).is_dir():
+        template = template_of(model, config)
+        return lambda messages: len(template.prompt_ids(messages))
+    return lambda messages: sum(FRAME + len(m["content"]) // CHARACTERS for m in messages)
+
+
+def _basis(model: str) -> str:
+    if Path(model).is_dir():
+        return "counted with its tokenizer"
+    return f"estimated at {CHARACTERS} characters a token"
