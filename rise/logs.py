@@ -65,13 +65,29 @@ class EpisodeLog:
 
     def _episode(self, record: bytes, offset: int) -> Episode:
         try:
-            return Episode.from_dict(json.loads(record))
+            episode = Episode.from_dict(json.loads(record))
+            _check_samples(episode)
+            return episode
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             cause = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
             raise ValueError(
                 f"{self.path}, line {_line_of(self.path, offset)}: {cause}: this record is not as "
                 "workflow_gen.py writes it; take it out of the log"
             ) from error
+
+
+def _check_samples(episode: Episode) -> None:
+    """Raise ValueError unless every turn has actions, each with its feedback and its reward."""
+    for number, turn in enumerate(episode.turns, start=1):
+        texts, rewards = [*turn.actions, *turn.observations], turn.rewards
+        in_step = len(turn.actions) == len(turn.observations) == len(rewards) > 0
+        of_type = all(isinstance(text, str) for text in texts)
+        if not (in_step and of_type and all(isinstance(r, (int, float)) for r in rewards)):
+            raise ValueError(
+                f"episode {episode.task_id}, turn {number}: expected as many actions (texts) as "
+                f"observations (texts) and rewards (numbers), got {len(turn.actions)}, "
+                f"{len(turn.observations)} and {len(rewards)}"
+            )
 
 
 def _records(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from rise.episode import Episode
 from rise.logs import EpisodeLog
-from rise.progress import SLOW_REFRESH
 from rise.trajectory import locate, read_json
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 QUICK = 3.0
 """Seconds that may pass without a progress line."""
+SLOW_REFRESH = 30.0
+"""Seconds between two progress lines where the output is a file."""
 PUBLISHED_NAME = re.compile(r"(\d+)_turns\.json")
 
 
