@@ -17,8 +17,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from fastchat.constants import ErrorCode, RequestError, heart_beat_interval
-from fastchat.conversation import BUILT_IN, ChatTemplate, Message
+from fastchat.constants import heart_beat_interval
+from fastchat.conversation import BUILT_IN, ChatTemplate
 from fastchat.model.model_adapter import (
     DTYPES,
     base_source,
@@ -39,9 +39,9 @@ from fastchat.serve.base_model_worker import (
 from fastchat.serve.conv_fields import conv_fields
 from fastchat.serve.engine_request import EngineRequest
 from fastchat.serve.metrics import read_engine
+from fastchat.serve.prompts import Prompts
 from fastchat.serve.registration import Registration
 from fastchat.serve.sampling import SamplingParams
-from fastchat.serve.stopping import decode
 from fastchat.serve.worker_reply import Job, reply_of
 from fastchat.utils import OneLineParser, build_logger, listen, positive_int, serve, url_of
 
@@ -74,7 +74,7 @@ class ModelWorker(BaseModelWorker):
         self.tokenizer = template.tokenizer
         self.seed = seed
         self._conv = conv_fields(template, model_names[0])
-        self._showed_a_prompt = False
+        self.prompts = Prompts(template, logger)
         read_engine(self.metrics, engine.load)
 
     @property
@@ -82,7 +82,7 @@ class ModelWorker(BaseModelWorker):
         return self.engine.max_length
 
     def prepare(self, request: GenerateRequest) -> Job:
-        ids, max_new_tokens = self._fit(self._prompt_ids(request), request)
+        ids, max_new_tokens = self.prompts.fitted(request, self.context_length)
         engine_request = EngineRequest(
             prompt=ids,
             params=SamplingParams(request.temperature, request.top_p, request.top_k),
@@ -93,8 +93,7 @@ class ModelWorker(BaseModelWorker):
             seed=self.seed if request.seed is None else request.seed,
         )
         self.engine.check(engine_request)
-        echo = self._prompt_text(request) if request.echo else ""
-        return Job(engine_request, echo, request.return_token_ids)
+        return Job(engine_request, self.prompts.echo(request), request.return_token_ids)
 
     async def generate(self, prepared: Job) -> dict[str, Any]:
         await asyncio.wrap_future(self.engine.submit(prepared.engine))
@@ -127,51 +126,6 @@ class ModelWorker(BaseModelWorker):
 
     def status(self) -> dict[str, Any]:
         return {**super().status(), "engine": self.engine.load()}
-
-    def _prompt_ids(self, request: GenerateRequest) -> list[int]:
-        if request.prompt_token_ids is not None:
-            return request.prompt_token_ids
-        if request.prompt is not None:
-            return self.template.plain_prompt_ids(request.prompt)
-        try:
-            if not self._showed_a_prompt:
-                # A wrong template is found by looking at one prompt, and hardly otherwise.
-                self._showed_a_prompt = True
-                text = self.template.render_prompt(_plain(request))
-                self.logger.info("the first dialogue is rendered as %r", text)
-            return self.template.prompt_ids(_plain(request))
-        except ValueError as error:
-            raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, str(error)) from error
-
-    def _prompt_text(self, request: GenerateRequest) -> str:
-        if request.prompt_token_ids is not None:
-            return decode(self.tokenizer, request.prompt_token_ids)
-        if request.prompt is not None:
-            return request.prompt
-        return self.template.render_prompt(_plain(request))
-
-    def _fit(self, ids: list[int], request: GenerateRequest) -> tuple[list[int], int]:
-        """Make prompt and answer fit into the context.
-
-        A `prompt` string loses its beginning, as FastChat's clients expect it; messages and token
-        ids are never cut, their answer is shortened instead.
-        """
-        limit, wanted = self.context_length, request.max_new_tokens
-        if len(ids) + wanted <= limit:
-            return ids, wanted
-        if request.prompt is not None and wanted < limit - 1:
-            return ids[-(limit - wanted - 1) :], wanted
-        if len(ids) < limit:
-            return ids, limit - len(ids)
-        raise RequestError(
-            ErrorCode.CONTEXT_OVERFLOW,
-            f"the prompt has {len(ids)} tokens and leaves no room for an answer in the context of "
-            f"{limit}; shorten it",
-        )
-
-
-def _plain(request: GenerateRequest) -> list[Message]:
-    return [message.model_dump() for message in request.messages or ()]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

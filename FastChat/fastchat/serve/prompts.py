@@ -1,0 +1,77 @@
+"""The tokens that a request asks a worker to continue."""
+
+from __future__ import annotations
+
+import logging
+
+from fastchat.constants import ErrorCode, RequestError
+from fastchat.conversation import ChatTemplate, Message
+from fastchat.protocol.worker_protocol import GenerateRequest
+from fastchat.serve.stopping import decode
+
+
+class Prompts:
+    """Renders requests with the chat template of a worker's model.
+
+    Args:
+        template: the model's.
+        logger: is told how the first dialogue is rendered.
+    """
+
+    def __init__(self, template: ChatTemplate, logger: logging.Logger):
+        self.template = template
+        self.logger = logger
+        self._showed_a_prompt = False
+
+    def fitted(self, request: GenerateRequest, limit: int) -> tuple[list[int], int]:
+        """The prompt's tokens and the longest answer, together no more than `limit` tokens.
+
+        A `prompt` string loses its beginning, as FastChat's clients expect it; messages and token
+        ids are never cut, their answer is shortened instead.
+
+        Raises:
+            RequestError: the template refuses the messages; 40303 if no room is left.
+        """
+        ids, wanted = self._ids(request), request.max_new_tokens
+        if len(ids) + wanted <= limit:
+            return ids, wanted
+        if request.prompt is not None and wanted < limit - 1:
+            return ids[-(limit - wanted - 1) :], wanted
+        if len(ids) < limit:
+            return ids, limit - len(ids)
+        raise RequestError(
+            ErrorCode.CONTEXT_OVERFLOW,
+            f"the prompt has {len(ids)} tokens and leaves no room for an answer in the context of "
+            f"{limit}; shorten it",
+        )
+
+    def echo(self, request: GenerateRequest) -> str:
+        """The text that stands in front of every answer, "" unless the request asks for it."""
+        if not request.echo:
+            return ""
+        if request.prompt_token_ids is not None:
+            return decode(self.template.tokenizer, request.prompt_token_ids)
+        if request.prompt is not None:
+            return request.prompt
+        return self.template.render_prompt(plain_messages(request))
+
+    def _ids(self, request: GenerateRequest) -> list[int]:
+        if request.prompt_token_ids is not None:
+            return request.prompt_token_ids
+        if request.prompt is not None:
+            return self.template.plain_prompt_ids(request.prompt)
+        messages = plain_messages(request)
+        try:
+            if not self._showed_a_prompt:
+                # A wrong template is found by looking at one prompt, and hardly otherwise.
+                self._showed_a_prompt = True
+                text = self.template.render_prompt(messages)
+                self.logger.info("the first dialogue is rendered as %r", text)
+            return self.template.prompt_ids(messages)
+        except ValueError as error:
+            raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, str(error)) from error
+
+
+def plain_messages(request: GenerateRequest) -> list[Message]:
+    """The dialogue of a request as the chat template takes it."""
+    return [message.model_dump() for message in request.messages or ()]
