@@ -21,6 +21,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["envs*", "rise*"]),
+    package_data={"rise.report": ["templates/*"]},
     py_modules=["workflow_gen", "workflow_convert", "workflow_eval"],
     install_requires=[
         "fschat[model_worker,train]==0.2.36+rise",

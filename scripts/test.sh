@@ -11,6 +11,13 @@ JOBS=${JOBS:-2}      # test files that run side by side
 cd "$(dirname "$0")/.."
 VENV="$VENV" bash scripts/setup.sh
 
+# The report and the web pages are tested in a browser; without one those tests say that they skip.
+if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    echo "test.sh: installing chromium"
+    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } \
+        >/dev/null 2>&1 || echo "test.sh: chromium could not be installed" >&2
+fi
+
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # two cores, several processes: threads would fight
 export TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
 

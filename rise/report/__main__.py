@@ -1,0 +1,61 @@
+"""One page about one or several evaluations: tables, pictures, and every episode to read.
+
+    python -m rise.report log/rise -o report.html
+    python -m rise.report log/base log/rise --names base RISE -o report.html
+
+Reads   run directories of workflow_eval.py; a parallel run in the same --log_dir gives mK@t1.
+Writes  --output: one HTML file that needs nothing else, not even a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rise.compare import names_of
+from rise.evaluated import open_run
+from rise.report.page import render
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rise.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
+    parser.add_argument(
+        "-o", "--output", default="report.html", help="file to write; default report.html"
+    )
+    parser.add_argument(
+        "--names", nargs="+", help="what the page calls the runs; default their directories' names"
+    )
+    args = parser.parse_args(argv)
+    if args.names and len(args.names) != len(args.runs):
+        parser.error(f"{len(args.names)} --names for {len(args.runs)} runs: give one for each")
+    if Path(args.output).is_dir() or not Path(args.output).parent.is_dir():
+        parser.error(f"--output {args.output}: give a file in a directory that exists")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the page; returns the exit code."""
+    args = parse_args(argv)
+    names = args.names or names_of(args.runs)
+    try:
+        page = render([open_run(path, name) for path, name in zip(args.runs, names, strict=True)])
+        temporary = Path(f"{args.output}.tmp")
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+        os.replace(temporary, args.output)
+    except (ValueError, OSError) as error:
+        print(f"rise.report: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.output}: {len(page) / 1e6:.1f} MB; open it in a browser")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The page's pictures, as SVG that follows the page's colours in light and dark.
+
+Every picture stands beside a table with the same numbers, or has a text that says them.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rise.evaluated import EvaluatedRun
+from rise.plots import COLOURS, INK, MARKERS
+
+VERDICT_COLOURS = {
+    "right": "#009E73",
+    "wrong": "#D55E00",
+    "no_answer": "#999999",
+    "timeout": "#CC79A7",
+}
+BINS = 30
+
+
+def accuracy_by_turn(runs: Sequence[EvaluatedRun]) -> str:
+    """Lines of acc@t with bands of their 95 % intervals, one per run."""
+    figure, axes = _canvas(1)
+    longest = 1
+    for index, run in enumerate(runs):
+        rates = run.metrics["acc@t"]
+        turns = list(range(1, len(rates) + 1))
+        longest = max(longest, len(rates))
+        colour = COLOURS[index % len(COLOURS)]
+        values = [100 * rate["value"] for rate in rates]
+        marker = MARKERS[index % len(MARKERS)]
+        axes[0].plot(turns, values, color=colour, marker=marker, label=run.name, linewidth=2)
+        low, high = ([100 * rate[key] for rate in rates] for key in ("low", "high"))
+        axes[0].fill_between(turns, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes[0].set_xticks(range(1, longest + 1))
+    axes[0].set_xlim(0.8, longest + 0.2)
+    axes[0].set_ylim(0, 100)
+    axes[0].set_xlabel("turn")
+    axes[0].set_ylabel("right, %")
+    axes[0].legend(frameon=False, labelcolor=INK)
+    return _svg(figure, "Accuracy by turn with 95 % intervals; the table below has the numbers")
+
+
+def verdicts_by_turn(runs: Sequence[EvaluatedRun]) -> str:
+    """Stacked bars: the share of each verdict (so of each reward) at each turn, a panel per run."""
+    figure, panels = _canvas(len(runs))
+    for axes, run in zip(panels, runs, strict=True):
+        counts = _verdicts(run)
+        below = [0.0] * len(counts)
+        for verdict, colour in VERDICT_COLOURS.items():
+            shares = [100 * count[verdict] / max(1, sum(count.values())) for count in counts]
+            if any(shares):
+                label = verdict.replace("_", " ")
+                turns = range(1, len(counts) + 1)
+                axes.bar(turns, shares, bottom=below, color=colour, label=label, width=0.7)
+                below = [a + b for a, b in zip(below, shares, strict=True)]
+        axes.set_xticks(range(1, len(counts) + 1))
+        axes.set_xlabel("turn")
+        axes.set_title(_short(run.name), loc="left", fontsize=10, color=INK)
+    panels[0].set_ylabel("answers, %")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper right", ncols=4, frameon=False, labelcolor=INK
+    )
+    return _svg(figure, "Verdicts by turn: " + "; ".join(map(_said, runs)))
+
+
+def lengths(runs: Sequence[EvaluatedRun]) -> str:
+    """Histograms of the answers' lengths in tokens, turn by turn, a panel per run."""
+    figure, panels = _canvas(len(runs))
+    found = [_lengths(run) for run in runs]
+    longest = max((max(turn, default=0) for turns in found for turn in turns), default=0) or 1
+    for axes, run, turns in zip(panels, runs, found, strict=True):
+        for turn, values in enumerate(turns, start=1):
+            colour = COLOURS[(turn - 1) % len(COLOURS)]
+            axes.hist(
+                values,
+                bins=BINS,
+                range=(0, longest),
+                histtype="step",
+                color=colour,
+                label=f"turn {turn}",
+                linewidth=1.5,
+            )
+        axes.set_xlabel("tokens of an answer")
+        axes.set_title(_short(run.name), loc="left", fontsize=10, color=INK)
+    panels[0].set_ylabel("problems")
+    panels[0].legend(frameon=False, labelcolor=INK, fontsize=8)
+    medians = [
+        f"{run.name}: median by turn {', '.join(f'{_median(turn):.0f}' for turn in turns)}"
+        for run, turns in zip(runs, found, strict=True)
+    ]
+    return _svg(figure, "Lengths of the answers in tokens. " + "; ".join(medians))
+
+
+def _verdicts(run: EvaluatedRun) -> list[Counter[str]]:
+    counts = [Counter() for _ in range(run.config["max_turns"])]
+    for episode in run.episodes:
+        for count, turn in zip(counts, episode.turns, strict=False):
+            count.update(turn.verdicts)
+    return counts
+
+
+def _said(run: EvaluatedRun) -> str:
+    shares = [
+        f"turn {turn} {100 * count['right'] / max(1, sum(count.values())):.0f} % right"
+        for turn, count in enumerate(_verdicts(run), start=1)
+    ]
+    return f"{run.name}: {', '.join(shares)}"
+
+
+def _lengths(run: EvaluatedRun) -> list[list[float]]:
+    """Tokens per answer at each turn: the mean over the samples, which usage holds together."""
+    found: list[list[float]] = [[] for _ in range(run.config["max_turns"])]
+    for episode in run.episodes:
+        for values, turn in zip(found, episode.turns, strict=False):
+            values.append(turn.usage.get("completion_tokens", 0) / len(turn.actions))
+    return found
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2] if values else 0.0
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else f"{name[:27]}…"
+
+
+def _canvas(panels: int) -> tuple[Any, Any]:
+    """A figure without a background, and its axes side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2 if panels == 1 else 3.6 * panels, 3.4), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
+    figure.patch.set_alpha(0)
+    for each in axes:
+        each.patch.set_alpha(0)
+        each.spines[["top", "right"]].set_visible(False)
+        each.spines[["left", "bottom"]].set_color(INK)
+        each.tick_params(colors=INK)
+        each.xaxis.label.set_color(INK)
+        each.yaxis.label.set_color(INK)
+        each.grid(axis="y", color=INK, alpha=0.15, linewidth=0.8)
+        each.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Any, description: str) -> str:
+    """The figure as an SVG element whose ink has the colour of the text around it."""
+    import matplotlib
+    from markupsafe import escape
+
+    buffer = io.StringIO()
+    # Text stays text: smaller, searchable, and readable aloud. The salt makes ids repeatable.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
