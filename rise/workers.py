@@ -17,9 +17,9 @@ from rise.wire import CONTROL_TIMEOUT, post_json
 
 log = logging.getLogger(__name__)
 
-ASKS = 8
-"""How often the controller is asked at each look-up at least: it names one worker per call, so that
-several calls find several workers of one model."""
+ASKS = 16
+"""The controller names one worker per call, by its queue or by lot. A look-up ends when that many
+calls in a row have named no new one."""
 LOOK_UP_EVERY = 10.0
 """Seconds after which the controller is asked again."""
 FORGET_AFTER = 60.0
@@ -153,12 +153,15 @@ class Workers:
     async def _ask_controller(self, errors: dict[str, PolicyError]) -> None:
         """Enter the workers that the controller names; `errors` gets those that do not answer."""
         url = f"{self._controller}/get_worker_address"
-        for _ in range(max(ASKS, 2 * len(self._named))):
+        nothing_new = 0
+        while nothing_new < ASKS:
             reply = await post_json(self._session, url, {"model": self._model}, CONTROL_TIMEOUT)
             address = reply.get("address")
             if not address:
                 return
+            nothing_new += 1
             if address not in self._named and address not in errors:
+                nothing_new = 0
                 try:
                     await self._enter(address)
                 except PolicyError as error:

@@ -56,7 +56,7 @@ def test_address_is_asked_for_once_and_answers_come_straight_from_the_worker():
     with Wire(lambda _: wire_reply("a")) as worker, Wire(lambda _: wire_reply("no")) as controller:
         controller.worker_url = worker.url
         assert len(ask(controller.url, times=30)) == 30
-        assert controller.paths == ["/get_worker_address"] * workers.ASKS
+        assert controller.paths == ["/get_worker_address"] * (1 + workers.ASKS)
         assert controller.requests == [] and len(worker.requests) == 30
 
 
@@ -80,6 +80,7 @@ def test_usage_of_a_worker_that_reports_the_sum_is_shared_out():
         ({"text": "x", "error_code": 42901}, "overloaded", 3),
         (web.Response(status=500, text="boom"), "server", 3),
         (web.Response(status=429), "overloaded", 3),
+        (web.Response(status=400), "bad_request", 1),
         (web.Response(status=401), "unauthorized", 1),
         (web.Response(status=400, text='{"text": "", "error_code": 40303}'), "context_overflow", 1),
         (web.Response(text="<html>"), "malformed", 1),
