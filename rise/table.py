@@ -18,15 +18,15 @@ def format_table(metrics: dict[str, Any]) -> str:
 
     >>> rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 96}
     >>> gain = {"value": 0.1, "low": 0.04, "high": 0.16, "n": 96, "p_value": 0.002}
-    >>> print(format_table({"feedback": "none", "max_turns": 2, "m1@t1": rate, "acc@t": [rate] * 2,
-    ...     "paired": {"m1@t2 - m1@t1": gain}, "no_answer": [rate] * 2, "length": [rate] * 2,
+    >>> print(format_table({"feedback": "none", "max_turns": 3, "m1@t1": rate, "acc@t": [rate] * 3,
+    ...     "paired": {"m1@t3 - m1@t1": gain}, "no_answer": [rate] * 3, "length": [rate] * 3,
     ...     "warnings": ["50.0 % of the answers of turn 1 were cut"]}))
     metric           value    95 % interval      n
     m1@t1           50.0 %     40.0 to 60.0     96
-    m1@t2 - m1@t1    +10.0    +4.0 to +16.0     96   p = 0.002
-    acc@t, turn 1 to 2: 50.0 -> 50.0 %
-    no answer 50.0 -> 50.0 %, cut at the token limit 50.0 -> 50.0 %
-    m1@t2 is above m1@t1 by 10.0 points (95 % interval +4.0 to +16.0, p = 0.002, n = 96).
+    m1@t3 - m1@t1    +10.0    +4.0 to +16.0     96   p = 0.002
+    acc@t, turn 1 to 3: 50.0 -> 50.0 -> 50.0 %
+    no answer 50.0 -> 50.0 -> 50.0 %, cut at the token limit 50.0 -> 50.0 -> 50.0 %
+    m1@t3 is above m1@t1 by 10.0 points (95 % interval +4.0 to +16.0, p = 0.002, n = 96).
     Warning: 50.0 % of the answers of turn 1 were cut.
     """
     lines = [f"{'metric':<13}{'value':>9}{'95 % interval':>17}{'n':>7}"]
@@ -34,7 +34,7 @@ def format_table(metrics: dict[str, Any]) -> str:
         value, low, high = _percent(metrics[name])
         interval = f"{low:.1f} to {high:.1f}"
         lines.append(f"{name:<13}{value:>7.1f} %{interval:>17}{metrics[name]['n']:>7}")
-    for name, rate in list(metrics["paired"].items())[:PAIRED_LINES]:
+    for name, rate in list(_telling(metrics).items())[:PAIRED_LINES]:
         value, low, high = _percent(rate)
         interval = f"{low:+.1f} to {high:+.1f}"
         lines.append(
@@ -55,7 +55,7 @@ def statement(metrics: dict[str, Any]) -> str:
 
     A difference counts where its interval excludes 0 and McNemar's p is below 0.05.
     """
-    for name, rate in metrics["paired"].items():
+    for name, rate in _telling(metrics).items():
         ours, theirs = name.split(" - ")
         value, low, high = _percent(rate)
         evidence = (
@@ -71,7 +71,20 @@ def statement(metrics: dict[str, Any]) -> str:
             f"With the oracle {last:.1f} % are solved within {metrics['max_turns']} turns, "
             f"{first:.1f} % at turn 1; without it nobody would know which answer to take."
         )
+    if metrics["max_turns"] == 2:
+        return (
+            f"Turn 2 is right on {last:.1f} % of {metrics['m1@t1']['n']} problems, turn 1 on "
+            f"{first:.1f} %; a vote needs three turns to differ from turn 1."
+        )
     return f"One sample at turn 1 is right on {first:.1f} % of {metrics['m1@t1']['n']} problems."
+
+
+def _telling(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The paired differences without the one that is nearly 0 by construction.
+
+    Two turns that disagree are a tie, and a tie goes to turn 1.
+    """
+    return {name: rate for name, rate in metrics["paired"].items() if name != "m1@t2 - m1@t1"}
 
 
 def headline_order(name: str) -> tuple[int, str]:
