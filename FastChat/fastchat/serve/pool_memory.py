@@ -30,7 +30,7 @@ def affordable_tokens(
     Raises:
         ValueError: not even a short prompt fits.
     """
-    free = _free_bytes(device)
+    free = free_bytes(device)
     share = _GPU_SHARE if device.type == "cuda" else _CPU_SHARE
     working = max_rows * vocabulary * 4 * _LOGIT_COPIES
     tokens = int((free * share - working) // token_bytes(shapes))
@@ -42,7 +42,8 @@ def affordable_tokens(
     return tokens
 
 
-def _free_bytes(device: Any) -> int:
+def free_bytes(device: Any) -> int:
+    """Bytes that this process can still allocate on a torch device."""
     if device.type == "cuda":
         import torch
 

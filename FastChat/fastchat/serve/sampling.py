@@ -2,14 +2,14 @@
 
 Letters: B rows, V entries of the vocabulary. Each row brings its own uniform number, drawn from its
 own seed, and the token is found by inverting the cumulative distribution: what a row draws does not
-depend on the rows beside it, and one pass over (B, V) costs far less than `torch.multinomial`.
+depend on the rows beside it, and a few passes over (B, V) cost far less than `torch.multinomial`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _GREEDY_TEMPERATURE = 1e-5
 _GREEDY_TOP_P = 1e-8
 _CANDIDATES = 1024
+_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -56,44 +57,60 @@ def sample(
     import torch
 
     logits = logits.float()
-    # NaN and infinity both reach the maximum, so one pass finds them and the greedy token.
-    largest, tokens = logits.max(dim=-1)
-    drawn = [i for i, row in enumerate(params) if not row.greedy]
-    if drawn:
-        full = [i for i in drawn if not params[i].truncated]
-        cut = [i for i in drawn if params[i].truncated]
-        for rows, draw in ((full, _draw_full), (cut, _draw_truncated)):
-            if rows:
-                index = torch.tensor(rows, device=logits.device)
-                chosen = [params[i] for i in rows]
-                points = torch.tensor([1.0 - uniforms[i] for i in rows], device=logits.device)
-                part = logits if len(rows) == len(params) else logits[index]
-                tokens[index] = draw(_probabilities(part, chosen), chosen, points[:, None])
-    found = torch.where(largest.isfinite(), tokens, -1).tolist()
+    # NaN and infinity both reach the maximum.
+    largest = logits.amax(dim=-1, keepdim=True)
+    tokens = torch.empty(len(params), dtype=torch.long, device=logits.device)
+    greedy = [i for i, row in enumerate(params) if row.greedy]
+    full = [i for i, row in enumerate(params) if not row.greedy and not row.truncated]
+    cut = [i for i, row in enumerate(params) if row.truncated]
+    for rows, draw in ((greedy, _likeliest), (full, _draw_full), (cut, _draw_truncated)):
+        if rows:
+            index = torch.tensor(rows, device=logits.device)
+            whole = len(rows) == len(params)
+            part = (logits, largest) if whole else (logits[index], largest[index])
+            points = torch.tensor([1.0 - uniforms[i] for i in rows], device=logits.device)
+            tokens[index] = draw(*part, [params[i] for i in rows], points[:, None])
+    found = torch.where(largest[:, 0].isfinite(), tokens, -1).tolist()
     return [None if token < 0 else token for token in found]
 
 
-def _probabilities(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+def _likeliest(logits: torch.Tensor, *_: Any) -> torch.Tensor:
+    return logits.argmax(dim=-1)
+
+
+def _weights(
+    logits: torch.Tensor, largest: torch.Tensor, params: Sequence[SamplingParams]
+) -> torch.Tensor:
+    """Probabilities up to a factor: the likeliest token has weight 1."""
     import torch
 
+    weights = logits - largest
     temperatures = [row.temperature for row in params]
     if any(value != 1.0 for value in temperatures):
-        logits = logits / torch.tensor(temperatures, device=logits.device)[:, None]
-    return torch.softmax(logits, dim=-1)
+        weights /= torch.tensor(temperatures, device=logits.device)[:, None]
+    return weights.exp_()
 
 
 def _draw_full(
-    probabilities: torch.Tensor, params: Sequence[SamplingParams], points: torch.Tensor
+    logits: torch.Tensor,
+    largest: torch.Tensor,
+    params: Sequence[SamplingParams],
+    points: torch.Tensor,
 ) -> torch.Tensor:
-    return _invert(probabilities, points)
+    return _invert(_weights(logits, largest, params), points)
 
 
 def _draw_truncated(
-    probabilities: torch.Tensor, params: Sequence[SamplingParams], points: torch.Tensor
+    logits: torch.Tensor,
+    largest: torch.Tensor,
+    params: Sequence[SamplingParams],
+    points: torch.Tensor,
 ) -> torch.Tensor:
     """Sort the likeliest candidates only; the whole vocabulary where they are not enough."""
     import torch
 
+    probabilities = _weights(logits, largest, params)
+    probabilities /= probabilities.sum(-1, keepdim=True)
     device = probabilities.device
     size = probabilities.shape[-1]
     limits = [min(row.top_k, size) if row.top_k > 0 else size for row in params]
@@ -115,10 +132,22 @@ def _draw_truncated(
 def _invert(weights: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """The first index of each row whose cumulative weight reaches `points` of the row's total.
 
-    Points lie in (0, 1], so an entry of weight 0 is never found.
+    The sums of blocks find the block and its entries the index: cumulating everything would take
+    longer than all other passes together. Points lie in (0, 1], so what is left for the block is
+    above 0, and an entry of weight 0 is never found.
     """
     import torch
+    from torch.nn.functional import pad
 
-    cumulative = weights.cumsum(dim=-1)
-    goal = points * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, goal)[:, 0].clamp(max=weights.shape[-1] - 1)
+    size = weights.shape[-1]
+    if size % _BLOCK:
+        weights = pad(weights, (0, _BLOCK - size % _BLOCK))
+    blocks = weights.view(len(weights), -1, _BLOCK)
+    ends = blocks.sum(-1).cumsum(-1)
+    goal = points * ends[:, -1:]
+    # NaN is past every end; whoever asked for it gets no token.
+    block = torch.searchsorted(ends, goal).clamp(max=blocks.shape[1] - 1)
+    rest = goal - pad(ends, (1, 0)).gather(-1, block)
+    inside = blocks[torch.arange(len(blocks), device=weights.device), block[:, 0]].cumsum(-1)
+    place = torch.searchsorted(inside, rest.minimum(inside[:, -1:]))
+    return (block * _BLOCK + place)[:, 0].clamp(max=size - 1)

@@ -97,9 +97,9 @@ def test_models_that_the_pool_gets_wrong_are_refused(tokenizer):
 def test_the_pool_takes_what_the_memory_gives(model, tokenizer, monkeypatch):
     per_token = pool_memory.token_bytes(SlotEngine(model, tokenizer).model.layer_shapes())
     working = 4 * model.config.vocab_size * 4 * 6
-    monkeypatch.setattr(pool_memory, "_free_bytes", lambda _: (working + 500.5 * per_token) / 0.3)
+    monkeypatch.setattr(pool_memory, "free_bytes", lambda _: (working + 500.5 * per_token) / 0.3)
     engine = SlotEngine(model, tokenizer, max_rows=4, max_length=2048)
     assert engine.max_length == 500
-    monkeypatch.setattr(pool_memory, "_free_bytes", lambda _: 1000)
+    monkeypatch.setattr(pool_memory, "free_bytes", lambda _: 1000)
     with pytest.raises(ValueError, match="free memory"):
         SlotEngine(model, tokenizer)

@@ -85,3 +85,17 @@ def test_rows_that_are_no_numbers_are_reported_and_leave_the_others_alone():
     logits = torch.tensor([[0.0, 5.0], [float("nan"), 0.0], [float("inf"), 0.0], [9.0, 0.0]])
     params = [SamplingParams(0.0), SamplingParams(), SamplingParams(0.0), SamplingParams()]
     assert sample(logits, params, [0.5] * 4) == [1, None, None, 0]
+
+
+@pytest.mark.parametrize("size", [300, 1024])
+def test_tokens_of_probability_zero_are_never_drawn(size):
+    """Every point between 0 and 1, also those that lie on the seam of two blocks."""
+    logits = torch.full((1, size), float("-inf"))
+    allowed = [0, 5, 127, 128, 200, 256, size - 1]
+    logits[0, allowed] = torch.randn(len(allowed), generator=torch.Generator().manual_seed(2))
+    cumulative = torch.softmax(logits[0].double(), -1).cumsum(-1)[allowed].tolist()
+    seams = [1 - place + step * 1e-7 for place in cumulative for step in range(-3, 4)]
+    uniforms = [u for u in (*seams, *(i / 1000 for i in range(1000)), 1 - 2**-53) if 0 <= u < 1]
+    params = [SamplingParams()] * len(uniforms)
+    drawn = sample(logits.expand(len(uniforms), -1), params, uniforms)
+    assert set(drawn) == set(allowed)
