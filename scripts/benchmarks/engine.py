@@ -1,0 +1,228 @@
+"""How fast the worker's engine generates by itself, without HTTP: tokens per second by batch size.
+
+    python scripts/benchmarks/engine.py --size tiny --rows 1 16 64
+    python scripts/benchmarks/engine.py --size 7b --rows 1 16 64 256 --device cuda
+
+A Llama of random weights is built in memory: bfloat16 on a GPU, float32 on a CPU. For each number
+of rows the prompts (the first part of which they share) are computed first, and then answers of a
+fixed length are generated from what the cache keeps, so that the two rates are measured apart.
+Prints a markdown table. On a GPU the last columns are the limit that the memory's bandwidth sets to
+decoding, weights and cache being read once per step, and the share of it that was reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "FastChat")]
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "vocab_size": 32000,
+        "hidden_size": 128,
+        "intermediate_size": 352,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+    "1b": {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    },
+    "7b": {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "tie_word_embeddings": False,
+    },
+}
+"""Llamas: a toy, and the shapes of Llama-3.2-1B and Llama-2-7B."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="the model; default tiny")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[1, 16, 64, 256], help="answers at the same time"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU")
+    parser.add_argument("--prompt", type=int, default=400, help="prompt tokens; default 400")
+    parser.add_argument(
+        "--shared", type=int, default=330, help="of them the same in all prompts; default 330"
+    )
+    parser.add_argument("--new", type=int, default=128, help="tokens per answer; default 128")
+    parser.add_argument("--runs", type=int, default=3, help="timed runs; default 3")
+    args = parser.parse_args(argv)
+    if min(*args.rows, args.prompt, args.new, args.runs) < 1:
+        parser.error("--rows, --prompt, --new and --runs must be above 0")
+    if not 0 <= args.shared < args.prompt:
+        parser.error(f"--shared {args.shared} must be less than --prompt {args.prompt}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    import torch
+
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(auto if args.device == "auto" else args.device)
+    try:
+        model = build_model(args.size, device)
+    except ValueError as error:
+        print(f"engine.py: error: {error}", file=sys.stderr)
+        return 2
+    bandwidth = measured_bandwidth(device) if device.type == "cuda" else None
+    print_head(args, model, bandwidth)
+    for rows in args.rows:
+        print(table_row(args, model, rows, bandwidth), flush=True)
+    return 0
+
+
+def build_model(size: str, device: Any) -> Any:
+    """A Llama of random weights on its device.
+
+    Raises:
+        ValueError: its weights do not fit into the free memory.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from fastchat.serve.pool_memory import free_bytes
+
+    config = LlamaConfig(**SIZES[size], max_position_embeddings=4096)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    with torch.device("meta"):
+        count = LlamaForCausalLM(config).num_parameters()
+    needed, free = count * dtype.itemsize, free_bytes(device)
+    if needed > 0.8 * free:
+        raise ValueError(
+            f"the {size} model takes {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free "
+            f"on {device}; use a smaller --size"
+        )
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            return LlamaForCausalLM(config).eval()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def measured_bandwidth(device: Any) -> float:
+    """Bytes per second that a large copy reads and writes."""
+    import torch
+
+    source = torch.empty(2**30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    for _ in range(20):
+        target.copy_(source)
+    torch.cuda.synchronize(device)
+    return 20 * 2 * source.numel() / (time.perf_counter() - start)
+
+
+def print_head(args: argparse.Namespace, model: Any, bandwidth: float | None) -> None:
+    """What was measured, and the head of the table."""
+    import torch
+
+    if bandwidth is None:
+        name = f"CPU, {torch.get_num_threads()} threads"
+    else:
+        name = f"{torch.cuda.get_device_name(model.device)}, {bandwidth / 1e9:.0f} GB/s"
+    dtype = str(model.dtype).removeprefix("torch.")
+    print(
+        f"{args.size}: {model.num_parameters() / 1e6:.1f} M parameters, {dtype}, {name}; prompts "
+        f"of {args.prompt} tokens, {args.shared} of them shared; {args.new} new tokens; median "
+        f"(range) of {args.runs}\n"
+    )
+    columns = ["rows", "generated tok/s", "tok per CPU-s", "prefill tok/s"]
+    columns += [] if bandwidth is None else ["limit tok/s", "of the limit"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+
+
+def table_row(args: argparse.Namespace, model: Any, rows: int, bandwidth: float | None) -> str:
+    """One line of the table: the rates with that many rows."""
+    from fastchat.serve.slot_engine import SlotEngine
+
+    engine = SlotEngine(model, None, max_rows=rows, max_length=args.prompt + args.new)
+    walls, cpus, prefills = [], [], []
+    for run in range(args.runs + 1):
+        prompts = make_prompts(args, rows, run, model.config.vocab_size)
+        seconds, _ = drain(engine, prompts, 1)
+        prefills.append(rows * args.prompt / seconds)
+        seconds, cpu = drain(engine, prompts, args.new)
+        walls.append(rows * args.new / seconds)
+        cpus.append(rows * args.new / cpu)
+    # The first run warms up.
+    cells = [str(rows), *(spread(rates[1:]) for rates in (walls, cpus, prefills))]
+    if bandwidth is not None:
+        limit = rows * bandwidth / step_bytes(args, model, engine, rows)
+        cells += [f"{limit:.0f}", f"{statistics.median(walls[1:]) / limit:.0%}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def make_prompts(args: argparse.Namespace, rows: int, run: int, vocabulary: int) -> list[list[int]]:
+    """Random prompts; every run shares another beginning, so that no run finds an older one's."""
+    rng = random.Random(run)
+    shared = [rng.randrange(vocabulary) for _ in range(args.shared)]
+    own = args.prompt - args.shared
+    return [[*shared, *(rng.randrange(vocabulary) for _ in range(own))] for _ in range(rows)]
+
+
+def drain(engine: Any, prompts: list[list[int]], new: int) -> tuple[float, float]:
+    """Answer all prompts; returns seconds of wall and of CPU time."""
+    from fastchat.serve.engine_request import EngineRequest
+    from fastchat.serve.sampling import SamplingParams
+
+    requests = [EngineRequest(prompt, SamplingParams(), new, seed=7) for prompt in prompts]
+    wall, cpu = time.perf_counter(), time.process_time()
+    for request in requests:
+        engine.submit(request)
+    while engine.step():
+        pass
+    spent = time.perf_counter() - wall, time.process_time() - cpu
+    for request in requests:
+        request.done.result(0)
+    return spent
+
+
+def step_bytes(args: argparse.Namespace, model: Any, engine: Any, rows: int) -> float:
+    """Bytes that one decode step has to read: the weights, and on average half of the answers."""
+    from fastchat.serve.pool_memory import token_bytes
+
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    if not model.config.tie_word_embeddings:
+        table = model.get_input_embeddings().weight
+        weights -= table.numel() * table.element_size()
+    per_token = token_bytes(engine.model.layer_shapes())
+    return weights + rows * (args.prompt + args.new / 2) * per_token
+
+
+def spread(rates: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(rates):.0f} ({min(rates):.0f}..{max(rates):.0f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
