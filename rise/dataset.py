@@ -131,21 +131,29 @@ def rows_from_episode(
         attempts, dropped = without_repetition(attempts, rules.correct_to_correct)
     used = until_success(attempts, rules.correct_to_correct)
     dropped["after the first success"] = len(attempts) - len(used)
-    start = list(episode.opening if opening is None else opening) if used else []
     if mean is None:
         mean = mean_over(all_rewards(episode), rules.weighting, rules.temperature)
+    start = list(episode.opening if opening is None else opening) if used else []
     rows = []
-    for count, attempt in enumerate(used, start=1):
-        size = weight(attempt.reward, mean, rules.weighting, rules.temperature)
-        if not meets_criteria([a.reward for a in used[:count]], rules.criteria):
+    for count in range(1, len(used) + 1):
+        row = _row(episode.task_id, start, used[:count], rules, mean)
+        if not meets_criteria([attempt.reward for attempt in used[:count]], rules.criteria):
             dropped[f"not {rules.criteria}"] += 1
-        elif size == 0:
+        elif row.weight == 0:
             dropped["weight 0"] += 1
         else:
-            messages = _messages(start, used[:count], rules.context_window)
-            row = Row(episode.task_id, attempt.turn, messages, len(start), attempt.reward, size)
             rows.append(row)
     return rows, +dropped
+
+
+def _row(
+    task_id: int, opening: list[Message], attempts: Sequence[Attempt], rules: Rules, mean: float
+) -> Row:
+    """The last of these attempts as a row."""
+    last = attempts[-1]
+    size = weight(last.reward, mean, rules.weighting, rules.temperature)
+    messages = _messages(opening, attempts, rules.context_window)
+    return Row(task_id, last.turn, messages, len(opening), last.reward, size)
 
 
 def all_rewards(episode: Episode) -> list[int]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rise.episode import Episode, Message, Turn, is_owed, visible
+from rise.logs import EpisodeLog
 from rise.rows import episodes_at, finished, rows
 
 __all__ = [
@@ -216,15 +217,7 @@ def load_episodes(path: str | Path) -> list[Episode]:
         path = path / "rows.jsonl"
     if not path.exists():
         raise ValueError(f"{path} does not exist: give a run directory or a log of workflow_gen.py")
-    if path.suffix == ".jsonl":
-        records = [row for _, _, row in rows(path) if row is not None]
-    else:
-        log_data = read_json(path)
-        if not isinstance(log_data, dict):
-            raise ValueError(f"{path} is not an object of episodes keyed by index")
-        records = list(log_data.values())
-    episodes = {row["task_id"]: row for row in records if not row.get("error")}
-    return [Episode.from_dict(episodes[task_id]) for task_id in sorted(episodes)]
+    return list(EpisodeLog(path).episodes())
 
 
 def write_json(path: Path, value: Any) -> Path:
