@@ -248,7 +248,7 @@ class Env(gymnasium.Env[str, str], ABC):
                 f"no problem file {path}: give a file of JSON lines"
                 + (f"; {download}" if self.fetched else "")
             )
-        return ProblemFile(path, self._parse, self.example_line)
+        return ProblemFile(path, self._parse, self._check_row, self.example_line)
 
     @classmethod
     def _parse(cls, line: bytes) -> dict[str, Any]:
@@ -268,8 +268,11 @@ class Env(gymnasium.Env[str, str], ABC):
         for key in keys:
             if not isinstance(row[key], str) or not row[key].strip():
                 raise ValueError(f"{key!r} must be a text that is not empty")
-        cls.target(row[cls.answer_key])
         return row
+
+    @classmethod
+    def _check_row(cls, row: dict[str, Any]) -> None:
+        cls.target(row[cls.answer_key])
 
 
 def _settled(outcome: Verdict | Question) -> Verdict:

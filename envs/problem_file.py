@@ -21,13 +21,20 @@ class ProblemFile(Sequence[dict[str, Any]]):
     Args:
         path: the file. It stays open, so that a run goes on when it is moved or replaced.
         parse: makes a row of a line; raises ValueError for a bad one.
+        check: what is asked of a row once, beside that it can be read; raises ValueError.
         example_line: a good line, shown with every complaint.
 
     Raises:
         ValueError: a line is bad (number and cause are told), or there is no problem.
     """
 
-    def __init__(self, path: Path, parse: Callable[[bytes], dict[str, Any]], example_line: str):
+    def __init__(
+        self,
+        path: Path,
+        parse: Callable[[bytes], dict[str, Any]],
+        check: Callable[[dict[str, Any]], None],
+        example_line: str,
+    ):
         self.path = path
         self._parse = parse
         self._descriptor = os.open(path, os.O_RDONLY)
@@ -40,7 +47,12 @@ class ProblemFile(Sequence[dict[str, Any]]):
                 digest.update(line)
                 if line.strip():
                     self._starts.append(offset)
-                    self._check(line, number, example_line)
+                    try:
+                        check(parse(line))
+                    except ValueError as error:
+                        raise ValueError(
+                            f"{path}, line {number}: {error}. A good line: {example_line}"
+                        ) from error
                 offset += len(line)
         if not self._starts:
             raise ValueError(f"{path} has no problems. A good line: {example_line}")
@@ -61,14 +73,6 @@ class ProblemFile(Sequence[dict[str, Any]]):
         """
         chosen = range(len(self))[index]
         return self._row(chosen) if isinstance(chosen, int) else [self._row(i) for i in chosen]
-
-    def _check(self, line: bytes, number: int, example_line: str) -> None:
-        try:
-            self._parse(line)
-        except ValueError as error:
-            raise ValueError(
-                f"{self.path}, line {number}: {error}. A good line: {example_line}"
-            ) from error
 
     def _read(self, index: int) -> dict[str, Any]:
         start, end = self._starts[index : index + 2]

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from rise import shard
 from rise.cost import parse_prices
+from rise.open_files import most_connections
 
 T = TypeVar("T")
 
@@ -200,6 +201,11 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
             "--api_base must hold no user and no password: its key is OPENAI_API_KEY",
         ),
         (args.concurrency < 1, f"--concurrency is {args.concurrency}: give 1 or more"),
+        (
+            args.concurrency > most_connections(),
+            f"--concurrency is {args.concurrency}, but this shell allows {most_connections()} "
+            "connections: give less, or raise the limit of `ulimit -Hn`",
+        ),
         (args.request_timeout <= 0, f"--request_timeout is {args.request_timeout} s: above 0"),
         (Path(args.log_dir).is_file(), f"--log_dir {args.log_dir} is a file"),
         (not Path(args.data_path).is_file(), f"--data_path {args.data_path} is not a file"),

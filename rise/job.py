@@ -21,6 +21,7 @@ from rise.arguments import controller_url, per_turn, problems_with, smoke
 from rise.configuration import configuration, make_env
 from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, interrupted
 from rise.episode import Episode, is_owed
+from rise.open_files import allow_connections
 from rise.progress import Progress
 from rise.rollout import Plan, run_episodes
 from rise.rows import rows
@@ -156,6 +157,7 @@ class Job:
         limit = config["max_cost_usd"]
         if cost.exceeded(limit, tally):
             return None
+        allow_connections(config["concurrency"])
         owed = (group for group in shard.groups(config) if not run.done >= set(group))
         owed = cost.within(limit, tally, owed)
         checkpoints = [name for name, kind in self.kinds.items() if kind == "checkpoint"]
