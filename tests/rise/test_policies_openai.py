@@ -4,11 +4,13 @@ pytest tests/rise/test_policies_openai.py
 """
 
 import asyncio
+import doctest
 import json
 
 import pytest
 from aiohttp import web
 
+from rise import cost, keys, unanswered
 from rise.keys import find_key
 from rise.openai_policy import OpenAIPolicy
 from rise.policies import PolicyError, Retries, Sample
@@ -19,7 +21,7 @@ MESSAGES = [{"role": "user", "content": "1+1?"}]
 SETTINGS = {"temperature": 0.7, "top_p": 1.0, "max_new_tokens": 512, "problem": {}}
 
 
-def ask(url, *, n=1, timeout=5.0, key="sk-secret"):
+def ask(url, *, n=1, timeout=5.0, key="sk-secret", needs_usage=False):
     retries = Retries(attempts=3, timeouts=2, first_wait=0.001)
     policy = OpenAIPolicy(
         "t",
@@ -28,6 +30,7 @@ def ask(url, *, n=1, timeout=5.0, key="sk-secret"):
         key=key,
         request_timeout=timeout,
         retries=retries,
+        needs_usage=needs_usage,
     )
 
     async def once():
@@ -104,11 +107,39 @@ def test_server_that_is_not_there_is_a_connection_error():
     assert caught.value.kind == "connection"
 
 
-def test_no_message_repeats_the_key():
-    refuse = error(401, message="Incorrect API key provided: sk-secret.")
+@pytest.mark.parametrize("key", ["sk-secret", "quite=another+form/of.key"])
+def test_no_message_repeats_the_key(key):
+    refuse = error(401, message=f"Incorrect API key provided: {key}. {'x' * 480} {key}")
     with OpenAI(refuse) as server, pytest.raises(PolicyError) as caught:
+        ask(server.url, key=key)
+    assert key[:9] not in str(caught.value) and "Incorrect API key" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_reply_that_is_no_json_is_malformed(kind):
+    page = web.Response(text="<html>sign in", content_type=kind)
+    with OpenAI(lambda _: page) as server, pytest.raises(PolicyError) as caught:
         ask(server.url)
-    assert "sk-secret" not in str(caught.value) and "sk-..." in str(caught.value)
+    assert caught.value.kind == "malformed"
+
+
+def test_tokens_of_attempts_that_gave_no_answer_are_counted():
+    replies = [chat_reply("a"), error(500)(None), chat_reply("b"), chat_reply("c")]
+    with OpenAI(lambda _: replies.pop(0)) as server:
+        samples = ask(server.url, n=3)
+    assert samples[0] == Sample("a", "stop", 21, 3, requests=3)
+    refused = chat_reply("half", reason="content_filter")
+    with OpenAI(lambda _: refused) as server, pytest.raises(PolicyError) as caught:
+        ask(server.url)
+    assert caught.value.usage == {"requests": 1, "prompt_tokens": 7, "completion_tokens": 3}
+
+
+def test_where_the_cost_is_limited_an_uncounted_answer_is_refused():
+    uncounted = chat_reply("a") | {"usage": None}
+    with OpenAI(lambda _: uncounted) as server:
+        assert ask(server.url)[0].text == "a"
+        with pytest.raises(PolicyError, match="does not report its tokens"):
+            ask(server.url, needs_usage=True)
 
 
 @pytest.mark.parametrize("line", ["KEY: 'sk-1'", 'KEY: "sk-1"', "KEY: sk-1", "  KEY = sk-1  "])
@@ -120,3 +151,33 @@ def test_key_is_read_from_keys_cfg(tmp_path, monkeypatch, line):
     assert find_key("KEY") == "sk-1"
     monkeypatch.setenv("KEY", "sk-2")
     assert find_key("KEY") == "sk-2"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["KEY 'sk-1'", "KEY: 'sk-1", "KEY: '<key>'", "KEY:", "sk-1", "KEY: sk 1", "KEY: 'sk-1' 'x'"],
+)
+def test_a_damaged_keys_cfg_is_named_with_its_line_and_without_its_content(
+    tmp_path, monkeypatch, line
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KEY", raising=False)
+    (tmp_path / "keys.cfg").write_text(f"# a comment\n\n{line}\n")
+    with pytest.raises(ValueError, match=r"line 3 of keys.cfg cannot be read.* KEY: '<key>'") as e:
+        find_key("KEY")
+    assert "sk-1" not in str(e.value)
+    (tmp_path / "keys.cfg").write_text(f"{line}\nKEY: sk-3\n")
+    assert find_key("KEY") == "sk-3"
+
+
+def test_a_key_with_a_line_break_is_refused_without_being_shown(monkeypatch):
+    monkeypatch.setenv("KEY", "sk-1\nsk-2")
+    with pytest.raises(ValueError, match="KEY holds white space") as caught:
+        find_key("KEY")
+    assert "sk-" not in str(caught.value)
+
+
+def test_examples_in_docstrings():
+    for module in (keys, cost, unanswered):
+        result = doctest.testmod(module)
+        assert result.attempted and not result.failed
