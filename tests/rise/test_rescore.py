@@ -1,0 +1,107 @@
+"""`python -m rise.rescore` on runs whose stored grades are wrong.
+
+python -m pytest tests/rise/test_rescore.py
+"""
+
+import doctest
+import json
+
+import pytest
+
+from rise import rescore
+from rise.rescore import main
+from rise.trajectory import load_episodes, read_json
+from tests.rise.run_dirs import write_run
+
+# What the responses say; the reference is 5.
+RESPONSES = {
+    "right": r"So \boxed{5.0}",
+    "wrong": r"So \boxed{7}",
+    "no_answer": "no idea",
+}
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A run whose problems are stored as wrong with answer 7, whatever the responses say."""
+
+    def made(*problems, **settings):
+        words = [" ".join(["w7"] * len(problem)) for problem in problems]
+        run = write_run(tmp_path / "run", *words, **settings)
+        rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
+        for row, problem in zip(rows, problems, strict=True):
+            texts = [RESPONSES[kind] for kind in problem]
+            history = row["turn_history"]
+            history["actions"] = {str(t): [text] for t, text in enumerate(texts)}
+            history["best_actions"] = texts
+            row["answer"] = "2 + 3 = 5\n#### 5"
+        (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return run
+
+    return made
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(rescore).attempted > 0
+    assert doctest.testmod(rescore).failed == 0
+
+
+def test_grades_are_made_anew_and_changes_listed(make_run, capsys):
+    run = make_run(["wrong", "right"], ["no_answer", "wrong"], ["wrong", "wrong"])
+    before = (run / "rows.jsonl").read_text()
+    assert main([str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "problem 0, turn 2, sample 1: wrong (7) -> right (5.0)" in shown
+    assert "2 attempts are graded differently" in shown
+    verdicts = [[turn.verdict for turn in episode.turns] for episode in load_episodes(run)]
+    assert verdicts == [["wrong", "right"], ["no_answer", "wrong"], ["wrong", "wrong"]]
+    assert [turn.reward for turn in load_episodes(run)[1].turns] == [-1, 0]
+    assert (run / "rows.original.jsonl").read_text() == before
+    changes = json.loads((run / "rescored.json").read_text())
+    assert [(c["task_id"], c["turn"]) for c in changes] == [(0, 2), (1, 1)]
+    summary = read_json(run / "summary.json")
+    assert summary["metrics"]["p1@t2"]["value"] == pytest.approx(1 / 3)
+    assert summary["rescored"]["changes"] == 2
+    log = json.loads((run / "2_turns.json").read_text())
+    assert log["0"]["turn_history"]["verdicts"] == {"0": ["wrong"], "1": ["right"]}
+
+
+def test_a_second_time_nothing_changes_and_the_first_rows_are_kept(make_run, capsys):
+    run = make_run(["wrong", "right"], ["wrong", "wrong"])
+    original = (run / "rows.jsonl").read_text()
+    assert main([str(run)]) == 0
+    rescored = (run / "rows.jsonl").read_text()
+    assert main([str(run)]) == 0
+    assert "0 attempts are graded differently" in capsys.readouterr().out
+    assert (run / "rows.jsonl").read_text() == rescored
+    assert (run / "rows.original.jsonl").read_text() == original
+
+
+def test_a_dry_run_writes_nothing(make_run, capsys):
+    run = make_run(["wrong", "right"])
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert main([str(run), "--dry-run"]) == 0
+    assert "1 attempts are graded differently (wrong -> right: 1)" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_episodes_that_went_on_by_the_old_grade_are_counted(make_run, capsys):
+    assert main([str(make_run(["right", "wrong"], ["wrong", "wrong"], feedback="oracle"))]) == 0
+    assert "1 episodes went on by the old grade" in capsys.readouterr().out
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([str(tmp_path)])
+    assert exit_.value.code == 2
+    assert "is no run" in capsys.readouterr().err
+
+
+def test_a_run_that_is_being_written_is_left_alone(make_run, capsys):
+    from rise.trajectory import RunDir
+
+    run = make_run(["wrong", "right"])
+    with RunDir.open(run, read_json(run / "config.json"), 2), pytest.raises(SystemExit):
+        main([str(run)])
+    assert "another process is writing" in capsys.readouterr().err
+    assert not (run / "rows.original.jsonl").exists()
