@@ -145,8 +145,9 @@ def check_targets(
     """Build the adapter on a model without memory, before weights are loaded.
 
     Raises:
-        ValueError: the model has no such layers, or the adapter to go on from does not fit.
+        ValueError: the model has no such layers.
     """
+    import peft
     import torch
 
     # transformers would partition this model, too.
@@ -156,7 +157,8 @@ def check_targets(
             model = transformers.AutoModelForCausalLM.from_config(
                 config, trust_remote_code=trust_remote_code
             )
-        _wrap(model, lora)
+        with fitting(_title(lora), config.name_or_path):
+            peft.get_peft_model(model, _config(lora))
     finally:
         if args.deepspeed:
             set_hf_deepspeed_config(args.hf_deepspeed_config)
@@ -177,6 +179,17 @@ def quantization(lora: LoraArguments, args: transformers.TrainingArguments) -> d
     return {"quantization_config": config, "device_map": {"": args.device}}
 
 
+def keep_gradients(model: Any) -> None:
+    """Keep a model in 4 bits from a shortcut for CPUs that ends training unnoticed.
+
+    bitsandbytes 0.50 rewrites a layer that is once run without gradients (an evaluation), and no
+    gradient flows back through its new form.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def add_adapter(model: Any, lora: LoraArguments, args: transformers.TrainingArguments) -> Any:
     """The model, frozen, with an adapter that is trained; the same one for the same `--seed`.
 
@@ -188,7 +201,11 @@ def add_adapter(model: Any, lora: LoraArguments, args: transformers.TrainingArgu
     if lora.q_lora:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     transformers.set_seed(args.seed)
-    model = _wrap(model, lora)
+    with fitting(_title(lora), model.name_or_path):
+        if lora.lora_weight_path:
+            model = peft.PeftModel.from_pretrained(model, lora.lora_weight_path, is_trainable=True)
+        else:
+            model = peft.get_peft_model(model, _config(lora))
     if args.gradient_checkpointing:
         # A block that is computed again passes gradients on only if its input asks for them, and
         # the embeddings in front of the first block are frozen.
@@ -200,19 +217,22 @@ def add_adapter(model: Any, lora: LoraArguments, args: transformers.TrainingArgu
     return model
 
 
-def _wrap(model: Any, lora: LoraArguments) -> Any:
+def _config(lora: LoraArguments) -> Any:
     import peft
 
-    path, targets = lora.lora_weight_path, lora.lora_target_modules
-    with fitting(path or "--lora_target_modules " + " ".join(targets), model.name_or_path):
-        if path:
-            return peft.PeftModel.from_pretrained(model, path, is_trainable=True)
-        config = peft.LoraConfig(
-            task_type="CAUSAL_LM",
-            r=lora.lora_r,
-            lora_alpha=lora.lora_alpha,
-            lora_dropout=lora.lora_dropout,
-            target_modules="all-linear" if targets == ["all-linear"] else targets,
-            bias=lora.lora_bias,
-        )
-        return peft.get_peft_model(model, config)
+    if lora.lora_weight_path:
+        return peft.PeftConfig.from_pretrained(lora.lora_weight_path)
+    targets = lora.lora_target_modules
+    return peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.lora_r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules="all-linear" if targets == ["all-linear"] else targets,
+        bias=lora.lora_bias,
+    )
+
+
+def _title(lora: LoraArguments) -> str:
+    targets = f"--lora_target_modules {' '.join(lora.lora_target_modules)}"
+    return lora.lora_weight_path or targets

@@ -54,7 +54,7 @@ from fastchat.train.checkpoints import (
     trained_parameters,
     write_json,
 )
-from fastchat.train.lora import add_adapter, check_targets, quantization
+from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
 from fastchat.train.run_record import RECORD, check_record, new_record
 from fastchat.train.rwr_dataset import RWRDataset, marked_sample
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
@@ -217,6 +217,8 @@ def load(run: Run) -> Any:
         trust_remote_code=model_args.trust_remote_code,
         **quantization(lora, args),
     )
+    if lora.q_lora:
+        keep_gradients(model)
     if args.batching == "tree":
         say(use_trees(model, wanted, max(run.train_set.lengths), args.device))
     say(
