@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+CONTEXT = 2048
+"""Longest prompt plus answer, in tokens."""
 VOCABULARY = 704
 """Chosen so that a GSM8K question behind the instruction and the worked example takes about 400
 tokens."""
@@ -18,7 +20,7 @@ SIZES = {
     "num_hidden_layers": 8,
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
-    "max_position_embeddings": 4096,
+    "max_position_embeddings": CONTEXT,
 }
 
 

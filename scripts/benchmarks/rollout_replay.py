@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rollout_model import CONTEXT
+
 
 class Replay:
     """Generates again what a run generated: no HTTP, no thread, no driver, no grading.
@@ -32,7 +34,7 @@ class Replay:
             load_model(str(checkpoint), device="cpu"),
             self._template.tokenizer,
             max_rows=concurrency,
-            max_length=4096,
+            max_length=CONTEXT,
         )
 
     def prepare(self, rows: Path, max_new_tokens: int, seed: int) -> int:

@@ -17,6 +17,7 @@ import pytest
 import requests
 import torch
 
+import workflow_gen
 from fastchat.serve.base_model_worker import create_app
 from fastchat.serve.controller import create_app as create_controller
 from fastchat.serve.model_worker import build_worker, parse_args
@@ -24,6 +25,7 @@ from fastchat.serve.registration import Registration
 from rise.policies import PolicyError
 from rise.serving import free_ports
 from rise.stock_worker import StockTemplate
+from rise.trajectory import load_episodes
 from rise.worker_policy import WorkerPolicy
 from scripts.benchmarks import stock_fschat
 from tests.fastchat.serve.servers import frames, post, running, wait_for
@@ -175,7 +177,7 @@ def test_a_stock_client_asks_our_worker(stock, our_controller, our_worker, tmp_p
 
 @pytest.fixture(scope="module")
 def stock_worker(launch, stock_controller, checkpoint):
-    """A stock worker of 400 tokens of context that writes Llama 2's prompts; gives its model."""
+    """A stock worker that is told to write Llama 2's prompts; gives the name of its model."""
     launch(
         *("model_worker", "--model-path", str(checkpoint("qwen3")), "--device", "cpu"),
         *("--worker-address", "OWN_URL", "--controller-address", stock_controller),
@@ -221,6 +223,19 @@ def test_a_prompt_that_a_stock_worker_would_cut_is_an_error(stock_controller, st
     with pytest.raises(PolicyError) as caught:
         ask(stock_controller, stock_worker, long)
     assert caught.value.kind == "context_overflow"
+
+
+def test_workflow_gen_runs_on_stock_fastchat(stock_controller, stock_worker, tmp_path):
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text(json.dumps({"question": "1+1?", "answer": "#### 2"}) + "\n")
+    words = f"--data_path {problems} --env gsm8k --log_dir {tmp_path}/log --prompt_style bare "
+    words += f"--controller_address {stock_controller} --models {stock_worker} --max_turns 2 "
+    assert (
+        workflow_gen.main([*words.split(), "--num_of_samples", "1", "3", "--max_new_tokens", "8"])
+        == 0
+    )
+    [episode] = load_episodes(next((tmp_path / "log").rglob("rows.jsonl")))
+    assert [len(turn.actions) for turn in episode.turns] == [1, 3]
 
 
 def test_dialogues_are_written_as_stock_clients_write_them(stock, tmp_path):
