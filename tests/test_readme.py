@@ -19,6 +19,8 @@ import workflow_eval
 import workflow_gen
 from fastchat.serve import controller, model_worker
 from fastchat.train import arguments
+from rise import compare, merge, rescore
+from rise.report import __main__ as report
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,6 +30,10 @@ PARSERS = {
     "workflow_eval.py": workflow_eval.parse_args,
     "fastchat.serve.controller": controller.parse_args,
     "fastchat.serve.model_worker": model_worker.parse_args,
+    "rise.compare": compare.parse_args,
+    "rise.merge": merge.parse_args,
+    "rise.report": report.parse_args,
+    "rise.rescore": rescore.parse_args,
 }
 
 
@@ -51,7 +57,9 @@ def flags_of(parse, monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
     with pytest.raises(InterruptedError):
         parse([])
-    actions = [action for action in seen[0]._actions if action.dest != "help"]
+    actions = [
+        action for action in seen[0]._actions if action.option_strings and action.dest != "help"
+    ]
     return {max(action.option_strings, key=len) for action in actions}
 
 
