@@ -58,7 +58,7 @@ def test_turns_are_forced_and_the_summary_has_the_rates(place):
     assert [rate["value"] for rate in metrics["acc@t"]] == pytest.approx([4 / 12] * 3)
     assert metrics["p1@t3"]["value"] == pytest.approx(8 / 12)
     assert set(metrics["m1@t3"]) == {"value", "low", "high", "n"}
-    assert "m1@t3" in done.stdout and "95 % interval" in done.stdout
+    assert "m1@t3 - m1@t1" in done.stdout and "95 % interval" in done.stdout
     assert len(done.stdout.splitlines()) <= 11
     assert "--max_turns 1 --num_of_samples 3" in done.stdout.splitlines()[-1]
 
@@ -149,8 +149,73 @@ def test_prompts_that_do_not_fit_are_named_with_the_remedy(place):
     with Wire(lambda _: {"text": "too long", "error_code": 40303}) as wire:
         arguments = ("--model", "student", "--log_dir", "log", "--max_turns", 1)
         failed = evaluate(place, *arguments, "--controller_address", wire.url)
-    assert failed.returncode == 1 and len(wire.requests) == 12
-    assert "context_overflow 12" in failed.stdout and "--context_window" in failed.stdout
+        again = evaluate(place, *arguments, "--controller_address", wire.url)
+    assert failed.returncode == again.returncode == 1 and len(wire.requests) == 12
+    assert "12 of 12 episodes ended because" in failed.stdout
+    assert "--context_window" in failed.stdout and "nobody was asked" in again.stdout
+
+
+@pytest.mark.parametrize("feedback", ["none", "oracle"])
+def test_a_prompt_that_never_fits_counts_as_not_right_and_is_not_asked_again(place, feedback):
+    def answer(body):
+        texts = [message["content"] for message in body["messages"]]
+        long = any("What is 3 + 1?" in text for text in texts) and len(texts) > 1
+        if long or "What is 4 + 1?" in texts[0]:
+            return {"text": "too long", "error_code": 40303}
+        return wire_reply(*["\\boxed{4}" if "What is 3 + 1?" in texts[0] else "\\boxed{0}"])
+
+    with Wire(answer) as wire:
+        arguments = ("--model", "student", "--log_dir", "log", "--max_turns", 3, "--limit", 6)
+        arguments += ("--controller_address", wire.url, "--feedback", feedback)
+        done = evaluate(place, *arguments)
+        asked = len(wire.requests)
+        assert evaluate(place, *arguments).returncode == 0 and len(wire.requests) == asked
+    assert done.returncode == 0, done.stdout + done.stderr
+    ended = 2 if feedback == "none" else 1  # with the oracle problem 3 stops at its success
+    assert f"{ended} of 6 episodes ended because" in done.stdout
+    found = summary(place / "log")
+    assert found["counts"] == {"problems": 6, "finished": 6, "owed": 0}
+    assert (found["unanswered"], found["errors"]) == (ended, {"context_overflow": ended})
+    rates = [found["metrics"][name] for name in ("m1@t1", "p1@t3")] + found["metrics"]["acc@t"]
+    assert {rate["n"] for rate in rates} == {6}
+    later = 0 if feedback == "none" else 1 / 6
+    assert [rate["value"] for rate in found["metrics"]["acc@t"]] == pytest.approx(
+        [1 / 6, later, later]
+    )
+    # Neither the log nor anything that reads the rows as data has the problem.
+    answered = {0, 1, 2, 5} if feedback == "none" else {0, 1, 2, 3, 5}
+    assert {episode.task_id for episode in load_episodes(place / "log")} == answered
+    assert {
+        int(key) for key in json.loads((place / "log" / "3_turns.json").read_text())
+    } == answered
+
+
+def test_a_pair_whose_prompt_never_fits_is_not_owed(place):
+    def answer(body):
+        if "What is 3 + 1?" in body["messages"][0]["content"]:
+            return {"text": "too long", "error_code": 40303}
+        return wire_reply("\\boxed{0}")
+
+    with Wire(answer) as wire:
+        arguments = ("--model", "student", "--log_dir", "log", "--max_turns", 2)
+        arguments += ("--shown_attempt", "other", "--controller_address", wire.url)
+        assert evaluate(place, *arguments).returncode == 0
+    found = summary(place / "log")
+    assert found["errors"] == {"context_overflow": 1, "partner": 1}
+    assert found["metrics"]["acc@t"][1]["n"] == 12
+
+
+def test_smoke_run_is_short_and_never_becomes_a_real_one(place):
+    student = ("--model", "experts.py:student", "--max_turns", 2)
+    done = evaluate(place, *student, "--log_dir", "log", "--smoke")
+    assert done.returncode == 0, done.stderr
+    assert "Smoke run" in done.stdout.splitlines()[-1] and not (place / "log").exists()
+    config = json.loads((place / "log-smoke" / "config.json").read_text())
+    assert (config["problems"], config["max_new_tokens"], config["smoke"]) == (8, [32, 32], True)
+    same = ("--log_dir", "log-smoke", "--limit", 8, "--max_new_tokens", 32)
+    real = evaluate(place, *student, *same)
+    assert real.returncode == 2 and "smoke True -> None" in real.stderr
+    assert evaluate(place, *student, "--log_dir", "log/", "--smoke").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from rise.serving import LocalServing, free_ports
+from rise.serving import LocalServing, ServingError, free_ports
 from rise.trajectory import load_episodes
 from rise.worker_policy import WorkerPolicy
-from tests.stages import ROOT, call, environment, write_inputs
+from tests.stages import ROOT, call, command, environment, write_inputs
 from tests.tiny import save_tiny_model
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "problem": {}}
@@ -112,15 +113,45 @@ def test_a_directory_is_all_that_evaluation_needs(checkpoints, tmp_path):
     }
 
 
-def test_checkpoint_that_cannot_be_loaded_ends_a_run_with_the_end_of_its_log(tmp_path):
+def test_checkpoint_that_cannot_be_loaded_is_one_line_and_a_usage_error(tmp_path):
     write_inputs(tmp_path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")
     failed = call(tmp_path, "workflow_eval.py", "--model", "broken", "--log_dir", "log")
-    assert failed.returncode == 1
-    assert "cannot serve broken: checkpoint-0 ended with code" in failed.stdout
-    assert "checkpoint-0.log ends with:" in failed.stdout and "tokenizer" in failed.stdout
-    assert "0 of 12 episodes are in log. The same command tries again" in failed.stdout
+    assert failed.returncode == 2
+    [line] = [line for line in failed.stderr.splitlines() if "error: " in line]
+    assert "error: cannot serve broken: cannot read the tokenizer in broken" in line
+    assert "usage:" not in failed.stderr + failed.stdout and "--help" not in line
+
+
+def test_worker_that_crashes_ends_a_run_with_the_end_of_its_log(checkpoints, tmp_path):
+    arguments = ["-c", "raise SystemExit('no luck')"]
+    serving = LocalServing([str(checkpoints / "first")], tmp_path)
+    with (
+        mock.patch.object(serving, "_launch", lambda name, *_: launch(serving, name, arguments)),
+        pytest.raises(ServingError, match="ended with code 1; .*.log ends with:\n    no luck"),
+        serving,
+    ):
+        pass
+
+
+def launch(serving, name, arguments):
+    """Start Python in the place of what should serve."""
+    with (serving.log_dir / f"{name}.log").open("wb") as log:
+        serving._processes[name] = subprocess.Popen(
+            [sys.executable, *arguments], stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def test_a_hub_that_does_not_answer_is_one_error_within_seconds(tmp_path):
+    write_inputs(tmp_path)
+    words = command("workflow_eval.py", "--model", "hf:nobody/nothing", "--log_dir", "log")
+    place = {"HF_ENDPOINT": f"http://127.0.0.1:{free_ports(1)[0]}", "HF_HOME": str(tmp_path / "hf")}
+    refused = subprocess.run(
+        words, cwd=tmp_path, env=environment(**place), capture_output=True, text=True, timeout=30
+    )
+    assert refused.returncode == 2 and not (tmp_path / "log").exists()
+    assert "hf:nobody/nothing is not in the cache of this machine, and http" in refused.stderr
 
 
 def test_free_ports_are_different():
