@@ -174,7 +174,7 @@ def write_rows(
         counts.add(row)
         tokens.add(row.messages)
     if not spill.offsets:
-        print(f"No row is left of {len(pool)} episodes: {dict(counts.dropped)}", file=sys.stderr)
+        print(counts.why_empty(), file=sys.stderr)
         return FAILED
     report = {"settings": settings, **counts.to_dict(), "tokens": tokens.to_dict()}
     finish(args, spill, report, format_report(report), counts.weights)

@@ -28,6 +28,15 @@ class RowCounts:
         self._turns[row.turn] += 1
         self._rewards[row.reward] += 1
 
+    def why_empty(self) -> str:
+        """Why there is no row, and what to do."""
+        if not self.episodes:
+            return "The logs hold no finished episode: go on with the run that writes them"
+        return (
+            f"No row is left of {self.episodes} episodes (dropped: {_listed('', self.dropped)}): "
+            "keep more with --criteria all, without --only_success"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The counts as JSON; there must be a row."""
         weights = self.weights

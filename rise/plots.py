@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK = "#333333"
@@ -60,7 +62,8 @@ def plot_weights(weights: Sequence[float], path: str | Path) -> Path:
     if not weights:
         raise ValueError("there is no row, so there are no weights to draw")
     figure, axes = _canvas(width=5.6)
-    axes.hist(weights, bins=40, color=COLOURS[0])
+    # matplotlib makes an object of every number that is not in a numpy array.
+    axes.hist(np.asarray(weights), bins=40, color=COLOURS[0])
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)  # a single row is visible
     axes.set_xlabel("weight of a row")

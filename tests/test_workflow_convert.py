@@ -219,6 +219,19 @@ def test_an_interrupted_conversion_is_done_again(log, output, monkeypatch):
     assert len(read(output)) == 7
 
 
+def test_the_next_command_can_be_run_as_it_stands(log, output, tmp_path, capsys):
+    output = output.with_name("my rows.json")
+    assert convert("--filepath", log, "--output", output) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    command = last.removeprefix("Next: ").split(" (")[0]
+    assert f"DATA_PATH={output}" in shlex.split(command)
+    assert "MODEL=" not in command and "set MODEL to the checkpoint that answered turn 1" in last
+    assert (
+        convert("--filepath", log, "--output", output, "--model_path", "no/m", "--overwrite") == 0
+    )
+    assert "Next: MODEL=no/m DATA_PATH=" in capsys.readouterr().out
+
+
 def test_a_dry_run_shows_a_row_and_writes_nothing(log, output, capsys):
     assert convert("--filepath", log, "--output", output, "--dry-run") == 0
     printed = capsys.readouterr().out
@@ -229,7 +242,11 @@ def test_a_dry_run_shows_a_row_and_writes_nothing(log, output, capsys):
 def test_no_row_left_is_a_failure_that_says_why(tmp_path, output, capsys):
     log = write_run(tmp_path / "run", sketch("w7 w8"))
     assert convert("--filepath", log, "--output", output, "--criteria", "success") == 1
-    assert "not success" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "No row is left of 1 episodes (dropped: not success: 2): keep more with" in error
+    (log.parent / "rows.jsonl").write_text("")
+    assert convert("--filepath", log.parent, "--output", output) == 1
+    assert "no finished episode" in capsys.readouterr().err
     assert not output.parent.exists()
 
 
