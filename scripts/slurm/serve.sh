@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=rise-serve
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-task=1
+#SBATCH --cpus-per-task=4
+#SBATCH --time=24:00:00
+# A controller on the first node and a worker per task, that is per GPU, on all of them. Submit it
+# from the repository; it serves until it is cancelled.
+#
+#   sbatch --nodes=2 --ntasks-per-node=8 scripts/slurm/serve.sh --model-path meta-llama/Llama-2-7b-chat-hf
+#
+# The controller's URL is written to ADDRESS_FILE, where array.sh finds it. Arguments are the
+# worker's. Everybody who reaches the nodes can use the workers: they ask for no key.
+set -euo pipefail
+
+WORKER=${WORKER:-fastchat.serve.model_worker}   # module of the workers
+HOST=${HOST:-0.0.0.0}                           # address to listen on; node: the node's own name
+PORT=${PORT:-21001}                             # of the controller
+WORKER_PORT=${WORKER_PORT:-21002}               # of a node's first worker; the others count on
+ADDRESS_FILE=${ADDRESS_FILE:-log/controller}    # gets the controller's URL
+VENV=${VENV:-.venv}                             # environment to use if none is active
+
+# Slurm runs a copy of this file.
+cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/../..}"
+if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
+    export PATH="$PWD/$VENV/bin:$PATH"
+fi
+node=${SLURMD_NODENAME:-$(hostname)}
+if [ "$HOST" = node ]; then host=$node; else host=$HOST; fi
+
+if [ -n "${CONTROLLER:-}" ]; then  # a task of srun
+    port=$((WORKER_PORT + ${SLURM_LOCALID:-0}))
+    exec python -m "$WORKER" --host "$host" --port "$port" --worker-address "http://$node:$port" \
+        --controller-address "$CONTROLLER" "$@"
+fi
+
+export CONTROLLER=http://$node:$PORT
+python -m fastchat.serve.controller --host "$host" --port "$PORT" &
+controller=$!
+trap 'kill "$controller"; rm -f "$ADDRESS_FILE"' EXIT
+mkdir -p "$(dirname "$ADDRESS_FILE")"
+echo "$CONTROLLER" >"$ADDRESS_FILE"
+# A worker that fails must not end the others.
+srun --kill-on-bad-exit=0 bash scripts/slurm/serve.sh "$@"
