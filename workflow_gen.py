@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 
 from rise.arguments import add_common
+from rise.endings import DONE, FAILED, run_errors, usage_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -67,12 +68,10 @@ def check_args(args: argparse.Namespace):
 
 def main(argv: list[str] | None = None) -> int:
     """Generate what is owed and report it; returns the exit code."""
-    args = parse_args(argv)
-    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING)
-
-    from rise.endings import DONE, FAILED, run_errors, usage_errors
-
     with usage_errors():
+        args = parse_args(argv)
+        logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING)
+
         from rise.dry_run import describe
         from rise.job import start_tracker
 

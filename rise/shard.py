@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
-from rise.rollout import groups_of
-
 
 def parse(text: str) -> tuple[int, int]:
     """(I, N) of I/N, 1-based.
@@ -36,6 +34,8 @@ def groups(config: dict[str, Any]) -> Iterator[list[int]]:
 
     Pairs are made of the whole file, so that every shard and every resumed run makes the same.
     """
+    from rise.rollout import groups_of
+
     number, count = parse(config.get("shard") or "1/1")
     everything = range(config["problems"])
     found = groups_of(everything, config["shown_attempt"], config["seed"])
