@@ -6,6 +6,7 @@ python -m pytest tests/rise/test_conversion.py
 import doctest
 import json
 import math
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -141,6 +142,35 @@ def test_a_bad_record_in_the_middle_leaves_nothing(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "rows.jsonl, line 6" in error and "['mood']" in error and "take it out" in error
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--shuffle"],
+        ["--weighting", "centered", "--remove_near_duplicates", "0.9"],
+        ["--to", "dpo"],
+    ],
+)
+def test_no_conversion_holds_its_rows_in_memory(tmp_path, monkeypatch, flags):
+    monkeypatch.setattr("rise.dataset_file.plot_weights", lambda weights, path: path)
+    (template,) = sketch("w7,r5 r5")
+    template.turns[0].actions[0] = "x" * 20_000
+    template.dialogue[1]["content"] = "x" * 20_000
+    record = template.to_dict()
+    log, output = tmp_path / "rows.jsonl", tmp_path / "data.json"
+    with open(log, "w") as file:
+        for task_id in range(400):
+            record["dialogue"][0]["content"] = record["query"] = f"question {task_id}"
+            file.write(json.dumps(record | {"task_id": task_id}) + "\n")
+    assert log.stat().st_size > 20e6
+    arguments = ["--filepath", str(log), "--output", str(output)]
+    assert workflow_convert.main([*arguments, "--limit", "1", *flags]) == 0  # imports
+    tracemalloc.start()
+    assert workflow_convert.main([*arguments, "--overwrite", *flags]) == 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert output.stat().st_size > 8e6 and peak < 4e6
 
 
 def test_a_spill_gives_rows_back_in_any_order_and_has_no_name(tmp_path):
