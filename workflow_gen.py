@@ -103,7 +103,7 @@ def report(job, run, tally, tracker) -> None:
         )
     for turn, verdicts in enumerate(summary["verdicts"], start=1):
         if not verdicts:
-            print(f"turn {turn}: no episode came so far")
+            print(f"turn {turn}: no episode reached it")
             continue
         counts = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
         cut = 100 * summary["length_share"][turn - 1]

@@ -72,6 +72,16 @@ def test_run_writes_its_files_and_says_what_is_next(place):
     assert "workflow_convert.py --filepath run/2_turns.json" in done.stdout.splitlines()[-1]
 
 
+def test_smoke_run_of_two_turns_where_nobody_needs_the_second(place):
+    done = gen(
+        place, "--max_turns", 2, "--models", "experts.py:teacher", "--log_dir", "a", "--smoke"
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "turn 2: no episode reached it" in lines and lines[-1].startswith("Smoke run: ")
+    assert len(load_episodes(place / "a-smoke")) == 8 and not (place / "a").exists()
+
+
 def test_finished_run_says_so_and_changes_nothing(place):
     gen(place, *RUN)
     before = files_in(place / "run")
