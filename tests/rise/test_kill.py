@@ -151,3 +151,24 @@ def test_workers_of_a_killed_run_die_with_it_and_the_run_goes_on(checkpoint, tmp
     journal = (tmp_path / "run" / "rows.jsonl").read_bytes()
     assert journal.startswith(rows[: rows.rfind(b"\n") + 1]) and rows.count(b"\n") < 40
     assert [episode.task_id for episode in load_episodes(tmp_path / "run")] == list(range(40))
+
+
+def test_damage_and_a_second_process_are_one_error_each(tmp_path):
+    write_inputs(tmp_path)
+    arguments = ("--max_turns", 1, "--models", "experts.py:student", "--log_dir", "run")
+    slow = (*arguments, "--concurrency", 1)
+    process = begin(tmp_path, GEN, *slow, rows=2, STUDENT_SECONDS="0.2")
+    refused = call(tmp_path, GEN, *arguments)
+    assert refused.returncode == 2 and "another process is writing to run" in refused.stderr
+    process.kill()
+    process.communicate()
+    journal = tmp_path / "run" / "rows.jsonl"
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([first, first[:50] + b"\n", *rest])
+    journal.write_bytes(damaged)
+    refused = call(tmp_path, GEN, *arguments)
+    assert refused.returncode == 2 and "line 2 of run/rows.jsonl is damaged" in refused.stderr
+    assert journal.read_bytes() == damaged
+    journal.write_bytes(b"".join([first, *rest, first[:-1]]))  # torn just before its line end
+    assert call(tmp_path, GEN, *arguments).returncode == 0
+    assert [episode.task_id for episode in load_episodes(tmp_path / "run")] == list(range(12))
