@@ -1,4 +1,4 @@
-"""The trainer's command line: three groups of arguments, checked before anything is loaded.
+"""The trainer's command line: four groups of arguments, see `checks.py` for what is refused.
 
 The published commands were written for transformers 4. What version 5 renamed or dropped is
 accepted and mapped here: `--evaluation_strategy`, `--warmup_ratio`, `--overwrite_output_dir`,
@@ -8,7 +8,6 @@ accepted and mapped here: `--evaluation_strategy`, `--warmup_ratio`, `--overwrit
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,23 +16,8 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from fastchat.model.model_adapter import resolve
 from fastchat.train.environment import set_single_process
-from fastchat.train.lora import LoraArguments, lora_problems
-
-ORDERS = ("random", "sequential", "group_by_length")
-"""Values of `--train_sampling_strategy` that are supported."""
-
-BATCHING = ("tree", "padded")
-"""Values of `--batching`."""
-
-UNSUPPORTED = {
-    "label_smoothing_factor": "the reward-weighted loss has no label smoothing",
-    "resume_from_checkpoint": "the same command resumes from the last checkpoint in --output_dir",
-    "auto_find_batch_size": "set --per_device_train_batch_size",
-    "dataloader_drop_last": "a short last step is weighted correctly, so nothing has to be dropped",
-}
-"""Arguments of transformers' Trainer that would be ignored, and why or what to do instead."""
+from fastchat.train.lora import LoraArguments
 
 
 def option(default: Any, text: str) -> Any:
@@ -114,12 +98,13 @@ class TrainingArguments(transformers.TrainingArguments):
 
     def __post_init__(self) -> None:
         """Map the published names, then let transformers set up devices and processes."""
-        if self.output_dir is None:
-            raise ValueError("--output_dir is missing: name the directory for the checkpoint")
+        self._check_paths()
         if self.evaluation_strategy is not None:
             self.eval_strategy = self.evaluation_strategy
         if self.group_by_length:
             self.train_sampling_strategy = "group_by_length"
+        if isinstance(self.report_to, str) and "," in self.report_to:
+            self.report_to = self.report_to.split(",")
         self._map_warmup()
         if self.gradient_checkpointing and hasattr(self, "activation_checkpointing"):
             self.activation_checkpointing = True  # its name in the newer releases of version 5
@@ -137,6 +122,16 @@ class TrainingArguments(transformers.TrainingArguments):
         if self.deepspeed or torch.cuda.device_count() > 1:
             set_single_process()
         super().__post_init__()
+
+    def _check_paths(self) -> None:
+        if self.output_dir is None:
+            raise ValueError("--output_dir is missing: name the directory for the checkpoint")
+        name = self.deepspeed
+        if isinstance(name, str) and name.endswith(".json") and not Path(name).is_file():
+            raise ValueError(
+                f"--deepspeed {name}: there is no such file; the repository has "
+                "deepspeed/zero2.json, zero3.json and zero3_offload.json"
+            )
 
     def _map_warmup(self) -> None:
         if not 0 <= self.warmup_ratio < 1:
@@ -209,79 +204,3 @@ def _refuse_unknown(parser: argparse.ArgumentParser, unknown: list[str]) -> None
         f"unknown argument{'s' * (len(names) > 1)} {' '.join(names or unknown)}: {hint}--help "
         "lists all"
     )
-
-
-def check(arguments: Arguments) -> None:
-    """Refuse contradictory or impossible arguments, all of them in one message.
-
-    Raises:
-        ValueError: with one line per problem.
-    """
-    model, lora, data, training = arguments
-    problems = [
-        f"{flag} {path}: there is no such file; workflow_convert.py writes it"
-        for flag, path in (
-            ("--data_path", data.data_path),
-            ("--eval_data_path", data.eval_data_path),
-        )
-        if path is not None and not Path(path).is_file()
-    ]
-    problems += _model_problems(model.model_name_or_path, training.output_dir)
-    problems += lora_problems(lora, model.model_name_or_path, training.zero_stage)
-    problems += _output_problems(Path(training.output_dir))
-    if not 0 <= data.max_dropped_fraction <= 1:
-        problems.append(
-            f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
-        )
-    if training.train_sampling_strategy not in ORDERS:
-        problems.append(
-            f"--train_sampling_strategy {training.train_sampling_strategy} is not supported; "
-            f"choose one of {', '.join(ORDERS)}"
-        )
-    problems += _batching_problems(training)
-    problems += [
-        f"--{name} {getattr(training, name)} is not supported: {reason}"
-        for name, reason in UNSUPPORTED.items()
-        if getattr(training, name)
-    ]
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
-def _output_problems(output_dir: Path) -> list[str]:
-    """Why nothing can be written to `output_dir`, which may not exist yet."""
-    existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        return [f"--output_dir {output_dir}: {existing} is a file; name a directory"]
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return [f"--output_dir {output_dir}: {existing} cannot be written to; name another one"]
-    return []
-
-
-def _batching_problems(training: TrainingArguments) -> list[str]:
-    problems = []
-    if training.batching not in BATCHING:
-        problems.append(
-            f"--batching {training.batching} is unknown; choose one of {', '.join(BATCHING)}"
-        )
-    if training.tree_tokens is not None and training.tree_tokens < 1:
-        problems.append(f"--tree_tokens is {training.tree_tokens}: it must be at least 1")
-    if training.group_trajectories and training.train_sampling_strategy != "random":
-        problems.append(
-            f"--group_trajectories and --train_sampling_strategy {training.train_sampling_strategy}"
-            " contradict each other: give one of them"
-        )
-    return problems
-
-
-def _model_problems(model: str, output_dir: str) -> list[str]:
-    try:
-        source = Path(resolve(model))
-    except ValueError as error:
-        return [f"--model_name_or_path: {error}"]
-    if source.is_dir() and source.resolve() == Path(output_dir).resolve():
-        return [
-            f"--output_dir {output_dir} is the model's own directory; the result would overwrite "
-            "its source, so name another one"
-        ]
-    return []

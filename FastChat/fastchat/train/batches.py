@@ -232,6 +232,7 @@ def described(examples: Sequence[Example]) -> dict[str, Any]:
     return {
         "weights": [example.weight for example in examples] or [0.0],
         "rewards": [example.reward for example in examples] or [None],
+        "truncated": sum(example.cut > 0 for example in examples),
         "rows": [example.row for example in examples] or ["-"],
         "examples": len(examples),
         "tokens": sum(len(example.input_ids) for example in examples),

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fastchat.train import environment
-from fastchat.train.arguments import Arguments
-from fastchat.train.checkpoints import checkpoints, read_json
+from fastchat.train.arguments import Arguments, TrainingArguments
+from fastchat.train.checkpoints import checkpoints, clear, read_json
 
 RECORD = "training.json"
 
@@ -95,6 +95,14 @@ def check_record(output_dir: Path, settings: dict[str, Any]) -> bool:
             "--output_dir, or pass --overwrite_output_dir to delete that run"
         )
     return record["status"] == "finished"
+
+
+def start_anew(args: TrainingArguments) -> None:
+    """Delete what an earlier run left in the output directory, once for all processes."""
+    if args.should_save:
+        (Path(args.output_dir) / RECORD).unlink(missing_ok=True)
+        clear(Path(args.output_dir))
+    args.distributed_state.wait_for_everyone()
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

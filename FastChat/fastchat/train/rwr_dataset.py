@@ -27,6 +27,8 @@ class Example:
     action_start: int
     weight: float
     reward: float | None
+    cut: int = 0
+    """Pairs of answer and feedback that its history lost to the longest length."""
 
 
 @dataclass
@@ -185,7 +187,7 @@ def encode(target: Target, template: ChatTemplate, max_length: int) -> tuple[Exa
         if len(prompt) + len(action) <= max_length:
             _check_tokens(target, prompt, action, template)
             ids = array("i", prompt + action)
-            return Example(target.row, ids, len(prompt), target.weight, target.reward), cut
+            return Example(target.row, ids, len(prompt), target.weight, target.reward, cut), cut
         if len(messages) - target.opening < 3:
             return None, cut
         messages = messages[: target.opening] + messages[target.opening + 2 :]

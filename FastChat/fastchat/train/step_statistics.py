@@ -35,16 +35,20 @@ class StepStatistics:
         self._counts[-1] += batch["examples"]
         self._weights[0] += sum(abs(weight) for weight in batch["weights"])
         self._weights[1] += sum(weight**2 for weight in batch["weights"])
+        self._truncated += batch["truncated"]
 
     def drain(self, accelerator: Any) -> dict[str, float]:
         """The figures since the last call, over all processes.
 
         Returns:
             nll and nll_right, nll_wrong, nll_no_answer (mean over such examples, where there are
-            any), effective_samples ((sum |w|)^2 / sum w^2), tokens_per_second.
+            any), effective_samples ((sum |w|)^2 / sum w^2), truncated (fraction of the examples
+            whose history was cut), tokens_per_second.
         """
         numbers = torch.tensor(
-            [*self._counts, *self._weights, self._tokens], dtype=torch.float64, device=self.device
+            [*self._counts, *self._weights, self._truncated, self._tokens],
+            dtype=torch.float64,
+            device=self.device,
         )
         sums = torch.cat([self._nll.double(), numbers])
         if accelerator.num_processes > 1:
@@ -59,8 +63,9 @@ class StepStatistics:
             for name, total, count in zip(names, nll, counts, strict=True)
             if count
         }
-        absolute, squares, tokens = values[2 * len(names) :]
+        absolute, squares, truncated, tokens = values[2 * len(names) :]
         figures["effective_samples"] = absolute**2 / squares if squares else 0.0
+        figures["truncated"] = truncated / counts[-1] if counts[-1] else 0.0
         figures["tokens_per_second"] = tokens / seconds
         return figures
 
@@ -68,6 +73,7 @@ class StepStatistics:
         self._nll = torch.zeros(len(KINDS) + 1, device=self.device)
         self._counts = [0] * (len(KINDS) + 1)
         self._weights = [0.0, 0.0]
+        self._truncated = 0
         self._tokens = 0
         self._start = time.monotonic()
 

@@ -44,18 +44,18 @@ from fastchat.model.model_adapter import (
     pick_attention,
 )
 from fastchat.train import environment
-from fastchat.train.arguments import Arguments, TrainingArguments, check, parse
+from fastchat.train.arguments import Arguments, TrainingArguments, parse
 from fastchat.train.batches import Collator
 from fastchat.train.checkpoints import (
-    clear,
     last_complete,
     model_parameters,
     saved_parameters,
     trained_parameters,
     write_json,
 )
+from fastchat.train.checks import check
 from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
-from fastchat.train.run_record import RECORD, check_record, new_record
+from fastchat.train.run_record import RECORD, check_record, new_record, start_anew
 from fastchat.train.rwr_dataset import RWRDataset, marked_sample
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
 from fastchat.train.tree_model import use_trees
@@ -275,14 +275,6 @@ def longest_example(config: Any, args: TrainingArguments) -> int:
             "those"
         )
     return min(context, args.model_max_length)
-
-
-def start_anew(args: TrainingArguments) -> None:
-    """Delete what an earlier run left in the output directory, once for all processes."""
-    if args.should_save:
-        (Path(args.output_dir) / RECORD).unlink(missing_ok=True)
-        clear(Path(args.output_dir))
-    args.distributed_state.wait_for_everyone()
 
 
 def say(text: str) -> None:

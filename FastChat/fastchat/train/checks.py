@@ -1,0 +1,109 @@
+"""What is refused before anything is loaded: impossible and contradictory arguments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from transformers.integrations import INTEGRATION_TO_CALLBACK
+
+from fastchat.model.model_adapter import resolve
+from fastchat.train.arguments import Arguments, TrainingArguments
+from fastchat.train.lora import lora_problems
+
+ORDERS = ("random", "sequential", "group_by_length")
+"""Values of `--train_sampling_strategy` that are supported."""
+
+BATCHING = ("tree", "padded")
+"""Values of `--batching`."""
+
+UNSUPPORTED = {
+    "label_smoothing_factor": "the reward-weighted loss has no label smoothing",
+    "resume_from_checkpoint": "the same command resumes from the last checkpoint in --output_dir",
+    "auto_find_batch_size": "set --per_device_train_batch_size",
+    "fsdp": "use DeepSpeed, --deepspeed deepspeed/zero3.json",
+    "dataloader_drop_last": "a short last step is weighted correctly, so nothing has to be dropped",
+}
+"""Arguments of transformers' Trainer that would be ignored, and why or what to do instead."""
+
+
+def check(arguments: Arguments) -> None:
+    """Refuse contradictory or impossible arguments, all of them in one message.
+
+    Raises:
+        ValueError: with one line per problem.
+    """
+    model, lora, data, training = arguments
+    problems = [
+        f"{flag} {path}: there is no such file; workflow_convert.py writes it"
+        for flag, path in (
+            ("--data_path", data.data_path),
+            ("--eval_data_path", data.eval_data_path),
+        )
+        if path is not None and not Path(path).is_file()
+    ]
+    problems += _model_problems(model.model_name_or_path, training.output_dir)
+    problems += lora_problems(lora, model.model_name_or_path, training.zero_stage)
+    problems += _output_problems(Path(training.output_dir))
+    if not 0 <= data.max_dropped_fraction <= 1:
+        problems.append(
+            f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
+        )
+    if training.train_sampling_strategy not in ORDERS:
+        problems.append(
+            f"--train_sampling_strategy {training.train_sampling_strategy} is not supported; "
+            f"choose one of {', '.join(ORDERS)}"
+        )
+    problems += _batching_problems(training)
+    problems += [
+        f"--report_to {name} is unknown; choose wandb, tensorboard, all, none, or one of "
+        f"{', '.join(sorted(INTEGRATION_TO_CALLBACK.keys() - {'wandb', 'tensorboard'}))}"
+        for name in training.report_to
+        if name not in INTEGRATION_TO_CALLBACK
+    ]
+    problems += [
+        f"--{name} {getattr(training, name)} is not supported: {reason}"
+        for name, reason in UNSUPPORTED.items()
+        if getattr(training, name)
+    ]
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _output_problems(output_dir: Path) -> list[str]:
+    """Why nothing can be written to `output_dir`, which may not exist yet."""
+    existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        return [f"--output_dir {output_dir}: {existing} is a file; name a directory"]
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return [f"--output_dir {output_dir}: {existing} cannot be written to; name another one"]
+    return []
+
+
+def _batching_problems(training: TrainingArguments) -> list[str]:
+    problems = []
+    if training.batching not in BATCHING:
+        problems.append(
+            f"--batching {training.batching} is unknown; choose one of {', '.join(BATCHING)}"
+        )
+    if training.tree_tokens is not None and training.tree_tokens < 1:
+        problems.append(f"--tree_tokens is {training.tree_tokens}: it must be at least 1")
+    if training.group_trajectories and training.train_sampling_strategy != "random":
+        problems.append(
+            f"--group_trajectories and --train_sampling_strategy {training.train_sampling_strategy}"
+            " contradict each other: give one of them"
+        )
+    return problems
+
+
+def _model_problems(model: str, output_dir: str) -> list[str]:
+    try:
+        source = Path(resolve(model))
+    except ValueError as error:
+        return [f"--model_name_or_path: {error}"]
+    if source.is_dir() and source.resolve() == Path(output_dir).resolve():
+        return [
+            f"--output_dir {output_dir} is the model's own directory; the result would overwrite "
+            "its source, so name another one"
+        ]
+    return []
