@@ -221,10 +221,21 @@ def test_no_worker_holds_more_requests_than_it_takes():
     assert (small.most_in_flight, large.most_in_flight) == (2, 5)
 
 
+class Slow(Fake):
+    """Answers when `other` has had that many requests."""
+
+    async def _generate(self, request):
+        while len(self.other.requests) < self.answers_after:
+            await asyncio.sleep(0.01)
+        return await super()._generate(request)
+
+
 def test_what_waits_goes_to_whoever_has_room_first():
-    slow, fast = Fake(answer, limit=1, seconds=1.0), Fake(answer, limit=1)
+    slow, fast = Slow(answer, limit=1), Fake(answer, limit=1)
+    slow.other, slow.answers_after = fast, 11
     with fakes(slow, fast) as controller:
-        assert len(ask(WorkerPolicy("student", controller.url), 12, 12)) == 12
+        policy = WorkerPolicy("student", controller.url, request_timeout=60)
+        assert len(ask(policy, 12, 12)) == 12
     assert len(slow.requests) == 1
 
 
