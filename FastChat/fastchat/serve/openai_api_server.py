@@ -27,7 +27,15 @@ from fastchat.serve.openai_answers import Answers
 from fastchat.serve.openai_errors import ApiError, from_worker, parse
 from fastchat.serve.openai_workers import Workers
 from fastchat.serve.wire import BodyLimit, read_json
-from fastchat.utils import build_logger, listen, normal_url, positive_int, serve, url_of
+from fastchat.utils import (
+    OneLineParser,
+    build_logger,
+    listen,
+    normal_url,
+    positive_int,
+    serve,
+    url_of,
+)
 
 logger = build_logger("openai_api_server")
 
@@ -142,7 +150,7 @@ def split_keys(text: str) -> list[str]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = OneLineParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
     parser.add_argument(
         "--port", type=int, default=_PORT, help=f"port, 0 takes a free one ({_PORT})"

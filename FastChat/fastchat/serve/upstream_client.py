@@ -1,0 +1,184 @@
+"""HTTP to an OpenAI-compatible server behind a worker, and what that server can do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from fastchat.constants import ErrorCode, RequestError
+from fastchat.serve.relay import open_session
+
+_STATUS_CODES = {
+    400: ErrorCode.VALIDATION_TYPE_ERROR,
+    401: ErrorCode.INCORRECT_AUTH_KEY,
+    403: ErrorCode.NO_PERMISSION,
+    404: ErrorCode.INVALID_MODEL,
+    422: ErrorCode.VALIDATION_TYPE_ERROR,
+    429: ErrorCode.RATE_LIMIT,
+    503: ErrorCode.ENGINE_OVERLOADED,
+}
+_SILENCE_SECONDS = 600.0
+_SHOWN = 300
+"""Characters of a server's reply that an error shows."""
+
+
+class UpstreamClient:
+    """Requests to one server.
+
+    Args:
+        base_url: up to and including `/v1`.
+        key: sent as a bearer token; "" sends none.
+    """
+
+    def __init__(self, base_url: str, key: str = ""):
+        self.base_url = base_url
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One JSON answer; without a body it is a GET.
+
+        Raises:
+            RequestError: the server refuses the request, fails or does not answer.
+        """
+        async with self._reply(path, body) as reply:
+            answer = await reply.json(content_type=None)
+        if not isinstance(answer, dict):
+            raise RequestError(ErrorCode.INTERNAL_ERROR, f"{path} answered with no JSON object")
+        return answer
+
+    async def events(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """The events of a stream; closing the iterator closes the connection.
+
+        Raises:
+            RequestError: as `ask`, also in the middle of the stream.
+        """
+        rest = b""
+        async with self._reply(path, body) as reply:
+            async for chunk in reply.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    data = line.removeprefix(b"data:").strip()
+                    if data == line.strip() or data == b"[DONE]":
+                        continue
+                    event = json.loads(data)
+                    if event.get("error"):
+                        raise RequestError(ErrorCode.INTERNAL_ERROR, _message(event))
+                    yield event
+
+    @asynccontextmanager
+    async def _reply(
+        self, path: str, body: dict[str, Any] | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        # The session belongs to the running loop, so it is made at the first request.
+        if self._session is None:
+            self._session = open_session(_SILENCE_SECONDS)
+        url = f"{self.base_url}{path}"
+        method = "GET" if body is None else "POST"
+        try:
+            request = self._session.request(method, url, json=body, headers=self._headers)
+            async with request as reply:
+                if reply.status >= 400:
+                    raise _refusal(reply.status, await reply.text(errors="replace"))
+                yield reply
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+            reason = f"the server behind the worker failed: {type(error).__name__} {error}"
+            raise RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, reason) from error
+        except ValueError as error:
+            reason = f"the server behind the worker sent no JSON: {error}"
+            raise RequestError(ErrorCode.INTERNAL_ERROR, reason) from error
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a server serves, and how it can be asked."""
+
+    model: str
+    """Its name for the model."""
+    context_length: int | None
+    """vLLM's `max_model_len`, None from servers that do not say."""
+    takes_ids: bool
+    """Whether /v1/completions takes token ids and gives n samples with their token ids."""
+
+
+async def explore(client: UpstreamClient, model: str, ids: list[int]) -> Abilities:
+    """Ask a server what it serves and whether it takes token ids.
+
+    Args:
+        client: closed again at the end, for it belongs to the running loop.
+        model: the wanted name; if the server lists one model only, that one is taken.
+        ids: a short prompt to try.
+
+    Raises:
+        RequestError: the server does not answer, or the key is wrong.
+        ValueError: it lists several models, and not this one.
+    """
+    try:
+        cards = await _cards(client)
+        served = [card["id"] for card in cards]
+        if model not in served and len(served) > 1:
+            raise ValueError(
+                f"the server serves {', '.join(served)} and not {model}; name one of them with "
+                "--upstream-model"
+            )
+        card = next((card for card in cards if card["id"] == model), next(iter(cards), {}))
+        name = card.get("id", model)
+        return Abilities(name, card.get("max_model_len"), await _takes_ids(client, name, ids))
+    finally:
+        await client.close()
+
+
+async def _cards(client: UpstreamClient) -> list[dict[str, Any]]:
+    try:
+        return (await client.ask("/models")).get("data") or []
+    except RequestError as error:
+        # Some servers (transformers serve without a cache of the hub) cannot list their models.
+        if error.code in (ErrorCode.INTERNAL_ERROR, ErrorCode.INVALID_MODEL):
+            return []
+        raise
+
+
+async def _takes_ids(client: UpstreamClient, model: str, ids: list[int]) -> bool:
+    body = {"model": model, "prompt": ids, "n": 2, "max_tokens": 1, "return_token_ids": True}
+    try:
+        reply = await client.ask("/completions", body)
+    except RequestError as error:
+        if error.code in (ErrorCode.VALIDATION_TYPE_ERROR, ErrorCode.INTERNAL_ERROR):
+            return False
+        raise
+    tokens = [choice.get("token_ids") for choice in reply.get("choices", [])]
+    counted = (reply.get("usage") or {}).get("prompt_tokens")
+    return len(tokens) == 2 and all(tokens) and counted == len(ids)
+
+
+def _refusal(status: int, text: str) -> RequestError:
+    """The worker's error for an HTTP status; the message is the server's."""
+    try:
+        message = _message(json.loads(text))
+    except ValueError:
+        message = text[:_SHOWN]
+    code = _STATUS_CODES.get(status, ErrorCode.INTERNAL_ERROR)
+    if status == 400 and ("context length" in message or "context_length_exceeded" in text):
+        code = ErrorCode.CONTEXT_OVERFLOW
+    return RequestError(code, f"the server behind the worker answered {status}: {message}")
+
+
+def _message(body: Any) -> str:
+    """What is wrong, from the shapes that servers write errors in."""
+    if isinstance(body, dict):
+        body = body.get("error") or body.get("message") or body.get("detail") or body
+    if isinstance(body, dict):
+        body = body.get("message") or body
+    return str(body)[:_SHOWN]

@@ -1,0 +1,176 @@
+"""A worker whose model runs in an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastchat.constants import ErrorCode, RequestError
+from fastchat.conversation import ChatTemplate
+from fastchat.protocol.worker_protocol import GenerateRequest
+from fastchat.serve.base_model_worker import BaseModelWorker
+from fastchat.serve.conv_fields import conv_fields
+from fastchat.serve.prompts import Prompts, plain_messages
+from fastchat.serve.upstream_answer import UpstreamJob
+from fastchat.serve.upstream_client import Abilities, UpstreamClient
+
+_NEUTRAL = {"min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
+"""Sent with every request: vLLM would take a checkpoint's own values for what is left out."""
+
+
+class UpstreamWorker(BaseModelWorker):
+    """A model that another server runs.
+
+    Args:
+        client: of the server.
+        abilities: what `explore` found there.
+        template: the model's chat template.
+        model_names: the names under which clients ask for the model.
+        limit: requests that the server gets at the same time.
+        longest: the longest prompt plus answer, in tokens.
+        logger: for what people should know.
+    """
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        abilities: Abilities,
+        template: ChatTemplate,
+        model_names: list[str],
+        *,
+        limit: int,
+        longest: int,
+        logger: logging.Logger,
+    ):
+        super().__init__(model_names, limit, logger)
+        self.client = client
+        self.abilities = abilities
+        self.template = template
+        self.prompts = Prompts(template, logger)
+        self._longest = longest
+        self._conv = conv_fields(template, model_names[0])
+        self._compared = False
+
+    @property
+    def context_length(self) -> int:
+        return self._longest
+
+    def prepare(self, request: GenerateRequest) -> UpstreamJob:
+        ids, longest = self.prompts.fitted(request, self._longest)
+        if not self.abilities.takes_ids and request.messages is None:
+            raise RequestError(
+                ErrorCode.VALIDATION_TYPE_ERROR,
+                "the server behind this worker renders dialogues itself; send messages",
+            )
+        return UpstreamJob(request, ids, longest, self.prompts.echo(request))
+
+    async def generate(self, prepared: UpstreamJob) -> dict[str, Any]:
+        if self.abilities.takes_ids:
+            reply = await self.client.ask("/completions", self._completion(prepared))
+            for choice in reply["choices"]:
+                prepared.samples[choice["index"]].take(choice)
+        else:
+            tasks = [
+                asyncio.create_task(self._chat_sample(prepared, i))
+                for i in range(prepared.request.n)
+            ]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+        return prepared.reply(self.template.tokenizer, final=True)
+
+    async def stream(self, prepared: UpstreamJob) -> AsyncIterator[dict[str, Any]]:
+        tokenizer = self.template.tokenizer
+        if self.abilities.takes_ids:
+            body = {**self._completion(prepared), "stream": True}
+            async with contextlib.aclosing(self.client.events("/completions", body)) as events:
+                async for event in events:
+                    for choice in event["choices"]:
+                        prepared.samples[choice["index"]].take(choice)
+                    yield prepared.reply(tokenizer, final=False)
+        else:
+            # One sample after the other: such servers give one sample per request.
+            for i in range(prepared.request.n):
+                body = {**self._chat(prepared, i), "stream": True}
+                body["stream_options"] = {"include_usage": True}
+                events = self.client.events("/chat/completions", body)
+                async with contextlib.aclosing(events):
+                    async for event in events:
+                        self._take_chat(prepared, i, event)
+                        yield prepared.reply(tokenizer, final=False)
+        yield prepared.reply(tokenizer, final=True)
+
+    def count_tokens(self, prompt: str) -> int:
+        return len(self.template.plain_prompt_ids(prompt))
+
+    def conv_fields(self) -> dict[str, Any]:
+        return self._conv
+
+    async def close(self) -> None:
+        await self.client.close()
+
+    def _completion(self, job: UpstreamJob) -> dict[str, Any]:
+        """The request for all samples, from token ids."""
+        request = job.request
+        return {
+            **_NEUTRAL,
+            **self._common(job, 0),
+            "prompt": job.ids,
+            "n": request.n,
+            "top_k": request.top_k,
+            "stop_token_ids": sorted(self.template.stop_token_ids | {*request.stop_token_ids}),
+            "return_token_ids": True,
+        }
+
+    def _chat(self, job: UpstreamJob, sample: int) -> dict[str, Any]:
+        """The request for one sample, from messages; fields of vLLM only where they are asked."""
+        request = job.request
+        body = {**self._common(job, sample), "messages": plain_messages(request)}
+        if request.top_k > 0:
+            body["top_k"] = request.top_k
+        if request.stop_token_ids:
+            body["stop_token_ids"] = request.stop_token_ids
+        return body
+
+    def _common(self, job: UpstreamJob, sample: int) -> dict[str, Any]:
+        request = job.request
+        # vLLM refuses top_p 0, which here means greedy.
+        greedy = request.top_p < 1e-8
+        body: dict[str, Any] = {
+            "model": self.abilities.model,
+            "max_tokens": job.max_new_tokens,
+            "temperature": 0.0 if greedy else request.temperature,
+            "top_p": 1.0 if greedy else request.top_p,
+        }
+        if request.stop:
+            body["stop"] = request.stop
+        if request.seed is not None:
+            body["seed"] = request.seed + sample
+        return body
+
+    async def _chat_sample(self, job: UpstreamJob, sample: int) -> None:
+        reply = await self.client.ask("/chat/completions", self._chat(job, sample))
+        self._take_chat(job, sample, reply)
+
+    def _take_chat(self, job: UpstreamJob, sample: int, reply: dict[str, Any]) -> None:
+        for choice in reply.get("choices", ()):
+            job.samples[sample].take(choice)
+        usage = reply.get("usage")
+        if not usage:
+            return
+        job.samples[sample].counted = usage["completion_tokens"]
+        job.prompt_tokens = usage["prompt_tokens"]
+        if not self._compared and usage["prompt_tokens"] != len(job.ids):
+            self._compared = True
+            self.logger.warning(
+                "the server makes %d tokens of a dialogue of which the template %r makes %d: the "
+                "model does not see what it was trained on",
+                usage["prompt_tokens"],
+                self.template.name,
+                len(job.ids),
+            )

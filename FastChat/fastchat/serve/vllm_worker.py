@@ -1,0 +1,234 @@
+"""A FastChat worker in front of a vLLM server, or of any OpenAI-compatible one.
+
+    python -m fastchat.serve.vllm_worker --model-path ./checkpoint --vllm-bin ~/vllm/bin/vllm
+    python -m fastchat.serve.vllm_worker --model-path ./checkpoint --base-url http://gpu1:8000/v1
+
+vLLM lives in an environment of its own (it pins other versions of torch and transformers); this
+process needs neither torch nor a GPU. It renders dialogues with the chat template code that
+training uses and sends token ids, so that the model sees what it was trained on. A server that
+takes no token ids gets the messages instead and renders them itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from fastchat.constants import RequestError, heart_beat_interval
+from fastchat.conversation import BUILT_IN, ChatTemplate
+from fastchat.model.model_adapter import (
+    context_length,
+    load_config,
+    load_stop_ids,
+    load_tokenizer,
+    resolve,
+)
+from fastchat.serve.base_model_worker import add_worker_arguments, advertised_url, create_app
+from fastchat.serve.registration import Registration
+from fastchat.serve.upstream_client import Abilities, UpstreamClient, explore
+from fastchat.serve.upstream_server import ServerEnded, UpstreamServer, Watch, free_port
+from fastchat.serve.upstream_worker import UpstreamWorker
+from fastchat.utils import (
+    OneLineParser,
+    build_logger,
+    listen,
+    normal_url,
+    positive_int,
+    serve,
+    url_of,
+)
+
+KEY_VARIABLE = "VLLM_API_KEY"
+"""Names the environment variable with the server's key; vLLM itself reads the same one."""
+_OWN_OPTIONS = ("--host", "--port", "--uds")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = OneLineParser(description=(__doc__ or "").splitlines()[0])
+    add_worker_arguments(parser)
+    parser.add_argument(
+        "--model-path",
+        required=True,
+        help="directory of a checkpoint, or ORG/NAME on the hub; its tokenizer is used here",
+    )
+    parser.add_argument("--vllm-bin", help="path of the `vllm` command; its server is started")
+    parser.add_argument(
+        "--vllm-args",
+        default="",
+        help='more options of `vllm serve`, as one text: --vllm-args="--tensor-parallel-size 2"',
+    )
+    parser.add_argument(
+        "--vllm-log", type=Path, help="file for what vLLM prints (a new one, named at the start)"
+    )
+    parser.add_argument(
+        "--base-url",
+        type=normal_url,
+        help="instead of --vllm-bin: URL of a server that runs already, with /v1; its key is read "
+        f"from {KEY_VARIABLE}",
+    )
+    parser.add_argument(
+        "--upstream-model", help="the server's name for the model (the only one that it serves)"
+    )
+    parser.add_argument(
+        "--api",
+        choices=("auto", "tokens", "chat"),
+        default="auto",
+        help="what the server gets: token ids, or messages that it renders itself; auto tries",
+    )
+    parser.add_argument(
+        "--conv-template",
+        "--chat-template",
+        help="chat template for a checkpoint without one, or instead of its own: "
+        f"{', '.join(BUILT_IN)}, or a Jinja file",
+    )
+    parser.add_argument(
+        "--context-length",
+        type=positive_int,
+        help="longest prompt plus answer in tokens (the server's, or else the checkpoint's)",
+    )
+    args = parser.parse_args(argv)
+    args.error = parser.error
+    return args
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Find contradictions in the command line.
+
+    Raises:
+        ValueError: there are some; it names all of them.
+    """
+    problems = []
+    if bool(args.vllm_bin) == bool(args.base_url):
+        problems.append("give either --vllm-bin or --base-url")
+    if args.vllm_bin and not shutil.which(args.vllm_bin):
+        problems.append(f"--vllm-bin {args.vllm_bin} is no command that can be run")
+    own = [word for word in shlex.split(args.vllm_args) if word.split("=")[0] in _OWN_OPTIONS]
+    if own:
+        problems.append(f"--vllm-args must leave {', '.join(own)} out: the worker chooses it")
+    if args.vllm_args and not args.vllm_bin:
+        problems.append("--vllm-args needs --vllm-bin")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def start_server(args: argparse.Namespace, logger: logging.Logger) -> UpstreamServer:
+    """Start `vllm serve` on a free port of this machine."""
+    port = free_port()
+    command = [shutil.which(args.vllm_bin), "serve", resolve(args.model_path)]
+    command += ["--host", "127.0.0.1", "--port", str(port), *shlex.split(args.vllm_args)]
+    log = args.vllm_log
+    if log is None:
+        handle, name = tempfile.mkstemp(prefix="vllm-", suffix=".log")
+        os.close(handle)
+        log = Path(name)
+    logger.info("starting %s; it writes to %s", shlex.join(command), log)
+    return UpstreamServer(command, f"http://127.0.0.1:{port}", log, logger)
+
+
+def build_worker(
+    args: argparse.Namespace, base_url: str, template: ChatTemplate, logger: logging.Logger
+) -> UpstreamWorker:
+    """Ask the server behind `base_url` what it can do, and stand in front of it.
+
+    Raises:
+        ValueError: it does not answer, or cannot do what the command line asks for.
+    """
+    client = UpstreamClient(base_url, os.environ.get(KEY_VARIABLE, ""))
+    wanted = args.upstream_model or resolve(args.model_path)
+    try:
+        ids = template.prompt_ids([{"role": "user", "content": "Hello"}])
+        found = asyncio.run(explore(client, wanted, ids))
+    except RequestError as error:
+        raise ValueError(f"--base-url {base_url}: {error}") from error
+    if args.api == "tokens" and not found.takes_ids:
+        raise ValueError(
+            f"--api tokens: {base_url} does not answer token ids with the token ids of n samples "
+            "(vLLM does, since 0.10.2); use --api chat"
+        )
+    if args.api == "chat":
+        found = Abilities(found.model, found.context_length, takes_ids=False)
+    served = found.context_length or context_length(load_config(args.model_path))
+    if args.context_length and args.context_length > served:
+        raise ValueError(
+            f"--context-length {args.context_length} is longer than the server's {served}; leave "
+            "it out or lower it"
+        )
+    return UpstreamWorker(
+        client,
+        found,
+        template,
+        args.model_names or [Path(resolve(args.model_path)).absolute().name],
+        limit=args.limit_worker_concurrency,
+        longest=args.context_length or served,
+        logger=logger,
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Start the server or find it, register and serve until interrupted or the server is gone."""
+    args = parse_args(argv)
+    logger = build_logger("vllm_worker")
+    watch: Watch | None = None
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        sys.exit(1 if watch is not None and watch.gone else 0)
+
+    try:
+        check_args(args)
+        sock = listen(args.host, args.port)
+        own_url = url_of(args.host, sock)
+        public_url, interval = advertised_url(args, own_url), heart_beat_interval()
+        tokenizer = load_tokenizer(args.model_path)
+        template = ChatTemplate(tokenizer, args.conv_template, load_stop_ids(args.model_path))
+        with contextlib.ExitStack() as at_the_end:
+            # uvicorn hands the signal on when it has ended, and the server must be stopped then.
+            signal.signal(signal.SIGTERM, end)
+            server, base_url = None, args.base_url
+            if args.vllm_bin:
+                server = start_server(args, logger)
+                at_the_end.callback(server.stop)
+                server.wait()
+                base_url = f"{server.url}/v1"
+            worker = build_worker(args, base_url, template, logger)
+            registration = None
+            if public_url is not None:
+                registration = Registration(
+                    args.controller_address, public_url, worker.status, interval, logger
+                )
+            watch = Watch(base_url, server, logger)
+            _announce(worker, own_url, base_url, logger)
+            serve(create_app(worker, registration), sock)
+    except ServerEnded as error:
+        logger.error("%s", error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ValueError as error:
+        args.error(str(error))
+
+
+def _announce(worker: UpstreamWorker, own_url: str, base_url: str, logger: logging.Logger) -> None:
+    logger.info(
+        "serving %s on %s through %s (%s, template: %s, context %d)",
+        ", ".join(worker.model_names),
+        own_url,
+        base_url,
+        "token ids" if worker.abilities.takes_ids else "messages, rendered by the server",
+        worker.template.name,
+        worker.context_length,
+    )
+
+
+if __name__ == "__main__":
+    main()
