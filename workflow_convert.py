@@ -126,7 +126,7 @@ def next_command(args: argparse.Namespace) -> str:
     missing = "" if model else "; set MODEL to the checkpoint that answered turn 1"
     return (
         f"Next: {model}DATA_PATH={shlex.quote(str(args.output))} OUTPUT_DIR=checkpoints/rise "
-        f"bash scripts/finetune_deepspeed.sh (train_mem.py, published settings{missing})"
+        f"bash scripts/finetune_deepspeed.sh  # train_mem.py, published settings{missing}"
     )
 
 

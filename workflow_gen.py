@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from pathlib import Path
 
@@ -116,13 +117,11 @@ def report(job, run, tally, tracker) -> None:
     if job.config.get("shard"):
         print("Next: join the shards with python -m rise.merge RUN RUN ... -o DIR")
         return
-    model = job.config["models"][0]
-    model_path = model if Path(model).is_dir() else "CHECKPOINT"
-    print(
-        f"Next: python workflow_convert.py --filepath {run.log_path} "
-        f"--output dataset/finetune.json --model_path {model_path} --env {job.config['env']} "
-        "--criteria all --remove_duplication --shuffle"
-    )
+    checkpoints = [model for model in job.config["models"] if Path(model).is_dir()]
+    words = ["--filepath", str(run.log_path), "--output", "dataset/finetune.json"]
+    words += ["--model_path", checkpoints[0]] if checkpoints else []
+    words += ["--env", job.config["env"], "--criteria", "all", "--remove_duplication", "--shuffle"]
+    print(f"Next: python workflow_convert.py {shlex.join(words)}")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class Progress:
         """The counts so far, by the names that wandb shows.
 
         Tokens per second are those of the answers recorded by this call; eta_seconds is missing
-        until one episode is finished.
+        until one episode is finished, and when all are.
         """
         tally = self.tally
         seconds = max(1e-9, time.monotonic() - self._started)
@@ -94,7 +94,7 @@ class Progress:
             numbers[f"success/turn_{t + 1}"] = solved / max(1, tally.finished)
         new_tokens = tally.completion_tokens - self._tokens_before
         numbers["tokens_per_second"] = new_tokens / seconds
-        if finished:
+        if finished and self.total > tally.finished:
             numbers["eta_seconds"] = seconds / finished * (self.total - tally.finished)
         if tally.prices:
             numbers["cost_usd"] = tally.cost_usd
@@ -112,7 +112,8 @@ class Progress:
             f"{kind} turn 1{f' to {len(shares)}' if len(shares) > 1 else ''}: {solved} %",
         ]
         parts += [f"{numbers['errors']} failed"] if numbers["errors"] else []
-        parts.append(f"{numbers['tokens_per_second']:.0f} tokens/s")
+        if self.tally.completion_tokens:
+            parts.append(f"{numbers['tokens_per_second']:.0f} tokens/s")
         parts += [f"{numbers['cost_usd']:.2f} USD"] if "cost_usd" in numbers else []
         if "eta_seconds" in numbers:
             parts.append(f"{datetime.timedelta(seconds=round(numbers['eta_seconds']))} left")
