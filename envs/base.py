@@ -8,6 +8,7 @@ its fields and says how to find, read and compare answers; see ``README.md`` bes
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ import gymnasium
 from envs import checker
 from envs.answers import MAX_ANSWER, Verdict, last_box
 from envs.expressions import Question
-from envs.problem_file import ProblemFile
+from envs.problem_file import CACHED, ProblemFile
 from envs.prompts import PromptStyle, load_style
 
 Message = dict[str, str]
@@ -191,7 +192,7 @@ class Env(gymnasium.Env[str, str], ABC):
         if answer is None:
             return None, "no_answer"
         try:
-            target = cls.target(reference)
+            target = _target(cls, reference)
         except ValueError:
             # nothing is right where the reference says nothing
             return answer, "wrong"
@@ -273,6 +274,12 @@ class Env(gymnasium.Env[str, str], ABC):
     @classmethod
     def _check_row(cls, row: dict[str, Any]) -> None:
         cls.target(row[cls.answer_key])
+
+
+@lru_cache(CACHED)
+def _target(kind: type[Env], reference: str) -> Any:
+    """What the answers to a problem are compared with; asked for once per sample and turn."""
+    return kind.target(reference)
 
 
 def _settled(outcome: Verdict | Question) -> Verdict:

@@ -43,10 +43,15 @@ def finished(path: Path) -> dict[int, int]:
 
 def episodes_at(path: Path, offsets: Iterable[int]) -> Iterator[Episode]:
     """The episodes at these offsets, one in memory at a time."""
+    return (Episode.from_dict(json.loads(line)) for line in lines_at(path, offsets))
+
+
+def lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:
+    """The lines at these offsets, one in memory at a time."""
     with open(path, "rb") as file:
         for offset in offsets:
             file.seek(offset)
-            yield Episode.from_dict(json.loads(file.readline()))
+            yield file.readline()
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from rise.episode import Episode, Message, Turn, is_owed, visible
 from rise.logs import EpisodeLog
-from rise.rows import episodes_at, finished, rows
+from rise.rows import episodes_at, finished, lines_at, rows
 
 __all__ = [
     "Episode",
@@ -69,6 +69,8 @@ class RunDir:
         self.log_path = log_dir / f"{max_turns}_turns.json"
         self.config = config
         self._offsets: dict[int, int] = {}
+        self._unanswered: set[int] = set()
+        """Those that ended with a final error."""
         self._rows: IO[bytes] | None = None
 
     @classmethod
@@ -120,7 +122,7 @@ class RunDir:
             self._rows.truncate(offset)
             raise
         if not episode.is_owed:
-            self._offsets[episode.task_id] = offset
+            self._add(episode.task_id, offset, episode.error)
 
     def episodes(self) -> Iterator[Episode]:
         """The finished episodes by task id, one in memory at a time; errors are final ones."""
@@ -131,10 +133,10 @@ class RunDir:
         """Write the published log from the rows and return its path; errors are not in it."""
         with _replacing(self.log_path) as file:
             file.write("{")
-            answered = (episode for episode in self.episodes() if episode.error is None)
-            for count, episode in enumerate(answered):
-                record = json.dumps(episode.to_dict())
-                file.write(f'{"," if count else ""}\n"{episode.task_id}": {record}')
+            answered = sorted(self._offsets.keys() - self._unanswered)
+            lines = lines_at(self.path / "rows.jsonl", map(self._offsets.get, answered))
+            for count, (task_id, line) in enumerate(zip(answered, lines, strict=True)):
+                file.write(f'{"," if count else ""}\n"{task_id}": {line.decode().rstrip()}')
             file.write("\n}\n")
         return self.log_path
 
@@ -171,8 +173,12 @@ class RunDir:
                 break
             end = offset + len(line)
             if not is_owed(row.get("error")):
-                self._offsets[row["task_id"]] = offset
+                self._add(row["task_id"], offset, row.get("error"))
         self._rows.truncate(end)
+
+    def _add(self, task_id: int, offset: int, error: dict[str, Any] | None) -> None:
+        self._offsets[task_id] = offset
+        (self._unanswered.add if error else self._unanswered.discard)(task_id)
 
 
 def locate(log_dir: str | Path, max_turns: int) -> Path:
