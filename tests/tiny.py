@@ -77,6 +77,8 @@ def tiny_config(family: str = "llama", vocab_size: int = 400, **changes: Any):
         "qwen2": hf.Qwen2Config,
         "qwen3": hf.Qwen3Config,
         "gemma": hf.GemmaConfig,
+        "gemma2": hf.Gemma2Config,
+        "gemma3": hf.Gemma3TextConfig,
     }
     sizes: dict[str, Any] = {
         "vocab_size": vocab_size,

@@ -4,7 +4,6 @@ python -m pytest tests/fastchat/train/test_lora.py
 """
 
 import json
-import logging
 import os
 import shutil
 
@@ -16,15 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fastchat.conversation import ChatTemplate
 from fastchat.model import apply_lora
 from fastchat.model.model_adapter import load_model, load_tokenizer
-from fastchat.serve.engine_request import EngineRequest
-from fastchat.serve.model_worker import build_worker, parse_args
-from fastchat.serve.sampling import SamplingParams
 from fastchat.train.arguments import TrainingArguments
 from fastchat.train.lora import LoraArguments, add_adapter
 from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.train import main
 from rise import choice
 from tests.fastchat.train.data import make_case
+from tests.fastchat.train.served import greedy
 
 SHAPES = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
 """The 4-bit kernels want multiples of 32."""
@@ -147,20 +144,6 @@ def test_training_goes_on_from_an_adapter(case, finished, tmp_path):
     more = ["--lora", "True", "--lora_weight_path", str(finished), "--max_steps", "1"]
     assert main(command(case, tmp_path / "out", *more)) == 0
     assert figures(tmp_path / "out")[0] < 0.9 * figures(finished)[0]
-
-
-def greedy(path, *more):
-    """What a worker answers, in process, and its model."""
-    arguments = ["--model-path", str(path), "--device", "cpu", "--context-length", "200", *more]
-    worker = build_worker(parse_args(arguments), logging.getLogger("test"))
-    worker.engine.start()
-    prompt = worker.template.prompt_ids([{"role": "user", "content": "What is 1 + 2?"}])
-    request = EngineRequest(prompt=prompt, params=SamplingParams(0.0), max_new_tokens=12)
-    try:
-        worker.engine.submit(request).result(timeout=60)
-    finally:
-        worker.engine.stop()
-    return worker.engine.model.model, list(request.samples[0].tokens)
 
 
 def test_a_worker_serves_an_adapter_as_it_serves_the_merged_model(case, finished, tmp_path, capsys):
