@@ -106,3 +106,9 @@ def test_the_printed_sample_marks_what_is_trained(chatml):
     assert "<|im_start|>assistant\n[TRAINED>>>It is \\boxed{3}.It is" in text
     assert "<|im_end|><<<TRAINED]" in text
     assert "weight 1 " in text
+
+
+def test_rows_with_the_same_opening_are_one_trajectory(chatml, tmp_path):
+    content = [row(1, 1), row(2, 2), row(1, 3), row(1, 2), row(3, 1)]
+    dataset = RWRDataset(write_rows(tmp_path / "f.json", content), chatml, 512)
+    assert dataset.trajectories == [0, 1, 0, 0, 2]

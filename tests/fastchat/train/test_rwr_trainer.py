@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM
 from fastchat.conversation import ChatTemplate
 from fastchat.train.arguments import TrainingArguments
 from fastchat.train.batches import Collator
-from fastchat.train.rwr_dataset import RWRDataset
+from fastchat.train.rwr_dataset import Example, RWRDataset
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError, action_nll, rwr_loss
 from fastchat.train.tree_model import use_trees
 from tests.fastchat.train.data import in_float64, make_case, rows, write_rows
-from tests.tiny import save_tiny_model, tiny_tokenizer
+from tests.tiny import save_tiny_model, tiny_config, tiny_tokenizer
 
 WEIGHTS = [math.exp(1 / 0.4), 1.0, math.exp(-1 / 0.4), -3.0, 0.0]
 """Right, wrong and unanswered under exp; worse than average and average under centered."""
@@ -81,34 +81,103 @@ def naive_step(case, examples):
     return total.item(), {name: p.grad for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize(
-    ("size", "accumulation", "checkpointing"),
-    [(10, 1, False), (1, 10, False), (4, 3, False), (3, 4, True)],
-)
-def test_loss_and_gradient_equal_the_definition(case, size, accumulation, checkpointing):
-    trainer = make_trainer(
-        case,
-        per_device_train_batch_size=size,
-        gradient_accumulation_steps=accumulation,
-        gradient_checkpointing=checkpointing,
-    )
-    loss, gradients = first_step(trainer)
-    expected_loss, expected = naive_step(case, [trainer.train_dataset[i] for i in range(10)])
+def assert_same_step(step, reference):
+    """Loss and every gradient equal to 1e-9 of the reference's largest entry."""
+    (loss, gradients), (expected_loss, expected) = step, reference
     assert loss == pytest.approx(expected_loss, rel=1e-9)
     for name, gradient in expected.items():
         scale = gradient.abs().max().item()
         assert (gradients[name] - gradient).abs().max().item() <= 1e-9 * scale, name
 
 
-@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3", "gemma"])
-def test_padding_changes_nothing_in_other_families(case, tmp_path, family):
-    other = (save_tiny_model(tmp_path / family, family), *case[1:])
+@pytest.fixture(scope="module")
+def definition(case):
+    """Loss and gradients of all rows of the case."""
+    return naive_step(case, list(make_trainer(case).train_dataset))
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulation", "checkpointing"),
+    [(10, 1, False), (1, 10, False), (4, 3, False), (3, 4, True)],
+)
+@pytest.mark.parametrize(
+    "layout",
+    [{"batching": "padded"}, {}, {"tree_tokens": 200}],
+    ids=["padded", "one tree", "several trees"],
+)
+def test_loss_and_gradient_equal_the_definition(
+    case, definition, layout, size, accumulation, checkpointing
+):
+    trainer = make_trainer(
+        case,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=accumulation,
+        gradient_checkpointing=checkpointing,
+        **layout,
+    )
+    assert_same_step(first_step(trainer), definition)
+
+
+def test_trees_compute_fewer_tokens_and_logits_at_trained_positions_only(case):
+    trainer = make_trainer(case, per_device_train_batch_size=10)
+    (batch,) = next(iter(trainer.get_train_dataloader()))["passes"]
+    assert batch["input_ids"].numel() < 0.9 * batch["tokens"]
+    trained = {(e.row, t) for e in trainer.train_dataset for t in e.input_ids[e.action_start :]}
+    assert batch["positions"].numel() <= len(batch["targets"])
+    assert len(batch["targets"]) >= len(trained)
+    seen = []
+    trainer.model.lm_head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    trainer._tree_checked = True
+    trainer.training_step(trainer.model, {"passes": [batch], "examples": 10}, 10)
+    assert seen[0][1] == batch["positions"].numel()
+
+
+@pytest.mark.parametrize("tree_tokens", [1, 9, 10_000])
+def test_duplicates_prefixes_and_strangers_are_exact_on_trees(case, tree_tokens):
+    rows = [[5, 6, 7, 8, 9, 10], [5, 6, 7, 8, 9, 10], [5, 6, 7, 8], [5, 6, 7], [30, 31, 32, 33]]
+    starts, weights = [3, 2, 2, 1, 1], [12.0, -3.0, 1.0, 0.0, 0.08]
+    examples = [
+        Example(str(index), ids, start, weight, None)
+        for index, (ids, start, weight) in enumerate(zip(rows, starts, weights, strict=True))
+    ]
+    trainer = make_trainer(case, per_device_train_batch_size=5, tree_tokens=tree_tokens)
+    trainer.train_dataset._items[:] = examples
+    trainer.train_dataset.lengths[:] = map(len, rows)
+    assert_same_step(first_step(trainer), naive_step(case, examples))
+
+
+def windowed(name):
+    """A tiny random model whose attention layers look back 16 tokens, some or all of them."""
+    import transformers as hf
+
+    if name == "gemma3":
+        sizes = tiny_config().to_dict() | {"sliding_window": 16, "model_type": "gemma3_text"}
+        kinds = ["sliding_attention", "full_attention"]
+        sizes = {key: sizes[key] for key in sizes if not key.startswith(("rope", "layer_types"))}
+        return hf.Gemma3TextConfig(**sizes, layer_types=kinds)
+    changes = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
+    return tiny_config(name, **({} if name == "mistral" else changes))
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3", "gemma3"])
+def test_sliding_windows_are_exact_on_trees(case, tmp_path, family):
+    torch.manual_seed(0)
+    config = windowed(family)
+    assert config.sliding_window == 16
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    other = (tmp_path, *case[1:])
     trainer = make_trainer(other, per_device_train_batch_size=10)
-    loss, gradients = first_step(trainer)
-    expected_loss, expected = naive_step(other, [trainer.train_dataset[i] for i in range(10)])
-    assert loss == pytest.approx(expected_loss, rel=1e-9)
-    name = "model.layers.0.self_attn.q_proj.weight"
-    assert torch.allclose(gradients[name], expected[name], rtol=1e-7, atol=1e-12)
+    assert trainer.trees and min(trainer.train_dataset.lengths) > 16
+    assert_same_step(first_step(trainer), naive_step(other, list(trainer.train_dataset)))
+
+
+@pytest.mark.parametrize("batching", ["padded", "tree"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "gemma"])
+def test_other_families_are_exact(case, tmp_path, family, batching):
+    other = (save_tiny_model(tmp_path / family, family), *case[1:])
+    trainer = make_trainer(other, per_device_train_batch_size=10, batching=batching)
+    assert trainer.trees == (batching == "tree")
+    assert_same_step(first_step(trainer), naive_step(other, list(trainer.train_dataset)))
 
 
 def test_weight_one_is_the_supervised_loss_of_transformers(case, tmp_path):
@@ -125,11 +194,15 @@ def test_weight_one_is_the_supervised_loss_of_transformers(case, tmp_path):
     assert loss == pytest.approx(sum(expected) / 4, rel=1e-6)
 
 
-@pytest.mark.parametrize("split", [(1, 4), (2, 2)])
-def test_logged_losses_do_not_depend_on_accumulation(case, split):
-    def log(size, accumulation):
+@pytest.mark.parametrize(
+    ("split", "layout"),
+    [((1, 4), {}), ((2, 2), {"batching": "padded"}), ((1, 4), {"tree_tokens": 150})],
+)
+def test_logged_losses_do_not_depend_on_accumulation_and_layout(case, split, layout):
+    def log(size, accumulation, **layout):
         trainer = make_trainer(
             case,
+            **layout,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulation,
             learning_rate=1e-3,
@@ -138,7 +211,7 @@ def test_logged_losses_do_not_depend_on_accumulation(case, split):
         trainer.train()
         return [entry for entry in trainer.state.log_history if "loss" in entry]
 
-    whole, parts = log(4, 1), log(*split)
+    whole, parts = log(4, 1), log(*split, **layout)
     assert len(whole) == 6  # 10 rows in steps of 4: the third step of an epoch has 2
     for key in ("loss", "grad_norm", "nll", "effective_samples", "learning_rate"):
         assert [e[key] for e in parts] == pytest.approx([e[key] for e in whole], rel=1e-6)
@@ -197,6 +270,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_row(case):
     name = trainer.train_dataset[6].row
     with pytest.raises(TrainingError, match=rf"is not finite in these rows: {name} \(inf\)\. Look"):
         trainer.train()
+
+
+def test_a_model_that_goes_wrong_on_trees_stops_before_the_first_step(case, monkeypatch):
+    monkeypatch.setattr("fastchat.train.rwr_trainer.tree_error", lambda *_: 0.7)
+    trainer = make_trainer(case, per_device_train_batch_size=5)
+    with pytest.raises(TrainingError, match="differ .* by 0.7 .* pass --batching padded"):
+        trainer.train()
+    assert trainer.state.global_step == 0
 
 
 def test_broken_weights_of_the_model_stop_at_the_first_step(case):

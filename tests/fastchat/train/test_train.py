@@ -230,6 +230,13 @@ REFUSED = {
     "bad ratio": ("ok", ["--warmup_ratio", "2"], "--warmup_ratio is 2.0"),
     "two warm-ups": ("ok", ["--warmup_ratio", "0.1", "--warmup_steps", "5"], "contradict"),
     "bad fraction": ("ok", ["--max_dropped_fraction", "5"], "--max_dropped_fraction is 5.0"),
+    "bad batching": ("ok", ["--batching", "packed"], "choose one of tree, padded"),
+    "no tokens": ("ok", ["--tree_tokens", "0"], "--tree_tokens is 0"),
+    "two orders": (
+        "ok",
+        ["--group_trajectories", "True", "--train_sampling_strategy", "sequential"],
+        "contradict each other",
+    ),
     "no deepspeed file": ("ok", ["--deepspeed", "nowhere.json"], "nowhere.json"),
 }
 
