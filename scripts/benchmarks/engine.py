@@ -5,7 +5,8 @@
 
 A Llama of random weights is built in memory: bfloat16 on a GPU, float32 on a CPU. For each number
 of rows the prompts (the first part of which they share) are computed first, and then answers of a
-fixed length are generated from what the cache keeps, so that the two rates are measured apart.
+fixed length are generated from what the cache keeps, so that the two rates are measured apart; the
+shared part counts for each prompt and is computed once.
 Prints a markdown table. On a GPU the last columns are the limit that the memory's bandwidth sets to
 decoding, weights and cache being read once per step, and the share of it that was reached.
 """
@@ -156,7 +157,7 @@ def print_head(args: argparse.Namespace, model: Any, bandwidth: float | None) ->
         f"of {args.prompt} tokens, {args.shared} of them shared; {args.new} new tokens; median "
         f"(range) of {args.runs}\n"
     )
-    columns = ["rows", "generated tok/s", "tok per CPU-s", "prefill tok/s"]
+    columns = ["rows", "generated tok/s", "tok per CPU-s", "prompt tok/s"]
     columns += [] if bandwidth is None else ["limit tok/s", "of the limit"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
 

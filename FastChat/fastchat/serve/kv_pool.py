@@ -92,16 +92,16 @@ class KVPool:
             length = length * 3 // 2 if length & (length - 1) == 0 else length * 4 // 3
         return min(length, self.max_length)
 
-    def reshape(self, length: int, used: int, filled: int) -> None:
-        """Change L, keeping the first `filled` tokens of the first `used` slots."""
-        saved = [
-            tuple(cache[:used, :, :filled].clone() for cache in layer)
-            for layer in zip(self.keys, self.values, strict=True)
-        ]
+    def reshape(self, length: int, slots: Sequence[int], filled: int) -> None:
+        """Change L; the first `filled` tokens of `slots` become the first slots, in that order."""
+        import torch
+
+        sources = torch.tensor(slots, dtype=torch.long, device=self.device)
+        old = (*self.keys, *self.values)
         self._view(length)
-        for new, old in zip(zip(self.keys, self.values, strict=True), saved, strict=True):
-            for target, source in zip(new, old, strict=True):
-                target[:used, :, :filled] = source
+        # One tensor after the other: a copy of all of them might not fit beside the pool.
+        for before, after in zip(old, (*self.keys, *self.values), strict=True):
+            after[: len(slots), :, :filled] = before[sources, :, :filled]
 
     def move(self, sources: Sequence[int], targets: Sequence[int], filled: int) -> None:
         """Copy the first `filled` tokens of slots; sources are read before targets are written."""

@@ -177,18 +177,21 @@ class SlotEngine:
             row = self._waiting[0]
             room = 0 if row.over else self._table.room(row.request.length)
             if not row.over and room == 0:
-                return
+                break
             if room < len(row.samples) and not row.over:
                 self._begin(row.request, row.samples[:room])
                 row.samples = row.samples[room:]
-                return
+                break
             with self._wake:
                 self._waiting.popleft()
             if not row.over:
                 self._begin(row.request, row.samples)
+        with self._wake:
+            waiting = list(self._waiting)
+        self._table.expect(waiting)
 
     def _begin(self, request: EngineRequest, samples: list[Any]) -> None:
-        self._table.admit(request, samples)
+        self.stats.reused_tokens += self._table.admit(request, samples)
         self.stats.prompt_tokens += len(request.prompt)
 
     def _prefill(self) -> None:

@@ -4,9 +4,10 @@ Rows that decode come first, then rows whose prompt is being computed; row i of 
 i, so that either group is one slice of the pool. A row of the second group may stand for several
 samples of one prompt: it keeps places reserved for them and is copied when the prompt is done.
 
-Slots behind them keep the tokens of rows that ended, the latest first to stay. A prompt that begins
-like the tokens of any slot (the shared preamble, the same dialogue one turn earlier) copies their
-keys and values instead of computing them.
+Slots behind them keep the tokens of rows that ended. A prompt that begins like the tokens of any
+slot (the shared preamble, the same dialogue one turn earlier) copies their keys and values instead
+of computing them; one that continues nearly all of a kept row takes over its slot. When there is no
+room for all kept rows, the oldest drop out, those last that a waiting prompt will continue.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from fastchat.serve.kv_pool import KVPool
 
 SHORTEST_SHARE = 16
 """Tokens from which on copying is worth it."""
+_NEARLY_ALL = 0.75
+"""The share of a kept row that a prompt has to continue to take it over; the rest is lost."""
 
 
 @dataclass(eq=False)
@@ -34,6 +37,8 @@ class Row:
     """The tokens to compare other prompts with; those past `length` are not in the slot yet."""
     begun: bool = False
     """Whether a part of the prompt was computed here; until then more may be copied."""
+    continues: Row | None = field(default=None, repr=False)
+    """While the row waits: the kept row that it begins like; the row itself if there is none."""
 
     def __post_init__(self) -> None:
         self.key = self.key or _packed(self.request.prompt)
@@ -47,6 +52,10 @@ class Row:
         """How many tokens of this row's prompt the other's slot holds or will hold."""
         longest = min(len(self.request.prompt) - 1, len(other.key) // _SIZE)
         return _common(self.key, other.key, longest)
+
+    def held_by(self, other: Row) -> int:
+        """How many tokens of this row's prompt the other's slot holds."""
+        return min(self.shared(other), other.length)
 
 
 class SlotTable:
@@ -63,6 +72,7 @@ class SlotTable:
         self.filling: list[Row] = []
         self.kept: list[Row] = []
         """Rows that ended, the least recently used first."""
+        self._awaited: set[Row | None] = set()
 
     @property
     def taken(self) -> int:
@@ -74,15 +84,27 @@ class SlotTable:
         rows = min(self.max_rows, self.pool.rows_at(self._length_with(needed)))
         return max(0, rows - self.taken)
 
-    def admit(self, request: EngineRequest, samples: list[Sample]) -> None:
-        """Give a prompt a slot; its samples must fit according to `room`."""
+    def admit(self, request: EngineRequest, samples: list[Sample]) -> int:
+        """Give a prompt a slot; its samples must fit according to `room`.
+
+        Returns:
+            the number of tokens that the slot holds already.
+        """
         length = self._length_with(request.length)
         if length != self.pool.length:
-            rows = self._rows()
-            self.kept = []
-            self.pool.reshape(length, len(rows), max((row.length for row in rows), default=0))
-        self.filling.append(Row(request, samples))
+            self._reshape(length)
+        row = Row(request, samples)
+        self._take_over(row)
+        self.filling.append(row)
         self._settle()
+        return row.length
+
+    def expect(self, waiting: list[Row]) -> None:
+        """Learn which prompts wait, so that what they continue is kept longest."""
+        for row in waiting:
+            if row.continues is None:
+                row.continues = self._continued(row) or row
+        self._awaited = {row.continues for row in waiting}
 
     def reuse(self, row: Row) -> int:
         """Copy the beginning of a row's prompt from the slot that shares most of it.
@@ -91,7 +113,7 @@ class SlotTable:
             the number of tokens that this adds to the slot.
         """
         others = [other for other in (*self._rows(), *self.kept) if other is not row]
-        sizes = [min(row.shared(other), other.length) for other in others]
+        sizes = [row.held_by(other) for other in others]
         size = max(sizes, default=0)
         gain = size - row.length
         if gain < SHORTEST_SHARE:
@@ -162,10 +184,49 @@ class SlotTable:
             return pool.length
         return pool.slot_length(max([needed, *(row.request.length for row in self._rows())]))
 
+    def _continued(self, row: Row) -> Row | None:
+        """The kept row that shares most with a prompt, None if that is not worth it."""
+        best = max(self.kept, key=row.held_by, default=None)
+        return best if best is not None and row.held_by(best) >= SHORTEST_SHARE else None
+
+    def _take_over(self, row: Row) -> None:
+        """Give a row the slot of the kept row that it continues: nothing has to be copied.
+
+        Where only a part of it is continued, the rest is lost; that is better than to lose another
+        row that a waiting prompt continues.
+        """
+        donor = self._continued(row)
+        if donor is None:
+            return
+        full = len(self.kept) + len(self._rows()) >= self.pool.rows
+        size = row.held_by(donor)
+        if size >= _NEARLY_ALL * donor.length or (full and self._awaited.issuperset(self.kept)):
+            row.slot, row.length = donor.slot, size
+            self.kept.remove(donor)
+
+    def _make_way(self) -> None:
+        excess = len(self.kept) + len(self._rows()) - self.pool.rows
+        if excess > 0:
+            # Sorting keeps the order of age among equals.
+            dropped = sorted(self.kept, key=lambda row: row in self._awaited)[:excess]
+            self.kept = [row for row in self.kept if row not in dropped]
+
+    def _reshape(self, length: int) -> None:
+        """Make all slots that long; as many kept rows stay as there is room for, cut to it."""
+        room = self.pool.rows_at(length) - self.taken
+        self.kept = self.kept[max(0, len(self.kept) - room) :]
+        rows = [*self._rows(), *self.kept]
+        for row in self.kept:
+            row.length = min(row.length, length)
+        filled = max((row.length for row in rows), default=0)
+        self.pool.reshape(length, [row.slot for row in rows], filled)
+        for place, row in enumerate(rows):
+            row.slot = place
+
     def _settle(self) -> None:
         """Give every row the slot of its place; kept rows make way, the oldest drop out."""
         rows = self._rows()
-        self.kept = self.kept[max(0, len(self.kept) + len(rows) - self.pool.rows) :]
+        self._make_way()
         busy = {row.slot for row in self.kept}
         free = (i for i in reversed(range(len(rows), self.pool.rows)) if i not in busy)
         moved = [(row, place) for place, row in enumerate(rows) if row.slot != place]

@@ -37,7 +37,7 @@ def test_slots_share_the_memory_whatever_their_length():
         1000,
     ]
     for length in (128, 384, 1000):
-        pool.reshape(length, used=0, filled=0)
+        pool.reshape(length, slots=[], filled=0)
         assert pool.rows == min(8, 2048 // length)
         assert pool.values[1].shape == (pool.rows, 2, length, 5)
 
@@ -52,9 +52,16 @@ def test_a_new_length_keeps_what_the_slots_hold():
     pool = filled_pool(max_rows=6, max_length=512, tokens=768)
     before = [cache[:2, :, :90].clone() for cache in (*pool.keys, *pool.values)]
     for length in (384, 128, 256):
-        pool.reshape(length, used=2, filled=90)
+        pool.reshape(length, slots=[0, 1], filled=90)
         for cache, expected in zip((*pool.keys, *pool.values), before, strict=True):
             assert torch.equal(cache[:2, :, :90], expected)
+
+
+def test_a_new_length_gathers_the_slots_that_stay():
+    pool = filled_pool(max_rows=6, max_length=512, tokens=768)
+    pool.reshape(192, slots=[4, 1, 5], filled=100)
+    for cache in (*pool.keys, *pool.values):
+        assert (cache[:3, 0, 99, 0] // 1000).tolist() == [4, 1, 5]
 
 
 def test_slots_move_together_even_in_a_circle():

@@ -122,18 +122,78 @@ def test_any_mix_of_requests_gets_the_answers_of_generate(family, checkpoint, to
             assert [s.tokens for s in request.samples] == [expected] * request.n
 
 
-def test_slots_that_change_their_length_forget_what_they_kept(model, tokenizer):
+def test_slots_that_change_their_length_remember_what_they_kept(model, tokenizer):
     engine = SlotEngine(model, tokenizer, max_rows=4, max_length=600, pool_tokens=1600)
-    prompt = some_tokens(60, 12)
-    lengths = []
-    for ids in (prompt, some_tokens(400, 13), prompt, prompt):
+    prompt, long = some_tokens(60, 12), some_tokens(400, 13)
+    lengths, reused = [], []
+    for ids in (prompt, long, prompt, [*long, 5]):
+        before = engine.stats.reused_tokens
         request = EngineRequest(ids, GREEDY, 20)
         engine.submit(request)
         drain(engine)
         lengths.append(engine.pool.length)
+        reused.append(engine.stats.reused_tokens - before)
         assert request.samples[0].tokens == reference(model, ids, 20)
     assert lengths[0] < lengths[1]
-    assert engine.stats.reused_tokens == 59
+    assert reused == [0, 0, 59, 400]
+
+
+def test_kept_rows_are_cut_when_slots_become_shorter(model, tokenizer):
+    engine = SlotEngine(model, tokenizer, max_rows=8, max_length=600, pool_tokens=1600)
+    long = some_tokens(400, 14)
+    requests = [EngineRequest(long, GREEDY, 20)]
+    # Two samples of one prompt reserve a slot that the kept row may stay in for the moment.
+    requests += [EngineRequest(some_tokens(40, i), GREEDY, 20 + i, n=2) for i in range(3)]
+    requests += [EngineRequest([*long[:300], 7], GREEDY, 20)]
+    engine.submit(requests[0])
+    drain(engine)
+    widest = engine.pool.length
+    for request in requests[1:-1]:
+        engine.submit(request)
+    lengths = set()
+    while engine.step():
+        lengths.add(engine.pool.length)
+    assert min(lengths) < widest
+    engine.submit(requests[-1])
+    drain(engine)
+    assert SHORTEST_SHARE <= engine.stats.reused_tokens < 300
+    for request in requests:
+        expected = reference(model, request.prompt, request.max_new_tokens)
+        assert request.samples[-1].tokens == expected
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_twice_as_many_episodes_as_rows_keep_what_they_have(model, tokenizer, window):
+    """Interleaved, of 5 turns: what must be computed is what no earlier prompt or answer holds."""
+    rows, turns, rng = 4, 5, random.Random(1)
+    engine = SlotEngine(model, tokenizer, max_rows=rows, max_length=700)
+    episodes = [[some_tokens(60 + i, i)] for i in range(2 * rows)]
+    running = {}
+    least = 0
+
+    def submit(i):
+        shown = episodes[i][1:] if window is None else episodes[i][1:][1 - window :]
+        prompt = [token for part in (episodes[i][0], *shown) for token in part]
+        running[i] = EngineRequest(prompt, SamplingParams(), rng.randrange(25, 60), seed=1)
+        engine.submit(running[i])
+
+    for i in range(len(episodes)):
+        submit(i)
+        least += len(running[i].prompt)
+    while engine.step():
+        for i in [i for i, request in running.items() if request.done.done()]:
+            answer, feedback = running.pop(i).samples[0].tokens, some_tokens(20, len(episodes[i]))
+            episodes[i].append(answer + feedback)
+            if len(episodes[i]) < turns + 1:
+                submit(i)
+                # The last token of an answer was drawn, but never computed.
+                whole = window is not None and len(episodes[i]) > window
+                least += len(answer + feedback) if whole else len(feedback) + 1
+    # A window hides what an episode's row continues, so a few rows drop out too early.
+    assert engine.stats.prefill_tokens <= (1.02 if window is None else 1.15) * least
+    assert engine.stats.prefill_tokens < (0.25 if window is None else 0.6) * (
+        engine.stats.prompt_tokens
+    )
 
 
 def test_what_is_no_number_is_never_reused(checkpoint, tokenizer):
