@@ -8,12 +8,14 @@ import json
 import pytest
 
 from fastchat.train.train import main
-from tests.fastchat.train.data import make_case
+from tests.fastchat.train.data import make_case, row, write_rows
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
-    return make_case(tmp_path_factory.mktemp("case"), count=12)
+    """Four trajectories of three turns."""
+    model, data = make_case(tmp_path_factory.mktemp("case"))
+    return model, write_rows(data, [row(i // 3, 1 + i % 3) for i in range(12)])
 
 
 def train(case, output, *more):
@@ -22,7 +24,7 @@ def train(case, output, *more):
         *("--model_name_or_path", model, "--data_path", data, "--output_dir", output),
         *("--report_to", "none", "--disable_tqdm", "True", "--save_strategy", "no"),
         *("--gradient_accumulation_steps", "5", "--per_device_train_batch_size", "1"),
-        *("--learning_rate", "1e-3", "--logging_steps", "1", *more),
+        *("--learning_rate", "1e-3", "--logging_steps", "1", "--num_train_epochs", "1", *more),
     ]
     return main([str(part) for part in command])
 
