@@ -39,6 +39,7 @@ setup(
         "tqdm>=4.66",
         "wandb>=0.17",
     ],
+    entry_points={"fastchat.web_tabs": ["rise = rise.web_tab"]},
     extras_require={
         "dev": [
             "fschat[qlora,tensorboard,webui]==0.2.36+rise",

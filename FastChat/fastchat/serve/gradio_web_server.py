@@ -1,0 +1,201 @@
+"""Web pages: chat with the served models, one or two side by side.
+
+    python -m fastchat.serve.gradio_web_server
+    python -m fastchat.serve.gradio_web_server --controller-url http://localhost:21001 --port 7860
+
+Needs the extra "webui" (gradio). Installed packages add tabs of their own through the entry-point
+group "fastchat.web_tabs": a module with `add_arguments(parser)`, `check(args)` and
+`add_tab(args, chat)`. The pages load nothing from the network, and are served on this machine only
+unless told otherwise; there is no login.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterator
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+from fastchat.constants import CONTROLLER_ADDRESS
+from fastchat.conversation import Message
+from fastchat.serve.web_chat import WebChat, WebChatError
+from fastchat.utils import OneLineParser, build_logger, listen, normal_url, serve, url_of
+
+logger = build_logger("gradio_web_server")
+
+TABS = "fastchat.web_tabs"
+NOBODY = "(none)"
+_PORT = 7860
+
+
+def build(args: argparse.Namespace, tabs: list[ModuleType]) -> Any:
+    """The pages as gradio Blocks."""
+    import gradio as gr
+
+    chat = WebChat(args.controller_url)
+    with gr.Blocks(title="RISE", analytics_enabled=False) as blocks:
+        for tab in tabs:
+            tab.add_tab(args, chat)
+        with gr.Tab("Chat"):
+            _add_chat(chat)
+    return blocks
+
+
+def model_choices(chat: WebChat) -> tuple[Any, Any]:
+    """Two drop-down lists of the served models, the second one optional; filled at each visit."""
+    import gradio as gr
+
+    with gr.Row():
+        first = gr.Dropdown([], label="Model", interactive=True)
+        second = gr.Dropdown([NOBODY], value=NOBODY, label="Beside it", interactive=True)
+
+    async def fill() -> tuple[Any, Any]:
+        models = await chat.models()
+        if not models:
+            gr.Warning("The controller serves no model, or does not answer.")
+        return (
+            gr.Dropdown(models, value=models[0] if models else None),
+            gr.Dropdown([NOBODY, *models], value=NOBODY),
+        )
+
+    # gradio runs this whenever somebody opens the page.
+    gr.context.Context.root_block.load(fill, None, [first, second])
+    return first, second
+
+
+def chosen(first: str | None, second: str | None) -> list[str]:
+    """The models of the two lists.
+
+    Raises:
+        gr.Error: none is chosen.
+    """
+    import gradio as gr
+
+    if not first:
+        raise gr.Error("Choose a model first.", print_exception=False)
+    return [first] if second in (None, NOBODY) else [first, second]
+
+
+def two_chatbots() -> list[Any]:
+    """Two dialogues side by side."""
+    import gradio as gr
+
+    formulas = [
+        {"left": left, "right": right, "display": left in ("$$", "\\[")}
+        for left, right in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"))
+    ]
+    with gr.Row():
+        return [
+            gr.Chatbot(label=label, latex_delimiters=formulas, elem_id=name, height=520)
+            for label, name in (("Model", "dialogue-a"), ("Beside it", "dialogue-b"))
+        ]
+
+
+def sampling_sliders() -> list[Any]:
+    """Temperature, top_p and the limit of new tokens."""
+    import gradio as gr
+
+    with gr.Accordion("Sampling", open=False):
+        return [
+            gr.Slider(0, 2, 1.0, step=0.05, label="temperature (0 is greedy)"),
+            gr.Slider(0.05, 1, 1.0, step=0.05, label="top_p"),
+            gr.Slider(1, 4096, 512, step=1, label="new tokens at most", elem_id="max-tokens"),
+        ]
+
+
+def _add_chat(chat: WebChat) -> None:
+    import gradio as gr
+
+    first, second = model_choices(chat)
+    dialogues = two_chatbots()
+    text = gr.Textbox(label="Message", submit_btn=True, elem_id="chat-message")
+    clear = gr.Button("Start over")
+    sampling = sampling_sliders()
+
+    async def send(
+        message: str, a: str, b: str, left: list, right: list, temperature, top_p, longest
+    ) -> AsyncIterator[tuple[str, list, list]]:
+        models = chosen(a, b)
+        asked = [
+            [*_plain(dialogue), {"role": "user", "content": message}] for dialogue in (left, right)
+        ]
+        settings = {"temperature": temperature, "top_p": top_p, "max_tokens": int(longest)}
+        shown = [asked[i] if i < len(models) else [] for i in range(2)]
+        yield "", *shown
+        try:
+            pairs = list(zip(models, asked, strict=False))
+            async for texts in chat.replies(pairs, **settings):
+                answers = [[{"role": "assistant", "content": each}] for each in texts]
+                yield "", *(shown[i] + answers[i] if i < len(models) else [] for i in range(2))
+        except WebChatError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    inputs = [text, first, second, *dialogues, *sampling]
+    text.submit(send, inputs, [text, *dialogues])
+    clear.click(lambda: ([], []), None, dialogues)
+
+
+def _plain(dialogue: list[dict[str, Any]]) -> list[Message]:
+    """A chatbot's history as messages; gradio hands texts back in parts."""
+    return [{"role": each["role"], "content": _text(each["content"])} for each in dialogue]
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def parse_args(
+    argv: list[str] | None = None, tabs: list[ModuleType] | None = None
+) -> argparse.Namespace:
+    """Read the command line; `tabs` add arguments of their own."""
+    parser = OneLineParser(
+        prog="gradio_web_server",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
+    parser.add_argument(
+        "--port", type=int, default=_PORT, help=f"port, 0 takes a free one ({_PORT})"
+    )
+    parser.add_argument(
+        "--controller-url",
+        type=normal_url,
+        default=CONTROLLER_ADDRESS,
+        help=f"URL or port of the controller ({CONTROLLER_ADDRESS})",
+    )
+    for tab in tabs or []:
+        tab.add_arguments(parser.add_argument_group(tab.TITLE))
+    args = parser.parse_args(argv)
+    args.error = parser.error
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve until interrupted."""
+    tabs = [found.load() for found in entry_points(group=TABS)]
+    args = parse_args(argv, tabs)
+    try:
+        for tab in tabs:
+            tab.check(args)
+        sock = listen(args.host, args.port)
+    except ValueError as error:
+        args.error(str(error))
+    try:
+        import gradio as gr
+    except ImportError:
+        args.error('gradio is not installed: pip install "fschat[webui]"')
+    from fastapi import FastAPI
+
+    # The default theme fetches fonts from the network.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    blocks = build(args, tabs)
+    app = gr.mount_gradio_app(FastAPI(), blocks, path="/", theme=theme, ssr_mode=False)
+    logger.info("open %s in a browser", url_of(args.host, sock))
+    serve(app, sock)
+
+
+if __name__ == "__main__":
+    main()

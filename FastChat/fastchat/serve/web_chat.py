@@ -1,0 +1,113 @@
+"""What the web pages ask the controller and the workers for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from fastchat.constants import RequestError
+from fastchat.conversation import Message
+from fastchat.protocol.openai_api_protocol import ChatRequest
+from fastchat.serve.openai_asks import asks_of
+from fastchat.serve.openai_errors import ApiError
+from fastchat.serve.openai_workers import Workers
+
+_SILENCE = 600.0
+"""Seconds that a worker may send nothing."""
+
+
+class WebChatError(Exception):
+    """There is no answer; the message says why, in words for the page."""
+
+
+class WebChat:
+    """Answers of the models that a controller serves, as they grow.
+
+    Args:
+        controller: its URL.
+    """
+
+    def __init__(self, controller: str):
+        self._workers = Workers(controller, _SILENCE)
+        self._started = asyncio.Event()
+
+    async def models(self) -> list[str]:
+        """The names that the controller serves; none where it does not answer."""
+        await self._open()
+        try:
+            return await self._workers.models()
+        except ApiError:
+            return []
+
+    async def reply(
+        self, model: str, messages: Sequence[Message], **sampling: Any
+    ) -> AsyncIterator[str]:
+        """The answer to a dialogue: its text so far, again and again.
+
+        Args:
+            model: a name that the controller serves.
+            messages: the dialogue, ending with a user's message.
+            sampling: `temperature`, `top_p`, `max_tokens`, `seed` as in the OpenAI API.
+
+        Raises:
+            WebChatError: there is no answer.
+        """
+        await self._open()
+        try:
+            wanted = ChatRequest(model=model, messages=list(messages), stream=True, **sampling)
+            worker = await self._workers.pick(model)
+            (ask,) = await asks_of(self._workers, worker, wanted)
+            frames = self._workers.stream(worker, ask.body)
+            async with contextlib.aclosing(frames):
+                async for frame in frames:
+                    yield frame["text"]
+        except (ApiError, RequestError, ValidationError) as error:
+            raise WebChatError(str(error)) from error
+
+    async def replies(
+        self, asked: Sequence[tuple[str, Sequence[Message]]], **sampling: Any
+    ) -> AsyncIterator[list[str]]:
+        """The answers of several models at the same time: all texts so far, again and again.
+
+        Args:
+            asked: (model, dialogue) for each of them.
+            sampling: as for `reply`.
+
+        Raises:
+            WebChatError: one of them gives no answer.
+        """
+        texts = ["" for _ in asked]
+        news: asyncio.Queue[tuple[int, str | None]] = asyncio.Queue()
+
+        async def follow(index: int, model: str, messages: Sequence[Message]) -> None:
+            try:
+                async for text in self.reply(model, messages, **sampling):
+                    await news.put((index, text))
+            finally:
+                await news.put((index, None))
+
+        tasks = [asyncio.create_task(follow(i, *pair)) for i, pair in enumerate(asked)]
+        try:
+            running = len(tasks)
+            while running:
+                index, text = await news.get()
+                if text is None:
+                    running -= 1
+                else:
+                    texts[index] = text
+                    yield list(texts)
+            for task in tasks:
+                await task
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _open(self) -> None:
+        # The session belongs to the loop that serves, so it is opened at the first question.
+        if not self._started.is_set():
+            self._started.set()
+            await self._workers.start()
