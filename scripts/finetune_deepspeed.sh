@@ -4,6 +4,9 @@
 #
 #   bash scripts/finetune_deepspeed.sh
 #   NUM_GPUS=1 ACCUMULATION=64 REPORT_TO=none bash scripts/finetune_deepspeed.sh --max_steps 10
+#   HOSTFILE=scripts/multinode/hostfile bash scripts/finetune_deepspeed.sh    # starts all nodes
+#   NODES=2 NODE_RANK=0 MASTER_ADDR=node1 bash scripts/finetune_deepspeed.sh  # here, and with
+#   NODES=2 NODE_RANK=1 MASTER_ADDR=node1 bash scripts/finetune_deepspeed.sh  # rank 1 on node2
 #
 # Relative paths are relative to the repository. Further arguments are passed on.
 set -euo pipefail
@@ -11,7 +14,11 @@ set -euo pipefail
 MODEL=${MODEL:-meta-llama/Llama-2-7b-chat-hf}               # checkpoint to start from
 DATA_PATH=${DATA_PATH:-dataset/finetune.json}               # rows of workflow_convert.py
 OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/rise}                  # where checkpoints are written
-NUM_GPUS=${NUM_GPUS:--1}                                    # processes; -1: one per GPU
+NUM_GPUS=${NUM_GPUS:--1}                                    # processes per node; -1: one per GPU
+HOSTFILE=${HOSTFILE:-}                                      # nodes that ssh reaches; empty: none
+NODES=${NODES:-1}                                           # nodes on which this script is started
+NODE_RANK=${NODE_RANK:-0}                                   # which of them this is, from 0
+MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}                       # node 0, as the other nodes reach it
 MASTER_PORT=${MASTER_PORT:-20001}                           # a free port
 DEEPSPEED_CONFIG=${DEEPSPEED_CONFIG:-deepspeed/zero3.json}  # zero2, zero3, zero3_offload
 EPOCHS=${EPOCHS:-1}                                         # passes over the rows
@@ -28,8 +35,19 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
     export PATH="$PWD/$VENV/bin:$PATH"
 fi
 
+if [ "$NODES" -gt 1 ]; then
+    per_node=$NUM_GPUS
+    if [ "$per_node" = -1 ]; then per_node=gpu; fi
+    launcher=(torchrun --nnodes "$NODES" --node_rank "$NODE_RANK" --nproc_per_node "$per_node"
+        --master_addr "$MASTER_ADDR")
+elif [ -n "$HOSTFILE" ]; then
+    launcher=(deepspeed --hostfile "$HOSTFILE" --num_gpus="$NUM_GPUS")
+else
+    launcher=(deepspeed --num_gpus="$NUM_GPUS")
+fi
+
 command=(
-    deepspeed --num_gpus="$NUM_GPUS" --master_port "$MASTER_PORT"
+    "${launcher[@]}" --master_port "$MASTER_PORT"
     FastChat/fastchat/train/train_mem.py
     --deepspeed "$DEEPSPEED_CONFIG"
     --model_name_or_path "$MODEL"

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from fastchat.model.model_adapter import load_model
 from fastchat.train.train import main
@@ -167,7 +168,40 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(case, tmp_path):
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
-    assert "interrupted; the same command resumes" in printed
+    assert "interrupted; the same command goes on from the last checkpoint" in printed
+
+
+def test_an_interrupt_before_the_first_step_is_one_line(case, tmp_path):
+    process = start([sys.executable, SCRIPT, *arguments(case, tmp_path / "out")])
+    modules = Path(f"/proc/{process.pid}/maps")
+    while "libtorch" not in modules.read_text():  # Python is up, and the packages are imported
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert "interrupted" in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("config", "more"), [("zero3.json", "--use_lora"), ("zero2.json", "--q_lora")]
+)
+def test_adapters_train_in_two_processes_as_in_one(tmp_path, config, more):
+    """With gradient checkpointing: the inputs of the first block are frozen."""
+    shapes = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2}
+    small = make_case(tmp_path, 22, intermediate_size=128, num_key_value_heads=2, **shapes)
+    flags = [more, "True", "--lora_dropout", "0", "--gradient_checkpointing", "True"]
+    one = [*arguments(small, tmp_path / "one"), *flags, "--per_device_train_batch_size", "8"]
+    assert main([str(part) for part in one]) == 0
+    other = [*arguments(small, tmp_path / "two"), *flags, "--per_device_train_batch_size", "4"]
+    run([*two("torchrun"), *other, "--deepspeed", f"deepspeed/{config}"])
+    (record, entries), (_, expected) = log(tmp_path / "two"), log(tmp_path / "one")
+    assert record["processes"] == 2
+    for key in ("loss", "grad_norm"):
+        assert [e[key] for e in entries] == pytest.approx([e[key] for e in expected], rel=1e-4)
+    adapters = [load_file(tmp_path / n / "adapter_model.safetensors") for n in ("one", "two")]
+    for name, value in adapters[0].items():
+        assert (value - adapters[1][name]).abs().max().item() < 1e-3, name
 
 
 def test_the_published_command_runs_and_is_tracked_offline(case, tmp_path):

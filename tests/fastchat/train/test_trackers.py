@@ -45,7 +45,8 @@ def case(tmp_path_factory):
 def train(case, output, *more):
     model, data = case
     command = ["--model_name_or_path", model, "--data_path", data, "--output_dir", output]
-    command += ["--num_train_epochs", "1", "--disable_tqdm", "True", "--save_strategy", "no", "--logging_steps", "1"]
+    command += ["--num_train_epochs", "1", "--save_strategy", "no", "--logging_steps", "1"]
+    command += ["--disable_tqdm", "True"]
     command += ["--per_device_train_batch_size", "3", "--train_sampling_strategy", "sequential"]
     assert main([str(part) for part in [*command, "--model_max_length", "200", *more]]) == 0
     record = json.loads((output / "training.json").read_text())
