@@ -143,6 +143,7 @@ def test_a_name_that_the_controller_serves_comes_first(functions):
 
 def test_kinds_by_form(functions, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setattr(choice.hub, "unreachable", lambda: None)  # tests have no network
     (functions / "checkpoint").mkdir()
     (functions / "checkpoint" / "config.json").write_text("{}")
     names = {
