@@ -17,7 +17,7 @@ import pytest
 import workflow_convert
 import workflow_eval
 import workflow_gen
-from fastchat.serve import controller, model_worker
+from fastchat.serve import controller, model_worker, openai_api_server, vllm_worker
 from fastchat.train import arguments
 from rise import compare, merge, rescore
 from rise.report import __main__ as report
@@ -30,6 +30,8 @@ PARSERS = {
     "workflow_eval.py": workflow_eval.parse_args,
     "fastchat.serve.controller": controller.parse_args,
     "fastchat.serve.model_worker": model_worker.parse_args,
+    "fastchat.serve.openai_api_server": openai_api_server.parse_args,
+    "fastchat.serve.vllm_worker": vllm_worker.parse_args,
     "rise.compare": compare.parse_args,
     "rise.merge": merge.parse_args,
     "rise.report": report.parse_args,
