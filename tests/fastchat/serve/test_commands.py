@@ -55,7 +55,8 @@ def test_workers_come_back_after_their_controller_and_leave_when_killed(checkpoi
             assert post(f"{url}/get_worker_address", {"model": "tiny-llama"}) == {"address": ""}
 
 
-def test_a_worker_ends_on_request_while_it_generates(checkpoint):
+@pytest.mark.parametrize(("request_to_end", "code"), [("SIGINT", 130), ("SIGTERM", -15)])
+def test_a_worker_ends_on_request_while_it_generates(checkpoint, request_to_end, code):
     port = free_port()
     options = ["--model-path", checkpoint(), "--port", port, "--no-register"]
     with process("fastchat.serve.model_worker", *options) as worker:
@@ -69,8 +70,8 @@ def test_a_worker_ends_on_request_while_it_generates(checkpoint):
         body = {"prompt": "Hi", "max_new_tokens": 2000, "n": 8}
         stream = requests.post(f"{url}/worker_generate_stream", json=body, stream=True, timeout=30)
         next(stream.iter_content(10))
-        worker.send_signal(signal.SIGINT)
-        assert worker.wait(20) == 130
+        worker.send_signal(signal.Signals[request_to_end])
+        assert worker.wait(20) == code
 
 
 def test_the_controller_needs_no_torch():
