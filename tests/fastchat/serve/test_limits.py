@@ -3,8 +3,10 @@
 python -m pytest tests/fastchat/serve/test_limits.py
 """
 
+import contextlib
 import logging
 import resource
+import socket
 
 import pytest
 import requests
@@ -13,7 +15,8 @@ from fastchat import utils
 from fastchat.constants import MAX_BODY_BYTES
 from fastchat.serve import base_model_worker, controller, model_worker
 from tests.fastchat.serve.pacing_worker import PacingWorker
-from tests.fastchat.serve.servers import running
+from tests.fastchat.serve.servers import running, wait_for
+from tests.fastchat.serve.test_metrics import scrape
 
 WORKER = ["worker_generate", "worker_generate_stream", "count_token"]
 CONTROLLER = ["register_worker", "receive_heart_beat", "get_worker_address"]
@@ -74,3 +77,21 @@ def test_a_worker_that_cannot_start_says_why_in_one_line(tmp_path, capsys, optio
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "error:" in line and "usage" not in line
+
+
+@pytest.mark.parametrize("path", ["worker_generate", "worker_generate_stream"])
+def test_clients_that_hang_up_in_the_queue_leave_it(path):
+    """One request holds the only place; those that wait behind it have sent nothing yet."""
+    worker = PacingWorker(["m"], 1, logging.getLogger("test"))
+    body = b'{"prompt": "a", "n": 2, "top_k": 99}'
+    head = f"POST /{path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with running(base_model_worker.create_app(worker)) as url, contextlib.ExitStack() as stack:
+        port = int(url.rsplit(":", 1)[1])
+        for _ in range(4):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.sendall(head + body)
+        wait_for(lambda: worker.in_flight == 4)
+        stack.close()
+        wait_for(lambda: worker.in_flight == 0)
+        counts = scrape(url)
+    assert counts[f"rise_worker_requests_total{{hung_up}}{{/{path}}}"] == 4
