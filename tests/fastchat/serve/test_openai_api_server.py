@@ -16,8 +16,7 @@ import requests
 
 from fastchat.serve import base_model_worker, controller, model_worker
 from fastchat.serve.openai_api_server import create_app, parse_args, split_keys
-from tests.fastchat.serve.servers import post, running, wait_for
-from tests.fastchat.serve.test_commands import ENVIRONMENT
+from tests.fastchat.serve.servers import ENVIRONMENT, post, running, wait_for
 from tests.fastchat.serve.test_metrics import scrape
 
 CHAT = {"model": "tiny-llama", "messages": [{"role": "user", "content": "2 + 2?"}]}
