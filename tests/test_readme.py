@@ -17,6 +17,7 @@ import pytest
 import workflow_convert
 import workflow_eval
 import workflow_gen
+from fastchat.model import apply_lora
 from fastchat.serve import controller, model_worker, openai_api_server, vllm_worker
 from fastchat.train import arguments
 from rise import compare, merge, rescore
@@ -28,6 +29,7 @@ PARSERS = {
     "workflow_gen.py": workflow_gen.parse_args,
     "workflow_convert.py": workflow_convert.parse_args,
     "workflow_eval.py": workflow_eval.parse_args,
+    "fastchat.model.apply_lora": apply_lora.parse_args,
     "fastchat.serve.controller": controller.parse_args,
     "fastchat.serve.model_worker": model_worker.parse_args,
     "fastchat.serve.openai_api_server": openai_api_server.parse_args,
