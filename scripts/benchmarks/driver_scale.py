@@ -44,7 +44,7 @@ class Cost:
     """User and system time of the driver's process."""
     wall_s: float
     memory_mb: float
-    """The largest resident set."""
+    """The largest resident set; Linux counts that of the process which starts the driver, too."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
