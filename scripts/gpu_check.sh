@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What a GPU machine gives: its software, and how fast the worker's engine generates on it.
+# What a GPU machine gives: its software, and how fast it generates (the worker's engine) and trains.
 #
-#   bash scripts/gpu_check.sh          # needs a GPU with 40 GB for the 7B model
+#   bash scripts/gpu_check.sh          # needs a GPU with 80 GB for the 7B model
 #   SMOKE=1 bash scripts/gpu_check.sh  # the same commands with toy sizes, on any machine
 #
 # Everything that is printed also goes to OUT, one file per check.
@@ -11,6 +11,7 @@ SMOKE=${SMOKE:-0}              # 1: toy sizes on the CPU, to see that the comman
 SIZES=${SIZES:-1b 7b}          # models of scripts/benchmarks/engine.py
 ROWS=${ROWS:-1 16 64 256}      # answers at the same time
 NEW=${NEW:-256}                # tokens per answer
+STEP=${STEP:-64}               # rows of a training step
 RUNS=${RUNS:-3}                # timed runs of each
 OUT=${OUT:-log/gpu_check}      # where the reports are written
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -23,7 +24,7 @@ fi
 DEVICE=cuda
 if [ "$SMOKE" = 1 ]; then
     echo "SMOKE=1: toy sizes on the CPU; none of the numbers says anything about a GPU"
-    DEVICE=cpu SIZES=tiny ROWS="1 4" NEW=8 RUNS=1
+    DEVICE=cpu SIZES=tiny ROWS="1 4" NEW=8 STEP=4 RUNS=1
 elif ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     echo "gpu_check.sh: torch sees no GPU; SMOKE=1 runs the same commands on the CPU" >&2
     exit 2
@@ -43,6 +44,8 @@ read -ra rows <<<"$ROWS"
 for size in $SIZES; do
     check "engine-$size" "$PYTHON" scripts/benchmarks/engine.py \
         --size "$size" --rows "${rows[@]}" --new "$NEW" --runs "$RUNS" --device "$DEVICE"
+    check "training-$size" "$PYTHON" scripts/benchmarks/training_gpu.py \
+        --size "$size" --rows "$STEP" --runs "$RUNS" --device "$DEVICE"
 done
 
 printf '\nAll checks ran; reports in %s\n' "$OUT"
