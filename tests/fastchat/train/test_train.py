@@ -226,7 +226,12 @@ REFUSED = {
     ),
     "no model": ("ok", ["--model_name_or_path", "./nowhere"], "there is no directory './nowhere'"),
     "unknown template": ("ok", ["--chat_template", "alpaca"], "unknown chat template 'alpaca'"),
-    "unknown argument": ("ok", ["--learning_rat", "1"], "--learning_rat"),
+    "unknown argument": (
+        "ok",
+        ["--save_stepz=4"],
+        "error: unknown argument --save_stepz: did you mean --save_steps? --help lists all",
+    ),
+    "fsdp": ("ok", ["--fsdp", "full_shard"], "use DeepSpeed, --deepspeed deepspeed/zero3.json"),
     "bad ratio": ("ok", ["--warmup_ratio", "2"], "--warmup_ratio is 2.0"),
     "two warm-ups": ("ok", ["--warmup_ratio", "0.1", "--warmup_steps", "5"], "contradict"),
     "bad fraction": ("ok", ["--max_dropped_fraction", "5"], "--max_dropped_fraction is 5.0"),
@@ -278,6 +283,23 @@ def test_a_foreign_checkpoint_is_not_overwritten(case, tmp_path, capsys):
     (tmp_path / "out" / "checkpoint-100").mkdir(parents=True)
     assert main(command(case, tmp_path / "out")) == 2
     assert "holds checkpoint-100 but no training.json" in capsys.readouterr().err
+
+
+def test_missing_weights_are_one_error(case, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(case[0], model)
+    (model / "model.safetensors").unlink()
+    assert main(command((model, case[1]), tmp_path / "out")) == 2
+    assert f"cannot read the weights in {model}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_one_error(case, tmp_path, capsys, monkeypatch):
+    assert main(command(case, case[1] / "out")) == 2
+    assert f"{case[1]} is a file; name a directory" in capsys.readouterr().err
+    monkeypatch.setattr("fastchat.train.checks.os.access", lambda *_: False)
+    assert main(command(case, tmp_path / "out")) == 2
+    assert f"{tmp_path} cannot be written to" in capsys.readouterr().err
 
 
 def test_all_problems_are_named_at_once(tmp_path, capsys):
