@@ -174,10 +174,9 @@ def pick_dtype(dtype: Any, device: str | None, config: Any) -> Any:
 
 
 def pick_attention(config: Any) -> str:
-    """The fastest attention code for training here that computes what this model is.
+    """The fastest attention code for training: FlashAttention 2 where it is installed with a GPU.
 
-    It is FlashAttention 2 where that is installed and there is a GPU, else "sdpa", or "eager" for
-    models that cap their attention scores.
+    Else "sdpa", or "eager" for models that cap their attention scores.
     """
     import torch
     from transformers.utils import is_flash_attn_2_available
