@@ -50,7 +50,7 @@ def test_dtype_and_attention_can_be_chosen(checkpoint):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_missing_gpu_is_said(checkpoint):
     assert model_adapter.pick_device("auto") == "cpu"
-    assert pick_attention() == "sdpa"
+    assert pick_attention(LlamaConfig()) == "sdpa"
     with pytest.raises(ValueError, match="torch sees no GPU"):
         load_model(checkpoint, device="cuda")
 
