@@ -91,6 +91,8 @@ def check_args(args: argparse.Namespace) -> list[Source]:
     except ValueError as error:
         problems.append(str(error))
     try:
+        # The file of a plug-in may have changed since an earlier call in this process.
+        load_prompts.cache_clear()
         load_prompts(args.env, args.prompt_style)
     except ValueError as error:
         problems.append(str(error))
