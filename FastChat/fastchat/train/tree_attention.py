@@ -29,14 +29,20 @@ class TreeNodes:
         self.sizes = [node.stop - node.start for node in nodes]
         self._masks: dict[tuple[int, int, int | None], torch.Tensor] = {}
 
-    def mask(self, own: int, above: int, window: int | None, device: torch.device) -> torch.Tensor:
-        """Which of `above + own` tokens of a row its last `own` see: bool (own, above + own)."""
-        key = (own, above, window)
+    def mask(self, number: int, window: int | None, device: torch.device) -> torch.Tensor | None:
+        """What the tokens of a node see of its row up to them: bool (own, above + own).
+
+        None stands for the plain causal rule, for which attention has faster code.
+        """
+        above = sum(self.sizes[ancestor] for ancestor in self.nodes[number].ancestors)
+        own = self.sizes[number]
+        near = window if window is not None and above + own > window else None
+        if not above and near is None:
+            return None
+        key = (own, above, near)
         if key not in self._masks:
             mask = torch.ones(own, above + own, dtype=torch.bool, device=device).tril(above)
-            if window is not None:
-                mask = mask.triu(above - window + 1)
-            self._masks[key] = mask
+            self._masks[key] = mask if near is None else mask.triu(above - near + 1)
         return self._masks[key]
 
 
@@ -81,21 +87,16 @@ def tree_attention(
     queries, keys, values = (part.split(tree.sizes, dim=2) for part in (query, key, value))
     outputs = []
     for number, node in enumerate(tree.nodes):
+        mask = tree.mask(number, sliding_window, query.device)
         row = (*node.ancestors, number)
-        above = sum(tree.sizes[ancestor] for ancestor in node.ancestors)
-        narrow = sliding_window is not None and above + tree.sizes[number] > sliding_window
-        window = sliding_window if narrow else None
-        causal = not above and window is None
         outputs.append(
             scaled_dot_product_attention(
                 queries[number],
-                torch.cat([keys[i] for i in row], dim=2) if above else keys[number],
-                torch.cat([values[i] for i in row], dim=2) if above else values[number],
-                attn_mask=None
-                if causal
-                else tree.mask(tree.sizes[number], above, window, query.device),
+                torch.cat([keys[i] for i in row], dim=2) if node.ancestors else keys[number],
+                torch.cat([values[i] for i in row], dim=2) if node.ancestors else values[number],
+                attn_mask=mask,
                 dropout_p=dropout,
-                is_causal=causal,
+                is_causal=mask is None,
                 scale=scaling,
             )
         )
