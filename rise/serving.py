@@ -1,4 +1,6 @@
-"""A controller and one worker per checkpoint, started for one run and stopped with it.
+"""A controller and the workers of checkpoints, started for one run and stopped with it.
+
+On a machine with several GPUs each has a worker; the driver shares its requests among them.
 
 The processes listen on free ports of 127.0.0.1, write to `<run directory>/serving/*.log` and end
 with this process, also when it is killed.
@@ -21,8 +23,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from rise import hub
+from rise import gpus, hub
 from rise.endings import USAGE
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ POLL = 0.1
 TAIL_LINES = 15
 """Lines of a dead process's log that the error shows."""
 HOST = "127.0.0.1"
+WORKER = "model_worker"
 PR_SET_PDEATHSIG = 1
 
 
@@ -61,6 +65,7 @@ class LocalServing:
         log_dir: where the logs go; made if it is missing.
         concurrency: requests that a worker accepts at the same time.
         worker_args: further arguments for every worker.
+        workers_per_model: workers of each checkpoint; None shares the GPUs, one worker on each.
     """
 
     def __init__(
@@ -70,9 +75,11 @@ class LocalServing:
         *,
         concurrency: int = 64,
         worker_args: Sequence[str] = (),
+        workers_per_model: int | None = None,
     ):
         self.model_names = {name: f"checkpoint-{i}" for i, name in enumerate(checkpoints)}
         self.log_dir = log_dir
+        self._workers_per_model = workers_per_model
         self._options = ["--limit-worker-concurrency", str(concurrency), *worker_args]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.controller = ""
@@ -112,7 +119,7 @@ class LocalServing:
                 _, marked, error = text.rpartition(" error: ")
                 if marked:
                     error = error.strip().removesuffix("(--help lists the options)").strip()
-                    return f"cannot serve {names.get(name, name)}: {error}"
+                    return f"cannot serve {names.get(name.partition('.')[0], name)}: {error}"
         return None
 
     def stop(self) -> None:
@@ -129,20 +136,29 @@ class LocalServing:
 
     def _start(self) -> None:
         self.log_dir.mkdir(parents=True, exist_ok=True)
-        ports = free_ports(1 + len(self.model_names))
+        # Who names a device in --worker_args has chosen.
+        devices = [] if "--device" in self._options else gpus.visible_gpus()
+        places = gpus.placement(len(self.model_names), self._workers_per_model, devices)
+        ports = free_ports(1 + sum(map(len, places)))
         self.controller = f"http://{HOST}:{ports[0]}"
         self._launch("controller", "controller", ["--port", str(ports[0])])
-        for (checkpoint, name), port in zip(self.model_names.items(), ports[1:], strict=True):
-            arguments = ["--port", str(port), "--worker-address", f"http://{HOST}:{port}"]
-            arguments += ["--controller-address", self.controller]
-            arguments += ["--model-path", checkpoint.removeprefix("hf:"), "--model-names", name]
-            self._launch(name, "model_worker", arguments + self._options)
+        addresses = [f"http://{HOST}:{port}" for port in ports[1:]]
+        each = iter(zip(ports[1:], addresses, strict=True))
+        for (checkpoint, model), workers in zip(self.model_names.items(), places, strict=True):
+            for number, gpu in enumerate(workers):
+                port, address = next(each)
+                arguments = ["--port", str(port), "--worker-address", address]
+                arguments += ["--controller-address", self.controller, "--model-names", model]
+                arguments += ["--model-path", checkpoint.removeprefix("hf:"), *self._options]
+                self._launch(f"{model}.{number}" if number else model, WORKER, arguments, gpu)
         log.info("serving %s; logs in %s", ", ".join(self.model_names), self.log_dir)
-        self._wait(lambda: set(self.model_names.values()) <= set(self._served() or ()))
+        self._wait(lambda: self._all_serve(addresses))
 
-    def _launch(self, name: str, module: str, arguments: list[str]) -> None:
+    def _launch(self, name: str, module: str, arguments: list[str], gpu: str | None = None) -> None:
         command = [sys.executable, "-m", f"fastchat.serve.{module}", "--host", HOST, *arguments]
         environment = _environment()
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         if any(path.startswith("hf:") for path in self.model_names) and hub.unreachable():
             # The checkpoint is in the cache; the worker need not find out that nobody answers.
             environment["HF_HUB_OFFLINE"] = "1"
@@ -172,16 +188,24 @@ class LocalServing:
                 )
             time.sleep(POLL)
 
-    def _served(self) -> list[str] | None:
-        """The names at our controller; None before it answers."""
-        request = urllib.request.Request(f"{self.controller}/list_models", data=b"{}")
-        # A proxy of the environment does not know this machine's loopback address.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=STOP_LIMIT) as reply:
-                return json.load(reply)["models"]
-        except (urllib.error.URLError, OSError, ValueError):
-            return None
+    def _all_serve(self, workers: list[str]) -> bool:
+        """Whether every model is registered and every worker, at these URLs, answers."""
+        served = _ask(f"{self.controller}/list_models").get("models", [])
+        return set(self.model_names.values()) <= set(served) and all(
+            _ask(f"{worker}/worker_get_status") for worker in workers
+        )
+
+
+def _ask(url: str) -> dict[str, Any]:
+    """The reply to an empty request; nothing before somebody answers."""
+    request = urllib.request.Request(url, data=b"{}")
+    # A proxy of the environment does not know this machine's loopback address.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=STOP_LIMIT) as reply:
+            return json.load(reply)
+    except (urllib.error.URLError, OSError, ValueError):
+        return {}
 
 
 def free_ports(count: int) -> list[int]:
