@@ -80,7 +80,7 @@ class TrainingArguments(transformers.TrainingArguments):
     tree_tokens: int | None = option(
         None,
         "tokens of one forward pass over a tree, at most (a longer example goes alone); None is "
-        "twice model_max_length, times per_device_train_batch_size",
+        "model_max_length times per_device_train_batch_size, the memory of the padded pass",
     )
     group_trajectories: bool = option(
         False,
@@ -156,9 +156,9 @@ class TrainingArguments(transformers.TrainingArguments):
     @property
     def tree_budget(self) -> int:
         """Tokens of one forward pass over a tree, at most."""
-        # Longer passes share more: 8 to 20 % fewer tokens than with half of this (GSM8K).
+        # No more than a padded pass, so that a command that fitted in memory still does.
         padded = self.model_max_length * self.per_device_train_batch_size
-        return 2 * padded if self.tree_tokens is None else self.tree_tokens
+        return padded if self.tree_tokens is None else self.tree_tokens
 
     @property
     def step_examples(self) -> int:
