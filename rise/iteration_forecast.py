@@ -1,0 +1,89 @@
+"""What an iterated run will ask for, and whether its commands are understood, before it begins."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rise.arguments import add_common, per_turn
+from rise.choice import OPENAI_NAME, STUDENT, TEACHER
+from rise.iteration_plan import TRAINER, Stage, stage_environment
+from rise.stage_process import ROOT
+
+PARSERS = {
+    "gen": ("workflow_gen.py", "workflow_gen", "parse_args"),
+    "convert": ("workflow_convert.py", "workflow_convert", "parse_args"),
+    "train": (TRAINER, "fastchat.train.arguments", "parse"),
+    "eval": ("workflow_eval.py", "workflow_eval", "parse_args"),
+}
+"""Step -> script in the command, module and function that read its arguments."""
+READ = """
+import importlib, json, sys
+root, *calls = json.load(sys.stdin)
+sys.path[:0] = [root, root + "/FastChat"]
+for program, module, function, argv in calls:
+    sys.argv[0] = program
+    try:
+        getattr(importlib.import_module(module), function)(argv)
+    except ValueError as error:
+        sys.exit(f"{program}: error: {error}")
+"""
+"""Reads the arguments in one process of its own: the trainer's need torch."""
+
+
+def check_commands(stages: Sequence[Stage]) -> None:
+    """Let every script read its arguments, so that a wrong one is not found hours later.
+
+    Raises:
+        ValueError: a script refuses its arguments, with what it said.
+    """
+    calls = []
+    for stage in stages:
+        program, module, function = PARSERS[stage.step]
+        place = next(k for k, word in enumerate(stage.command) if word.endswith(program))
+        calls.append([program, module, function, stage.command[place + 1 :]])
+    done = subprocess.run(
+        [sys.executable, "-c", READ],
+        input=json.dumps([str(ROOT), *calls]),
+        text=True,
+        env=stage_environment(stages[0]),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(f"a stage refuses its arguments, nothing was begun:\n{done.stderr}")
+
+
+def size_of(stage: Stage) -> str:
+    """What a stage that asks models will ask for at most; empty for the others.
+
+    Counted are the answers and their limits of new tokens; `workflow_gen.py --dry-run` also counts
+    the tokens of the prompts.
+    """
+    if stage.step not in ("gen", "eval"):
+        return ""
+    if not Path(stage.inputs["problems"]).is_file():
+        return f"{stage.inputs['problems']} is missing, so its size is not known"
+    parser = argparse.ArgumentParser(add_help=False)
+    add_common(parser)
+    args, _ = parser.parse_known_args(stage.command[2:])
+    with open(args.data_path, "rb") as file:
+        problems = sum(1 for line in file if line.strip())
+    problems = min(problems, args.limit or problems)
+    models = _models(stage, args.max_turns)
+    samples = per_turn(args.num_of_samples, args.max_turns)
+    limits = per_turn(args.max_new_tokens, args.max_turns) if args.max_new_tokens else models
+    answers = problems * sum(samples)
+    tokens = problems * sum(map(int.__mul__, samples, limits))
+    return f"{problems:,} problems, at most {answers:,} answers and {tokens:,} new tokens"
+
+
+def _models(stage: Stage, turns: int) -> list[int]:
+    """The published limit of new tokens of whoever answers each turn."""
+    names = [stage.inputs[role] for role in ("student", "expert", "model") if role in stage.inputs]
+    openai = [OPENAI_NAME.fullmatch(name) is not None for name in per_turn(names, turns)]
+    return [(TEACHER if each else STUDENT)["max_new_tokens"] for each in openai]

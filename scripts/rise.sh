@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# The whole of RISE, K times: generate, convert, train, evaluate; at the end the table over base,
+# boost and every iteration. The same call goes on with a stopped run.
+#
+#   bash scripts/rise.sh --dry-run                   # every command, and what it will ask for
+#   MODEL=./base EXPERT=self bash scripts/rise.sh    # self-distillation, best of 16
+#   bash scripts/rise.sh --config run.json           # the file's values instead of the knobs
+#
+# Relative paths are relative to the repository. Further arguments go to rise.iterate.
+set -euo pipefail
+
+MODEL=${MODEL:-hf:meta-llama/Llama-2-7b-chat-hf}   # base model: hf:ORG/NAME or a directory
+ENV_NAME=${ENV_NAME:-gsm8k}                        # gsm8k | math | svamp | asdiv | numeric | FILE.py:Class
+TRAIN_DATA=${TRAIN_DATA:-data/gsm8k/train.jsonl}   # problems to generate on
+TEST_DATA=${TEST_DATA:-data/gsm8k/test.jsonl}      # problems to evaluate on
+EXPERT=${EXPERT:-gpt-3.5-turbo}                    # who answers turn 2; self: best of 16
+BOOST=${BOOST:-}                                   # SFT before iteration 1: expert | FILE.json
+ITERATIONS=${ITERATIONS:-2}                        # how often to generate and train
+POOL=${POOL:-all}                                  # attempts to train on: all | last iteration
+TRAIN_FROM=${TRAIN_FROM:-base}                     # base | last: where training starts
+LAUNCHER=${LAUNCHER:-deepspeed}                    # of the trainer: python | torchrun ... | deepspeed ...
+TRAIN_ARGS=${TRAIN_ARGS:---deepspeed deepspeed/zero3.json --bf16 True --learning_rate 1e-5}
+OUT=${OUT:-log/rise}                               # where everything is written
+VENV=${VENV:-.venv}                                # environment to use if none is active
+
+cd "$(dirname "$0")/.."
+if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
+    export PATH="$PWD/$VENV/bin:$PATH"
+fi
+
+command=(python -m rise.iterate)
+if [[ " $* " != *" --config"* ]]; then
+    command+=(
+        --model "$MODEL" --env "$ENV_NAME" --train_data "$TRAIN_DATA" --test_data "$TEST_DATA"
+        --expert "$EXPERT" --boost "$BOOST" --iterations "$ITERATIONS" --pool "$POOL"
+        --train_from "$TRAIN_FROM" --launcher "$LAUNCHER" --train_args="$TRAIN_ARGS" --out "$OUT"
+    )
+fi
+command+=("$@")
+printf "+"; printf " %q" "${command[@]}"; echo
+exec "${command[@]}"
