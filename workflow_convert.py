@@ -27,7 +27,7 @@ from typing import Any
 
 from rise.arguments import env_help, env_name
 from rise.conversion import training_rows
-from rise.convert_arguments import add_output, add_rules, problems_of
+from rise.convert_arguments import NOT_COMPARED, add_output, add_rules, problems_of
 from rise.dataset import Rules
 from rise.dataset_report import RowCounts, TokenCounts, format_report
 from rise.near_duplicates import without_near_duplicates
@@ -36,8 +36,6 @@ from rise.row_spill import RowSpill
 from rise.sources import Pool, Source, load_prompts, read_source
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-NOT_COMPARED = {"filepath", "output", "overwrite", "dry_run"}
-"""Arguments that do not change the data set; of the logs the contents are compared."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -219,6 +217,7 @@ def finish(
 ) -> None:
     """Put the rows in order and write them, or in a dry run show the first one."""
     from rise.dataset_file import write_dataset
+    from rise.tracked_results import log_conversion
 
     if args.shuffle:
         random.Random(args.seed).shuffle(spill.offsets)
@@ -232,6 +231,7 @@ def finish(
         args.output, spill.lines(spill.offsets), report, weights, as_lines=as_lines
     )
     print(f"{in_words}\nWrote {', '.join(map(str, paths))}\n{next_command(args)}")
+    log_conversion(args, report, weights)
 
 
 def main(argv: list[str] | None = None) -> int:

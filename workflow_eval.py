@@ -98,51 +98,27 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(job, run, tally, tracker) -> None:
     """Write the log and the summary; print the table and what to run next."""
+    from rise.evaluated import open_run, with_sibling
     from rise.job import SMOKE_DONE
     from rise.metrics import format_table
-    from rise.siblings import complete, is_parallel, sibling
-    from rise.trajectory import read_json
-    from rise.unanswered import measured, measured_episodes
+    from rise.tracked_results import log_evaluation
 
     run.write_log()
-    other = sibling(run.path, job.config["log_dir"], job.config)
-    side_by_side = is_parallel(job.config)
-    config, path = job.config, run.path
-    episodes = [measured(episode, config) for episode in run.episodes()]
-    theirs = read_json(other / "config.json") if other else {}
-    parallel = measured_episodes(other, theirs) if other and not side_by_side else None
-    metrics = summary_of(job, config, episodes, parallel)
-    job.write_summary(run, {"metrics": metrics} | tally.summary())
-    if other and side_by_side:
-        metrics = summary_of(job, theirs, measured_episodes(other, theirs), episodes)
-        complete(other, metrics)
-        path = other
-    for turn, rate in enumerate(metrics["acc@t"], start=1):
-        tracker.log({"turn": turn, "acc@t": rate["value"]})
-    tracker.summary(metrics)
-    print(format_table(metrics))
+    config, counts, own = job.config, tally.summary(), open_run(run.path)
+    job.write_summary(run, {"metrics": own.metrics} | counts)
+    shown = with_sibling(own) if len(run.done) == job.size else own
+    print(format_table(shown.metrics))
     if tally.prices:
         print(tally.cost_in_words())
-    print(f"Summary: {path / 'summary.json'}")
+    print(f"Summary: {shown.path / 'summary.json'}")
+    if tracker:
+        log_evaluation(tracker, job, run, counts, own=own, shown=shown)
     if config.get("smoke"):
         print(SMOKE_DONE)
         return
     alone = config["num_of_samples"] == [1] * config["max_turns"]
-    if not other and alone and config["shown_attempt"] == "own":
+    if not own.parallel and alone and config["shown_attempt"] == "own":
         print(f"Next: {parallel_command(config, len(job.env))}")
-
-
-def summary_of(job, config, episodes, parallel):
-    """The metrics of a run, with the votes of a parallel run where there is one."""
-    from rise.metrics import summarise
-
-    return summarise(
-        episodes,
-        job.env.same_answer,
-        max_turns=config["max_turns"],
-        feedback=config["feedback"],
-        parallel=parallel,
-    )
 
 
 def parallel_command(config, problems: int) -> str:

@@ -92,11 +92,11 @@ def main(argv: list[str] | None = None) -> int:
 def report(job, run, tally, tracker) -> None:
     """Write the log and the summary; print success by turn and the next command."""
     from rise.job import SMOKE_DONE
+    from rise.tracked_results import log_generation
 
     summary = tally.summary()
     job.write_summary(run, summary)
     run.write_log()
-    tracker.summary(summary)
     for turn, rate in enumerate(summary["success_by_turn"], start=1):
         print(
             f"solved by turn {turn}: {100 * rate['value']:5.1f} %  "
@@ -111,6 +111,8 @@ def report(job, run, tally, tracker) -> None:
         print(f"turn {turn}: {counts}; {cut:.1f} % cut at the limit of new tokens")
     if tally.prices:
         print(tally.cost_in_words())
+    if tracker:
+        log_generation(tracker, job, run, summary)
     if job.config.get("smoke"):
         print(SMOKE_DONE)
         return

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TypeVar
 
-from rise import shard
+from rise import shard, tracking
 from rise.cost import parse_prices
 from rise.open_files import most_connections
 
@@ -26,6 +26,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     _add_sampling(parser.add_argument_group("sampling (one value, or one per turn)"))
     _add_servers(parser.add_argument_group("who answers"))
     _add_run(parser.add_argument_group("the run"))
+    tracking.add_arguments(parser)
 
 
 def _add_problems(group) -> None:
@@ -139,17 +140,6 @@ def _add_run(group) -> None:
     )
     add("--dry-run", "--dry_run", action="store_true", help="check, show what would run, exit")
     add("--verbose", action="store_true", help="one line per episode")
-    add(
-        "--wandb_project",
-        "--wandb-project",
-        default="",
-        help="project at Weights & Biases; default '': not used",
-    )
-    add(
-        "--wandb_name",
-        "--wandb-name",
-        help="name of the run there; default the name of the run directory",
-    )
 
 
 def env_name(name: str) -> str:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rise import tracking
 from rise.arguments import controller_url, per_turn, window
 from rise.choice import fingerprint
 from rise.cost import parse_prices
@@ -113,8 +114,7 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
         "prices": parse_prices(args.price),
         "request_timeout": args.request_timeout,
         "verbose": args.verbose,
-        "wandb_project": args.wandb_project,
-        "wandb_name": args.wandb_name,
+        **{name: getattr(args, name) for name in tracking.KEYS},
         "command": sys.argv,
         "git_commit": git_commit(),
         "versions": versions(),

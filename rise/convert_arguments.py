@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rise import tracking
 from rise.dataset import CRITERIA, FORMATS
 from rise.weights import WEIGHTINGS, weight
 
 TARGETS = ("sft", "dpo")
+NOT_COMPARED = {"filepath", "output", "overwrite", "dry_run", *tracking.KEYS}
+"""Arguments that do not change the data set; of the logs the contents are compared."""
 
 
 def add_rules(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +69,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     add("--model_path", help="checkpoint whose tokens the report counts; default: not counted")
     add("--overwrite", action="store_true", help="replace an output made with other settings")
     add("--dry-run", "--dry_run", action="store_true", help="report, show one row, write nothing")
+    tracking.add_arguments(parser)
 
 
 def problems_of(args: argparse.Namespace) -> list[str]:

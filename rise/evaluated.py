@@ -12,7 +12,7 @@ from typing import Any
 
 from rise.episode import Episode
 from rise.metrics import headline_hits, summarise
-from rise.siblings import is_parallel, sibling
+from rise.siblings import complete, is_parallel, sibling
 from rise.trajectory import read_json
 from rise.unanswered import measured_episodes
 from rise.votes import SameAnswer
@@ -68,6 +68,19 @@ def open_run(path: str | Path, name: str | None = None) -> EvaluatedRun:
         hits=headline_hits(episodes, same, parallel=parallel, **allowed),
         metrics=summarise(episodes, same, parallel=parallel, **allowed),
     )
+
+
+def with_sibling(run: EvaluatedRun) -> EvaluatedRun:
+    """The evaluation that shows a finished run and its sibling together: the one with the turns.
+
+    Where that is the other one, its summary.json gets the vote of the parallel samples.
+    """
+    other = sibling(run.path, log_dir_of(run.path), run.config)
+    if other is None or not is_parallel(run.config):
+        return run
+    joint = open_run(other)
+    complete(other, joint.metrics)
+    return joint
 
 
 def read_config(path: Path, stage: str | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rise import choice, cost, shard
+from rise import choice, cost, shard, tracking
 from rise.arguments import controller_url, per_turn, problems_with, smoke
 from rise.configuration import configuration, make_env
 from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, interrupted
@@ -221,7 +221,8 @@ def check(
         raise ValueError(f"--shard {args.shard} is empty: there are {config['problems']} problems")
     if len(done) == size:
         stored = read_json(locate(args.log_dir, args.max_turns) / "config.json")
-        return Job(env, stored | {"log_dir": args.log_dir}, {}, len(done))
+        now = {name: config[name] for name in ("log_dir", *tracking.KEYS)}
+        return Job(env, stored | now, {}, len(done))
     kinds = choice.decide(models, config["controller_address"])
     config |= {"kinds": [kinds[model] for model in models], **choice.sampling(kinds, config)}
     cost.check_prices(config["prices"], kinds, config["max_cost_usd"])
@@ -231,12 +232,16 @@ def check(
 
 @contextlib.contextmanager
 def start_tracker(job: Job, run: RunDir) -> Iterator[Any]:
-    """The tracker of the run, finished at the end; a dummy where nothing is played."""
-    from rise import tracking
-
-    project = "" if job.is_finished else job.config["wandb_project"]
-    name = job.config["wandb_name"] or run.path.name
-    tracker = tracking.start(project, name, job.config, run.path)
+    """The tracker of the run, finished at the end."""
+    subject = tracking.Subject(
+        stage=job.config["stage"],
+        name=run.path.resolve().name,
+        config=job.config,
+        directory=run.path,
+        events=run.path / "tensorboard",
+        state=run.path / "tracking.json",
+    )
+    tracker = tracking.start(job.config, subject)
     try:
         yield tracker
     finally:

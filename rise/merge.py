@@ -21,10 +21,9 @@ from typing import Any
 
 from rise.endings import DONE, run_errors, usage_errors
 from rise.episode import Episode, is_owed
-from rise.evaluated import open_run, read_config
+from rise.evaluated import open_run, read_config, with_sibling
 from rise.job import Job
 from rise.rows import episodes_at, finished, rows
-from rise.siblings import complete, is_parallel, sibling
 from rise.table import format_table
 from rise.trajectory import RunDir, differences, read_json
 
@@ -90,15 +89,14 @@ def write(job: Job, run: RunDir, where: Where) -> None:
         for episode in episodes_at(path / "rows.jsonl", [offset]):
             run.append(episode)
     run.write_log()
-    summary = job.tally(run).summary()
+    summary, evaluated = job.tally(run).summary(), None
     if job.config["stage"] == "eval":
-        metrics = open_run(run.path).metrics
-        print(format_table(metrics))
-        summary = {"metrics": metrics} | summary
+        evaluated = open_run(run.path)
+        print(format_table(evaluated.metrics))
+        summary = {"metrics": evaluated.metrics} | summary
     job.write_summary(run, summary)
-    other = sibling(run.path, job.config["log_dir"], job.config)
-    if other and is_parallel(job.config):
-        complete(other, open_run(other).metrics)
+    if evaluated:
+        with_sibling(evaluated)
 
 
 def _copy_failed(path: Path, run: RunDir) -> None:

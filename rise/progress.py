@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: one progress line, and the same numbers at wandb."""
+"""What a run shows while it goes on: a progress line, and the same numbers for `rise.tracking`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rise.tally import Tally
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 10.0
-"""Seconds between two points at wandb."""
+"""Seconds between two points of the tracker."""
 LINE_EVERY = 30.0
 """Seconds between two lines where the output is no terminal but a file."""
 BAR = "{percentage:3.0f}%|{bar:16}| {desc}"
@@ -61,7 +61,7 @@ class Progress:
         else:
             self._bar.set_description_str(self.line())
         self._stack.close()
-        self.tracker.log(self.numbers())
+        self._log()
 
     def report(self, episode: Episode) -> None:
         """Count one recorded episode and show it."""
@@ -77,10 +77,13 @@ class Progress:
             print(self.line(), file=sys.stderr, flush=True)
         if now - self._logged_at > LOG_EVERY:
             self._logged_at = now
-            self.tracker.log(self.numbers())
+            self._log()
+
+    def _log(self) -> None:
+        self.tracker.log(self.numbers(), "episodes", self.tally.finished)
 
     def numbers(self) -> dict[str, float]:
-        """The counts so far, by the names that wandb shows.
+        """The counts so far, by the names that trackers show.
 
         Tokens per second are those of the answers recorded by this call; eta_seconds is missing
         until one episode is finished, and when all are.

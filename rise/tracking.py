@@ -1,98 +1,224 @@
-"""Weights & Biases, where it is wanted: three methods that a stage can always call.
+"""What a stage tells Weights & Biases and TensorBoard while it runs and when it ends.
 
-`start` gives a `Tracker`, or a `DummyTracker` that does nothing where no project is named or the
-package is missing. Without a login, or where the server cannot be reached, the run is kept offline
-in the run directory, with one notice; `wandb sync` uploads it later. WANDB_MODE is respected.
+`start` gives a `Tracker`, which does nothing where nothing is asked for. Whatever goes wrong with
+tracking is a warning: no stage fails because of it. Runs of one experiment are tied together by
+the project, by the group (`--wandb_group`, or WANDB_RUN_GROUP for all stages, training included)
+and by the job type, which is the stage.
+
+A run directory keeps `tracking.json`: the id by which a resumed run goes on at wandb, and whether
+its results are there already.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import argparse
 import logging
-import netrc
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from rise.event_files import EventFiles
+from rise.trajectory import read_json, write_json
+from rise.wandb_run import WandbRun
 
 log = logging.getLogger(__name__)
 
-SERVER = "https://api.wandb.ai"
+NAMES = ("wandb", "tensorboard")
+KEYS = ("report_to", "wandb_project", "wandb_name", "wandb_group", "logging_dir")
+"""The arguments of `add_arguments`; they say where numbers go, not which."""
+PROJECT = "rise"
+INSTALL = {"wandb": "pip install wandb", "tensorboard": "pip install tensorboard"}
 
 
-class DummyTracker:
-    """Takes everything and keeps nothing."""
+@dataclass(frozen=True)
+class Subject:
+    """What is tracked: one run of one stage."""
 
-    def log(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Record scalars at a step (for an evaluation: the turn)."""
-
-    def summary(self, values: dict[str, Any]) -> None:
-        """Record final values of the run."""
-
-    def finish(self) -> None:
-        """Close the run; call it last."""
+    stage: str
+    """gen, convert or eval; the job type at wandb."""
+    name: str
+    """Of the run, where no --wandb_name is given."""
+    config: Mapping[str, Any]
+    """Its settings."""
+    directory: Path
+    """An existing directory; wandb writes into `directory/wandb`."""
+    events: Path
+    """Where TensorBoard's files go, where no --logging_dir is given."""
+    state: Path | None = None
+    """The tracking.json of a stage that can be resumed."""
 
 
 class Tracker:
-    """A run of wandb with the three methods of `DummyTracker`."""
-
-    def __init__(self, run: Any):
-        self._run = run
-
-    def log(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Record scalars at a step (for an evaluation: the turn)."""
-        self._run.log(metrics, step=step)
-
-    def summary(self, values: dict[str, Any]) -> None:
-        """Record final values of the run."""
-        self._run.summary.update(values)
-
-    def finish(self) -> None:
-        """Close the run; call it last."""
-        self._run.finish()
-
-
-def start(
-    project: str | None, name: str | None, config: dict[str, Any], log_dir: str | Path
-) -> Tracker | DummyTracker:
-    """Begin to track a run. An unreachable server costs wandb's own timeout (90 s) once.
+    """Tells every tracker what it is told; one that fails is left out from then on.
 
     Args:
-        project: wandb project; empty or None tracks nothing.
-        name: name of the run; None lets wandb choose one.
-        config: the resolved arguments.
-        log_dir: an existing directory; wandb writes into `log_dir/wandb`.
+        trackers: `WandbRun` and `EventFiles`, by the key under which `state` knows them.
+        state: the file that says what a later call need not do again.
     """
-    if not project:
-        return DummyTracker()
-    if importlib.util.find_spec("wandb") is None:
-        log.warning("wandb is not installed, nothing is tracked: pip install wandb")
-        return DummyTracker()
-    import wandb
 
-    run = {"project": project, "name": name, "config": config, "dir": str(log_dir)}
-    if "WANDB_MODE" not in os.environ and not logged_in():
-        return _offline(run, "there is no wandb login")
+    def __init__(self, trackers: Mapping[str, Any], state: Path | None = None):
+        self._trackers = dict(trackers)
+        self._state = state
+        self._is_complete = False
+
+    def __bool__(self) -> bool:
+        """Whether anything listens."""
+        return bool(self._trackers)
+
+    def log(self, scalars: dict[str, float], axis: str, at: int) -> None:
+        """Record scalars that are drawn over `axis`: the episodes so far, or the turns."""
+        self._tell("log", scalars, axis, at)
+
+    def histogram(self, name: str, values: Sequence[float]) -> None:
+        """Record how values are distributed."""
+        self._tell("histogram", name, values)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Record a table of numbers and texts."""
+        self._tell("table", name, columns, rows)
+
+    def file(self, path: Path) -> None:
+        """Keep a file (wandb), or say where it is (TensorBoard)."""
+        self._tell("file", path)
+
+    def summary(self, values: dict[str, float], at: int) -> None:
+        """Record final values, about `at` episodes or rows."""
+        self._tell("summary", values, at)
+
+    def complete(self) -> None:
+        """Say that the results are recorded: once closed, no later call records them again."""
+        self._is_complete = True
+
+    def finish(self) -> None:
+        """Close everything; call it last."""
+        self._tell("finish")
+        if self._is_complete and self._state:
+            remember(self._state, {key: {"complete": True} for key in self._trackers})
+
+    def _tell(self, method: str, *arguments: Any) -> None:
+        for key, tracker in list(self._trackers.items()):
+            try:
+                getattr(tracker, method)(*arguments)
+            except Exception as error:  # whatever a foreign package raises: the stage goes on
+                log.warning("%s fails (%s): it gets nothing more", key, _first_line(error))
+                del self._trackers[key]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the numbers of a stage go."""
+    add = parser.add_argument_group("tracking").add_argument
+    add(
+        "--report_to",
+        "--report-to",
+        type=trackers_named,
+        help="wandb, tensorboard, both with a comma between them, all or none; default wandb where "
+        "--wandb_project is given, else none",
+    )
+    add(
+        "--wandb_project",
+        "--wandb-project",
+        default="",
+        help="project at Weights & Biases; default WANDB_PROJECT from the environment, or "
+        f"{PROJECT}",
+    )
+    add(
+        "--wandb_name",
+        "--wandb-name",
+        help="name of the run there; default that of the run directory or of the output file",
+    )
+    add(
+        "--wandb_group",
+        "--wandb-group",
+        help="what the stages of one experiment share; default WANDB_RUN_GROUP from the "
+        "environment, which training reads too",
+    )
+    add(
+        "--logging_dir",
+        "--logging-dir",
+        help="directory for TensorBoard's files; default tensorboard/ in the run directory, or "
+        "OUTPUT_tensorboard/ beside the output file",
+    )
+
+
+def trackers_named(text: str) -> list[str]:
+    """The trackers that --report_to names.
+
+    >>> trackers_named("all"), trackers_named("tensorboard"), trackers_named("none")
+    (['wandb', 'tensorboard'], ['tensorboard'], [])
+
+    Raises:
+        argparse.ArgumentTypeError: if there is no such tracker.
+    """
+    if text in ("all", "none"):
+        return list(NAMES) if text == "all" else []
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in NAMES]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(NAMES)}, all, none")
+    return names
+
+
+def start(options: Mapping[str, Any], subject: Subject) -> Tracker:
+    """Begin to track; what an earlier call has recorded completely is not recorded again.
+
+    Args:
+        options: the values of `KEYS`.
+        subject: what is tracked.
+    """
+    queue = options["report_to"]
+    if queue is None:
+        queue = ["wandb"] if options["wandb_project"] else []
+    project = options["wandb_project"] or os.environ.get("WANDB_PROJECT") or PROJECT
+    keys = {"wandb": f"wandb/{project}", "tensorboard": "tensorboard"}
+    done = read_json(subject.state) if subject.state and subject.state.exists() else {}
+    queue, trackers = list(queue), {}
+    while queue:
+        name = queue.pop(0)
+        known = done.get(keys[name], {})
+        if known.get("complete"):
+            continue
+        tracker = _open(name, project, options, subject, known.get("id"))
+        if tracker is not None:
+            trackers[keys[name]] = tracker
+        elif name == "wandb" and "tensorboard" not in queue:
+            log.warning("TensorBoard's files get the numbers instead")
+            queue.append("tensorboard")
+        if subject.state and isinstance(tracker, WandbRun):
+            remember(subject.state, {keys[name]: {"id": tracker.id}})
+    return Tracker(trackers, subject.state)
+
+
+def remember(state: Path, entries: Mapping[str, dict[str, Any]]) -> None:
+    """Add to what tracking.json says of the trackers."""
+    known = read_json(state) if state.exists() else {}
+    changed = {key: known.get(key, {}) | entry for key, entry in entries.items()}
+    write_json(state, known | changed)
+
+
+def _open(
+    name: str, project: str, options: Mapping[str, Any], subject: Subject, run_id: str | None
+) -> Any:
+    """The tracker; None, with a notice, where its package is missing or broken."""
+    events = Path(options["logging_dir"] or subject.events)
+    settings = {
+        "project": project,
+        "name": options["wandb_name"] or subject.name,
+        "group": options["wandb_group"] or os.environ.get("WANDB_RUN_GROUP"),
+        "job_type": subject.stage,
+        "config": dict(subject.config),
+        "dir": str(subject.directory.resolve()),
+        "id": run_id,
+    }
     try:
-        return Tracker(wandb.init(**run))
-    except wandb.Error as error:
-        return _offline(run, f"wandb could not start ({str(error).splitlines()[0]})")
+        return WandbRun(settings) if name == "wandb" else EventFiles(events, settings["config"])
+    except ImportError as error:
+        reason = f"{name} cannot be imported ({_first_line(error)}; {INSTALL[name]})"
+    except Exception as error:  # whatever a foreign package raises: the stage goes on
+        reason = f"{name} cannot start ({_first_line(error)})"
+    log.warning("%s", reason)
+    return None
 
 
-def logged_in() -> bool:
-    """Whether there is a key for the wandb server, in WANDB_API_KEY or in the netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", SERVER)).hostname
-    path = os.environ.get("NETRC", Path.home() / ".netrc")
-    try:
-        return netrc.netrc(str(path)).authenticators(host or "") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _offline(run: dict[str, Any], reason: str) -> Tracker:
-    import wandb
-
-    log.warning("%s: tracking offline in %s/wandb (upload with: wandb sync)", reason, run["dir"])
-    return Tracker(wandb.init(**run, mode="offline", settings=wandb.Settings(silent=True)))
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

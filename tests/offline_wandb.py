@@ -15,33 +15,56 @@ CHUNK_HEADER = struct.Struct("<IHB")  # checksum, length, kind
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
-def read_offline_run(log_dir: str | Path, seconds: float = 60.0) -> dict[str, Any]:
-    """The only offline run below `log_dir`: its history, summary, config, project and name.
-
-    The background process of wandb may still be writing when a run says that it has finished, so
-    the end of the run is waited for.
+def read_offline_run(log_dir: str | Path) -> dict[str, Any]:
+    """What `read_offline_runs` finds below `log_dir`, where one call has made one run.
 
     Raises:
-        TimeoutError: if the run does not end within `seconds`.
+        TimeoutError: if no run ends in time.
+    """
+    (run,) = read_offline_runs(log_dir)
+    return run
+
+
+def read_offline_runs(
+    log_dir: str | Path, count: int = 1, seconds: float = 60.0
+) -> list[dict[str, Any]]:
+    """The offline runs below `log_dir`, oldest first.
+
+    Of each: history, summary, config, project, name, group, job_type, id; axes, metric -> the
+    metric that it is drawn over; tables, name -> {"columns", "data"}; artifacts, name -> contents
+    of its files.
+
+    The background process of wandb may still be writing when a run says that it has finished, so
+    the end of `count` runs is waited for.
+
+    Raises:
+        TimeoutError: if fewer than `count` runs end within `seconds`.
     """
     from wandb.proto import wandb_internal_pb2 as protocol
 
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        for path in Path(log_dir).glob("wandb/offline-run-*/*.wandb"):
+        found = []
+        for path in sorted(Path(log_dir).glob("wandb/offline-run-*/*.wandb")):
             records = [protocol.Record.FromString(data) for data in _records(path.read_bytes())]
             if any(record.WhichOneof("record_type") == "exit" for record in records):
-                return _run(records)
+                found.append((records, path.parent / "files"))
+        if len(found) >= count:
+            return [_run(records, files) for records, files in found]
         time.sleep(0.05)
-    raise TimeoutError(f"no run below {log_dir} has ended within {seconds} s")
+    raise TimeoutError(f"below {log_dir} {count} runs have not ended within {seconds} s")
 
 
-def _run(records: list[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"history": [], "summary": {}, "config": {}}
+def _run(records: list[Any], files: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"history": [], "summary": {}, "config": {}, "axes": {}}
+    found |= {"tables": {}, "artifacts": {}}
     for record in records:
         kind = record.WhichOneof("record_type")
         if kind == "history":
-            found["history"].append(_values(record.history.item))
+            row = _values(record.history.item)
+            found["history"].append(row)
+            tables = {n.removesuffix(".path"): v for n, v in row.items() if n.endswith(".path")}
+            found["tables"] |= {n: json.loads((files / v).read_text()) for n, v in tables.items()}
         elif kind == "summary":
             found["summary"] |= _values(record.summary.update)
         elif kind == "config":
@@ -49,6 +72,15 @@ def _run(records: list[Any]) -> dict[str, Any]:
         elif kind == "run":
             found["config"] |= _values(record.run.config.update)
             found |= {"project": record.run.project, "name": record.run.display_name}
+            found |= {"group": record.run.run_group, "job_type": record.run.job_type}
+            found["id"] = record.run.run_id
+        elif kind == "metric":
+            found["axes"][record.metric.name] = record.metric.step_metric
+        elif kind == "artifact":
+            contents = record.artifact.manifest.contents
+            found["artifacts"][record.artifact.name] = {
+                entry.path: Path(entry.local_path).read_text() for entry in contents
+            }
     return found
 
 

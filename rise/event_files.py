@@ -1,0 +1,79 @@
+"""TensorBoard's event files, written by its own package: neither torch nor TensorFlow is needed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FLUSH_SECONDS = 30
+
+
+class EventFiles:
+    """The tracker of `rise.tracking` in TensorBoard's event files.
+
+    A later call adds a file to those in the directory, and TensorBoard shows them as one run.
+
+    Args:
+        directory: where the files go; made where it is missing.
+        config: shown as text, once.
+    """
+
+    def __init__(self, directory: Path, config: dict[str, Any]):
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        is_new = not any(directory.glob("events.out.tfevents.*"))
+        self._writer = EventFileWriter(str(directory), flush_secs=FLUSH_SECONDS)
+        if is_new:
+            settings = json.dumps(config, indent=2, default=str)
+            self._text("config", f"```json\n{settings}\n```")
+
+    def log(self, scalars: dict[str, float], axis: str, at: int) -> None:
+        """Record scalars, drawn over `axis`."""
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+
+        for name, value in scalars.items():
+            if name != axis:
+                self._add(scalar_pb(name, value), at)
+
+    def histogram(self, name: str, values: Sequence[float]) -> None:
+        """Record how values are distributed."""
+        from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+
+        self._add(histogram_pb(name, values))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Record a table. TensorBoard draws a text of two dimensions as one, and disarms markup."""
+        self._text(name, [[_cell(value) for value in row] for row in (columns, *rows)])
+
+    def file(self, path: Path) -> None:
+        """Say where a file is: event files hold none."""
+        self._text(path.stem, str(path))
+
+    def summary(self, values: dict[str, float], at: int) -> None:
+        """Record final values, at the number of episodes or rows that they are about."""
+        self.log({f"summary/{name}": value for name, value in values.items()}, "", at)
+
+    def finish(self) -> None:
+        """Write what is left and close the file."""
+        self._writer.close()
+
+    def _text(self, name: str, text: str | list[list[str]]) -> None:
+        import numpy as np
+        from tensorboard.plugins.text.summary_v2 import text_pb
+
+        self._add(text_pb(name, np.array(text, dtype=object)))
+
+    def _add(self, summary: Any, at: int = 0) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.add_event(Event(wall_time=time.time(), step=at, summary=summary))
+
+
+def _cell(value: Any) -> str:
+    """A value as text; numbers in the few digits that a reader wants."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
