@@ -21,8 +21,9 @@ import logging
 import shlex
 import sys
 
-from rise.arguments import add_common
+from rise.arguments import add_common, add_feedback
 from rise.endings import DONE, FAILED, run_errors, usage_errors
+from rise.feedback import asks_itself
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,12 +33,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_common(parser)
     parser.add_argument("--model", required=True, help="who answers, at every turn")
+    add_feedback(parser, default="none")
     parser.add_argument(
-        "--feedback",
-        choices=["none", "oracle"],
-        default="none",
-        help="none: 'incorrect' after every turn, whatever was answered, and all turns are played; "
-        "oracle: true feedback, an episode stops at its first success; default none",
+        "--revise_if_wrong",
+        action="store_true",
+        help="with --feedback self or critique: an answer that the model itself calls right stands "
+        "for the turns that are left, and nothing is asked there; default: it answers again",
     )
     parser.add_argument(
         "--shown_attempt",
@@ -59,17 +60,24 @@ def check_args(args: argparse.Namespace):
 
     problems = []
     if args.shown_attempt == "other":
-        if args.feedback == "oracle":
-            problems.append("--shown_attempt other needs --feedback none: an oracle ends episodes")
+        if args.feedback != "none":
+            problems.append(
+                "--shown_attempt other needs --feedback none: any other is about the own attempt"
+            )
         if args.max_turns < 2:
             problems.append("--shown_attempt other needs --max_turns 2 or more")
         if args.limit == 1:
             problems.append("--shown_attempt other needs two problems or more, --limit is 1")
+    if args.revise_if_wrong and not asks_itself(args.feedback):
+        problems.append("--revise_if_wrong needs --feedback self or critique: a model's own check")
+    if asks_itself(args.feedback) and args.max_turns < 2:
+        problems.append(f"--feedback {args.feedback} needs --max_turns 2 or more")
     options = {
         "stage": "eval",
         "feedback": args.feedback,
         "correct_to_correct": False,
         "shown_attempt": args.shown_attempt,
+        "revise_if_wrong": args.revise_if_wrong,
     }
     return check(args, [args.model], options, problems)
 

@@ -22,8 +22,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from rise.arguments import add_common
+from rise.arguments import add_common, add_feedback
 from rise.endings import DONE, FAILED, run_errors, usage_errors
+from rise.feedback import EXPERT_SEES
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,6 +45,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="an episode that is right at turn 1 goes on to turn 2 with the feedback of "
         "evaluation, so that the model learns to keep a right answer; default: it stops",
     )
+    add_feedback(parser, default="oracle")
+    parser.add_argument(
+        "--expert_sees",
+        choices=EXPERT_SEES,
+        default="feedback",
+        help="what is asked from turn 2 on. feedback: the dialogue, with attempt and feedback; "
+        "none: the question alone, for a fresh answer; reference: the dialogue and the reference "
+        "answer. The recorded dialogue, and so the data, is the same for all; default feedback",
+    )
     return parser.parse_args(argv)
 
 
@@ -58,9 +68,17 @@ def check_args(args: argparse.Namespace):
     problems = []
     if args.correct_to_correct and args.max_turns < 2:
         problems.append("--correct_to_correct needs --max_turns 2 or more")
+    if args.correct_to_correct and args.feedback != "oracle":
+        problems.append(
+            f"--correct_to_correct needs --feedback oracle: with {args.feedback} episodes go on "
+            "after a right answer anyway"
+        )
+    if args.expert_sees != "feedback" and args.max_turns < 2:
+        problems.append(f"--expert_sees {args.expert_sees} needs --max_turns 2 or more")
     options = {
         "stage": "gen",
-        "feedback": "oracle",
+        "feedback": args.feedback,
+        "expert_sees": args.expert_sees,
         "correct_to_correct": args.correct_to_correct,
         "shown_attempt": "own",
     }
@@ -97,9 +115,10 @@ def report(job, run, tally, tracker) -> None:
     summary = tally.summary()
     job.write_summary(run, summary)
     run.write_log()
+    solved = "solved by" if tally.cumulative else "right at"
     for turn, rate in enumerate(summary["success_by_turn"], start=1):
         print(
-            f"solved by turn {turn}: {100 * rate['value']:5.1f} %  "
+            f"{solved} turn {turn}: {100 * rate['value']:5.1f} %  "
             f"(95 % interval {100 * rate['low']:.1f} to {100 * rate['high']:.1f}, n = {rate['n']})"
         )
     for turn, verdicts in enumerate(summary["verdicts"], start=1):

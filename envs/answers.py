@@ -20,6 +20,10 @@ MAX_BRACES = 20_000
 MAX_MENTIONS = 1000
 """Boxes without an argument that are passed over in the search for the last one."""
 
+_STATED = {
+    **dict.fromkeys(("right", "correct", "yes", "true"), "right"),
+    **dict.fromkeys(("wrong", "incorrect", "no", "false", "not right", "not correct"), "wrong"),
+}
 _BOX = re.compile(r"\\(?:boxed|fbox)")
 _BOX_ARGUMENT = re.compile(r"\s*(?:(?P<brace>\{)|(?P<bare>-?\d(?:[\d.,]*\d)?|(?<=\s)[A-Za-z]\b))")
 
@@ -86,6 +90,16 @@ _BEFORE = re.compile(r"[A-Za-z][A-Za-z.,:;'\"() -]*(?<=[ :.])", re.ASCII)
 _AFTER = re.compile(r"[ .,:;]*|[ .,:;/-]*[A-Za-z][A-Za-z.,:;'\"/ -]*", re.ASCII)
 _LABEL = re.compile(r"^\s*(?:[A-Z]\s*:|\\?#)")
 _CURRENCY = re.compile(r"^\s*(?:USD|US|EUR|GBP|CAD|AUD|Rs\.?)\s*(?=[-\d])")
+
+
+def stated_verdict(response: str) -> Literal["right", "wrong", "unclear"]:
+    r"""Return what a model says of an answer in its last box; unclear where that is neither.
+
+    >>> stated_verdict(r"Step 2 is off: \boxed{\text{Wrong}.}"), stated_verdict("It is right.")
+    ('wrong', 'unclear')
+    """
+    said = re.sub(r"\\text(?:bf|it)?\{([^{}]*)\}", r"\1", last_box(response) or "")
+    return _STATED.get(" ".join(re.findall("[a-z]+", said.lower())), "unclear")
 
 
 def quantity(text: str) -> Quantity | None:

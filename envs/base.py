@@ -156,8 +156,17 @@ class Env(gymnasium.Env[str, str], ABC):
 
     def feedback(self, index: int, verdict: Verdict) -> str:
         """Return the user message after an attempt; a timeout is told as wrong."""
-        texts = {"right": self.style.right, "no_answer": self.style.no_answer}
-        return texts.get(verdict, self.style.wrong).replace("{question}", self.question(index))
+        return self.text(verdict if verdict in ("right", "no_answer") else "wrong", index)
+
+    def text(self, name: str, index: int, **values: str) -> str:
+        """Return a text of the style about problem ``index``: ``judge``, ``refine``, ...
+
+        Args:
+            name: a field of ``PromptStyle``.
+            index: the problem, for ``{question}``.
+            values: what else the text has a place for.
+        """
+        return self.style.fill(name, question=self.question(index), **values)
 
     # --- grading -------------------------------------------------------------------------------
 

@@ -6,10 +6,13 @@ alone (for models that know nothing else), ``FILE.json`` holds a user's own text
     {"system": "...", "example_question": null, "example_answer": null,
      "question": "{question}", "wrong": "No. {question}", "no_answer": "No. {question}",
      "right": "Yes."}
+
+The texts with a default (``right_again`` and what follows it) may be left out.
 """
 
 import json
-from dataclasses import dataclass, fields
+import re
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 
@@ -31,6 +34,32 @@ class PromptStyle:
     """The user message after an attempt in which no answer was found."""
     right: str
     """The closing user message after an attempt that is right."""
+    right_again: str = (
+        "Your answer is correct. Give it once more, with its steps, and put the final answer in "
+        "\\boxed{}.\n\n{question}"
+    )
+    """The user message after an attempt that is called right, where the episode goes on."""
+    judge: str = (
+        "Check the answer above. It may be wrong: work through the steps again and compare them "
+        "with what was asked. Close with your verdict, \\boxed{right} or \\boxed{wrong}."
+    )
+    """``--feedback self``: asks a model whether its attempt is right."""
+    critique: str = (
+        "Review the answer above: say which steps are right, which are wrong, and what has to "
+        "change. Do not solve the question again. Close with your verdict, \\boxed{right} or "
+        "\\boxed{wrong}."
+    )
+    """``--feedback critique``: asks a model what is wrong with its attempt."""
+    refine: str = (
+        "A review of your answer:\n\n{critique}\n\nUse it to solve the question again from the "
+        "start, and put the final answer in \\boxed{}.\n\n{question}"
+    )
+    """``--feedback critique``: the user message with what the model has said."""
+    hint: str = (
+        "For you alone, a reference answer:\n\n{reference}\n\nSolve the question in steps of "
+        "your own that end in this result, and do not mention that you were shown it."
+    )
+    """``--expert_sees reference``: added to what the expert is asked, never recorded as said."""
 
     def opening(self, question: str) -> list[dict[str, str]]:
         """Return the messages before the first attempt: instruction, example, question."""
@@ -43,6 +72,11 @@ class PromptStyle:
             messages.append({"role": "assistant", "content": self.example_answer})
         asked = self.question.replace("{question}", question)
         return [*messages, {"role": "user", "content": asked}]
+
+    def fill(self, name: str, **values: str) -> str:
+        """Return a text with ``{question}`` and the like replaced; values are taken as they are."""
+        place = re.compile("|".join(rf"\{{{key}\}}" for key in values))
+        return place.sub(lambda found: values[found[0][1:-1]], getattr(self, name))
 
 
 _GSM8K = PromptStyle(
@@ -136,6 +170,8 @@ BARE = PromptStyle(
 
 _DEFAULTS = {"gsm8k": _GSM8K, "svamp": _GSM8K, "asdiv": _GSM8K, "math": _MATH}
 _OPTIONAL = ("system", "example_question", "example_answer")
+_PLACES = {"question": "question", "refine": "critique", "hint": "reference"}
+"""Text -> what it must have a place for."""
 
 
 def load_style(env_name: str, style: str, own: PromptStyle | None = None) -> PromptStyle:
@@ -170,13 +206,15 @@ def _from_dict(texts: object, source: str) -> PromptStyle:
     if not isinstance(texts, dict):
         raise ValueError(f"the prompt style {source} must be an object with the keys {names}")
     faults = [f"unknown key {key!r}" for key in texts if key not in names]
-    faults += [f"missing key {name!r}" for name in names if name not in texts]
+    required = [field.name for field in fields(PromptStyle) if field.default is MISSING]
+    faults += [f"missing key {name!r}" for name in required if name not in texts]
     for name in names:
         text = texts.get(name, "")
         if not isinstance(text, str) and not (text is None and name in _OPTIONAL):
             faults.append(f"{name!r} must be a text" + (" or null" if name in _OPTIONAL else ""))
-    if isinstance(texts.get("question"), str) and "{question}" not in texts["question"]:
-        faults.append("'question' must contain {question}")
+    for name, place in _PLACES.items():
+        if isinstance(texts.get(name), str) and f"{{{place}}}" not in texts[name]:
+            faults.append(f"{name!r} must contain {{{place}}}")
     if (texts.get("example_question") is None) != (texts.get("example_answer") is None):
         faults.append("'example_question' and 'example_answer' go together")
     if faults:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from rise import shard, tracking
 from rise.cost import parse_prices
+from rise.feedback import FEEDBACK
 from rise.open_files import most_connections
 
 T = TypeVar("T")
@@ -27,6 +28,19 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     _add_servers(parser.add_argument_group("who answers"))
     _add_run(parser.add_argument_group("the run"))
     tracking.add_arguments(parser)
+
+
+def add_feedback(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --feedback, which the scripts have with defaults of their own."""
+    parser.add_argument(
+        "--feedback",
+        choices=FEEDBACK,
+        default=default,
+        help="what is said after an attempt. none: 'incorrect', whatever was answered; oracle: the "
+        "truth, and an episode stops at its first success; verdict: the truth, and all turns are "
+        "played; self: what the model says when asked whether its answer is right; critique: what "
+        f"it says when asked what is wrong with it; default {default}",
+    )
 
 
 def _add_problems(group) -> None:

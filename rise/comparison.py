@@ -23,6 +23,7 @@ SETTINGS = (
     "max_new_tokens",
     "context_window",
     "feedback",
+    "revise_if_wrong",
     "shown_attempt",
     "seed",
 )
@@ -54,7 +55,8 @@ def cost(episodes: Sequence[Episode], turns: bool) -> dict[str, float]:
 
     A rollout goes on with one sample of each turn, so where a turn has several, it is charged an
     equal share of what they generated. Prompt tokens count once per turn; a server that keeps its
-    cache computes fewer.
+    cache computes fewer. What a model says of its own answer costs tokens and is no sample; an
+    answer that stands costs nothing.
 
     >>> from rise.sketch import sketch
     >>> run = sketch("w7,r5 r5")
@@ -69,9 +71,11 @@ def cost(episodes: Sequence[Episode], turns: bool) -> dict[str, float]:
     for episode in episodes:
         for turn in episode.turns if turns else episode.turns[:1]:
             share = 1 / len(turn.actions) if turns else 1
-            totals["samples"] += share * len(turn.actions)
-            totals["prompt_tokens"] += turn.usage.get("prompt_tokens", 0)
-            totals["completion_tokens"] += share * turn.usage.get("completion_tokens", 0)
+            check = turn.check["usage"] if turns and turn.check else {}
+            totals["samples"] += 0 if turn.kept else share * len(turn.actions)
+            for name in ("prompt_tokens", "completion_tokens"):
+                part = 1 if name == "prompt_tokens" else share
+                totals[name] += part * turn.usage.get(name, 0) + check.get(name, 0)
     return {name: total / len(episodes) for name, total in totals.items()}
 
 

@@ -16,6 +16,7 @@ from rise import tracking
 from rise.arguments import controller_url, per_turn, window
 from rise.choice import fingerprint
 from rise.cost import parse_prices
+from rise.feedback import texts_of
 
 if TYPE_CHECKING:
     from envs.base import Env
@@ -64,6 +65,7 @@ def configuration(
         "smoke": args.smoke or None,
         "prompt_style": args.prompt_style,
         "prompt_sha256": _prompt_checksum(env),
+        "more_prompts_sha256": _more_prompts_checksum(env, options),
         "models": models,
         "fingerprints": [fingerprint(model) for model in models],
         "max_turns": turns,
@@ -125,3 +127,13 @@ def _prompt_checksum(env: Env) -> str:
     """A checksum of the texts around the first problem, which a style or a new version changes."""
     texts = [env.opening(0), *(env.feedback(0, verdict) for verdict in ("wrong", "no_answer"))]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+
+
+def _more_prompts_checksum(env: Env, options: dict[str, Any]) -> str | None:
+    """A checksum of the texts that only some modes need; None for the others.
+
+    It stands apart, so that a run in such a mode still agrees with its parallel run.
+    """
+    names = texts_of(options["feedback"], options.get("expert_sees", "feedback"))
+    texts = [getattr(env.style, name) for name in names]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16] if texts else None

@@ -158,11 +158,11 @@ def _row(
 
 def all_rewards(episode: Episode) -> list[int]:
     """The rewards of all attempts, all samples of all turns."""
-    return [reward for turn in episode.turns for reward in turn.rewards]
+    return [reward for turn in episode.turns if not turn.kept for reward in turn.rewards]
 
 
 def attempts_of(episode: Episode) -> list[Attempt]:
-    """The chosen sample of each turn.
+    """The chosen sample of each turn at which somebody was asked.
 
     Raises:
         ValueError: if the model was shown another problem's attempt.
@@ -175,6 +175,7 @@ def attempts_of(episode: Episode) -> list[Attempt]:
     return [
         Attempt(number, turn.action, turn.observation, turn.reward)
         for number, turn in enumerate(episode.turns, start=1)
+        if not turn.kept
     ]
 
 

@@ -12,7 +12,9 @@ from typing import Any
 Message = dict[str, str]
 
 PER_SAMPLE = ("actions", "answers", "verdicts", "rewards", "observations", "finish_reasons")
-PER_TURN = {"models": "model", "usage": "usage", "chosen": "chosen", "shown": "shown"}
+OPTIONAL = ("shown", "check", "kept", "sees")
+"""Keys that only the runs have which need them."""
+PER_TURN = {"models": "model", "usage": "usage", "chosen": "chosen"} | {k: k for k in OPTIONAL}
 PUBLISHED = ("actions", "observations", "rewards")
 BEST = {"best_actions": "action", "best_observations": "observation", "best_rewards": "reward"}
 KEYS = ("task_id", "query", "answer", "max_reward", "turn_history", "dialogue", "error")
@@ -31,7 +33,8 @@ class Turn:
     rewards: list[int]
     """The environment's reward for each action."""
     observations: list[str]
-    """The feedback that each action would get."""
+    """The feedback that each action would get. Where the model itself gives it (`rise.self_check`)
+    the chosen action has it once there is a further turn, and the others have an empty text."""
     finish_reasons: list[str]
     """stop or length (the answer was cut at the limit of new tokens), one per action."""
     model: str
@@ -43,6 +46,14 @@ class Turn:
     shown: dict[str, Any] | None = None
     """{"task_id", "action"}: the attempt of another problem that the next turn saw in place of
     this turn's own (`--shown_attempt other`); None everywhere else."""
+    check: dict[str, Any] | None = None
+    """What the model said of the chosen action, see `rise.self_check.ask`; None where it was not
+    asked."""
+    kept: bool = False
+    """Nothing was asked at this turn: the previous answer stands (`--revise_if_wrong`)."""
+    sees: str | None = None
+    """none or reference: what the answering expert was shown in place of the dialogue, or beside
+    it (`--expert_sees`); None for the dialogue alone."""
 
     @property
     def action(self) -> str:
@@ -105,7 +116,7 @@ class Episode:
         Raises:
             ValueError: if the record has no dialogue, as published evaluation logs do not.
         """
-        length = len(self.dialogue) - (2 * len(self.turns) - 1)
+        length = len(self.dialogue) - (2 * sum(not turn.kept for turn in self.turns) - 1)
         if not self.turns or length < 1:
             raise ValueError(
                 f"episode {self.task_id} has {len(self.turns)} turns and a dialogue of "
@@ -123,8 +134,9 @@ class Episode:
             history[key] = {str(t): getattr(turn, key) for t, turn in enumerate(self.turns)}
         for key, name in PER_TURN.items():
             history[key] = {str(t): getattr(turn, name) for t, turn in enumerate(self.turns)}
-        if not any(history["shown"].values()):
-            del history["shown"]
+        for key in OPTIONAL:
+            if not any(history[key].values()):
+                del history[key]
         record = {
             "task_id": self.task_id,
             "query": self.query,
@@ -231,6 +243,9 @@ def _turn(history: dict[str, Any], t: int) -> Turn:
         usage=history.get("usage", {}).get(key, {}),
         chosen=chosen,
         shown=history.get("shown", {}).get(key),
+        check=history.get("check", {}).get(key),
+        kept=history.get("kept", {}).get(key, False),
+        sees=history.get("sees", {}).get(key),
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rise import shard
 from rise.episode import Message, visible
+from rise.feedback import asks_itself
 from rise.tally import MILLION
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def forecast(job: Job) -> dict[str, Counter[str]]:
     """Per model an upper bound of requests, answers, prompt_tokens and new_tokens.
 
     Every owed episode plays all its turns, every answer takes its limit of new tokens, and a server
-    that is not the OpenAI API is asked for each answer alone. Python functions have no tokens.
+    that is not the OpenAI API is asked for each answer alone. Where a model judges itself, each
+    judgement is one more request and answer. Python functions have no tokens.
     """
     config, owed = job.config, job.size - job.finished
     planned: dict[str, Counter[str]] = {model: Counter() for model in config["models"]}
@@ -42,20 +44,51 @@ def forecast(job: Job) -> dict[str, Counter[str]]:
             counts["prompt_tokens"] = round(requests * prompt)
             counts["new_tokens"] = owed * samples * config["max_new_tokens"][t]
         planned[model].update(counts)
+        if asks_itself(config["feedback"]) and t + 1 < len(config["models"]):
+            planned[model].update(_judgements(job, t, counters[model]))
     return planned
+
+
+def _judgements(job: Job, t: int, count: Callable[[list[Message]], int]) -> dict[str, int]:
+    """What a model takes to judge its own answers of turn t (from 0)."""
+    config, owed = job.config, job.size - job.finished
+    counts = {"requests": owed, "answers": owed}
+    if config["kinds"][t] == "function":
+        return counts
+    limit = config["max_new_tokens"][t]
+    request = {"role": "user", "content": job.env.style.judge}
+    if config["feedback"] == "critique":
+        request["content"] = job.env.style.critique
+    answer = {"role": "assistant", "content": "x"}
+    sampled = _sampled(job)
+    lengths = [count([*job.env.opening(index), answer, request]) for index in sampled]
+    prompts = owed * (sum(lengths) / len(lengths) + limit)
+    return counts | {"prompt_tokens": round(prompts), "new_tokens": owed * limit}
 
 
 def prompt_tokens(job: Job, t: int, count: Callable[[list[Message]], int]) -> float:
     """Mean tokens of the prompts of turn t (from 0), if every attempt shown took its limit."""
-    config, task_ids = job.config, shard.task_ids(job.config)
-    lengths = []
-    for index in task_ids[:: max(1, len(task_ids) // SAMPLED)]:
-        feedback = job.env.feedback(index, "wrong")
-        opening = job.env.opening(index)
-        shown = visible(opening, ["x"] * t, [feedback] * t, config["context_window"])
+    config, env, lengths = job.config, job.env, []
+    writes_feedback = config["feedback"] == "critique"
+    sees = config.get("expert_sees", "feedback") if t else "feedback"
+    window = 1 if sees == "none" else config["context_window"]
+    for index in _sampled(job):
+        opening, feedback = env.opening(index), env.feedback(index, "wrong")
+        if writes_feedback:
+            feedback = env.text("refine", index, critique="x")
+        shown = visible(opening, ["x"] * t, [feedback] * t, window)
+        if sees == "reference":
+            shown[-1]["content"] += env.text("hint", index, reference=env.reference(index))
         lengths.append(count(shown))
     attempts = (len(shown) - len(opening)) // 2
-    return sum(lengths) / len(lengths) + sum(config["max_new_tokens"][t - attempts : t])
+    written = sum(config["max_new_tokens"][t - attempts : t])
+    return sum(lengths) / len(lengths) + written * (2 if writes_feedback else 1)
+
+
+def _sampled(job: Job) -> Sequence[int]:
+    """The problems whose prompts are counted."""
+    task_ids = shard.task_ids(job.config)
+    return task_ids[:: max(1, len(task_ids) // SAMPLED)]
 
 
 def in_words(job: Job) -> str:

@@ -184,6 +184,9 @@ class Job:
         names += ("context_window", "correct_to_correct", "shown_attempt")
         return Plan(
             policies=[policies[name] for name in config["models"]],
+            generation=config["stage"] == "gen",
+            revise_if_wrong=bool(config.get("revise_if_wrong")),
+            expert_sees=config.get("expert_sees", "feedback"),
             **{name: config[name] for name in names},
         )
 
@@ -196,7 +199,8 @@ def check(
     Args:
         args: the parsed arguments.
         models: one model, or one per turn.
-        options: what only this script has: stage, feedback, correct_to_correct, shown_attempt.
+        options: what the scripts differ in: stage, feedback, correct_to_correct, shown_attempt;
+            expert_sees of generation, revise_if_wrong of evaluation.
         problems: what the script itself has found wrong.
 
     Raises:

@@ -4,20 +4,23 @@
 |---|---|---|---|
 | m1@t1 | one sample at turn 1 | `m1_t1` | any run |
 | mK@t1 | vote of K independent turn-1 samples | `mk_t1` | K samples at turn 1 |
-| m1@tK | vote of the K turns of one rollout | `m1_tk` | forced runs |
-| p1@tK | any of the K turns right | `p1_tk` | forced runs; oracle with one sample per turn |
+| m1@tK | vote of the K turns of one rollout | `m1_tk` | runs whose feedback knows no truth |
+| p1@tK | any of the K turns right | `p1_tk` | the same; oracle, verdict with one sample per turn |
 | pass@k | any of k independent samples right | `pass_at_k` | several samples at turn 1 |
 | acc@t | right at turn t (oracle: by turn t) | `acc_t` | any run |
-| delta, i->c, c->i | change between two turns | `delta`, `fixed`, `broken` | forced runs |
+| delta, i->c, c->i | change between two turns | `delta`, `fixed`, `broken` | p1@tK, but no oracle |
+| check, revisions | what a model's own checks are worth | `rise.check_rates` | self, critique |
 | turns_used, no_answer, timeout, length, copied | per turn | `rise.turn_rates` | any run |
 | repetition, similarity | per turn: loops, likeness to the last | `rise.turn_rates` | any run |
 
-A run is forced (feedback "none") when every answer is called incorrect and every problem plays all
-its turns; an oracle run stops at the first success. A problem whose episode failed with an error
-is owed, and in no denominator until it is answered: n says how many are. One whose prompt never
-fits the context is in all of them, as not right: `rise.unanswered`. The functions hold the formulas
-with worked examples: `rise.votes`, `rise.turn_rates`; intervals and tests are in `rise.statistics`,
-the printed table in `rise.table`.
+A run is forced when every problem plays all its turns; only an oracle run stops, at the first
+success. What the feedback modes are, and which of them know the truth, is in `rise.feedback`. With
+several samples in a turn those go on with the best one, so that their rates by turn are those of
+best-of-N and say nothing about the change from turn to turn. A problem whose episode failed with an
+error is owed, and in no denominator until it is answered: n says how many are. One whose prompt
+never fits the context is in all of them, as not right: `rise.unanswered`. The functions hold the
+formulas with worked examples: `rise.votes`, `rise.turn_rates`; intervals and tests are in
+`rise.statistics`, the printed table in `rise.table`.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from itertools import combinations
 from typing import Any
 
 from rise.cautions import cautions
+from rise.check_rates import check_rates
 from rise.episode import Episode
+from rise.feedback import FEEDBACK, asks_itself, is_forced, knows_truth
 from rise.statistics import (
     Rate,
     bootstrap_mean,
@@ -97,7 +102,8 @@ def summarise(
     the differences of the headline rates over the problems that both have, each a rate with
     McNemar's "p_value"; "gain", the one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u";
     "turns_used"; lists over the turns "no_answer", "timeout", "length", "copied",
-    "repetition", "similarity" (None where no problem reached the turn); "warnings", sentences.
+    "repetition", "similarity" (None where no problem reached the turn); "warnings", sentences;
+    where the model judges itself "check" and "revisions", see `rise.check_rates`.
 
     >>> from rise.sketch import sketch
     >>> run = sketch("w7,r5,r5 r5", "r5,w7,w7 r5", "w7,w8,- -", "w7,w7,w7 r5")
@@ -111,7 +117,7 @@ def summarise(
         episodes: the finished episodes of one run.
         same_answer: whether two extracted answers are equal to the grader (`Env.same_answer`).
         max_turns: K, the turns that an episode of the run may take.
-        feedback: none or oracle.
+        feedback: none, oracle, verdict, self or critique.
         parallel: a run of the same model on the same problems with K samples at turn 1, for
             mK@t1; by default the run itself, where it has several.
 
@@ -134,8 +140,10 @@ def summarise(
     }
     if parallel_name:
         metrics["pass@k"] = _passes(source)
-    if feedback == "none":
+    if is_forced(feedback) and (_one_sample(episodes) or not knows_truth(feedback)):
         metrics |= _transitions(episodes, max_turns)
+    if asks_itself(feedback):
+        metrics |= check_rates(episodes, max_turns)
     if gain := metrics["paired"].get(f"m1@t{max_turns} - m1@t1"):
         metrics["gain"] = gain
     metrics["turns_used"] = bootstrap_mean(turns_used(episodes)).to_dict()
@@ -160,19 +168,23 @@ def headline_hits(
     >>> headline_hits(run, str.__eq__, max_turns=2, feedback="none")["m3@t1"]
     {0: True, 1: False}
     """
-    if feedback not in ("none", "oracle"):
-        raise ValueError(f"feedback is {feedback!r}: it must be none or oracle")
+    if feedback not in FEEDBACK:
+        raise ValueError(f"feedback is {feedback!r}: it must be one of {', '.join(FEEDBACK)}")
     source = episodes if parallel is None else parallel
     _check_same_problems(episodes, source)
     hits = {"m1@t1": m1_t1(episodes)}
-    one_sample = all(len(turn.actions) == 1 for episode in episodes for turn in episode.turns)
-    if max_turns > 1 and feedback == "none":
+    if max_turns > 1 and not knows_truth(feedback):
         hits[f"m1@t{max_turns}"] = m1_tk(episodes, same_answer, max_turns, feedback)
-    if max_turns > 1 and (feedback == "none" or one_sample):
+    if max_turns > 1 and (_one_sample(episodes) or not knows_truth(feedback)):
         hits[f"p1@t{max_turns}"] = p1_tk(episodes, max_turns)
     found = {name: _by_problem(episodes, values) for name, values in hits.items()}
     name, votes = _parallel(source, same_answer)
     return found | ({name: votes} if votes else {})
+
+
+def _one_sample(episodes: Sequence[Episode]) -> bool:
+    """Whether no turn has several samples, of which the truth could choose one."""
+    return all(len(turn.actions) == 1 for episode in episodes for turn in episode.turns)
 
 
 def _parallel(episodes: Sequence[Episode], same_answer: SameAnswer) -> tuple[str, dict[int, bool]]:

@@ -29,6 +29,7 @@ from rise.configuration import git_commit, versions
 from rise.endings import DONE, run_errors, usage_errors
 from rise.episode import Episode
 from rise.evaluated import log_dir_of, open_run, read_config
+from rise.feedback import knows_truth
 from rise.job import Job
 from rise.rows import rows
 from rise.siblings import complete, is_parallel, sibling
@@ -202,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.dry_run:
         with run, run_errors(job, run):
             write(args.run, lines)
-    told = config["stage"] == "gen" or config["feedback"] == "oracle"
+    told = config["stage"] == "gen" or knows_truth(config["feedback"])
     print(describe(changes, told))
     if not args.dry_run:
         print(summarise(job, args.run, changes))

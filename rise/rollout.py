@@ -8,14 +8,15 @@ its prompt does not fit the model's context, which no second try would change.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rise.episode import Episode, Message, Turn, visible
+from rise.feedback import asks_itself
+from rise.plan import Plan, draw_seed
 from rise.policies import Policy, PolicyError, Sample
+from rise.self_check import ask, keep, told
 from rise.trajectory import RunDir
 
 if TYPE_CHECKING:
@@ -23,57 +24,6 @@ if TYPE_CHECKING:
 
 GIVE_UP_AFTER = 100
 """Failed episodes in a row after which no further one is begun: somebody who answered is gone."""
-SEED_RANGE = 2**31 - 2**12
-"""Seeds stay below 2**31 with the index of the sample added: servers take 32 bits."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How episodes are played. The lists run over the turns."""
-
-    policies: Sequence[Policy]
-    """Who answers."""
-    num_of_samples: Sequence[int]
-    """Answers per turn; one of them continues."""
-    temperature: Sequence[float]
-    """Sampling temperature; 0 is greedy."""
-    max_new_tokens: Sequence[int]
-    """Limit of one answer, in tokens."""
-    top_p: float = 1.0
-    """Share of the probability mass that is sampled from."""
-    seed: int = 0
-    """Seed of the run: every draw is derived from it."""
-    feedback: str = "oracle"
-    """oracle: the feedback is true, the best sample continues, and a success ends the episode;
-    none: the feedback is "incorrect" whatever was answered, and the first sample continues."""
-    context_window: int | None = None
-    """c shows the opening and the last c - 1 attempts; None all of them."""
-    correct_to_correct: bool = False
-    """With the oracle: an episode that is right at turn 1 hears "incorrect" and goes on."""
-    shown_attempt: str = "own"
-    """own, or other: from turn 2 on the attempts shown are those of another problem."""
-
-    @property
-    def max_turns(self) -> int:
-        """Turns that an episode takes at most."""
-        return len(self.policies)
-
-    def goes_on(self, turns: Sequence[Turn]) -> bool:
-        """Whether an episode with these turns has another one."""
-        if len(turns) >= self.max_turns:
-            return False
-        if not turns or self.feedback == "none" or turns[-1].verdict != "right":
-            return True
-        return self.correct_to_correct and len(turns) == 1
-
-
-def draw_seed(run_seed: int, task_id: int, turn: int) -> int:
-    """The seed of the first sample of a turn (counted from 0); sample i adds i.
-
-    It depends on nothing else, so a resumed run draws what an undisturbed one would have drawn.
-    """
-    digest = hashlib.blake2b(f"{run_seed}/{task_id}/{turn}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % SEED_RANGE
 
 
 def groups_of(task_ids: Sequence[int], shown_attempt: str, seed: int) -> Iterable[list[int]]:
@@ -171,10 +121,18 @@ async def run_episodes(
 async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
     """Add one turn to the episode, or an error."""
     t, task_id = len(episode.turns), episode.task_id
+    last = episode.turns[-1] if t else None
     policy = plan.policies[t]
     try:
+        if last and not last.kept and asks_itself(plan.feedback):
+            policy = plan.policies[t - 1]
+            await _check(env, plan, episode)
+            policy = plan.policies[t]
+        if last and plan.revise_if_wrong and (last.kept or last.check["says"] == "right"):
+            episode.turns.append(keep(last))
+            return
         samples = await policy.sample(
-            next_prompt(env, episode, plan.context_window),
+            _asked(env, plan, episode),
             n=plan.num_of_samples[t],
             seed=draw_seed(plan.seed, task_id, t),
             temperature=plan.temperature[t],
@@ -189,9 +147,38 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
     if t == 0:
         episode.dialogue = env.opening(task_id)
     else:
-        episode.dialogue.append({"role": "user", "content": episode.turns[-1].observation})
+        episode.dialogue.append({"role": "user", "content": last.observation})
     episode.dialogue.append({"role": "assistant", "content": turn.action})
     episode.turns.append(turn)
+
+
+async def _check(env: Env, plan: Plan, episode: Episode) -> None:
+    """Let the model that gave the last answer judge it, and make feedback of what it says."""
+    t, task_id = len(episode.turns) - 1, episode.task_id
+    turn = episode.turns[t]
+    turn.check = await ask(
+        plan.policies[t],
+        [*env.opening(task_id), {"role": "assistant", "content": turn.action}],
+        env.text("judge" if plan.feedback == "self" else "critique", task_id),
+        seed=draw_seed(plan.seed, task_id, t, "/check"),
+        temperature=plan.temperature[t],
+        top_p=plan.top_p,
+        max_new_tokens=plan.max_new_tokens[t],
+        problem={**env.problems[task_id], "task_id": task_id},
+    )
+    turn.observations[turn.chosen] = told(env, task_id, plan.feedback, turn.check)
+
+
+def _asked(env: Env, plan: Plan, episode: Episode) -> list[Message]:
+    """What the model is asked next, an expert's hint included."""
+    if not episode.turns or plan.expert_sees == "feedback":
+        return next_prompt(env, episode, plan.context_window)
+    if plan.expert_sees == "none":
+        return env.opening(episode.task_id)
+    messages = next_prompt(env, episode, plan.context_window)
+    hint = env.text("hint", episode.task_id, reference=episode.answer)
+    messages[-1]["content"] += f"\n\n{hint}"
+    return messages
 
 
 def _failure(error: PolicyError, policy: Policy, t: int) -> dict[str, Any]:
@@ -216,14 +203,14 @@ async def _grade(
 ) -> Turn:
     """The turn with its verdicts, the sample that continues and the feedback that it gets."""
     grades = await asyncio.gather(*(env.grade_async(s.text, task_id) for s in samples))
+    verdicts = [grade.verdict for grade in grades]
     rewards = [grade.reward for grade in grades]
-    forced = plan.feedback == "none"
-    turn = Turn(
+    return Turn(
         actions=[sample.text for sample in samples],
         answers=[grade.answer for grade in grades],
-        verdicts=[grade.verdict for grade in grades],
+        verdicts=verdicts,
         rewards=rewards,
-        observations=[],
+        observations=[_feedback(env, plan, task_id, t, verdict) for verdict in verdicts],
         finish_reasons=[sample.finish_reason for sample in samples],
         model=model,
         usage={
@@ -231,12 +218,20 @@ async def _grade(
             "completion_tokens": sum(sample.completion_tokens for sample in samples),
             **({"requests": samples[0].requests} if samples[0].requests > 1 else {}),
         },
-        # Without an oracle nobody knows which sample is best.
-        chosen=0 if forced else rewards.index(max(rewards)),
+        # Without the truth nobody knows which sample is best.
+        chosen=rewards.index(max(rewards)) if plan.picks_best else 0,
+        sees=plan.expert_sees if t and plan.expert_sees != "feedback" else None,
     )
-    told = ["wrong"] * len(samples) if forced else list(turn.verdicts)
-    if not forced and t == 0 and plan.correct_to_correct and plan.max_turns > 1:
-        # The feedback of evaluation, so that a right answer is kept under it.
-        told = ["wrong" if verdict == "right" else verdict for verdict in told]
-    turn.observations = [env.feedback(task_id, verdict) for verdict in told]
-    return turn
+
+
+def _feedback(env: Env, plan: Plan, task_id: int, t: int, verdict: str) -> str:
+    """What is said of an answer with this verdict; empty where the model is asked later."""
+    if asks_itself(plan.feedback):
+        return ""
+    if plan.feedback == "verdict" and verdict == "right":
+        return env.text("right_again", task_id)
+    # The feedback of evaluation, so that a right answer is kept under it.
+    keeps_right = t == 0 and plan.correct_to_correct and plan.max_turns > 1
+    if plan.feedback == "none" or (keeps_right and verdict == "right"):
+        verdict = "wrong"
+    return env.feedback(task_id, verdict)

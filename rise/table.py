@@ -46,6 +46,8 @@ def format_table(metrics: dict[str, Any]) -> str:
         f"no answer {_by_turn(metrics['no_answer'])}, "
         f"cut at the token limit {_by_turn(metrics['length'])}"
     )
+    if "revisions" in metrics:
+        lines.append(_own_checks(metrics))
     warnings = [f"Warning: {warning}." for warning in metrics["warnings"]]
     return "\n".join([*lines, statement(metrics), *warnings])
 
@@ -71,12 +73,26 @@ def statement(metrics: dict[str, Any]) -> str:
             f"With the oracle {last:.1f} % are solved within {metrics['max_turns']} turns, "
             f"{first:.1f} % at turn 1; without it nobody would know which answer to take."
         )
+    if metrics["feedback"] == "verdict" and metrics["max_turns"] > 1:
+        return (
+            f"Told whether it was right, the model is right on {last:.1f} % at turn "
+            f"{metrics['max_turns']}, on {first:.1f} % at turn 1; that rests on the references."
+        )
     if metrics["max_turns"] == 2:
         return (
             f"Turn 2 is right on {last:.1f} % of {metrics['m1@t1']['n']} problems, turn 1 on "
             f"{first:.1f} %; a vote needs three turns to differ from turn 1."
         )
     return f"One sample at turn 1 is right on {first:.1f} % of {metrics['m1@t1']['n']} problems."
+
+
+def _own_checks(metrics: dict[str, Any]) -> str:
+    """What the model's checks of its own answers are worth, turn by turn."""
+    precision, recall = (_by_turn(metrics["check"][name]) for name in ("precision", "recall"))
+    return (
+        f"own check: {metrics['revisions']['value']:.2f} revisions per problem; of the answers "
+        f"called wrong {precision} are, of the wrong ones {recall} are found"
+    )
 
 
 def _telling(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:

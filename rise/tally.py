@@ -63,6 +63,8 @@ class Tally:
         for turn in episode.turns:
             counts = {"requests": 1, "samples": len(turn.actions)} | turn.usage
             self.usage[turn.model].update(counts)
+            if turn.check:
+                self.usage[turn.model].update(turn.check["usage"])
         if episode.error and "usage" in episode.error:
             self.usage[episode.error["model"]].update(episode.error["usage"])
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from rise.episode import Episode, Turn
+from rise.feedback import is_forced
 from rise.statistics import Rate, paired_difference
 from rise.text_stats import edit_similarity, repetition
 from rise.votes import graded
@@ -32,11 +33,11 @@ def m1_t1(episodes: Sequence[Episode]) -> list[bool]:
 def acc_t(episodes: Sequence[Episode], turn: int, feedback: str) -> list[bool]:
     """acc@t: is the problem right at turn t?
 
-    Formula: (problems right at turn t) / (all problems). In a forced run (feedback "none") it is
-    the attempt at turn t that counts, whatever came before. An oracle run stops at its first
-    success, so a problem once solved stays solved: acc@t counts the problems solved at any of the
-    turns 1..t, and it cannot fall. With several samples per turn an oracle run goes on with the
-    best, and its acc@t is that of best-of-N.
+    Formula: (problems right at turn t) / (all problems). In a forced run (any feedback but
+    "oracle") it is the attempt at turn t that counts, whatever came before. An oracle run stops at
+    its first success, so a problem once solved stays solved: acc@t counts the problems solved at
+    any of the turns 1..t, and it cannot fall. With several samples per turn a run whose feedback
+    knows the truth goes on with the best, and its acc@t is that of best-of-N.
 
     >>> from rise.sketch import sketch
     >>> acc_t(sketch("r5 w7", "w7 r5", "- w7"), 2, feedback="none")
@@ -47,7 +48,7 @@ def acc_t(episodes: Sequence[Episode], turn: int, feedback: str) -> list[bool]:
     Raises:
         ValueError: if a problem of a forced run has no such turn.
     """
-    if feedback == "none":
+    if is_forced(feedback):
         return [graded(episode, turn).verdict == "right" for episode in episodes]
     return p1_tk(episodes, turn)
 
@@ -177,7 +178,8 @@ def cut_share(episodes: Sequence[Episode], turn: int) -> list[float]:
 def copied(episodes: Sequence[Episode], turn: int) -> list[bool]:
     """Is the attempt at this turn, but for outer white space, the previous attempt again?
 
-    One value per problem that reached the turn. Attempts without an answer count too.
+    One value per problem that was asked at the turn: an answer that stands without being asked for
+    again is no copy. Attempts without an answer count too.
 
     >>> from rise.sketch import sketch
     >>> copied(sketch("w7 w7", "w7 r5", "r5"), 2)
@@ -208,7 +210,7 @@ def repeated(episodes: Sequence[Episode], turn: int) -> list[float]:
 def similar(episodes: Sequence[Episode], turn: int) -> list[float]:
     """How alike this turn's attempt and the previous one are: `rise.text_stats.edit_similarity`.
 
-    One value per problem that reached the turn. Attempts without an answer count too.
+    One value per problem that was asked at the turn. Attempts without an answer count too.
 
     >>> from rise.sketch import sketch
     >>> similar(sketch("w7 w7", "w7 r5", "r5"), 2)
@@ -223,10 +225,11 @@ def similar(episodes: Sequence[Episode], turn: int) -> list[float]:
 
 
 def _consecutive(episodes: Sequence[Episode], turn: int) -> list[list[Turn]]:
-    """The previous turn and this one, of each problem that reached it."""
+    """The previous turn and this one, of each problem that was asked at this one."""
     if turn < 2:
         raise ValueError(f"turn {turn} has no previous attempt: ask for turn 2 or later")
-    return [episode.turns[turn - 2 : turn] for episode in episodes if len(episode.turns) >= turn]
+    reached = (episode.turns[turn - 2 : turn] for episode in episodes if len(episode.turns) >= turn)
+    return [pair for pair in reached if not pair[1].kept]
 
 
 def _pairs(episodes: Sequence[Episode], t: int, u: int) -> list[tuple[bool, bool]]:

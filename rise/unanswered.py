@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rise.episode import Episode, Turn
+from rise.feedback import is_forced
 from rise.rows import episodes_at, finished
 
 CUT_OFF = "overflow"
@@ -34,7 +35,7 @@ def measured(episode: Episode, config: dict[str, Any]) -> Episode:
     if episode.error is None:
         return episode
     played = len(episode.turns)
-    end = config["max_turns"] if config["feedback"] == "none" else played + 1
+    end = config["max_turns"] if is_forced(config["feedback"]) else played + 1
     missing = [_blank(t, config["num_of_samples"][t]) for t in range(played, end)]
     return Episode(episode.task_id, episode.query, episode.answer, [*episode.turns, *missing])
 

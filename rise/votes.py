@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rise.episode import Episode, Turn
+from rise.feedback import knows_truth
 
 SameAnswer = Callable[[str, str], bool]
 
@@ -69,7 +70,8 @@ def m1_tk(
 ) -> list[bool]:
     """m1@tK: is the vote of the turns of one forced rollout right? One per problem.
 
-    Formula: (problems whose winning answer over turns 1..K is right) / (all problems).
+    Formula: (problems whose winning answer over turns 1..K is right) / (all problems). Where the
+    model revises only what it calls wrong, the answer that stands votes at every further turn.
 
     >>> from rise.sketch import sketch
     >>> episodes = sketch("w7 r5 r5", "r5 w7 w8", "r5 w7 w7", "- - -")
@@ -77,13 +79,13 @@ def m1_tk(
     [True, True, False, False]
 
     Raises:
-        ValueError: for an oracle run, which stops at a right answer: the number of votes would
+        ValueError: where the feedback rests on the reference (oracle, verdict): the votes would
             depend on the truth; or if a problem has fewer turns.
     """
-    if feedback != "none":
+    if knows_truth(feedback):
         raise ValueError(
-            f"m1@t{turns} needs a forced rollout, this run has feedback {feedback!r}: its "
-            "episodes stop at the first success; evaluate with --feedback none"
+            f"m1@t{turns} needs turns that know nothing of the reference, this run has feedback "
+            f"{feedback!r}: evaluate with --feedback none, self or critique"
         )
     hits = []
     for episode in episodes:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rise.episode import Episode
 from rise.evaluated import EvaluatedRun
+from rise.feedback import is_forced
 from rise.report.mathematics import Formulas
 
 
@@ -33,7 +34,7 @@ def pack(runs: Sequence[EvaluatedRun]) -> str:
         for episode in run.episodes:
             questions.setdefault(episode.task_id, _question(episode, formulas))
         votes = run.hits.get(f"m1@t{run.config['max_turns']}", {})
-        forced = run.config["feedback"] == "none"
+        forced = is_forced(run.config["feedback"])
         packed.append(
             {
                 "name": run.name,

@@ -21,6 +21,7 @@ SETTINGS = (
     "problems",
     "prompt_style",
     "feedback",
+    "revise_if_wrong",
     "shown_attempt",
     "context_window",
     "num_of_samples",

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import pytest
 
 import envs
-from envs.prompts import BARE, load_style
+from envs.prompts import BARE, PromptStyle, load_style
 
 RIGHT_LINE = {"gsm8k": r"\boxed{5}", "math": r"\boxed{5}"}
 OWN = {
@@ -81,13 +81,23 @@ def test_braces_in_a_question_are_left_alone(tmp_path):
 
 def test_a_file_holds_a_users_own_texts(env_with, style_file):
     env = env_with("gsm8k", style_file(OWN))
-    assert asdict(env.style) == OWN
+    assert asdict(env.style) == asdict(BARE) | OWN
     assert env.opening(0) == [
         {"role": "user", "content": "Q: 1 + 1?"},
         {"role": "assistant", "content": r"\boxed{2}"},
         {"role": "user", "content": f"Q: {env.question(0)}"},
     ]
     assert env.feedback(0, "no_answer") == f"Where is it? Q: {env.question(0)}"
+
+
+def test_texts_that_some_modes_need_have_defaults_and_can_be_replaced(env_with, style_file):
+    env = env_with("gsm8k", style_file({**OWN, "judge": "Is it right? {question}"}))
+    assert env.text("judge", 0) == f"Is it right? {env.question(0)}"
+    for name in ("judge", "critique"):
+        text = getattr(BARE, name)
+        assert r"\boxed{right}" in text and r"\boxed{wrong}" in text
+    told = PromptStyle(**OWN).fill("refine", question="1 + 1?", critique="See {question}.")
+    assert "See {question}." in told and told.endswith("1 + 1?")
 
 
 def without(*keys: str) -> dict:
@@ -104,6 +114,8 @@ def without(*keys: str) -> dict:
         ({**OWN, "right": 5}, ["'right' must be a text"]),
         ({**OWN, "system": []}, ["'system' must be a text or null"]),
         ({**OWN, "question": "no place"}, ["'question' must contain {question}"]),
+        ({**OWN, "judge": None}, ["'judge' must be a text"]),
+        ({**OWN, "refine": "Again.", "hint": "It is 5."}, ["{critique}", "{reference}"]),
         ({**OWN, "example_answer": None}, ["'example_question' and 'example_answer' go together"]),
         ([], ["must be an object with the keys"]),
         ("{", ["is not JSON"]),

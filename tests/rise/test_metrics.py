@@ -176,7 +176,7 @@ def test_equal_answers_are_compared_by_the_grader_once():
     [
         ([], "none", "no episode"),
         (make("r5 r5"), "none", "turn 3"),
-        (make("r5 r5 r5"), "maybe", "none or oracle"),
+        (make("r5 r5 r5"), "maybe", "one of none, oracle, verdict"),
     ],
 )
 def test_runs_that_cannot_be_measured_are_refused(run, feedback, message):

@@ -1,0 +1,77 @@
+"""How the episodes of a run are played: what `rise.rollout` follows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rise.episode import Turn
+from rise.feedback import is_forced, knows_truth
+from rise.policies import Policy
+
+SEED_RANGE = 2**31 - 2**12
+"""Seeds stay below 2**31 with the index of the sample added: servers take 32 bits."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How episodes are played. The lists run over the turns."""
+
+    policies: Sequence[Policy]
+    """Who answers."""
+    num_of_samples: Sequence[int]
+    """Answers per turn; one of them continues."""
+    temperature: Sequence[float]
+    """Sampling temperature; 0 is greedy."""
+    max_new_tokens: Sequence[int]
+    """Limit of one answer, in tokens."""
+    top_p: float = 1.0
+    """Share of the probability mass that is sampled from."""
+    seed: int = 0
+    """Seed of the run: every draw is derived from it."""
+    feedback: str = "oracle"
+    """none, oracle, verdict, self or critique: see `rise.feedback`."""
+    generation: bool = False
+    """The best sample continues, as it becomes data, whatever the feedback is. Otherwise it does
+    where the feedback rests on the truth, and elsewhere the first sample continues."""
+    revise_if_wrong: bool = False
+    """Where the model checks itself: an answer that it does not call wrong stands to the end."""
+    expert_sees: str = "feedback"
+    """What is asked from turn 2 on. feedback: the dialogue; none: the question alone; reference:
+    the dialogue and the reference answer. The recorded dialogue is the same for all."""
+    context_window: int | None = None
+    """c shows the opening and the last c - 1 attempts; None all of them."""
+    correct_to_correct: bool = False
+    """With the oracle: an episode that is right at turn 1 hears "incorrect" and goes on."""
+    shown_attempt: str = "own"
+    """own, or other: from turn 2 on the attempts shown are those of another problem."""
+
+    @property
+    def max_turns(self) -> int:
+        """Turns that an episode takes at most."""
+        return len(self.policies)
+
+    @property
+    def picks_best(self) -> bool:
+        """Whether the best sample of a turn continues, not the first."""
+        return self.generation or knows_truth(self.feedback)
+
+    def goes_on(self, turns: Sequence[Turn]) -> bool:
+        """Whether an episode with these turns has another one."""
+        if len(turns) >= self.max_turns:
+            return False
+        if not turns or is_forced(self.feedback) or turns[-1].verdict != "right":
+            return True
+        return self.correct_to_correct and len(turns) == 1
+
+
+def draw_seed(run_seed: int, task_id: int, turn: int, purpose: str = "") -> int:
+    """The seed of the first sample of a turn (counted from 0); sample i adds i.
+
+    It depends on nothing else, so a resumed run draws what an undisturbed one would have drawn.
+    Another purpose than an answer, such as a check of it, has seeds of its own.
+    """
+    key = f"{run_seed}/{task_id}/{turn}{purpose}"
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % SEED_RANGE

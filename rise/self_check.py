@@ -1,0 +1,77 @@
+r"""A model judges its own answer: the request, what is recorded of it, what is said afterwards.
+
+With `--feedback self` it says whether the answer is right, with `--feedback critique` what is wrong
+with it (the feedback of Self-Refine). Both are asked to close with \boxed{right} or
+\boxed{wrong}. An answer about which neither can be read is revised as if it were called wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rise.episode import Message, Turn
+from rise.policies import Policy
+
+if TYPE_CHECKING:
+    from envs.base import Env
+
+NOTHING = {"requests": 0, "samples": 0, "prompt_tokens": 0, "completion_tokens": 0}
+"""Usage of a turn at which nobody was asked."""
+
+
+async def ask(
+    policy: Policy, messages: list[Message], request: str, **sampling: Any
+) -> dict[str, Any]:
+    """Ask a model about the answer that these messages end with.
+
+    Args:
+        policy: who gave the answer.
+        messages: the question and the answer.
+        request: what to do with it.
+        sampling: as `Policy.sample` takes it; one text is asked for.
+
+    Returns:
+        {"says": right, wrong or unclear, "text", "finish_reason", "usage"}.
+
+    Raises:
+        PolicyError: if there is no reply.
+    """
+    from envs.answers import stated_verdict
+
+    asked = [*messages, {"role": "user", "content": request}]
+    [reply] = await policy.sample(asked, n=1, **sampling)
+    return {
+        "says": stated_verdict(reply.text),
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "usage": {
+            "requests": reply.requests,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+        },
+    }
+
+
+def told(env: Env, task_id: int, feedback: str, check: dict[str, Any]) -> str:
+    """The feedback that a model's own check makes."""
+    if feedback == "critique":
+        return env.text("refine", task_id, critique=check["text"])
+    if check["says"] == "right":
+        return env.text("right_again", task_id)
+    return env.feedback(task_id, "wrong")
+
+
+def keep(turn: Turn) -> Turn:
+    """The next turn, where nothing is asked and the answer stands."""
+    i = turn.chosen
+    return Turn(
+        actions=[turn.action],
+        answers=[turn.answer],
+        verdicts=[turn.verdicts[i]],
+        rewards=[turn.reward],
+        observations=[""],
+        finish_reasons=[turn.finish_reasons[i]],
+        model=turn.model,
+        usage=dict(NOTHING),
+        kept=True,
+    )
