@@ -13,6 +13,13 @@
 | turns_used, no_answer, timeout, length, copied | per turn | `rise.turn_rates` | any run |
 | repetition, similarity | per turn: loops, likeness to the last | `rise.turn_rates` | any run |
 
+`summarise` returns the headline rates m1@t1, mK@t1, m1@tK, p1@tK; "pass@k" keyed "k", for k = 1, 2,
+4, ... and all samples of turn 1; "acc@t" (a list, turn 1 first); "paired", the differences of the
+headline rates over the problems that both have, each a rate with McNemar's "p_value"; "gain", the
+one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u"; "turns_used"; lists over the turns
+"no_answer", "timeout", "length", "copied", "repetition", "similarity" (None where no problem
+reached the turn); where the model judges itself "check" and "revisions"; "warnings", sentences.
+
 A run is forced when every problem plays all its turns; only an oracle run stops, at the first
 success. What the feedback modes are, and which of them know the truth, is in `rise.feedback`. With
 several samples in a turn those go on with the best one, so that their rates by turn are those of
@@ -97,13 +104,7 @@ def summarise(
 ) -> dict[str, Any]:
     """Every metric that the run allows, as JSON: each rate is {"value", "low", "high", "n"}.
 
-    Keys: the headline rates m1@t1, mK@t1, m1@tK, p1@tK; "pass@k" keyed "k", for k = 1, 2, 4, ...
-    and all samples of turn 1; "acc@t" (a list, turn 1 first); "paired",
-    the differences of the headline rates over the problems that both have, each a rate with
-    McNemar's "p_value"; "gain", the one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u";
-    "turns_used"; lists over the turns "no_answer", "timeout", "length", "copied",
-    "repetition", "similarity" (None where no problem reached the turn); "warnings", sentences;
-    where the model judges itself "check" and "revisions", see `rise.check_rates`.
+    The keys are listed at the top of this module.
 
     >>> from rise.sketch import sketch
     >>> run = sketch("w7,r5,r5 r5", "r5,w7,w7 r5", "w7,w8,- -", "w7,w7,w7 r5")

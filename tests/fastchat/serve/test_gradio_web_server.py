@@ -148,6 +148,7 @@ def test_a_problem_of_ones_own(page):
     page.get_by_text("Turn 1: ✗ wrong, answer 1").wait_for()
     page.click("#try")
     page.get_by_text("Turn 2: ✓ right, answer 5").wait_for()
+    assert page.locator("#dialogue-a").first.inner_text().count("What is 10 / 2?") == 1
 
 
 @needs_browser
@@ -159,10 +160,12 @@ def test_chat_with_a_served_model(page):
     box.press("Enter")
     dialogue = page.locator("#dialogue-a").locator("visible=true")
     dialogue.get_by_text("hello there").wait_for()
-    dialogue.get_by_text("1", exact=False).last.wait_for()
+    dialogue.get_by_text("boxed{1}").wait_for()
     box.fill("and again")
     box.press("Enter")
     dialogue.get_by_text("It is").wait_for()
+    assert "and again" in dialogue.inner_text()
+    assert page.evaluate("typeof window.hacked") == "undefined"
 
 
 def test_problems_that_cannot_be_read_are_one_line(tmp_path):
