@@ -126,9 +126,9 @@ def _convert(args: argparse.Namespace, name: str, logs: list[str], more: list[st
     output = args.out / name / "data.json"
     command = ["python", script("workflow_convert.py"), "--filepath", *logs]
     command += ["--output", str(output), "--env", args.env, "--model_path", args.model]
-    command += ["--seed", str(args.seed), *more]
+    command += ["--seed", str(args.seed), *_tracked(args, f"{name}/convert"), *more]
     inputs = {f"log {number}": log for number, log in enumerate(logs, start=1)}
-    return Stage(f"{name}/convert", command, output, inputs)
+    return Stage(f"{name}/convert", command, output, inputs, _group(args))
 
 
 def _train(args: argparse.Namespace, name: str, model: str, data: str) -> Stage:

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.text.text_plugin import text_array_to_html
 from tensorboard.util.tensor_util import make_ndarray
 
 import workflow_convert
@@ -120,6 +119,8 @@ def test_an_evaluation_in_tensorboard(place):
 
 @pytest.mark.filterwarnings("ignore:html5lib's sanitizer")
 def test_texts_of_a_model_are_cut_counted_and_harmless(place, monkeypatch):
+    from tensorboard.plugins.text.text_plugin import text_array_to_html
+
     monkeypatch.setattr("rise.tracked_results.MOST_DIALOGUES", 5)
     arguments = ("--log_dir", "log", "--report_to", "all", "--max_turns", 1)
     hostile = ("workflow_eval.py", "--model", "experts.py:hostile")

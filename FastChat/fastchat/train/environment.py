@@ -15,8 +15,12 @@ import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from fastchat.train.checkpoints import read_json, write_json
+
 logger = logging.getLogger("fastchat.train")
 
+TRACKING = "tracking.json"
+"""In the output directory: the id of the run at wandb."""
 PACKAGES = ("fschat", "torch", "transformers", "accelerate", "deepspeed", "flash_attn")
 
 
@@ -86,10 +90,11 @@ def start_wandb(report_to: list[str], output_dir: str, run_name: str | None) -> 
     """Begin the wandb run if it is asked for; transformers' callback then logs into it.
 
     Without a login, or where the server cannot be reached, the run is kept offline in
-    `output_dir`, with one notice. WANDB_MODE, WANDB_PROJECT and WANDB_DIR are respected.
+    `output_dir`, with one notice. WANDB_MODE, WANDB_PROJECT, WANDB_RUN_GROUP and wandb's other
+    variables are respected. A resumed run goes on under the id that `output_dir` keeps.
 
     Returns:
-        The trackers to use: `report_to`, without wandb if it is not installed.
+        The trackers to use: `report_to`, without wandb if it is not installed or broken.
     """
     if "wandb" not in report_to:
         return report_to
@@ -98,21 +103,11 @@ def start_wandb(report_to: list[str], output_dir: str, run_name: str | None) -> 
         return [name for name in report_to if name != "wandb"]
     if not is_first_process():
         return report_to
-    import wandb
-
-    settings = {
-        "project": os.environ.get("WANDB_PROJECT", "rise"),
-        "name": run_name or Path(output_dir).name,
-        "dir": os.environ.get("WANDB_DIR", output_dir),
-    }
-    Path(settings["dir"]).mkdir(parents=True, exist_ok=True)
-    if "WANDB_MODE" not in os.environ and not _wandb_login():
-        _offline(settings, "there is no wandb login")
-        return report_to
     try:
-        wandb.init(**settings)
-    except wandb.Error as error:
-        _offline(settings, f"wandb could not start ({str(error).splitlines()[0]})")
+        _begin_wandb(output_dir, run_name)
+    except Exception as error:  # whatever a foreign package raises: training goes on
+        _notice(f"wandb cannot start, so it gets nothing: {error}")
+        return [name for name in report_to if name != "wandb"]
     return report_to
 
 
@@ -166,6 +161,31 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+def _begin_wandb(output_dir: str, run_name: str | None) -> None:
+    import wandb
+
+    project = os.environ.get("WANDB_PROJECT", "rise")
+    settings = {
+        "project": project,
+        "name": run_name or Path(output_dir).name,
+        "job_type": os.environ.get("WANDB_JOB_TYPE", "train"),
+        "dir": os.environ.get("WANDB_DIR", output_dir),
+    }
+    Path(settings["dir"]).mkdir(parents=True, exist_ok=True)
+    state = Path(output_dir) / TRACKING
+    known = (read_json(state) or {}).get(f"wandb/{project}", {})
+    if known and "WANDB_RUN_ID" not in os.environ:
+        settings |= {"id": known["id"], "resume": "allow"}
+    if "WANDB_MODE" not in os.environ and not _wandb_login():
+        _offline(settings, "there is no wandb login")
+    else:
+        try:
+            wandb.init(**settings)
+        except wandb.Error as error:
+            _offline(settings, f"wandb could not start ({str(error).splitlines()[0]})")
+    write_json(state, {f"wandb/{project}": {"id": wandb.run.id}})
 
 
 def _wandb_login() -> bool:

@@ -100,7 +100,8 @@ def check_record(output_dir: Path, settings: dict[str, Any]) -> bool:
 def start_anew(args: TrainingArguments) -> None:
     """Delete what an earlier run left in the output directory, once for all processes."""
     if args.should_save:
-        (Path(args.output_dir) / RECORD).unlink(missing_ok=True)
+        for name in (RECORD, environment.TRACKING):
+            (Path(args.output_dir) / name).unlink(missing_ok=True)
         clear(Path(args.output_dir))
     args.distributed_state.wait_for_everyone()
 

@@ -5,6 +5,7 @@ python -m pytest tests/fastchat/train/test_trackers.py
 
 import json
 import os
+import time
 
 import pytest
 import wandb
@@ -12,7 +13,7 @@ import wandb
 from fastchat.train.environment import start_wandb
 from fastchat.train.train import main
 from tests.fastchat.train.data import make_case, row, write_rows
-from tests.offline_wandb import read_offline_run
+from tests.offline_wandb import read_offline_run, read_offline_runs
 
 FIGURES = {
     *("loss", "grad_norm", "learning_rate", "tokens_per_second", "effective_samples"),
@@ -69,6 +70,32 @@ def test_wandb_and_tensorboard_get_every_figure_of_every_step(case, tmp_path, ca
         expected = pytest.approx([entry[name] for entry in entries], rel=1e-5)
         assert [row[f"train/{name}"] for row in rows] == expected, name
         assert [event.value for event in board.Scalars(f"train/{name}")] == expected, name
+
+
+def test_stages_share_a_group_and_a_resumed_run_its_id(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_GROUP", "iteration-1")
+    monkeypatch.setenv("WANDB_PROJECT", "maths")
+    for step in (1, 2):
+        assert start_wandb(["wandb"], str(tmp_path / "model"), None) == ["wandb"]
+        wandb.log({"train/global_step": step})
+        wandb.finish()
+        time.sleep(1.1)  # wandb names the directory of an offline run by id and second
+    first, second = read_offline_runs(tmp_path / "model", count=2)
+    for run in (first, second):
+        assert (run["project"], run["group"], run["job_type"]) == ("maths", "iteration-1", "train")
+        assert run["name"] == "model" and run["id"] == first["id"]
+    monkeypatch.setenv("WANDB_PROJECT", "other")
+    start_wandb(["wandb"], str(tmp_path / "model"), None)
+    assert wandb.run.id != first["id"]
+
+
+def test_a_wandb_that_breaks_is_left_out_with_a_notice(tmp_path, monkeypatch, caplog):
+    def fail(**_):
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    assert start_wandb(["wandb", "tensorboard"], str(tmp_path), None) == ["tensorboard"]
+    assert "wandb cannot start, so it gets nothing: no space left" in caplog.text
 
 
 def test_an_unknown_tracker_is_refused(case, tmp_path, capsys):

@@ -1,0 +1,266 @@
+"""Iterations: the stages that are planned, kill -9 at any moment, what is refused.
+
+python -m pytest tests/rise/test_iterate.py
+
+The models are played by one server and the trainer by a script, so that a whole run takes seconds;
+tests/scripts/test_reproduce.py runs the real ones.
+"""
+
+import contextlib
+import doctest
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from rise import iterate, iteration_arguments
+from rise.iteration_plan import plan
+from rise.stage_process import end_group
+from tests.rise.servers import Wire, wire_reply
+from tests.rise.test_serving import alive, wait_until
+from tests.stages import environment, write_inputs
+
+ENDINGS = (
+    ("base/eval", signal.SIGKILL, False),
+    ("iteration1/gen", signal.SIGKILL, True),
+    ("iteration1/convert", signal.SIGINT, False),
+)
+"""Where a run is ended early, how, and whether its stage is killed with it."""
+TRAINER = """
+import hashlib, json, pathlib, sys
+given = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+output = pathlib.Path(given["--output_dir"])
+output.mkdir(parents=True, exist_ok=True)
+seen = pathlib.Path(given["--data_path"]).read_bytes()
+seen += pathlib.Path(given["--model_name_or_path"], "model.safetensors").read_bytes()
+(output / "config.json").write_text("{}")
+(output / "model.safetensors").write_bytes(hashlib.sha256(seen).digest())
+"""
+COMMAND = (
+    "--model base --env gsm8k --train_data problems.jsonl --test_data problems.jsonl "
+    "--expert experts.py:teacher --out out --launcher 'python trainer.py' "
+    "--gen_args='--prompt_style bare' --eval_args='--prompt_style bare'"
+)
+
+
+class Models(Wire):
+    """Serves the base and what comes out of it, which is right more often."""
+
+    def __init__(self):
+        super().__init__(self._reply, ("base", "out/iteration1/model"))
+
+    async def _models(self, request):
+        return web.json_response({"models": self.served, "extensions": []})
+
+    def _reply(self, body):
+        number = int(re.findall(r"What is (\d+)", body["messages"][-1]["content"])[-1])
+        skill = 2 if body["model"] == "base" else 7
+        seeds = [body["seed"] + sample for sample in range(body["n"])]
+        return wire_reply(
+            *(f"It is \\boxed{{{number + (1 if seed % 10 < skill else 2)}}}" for seed in seeds)
+        )
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with problems, experts, a base and the stand-in for the trainer."""
+
+    def make(name):
+        directory = tmp_path / name
+        (directory / "base").mkdir(parents=True)
+        write_inputs(directory, problems=12)
+        (directory / "base" / "config.json").write_text("{}")
+        (directory / "base" / "model.safetensors").write_bytes(b"base")
+        (directory / "trainer.py").write_text(TRAINER)
+        return directory
+
+    return make
+
+
+def begin(directory, url, *more, output=subprocess.PIPE):
+    words = [*shlex.split(COMMAND), "--controller_address", url, *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "rise.iterate", *words],
+        cwd=directory,
+        env=environment(PYTHONPATH=f"{Path(__file__).parents[2]}:{environment()['PYTHONPATH']}"),
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(directory, url, *more):
+    process = begin(directory, url, *more)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def children(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return []
+
+
+def planned(*words):
+    """The stages of a command line, by name."""
+    args = iterate.parse_args([*shlex.split(COMMAND), *words])
+    return {stage.name: stage for stage in plan(args)}
+
+
+def value(stage, flag):
+    """The values of a flag in a stage's command."""
+    rest = stage.command[stage.command.index(flag) + 1 :]
+    ends = [k for k, word in enumerate(rest) if word.startswith("--")]
+    return " ".join(rest[: ends[0] if ends else None])
+
+
+def end_early(directory, url, stage, ending, with_stage):
+    """Begin the run and end it at some moment after it has begun that stage."""
+    printed = directory / "printed.txt"
+    with printed.open("w") as output:
+        process = begin(directory, url, output=output)
+    assert wait_until(lambda: f"/5 {stage}\n+" in printed.read_text(), seconds=120)
+    time.sleep(random.Random(stage).uniform(0, 1))
+    running = children(process.pid)
+    process.send_signal(ending)
+    if with_stage:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(running[-1]), signal.SIGKILL)
+    code = process.wait()
+    assert code == (130 if ending == signal.SIGINT else -signal.SIGKILL), printed.read_text()
+    assert wait_until(lambda: not any(map(alive, running))), "something was left running"
+
+
+def facts(directory):
+    """Of every stage: what ran, what went in, what came out."""
+    stages = json.loads((directory / "out" / "lineage.json").read_text())["stages"]
+    keys = ("command", "inputs", "output", "parents")
+    return {name: {key: entry[key] for key in keys} for name, entry in stages.items()}
+
+
+def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(place):
+    disturbed, undisturbed = place("disturbed"), place("undisturbed")
+    with Models() as models:
+        for ending in ENDINGS:
+            end_early(disturbed, models.url, *ending)
+        asked = len(models.requests)
+        output = finish(disturbed, models.url)
+        resumed = len(models.requests) - asked
+        finish(undisturbed, models.url)
+        other = begin(disturbed, models.url, "--gen_args=--prompt_style bare --temperature 0.5")
+        refused = other.communicate()[0]
+    assert output.count(": done\n") >= 2 and resumed <= 9 * 12, "the base was evaluated again"
+    assert other.returncode == 2 and "temperature [1.0] -> [0.5]" in refused, refused
+    ours, theirs = facts(disturbed), facts(undisturbed)
+    assert len(ours) == 5 and ours == theirs
+    assert ours["iteration1/train"]["parents"] == ["iteration1/convert"]
+    table, same = ((each / "out/comparison.md").read_text() for each in (disturbed, undisturbed))
+    assert table.partition("| stage")[0] == same.partition("| stage")[0]
+    base, trained = (float(line.split(" | ")[2]) for line in table.splitlines()[2:4])
+    assert base < trained, table
+    assert (disturbed / "out" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("pool", "start", "logs", "first"),
+    [("all", "base", 2, "out/boost/model"), ("last", "last", 1, "out/iteration1/model")],
+)
+def test_what_an_iteration_is_trained_on_and_from(place, monkeypatch, pool, start, logs, first):
+    monkeypatch.chdir(place("here"))
+    stages = planned(
+        *("--boost", "expert", "--iterations", "2", "--pool", pool, "--train_from", start)
+    )
+    assert list(stages)[:6] == [
+        *("base/eval", "boost/gen", "boost/convert", "boost/train", "boost/eval", "iteration1/gen")
+    ]
+    assert value(stages["boost/convert"], "--criteria") == "success"
+    assert value(stages["boost/gen"], "--max_turns") == "1"
+    assert value(stages["iteration1/gen"], "--models") == "out/boost/model experts.py:teacher"
+    assert value(stages["iteration2/gen"], "--models").startswith("out/iteration1/model ")
+    seeds = [value(stages[f"iteration{number}/gen"], "--seed") for number in (1, 2)]
+    assert seeds == ["0", "1"]
+    assert len(value(stages["iteration2/convert"], "--filepath").split()) == logs
+    assert value(stages["iteration1/train"], "--model_name_or_path") == "out/boost/model"
+    assert value(stages["iteration2/train"], "--model_name_or_path") == first
+    assert value(stages["iteration2/eval"], "--model") == "out/iteration2/model"
+
+
+def test_the_student_may_teach_itself_and_all_stages_form_one_group(place, monkeypatch):
+    monkeypatch.chdir(place("here"))
+    stages = planned("--expert", "self", "--wandb_project", "p", "--iterations", "2")
+    assert value(stages["iteration1/gen"], "--models") == "base base"
+    assert value(stages["iteration2/gen"], "--models") == " ".join(["out/iteration1/model"] * 2)
+    assert value(stages["iteration1/gen"], "--num_of_samples") == "1 16"
+    assert {stage.environment["WANDB_RUN_GROUP"] for stage in stages.values()} == {"out"}
+    train = stages["iteration1/train"]
+    assert train.environment["WANDB_PROJECT"] == "p" and value(train, "--report_to") == "wandb"
+    untrained = [name for name, stage in stages.items() if stage.step != "train"]
+    names = [value(stages[name], "--wandb_name") for name in untrained]
+    assert names == [f"out-{name.replace('/', '-')}" for name in untrained]
+
+
+def test_a_file_holds_the_same_arguments_and_the_command_line_goes_first(place, monkeypatch):
+    monkeypatch.chdir(place("here"))
+    table = {"learning_rate": "1e-5", "bf16": True, "tf32": False}
+    Path("run.json").write_text(json.dumps({"iterations": 3, "train_args": table, "seed": 4}))
+    stages = planned("--config", "run.json", "--iterations", "1")
+    assert "iteration2/gen" not in stages
+    assert stages["iteration1/train"].command[-3:] == ["--learning_rate", "1e-5", "--bf16"]
+    assert value(stages["base/eval"], "--seed") == "4"
+    Path("run.json").write_text('{"iteration": 3}')
+    with pytest.raises(ValueError, match="unknown name 'iteration': did you mean iterations"):
+        planned("--config", "run.json")
+    assert doctest.testmod(iteration_arguments) == (0, 2)
+
+
+def test_everything_that_is_wrong_is_said_at_once(place, monkeypatch, capsys):
+    monkeypatch.chdir(place("here"))
+    wrong = ["--iterations", "0", "--boost", "no.json", "--launcher", "nothing-like-it", "--seed=1"]
+    assert iterate.main([*wrong, "--model", "experts.py:student", "--out", "out"]) == 2
+    message = capsys.readouterr().err
+    for part in ("--env is missing", "--iterations is 0", "no.json", "nothing-like-it"):
+        assert part in message
+    assert "experts.py:student cannot be trained" in message
+
+
+def test_arguments_that_a_stage_refuses_are_found_at_the_start(place, monkeypatch, capsys):
+    monkeypatch.chdir(place("here"))
+    assert iterate.main([*shlex.split(COMMAND), "--eval_args=--limt 3"]) == 2
+    message = capsys.readouterr().err
+    assert "nothing was begun" in message and "unrecognized arguments: --limt" in message
+    assert not Path("out/eval").exists()
+
+
+def test_the_size_of_every_stage_is_foretold(place, monkeypatch, capsys):
+    monkeypatch.chdir(place("here"))
+    words = ["--expert", "gpt-4", "--eval_args=--limit 3", "--boost", "expert", "--dry-run"]
+    assert iterate.main([*shlex.split(COMMAND), *words]) == 0
+    shown = capsys.readouterr().out
+    assert "# base/eval: 3 problems, at most 27 answers and 27,000 new tokens" in shown
+    assert "# boost/gen: 12 problems, at most 12 answers and 6,144 new tokens" in shown
+    assert "# iteration1/gen: 12 problems, at most 24 answers and 18,144 new tokens" in shown
+    assert not Path("out").exists()
+
+
+def test_what_does_not_stop_when_asked_is_killed(monkeypatch):
+    monkeypatch.setattr("rise.stage_process.GRACE", 0.3)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{deaf}; time.sleep(60)"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    process.stdout.read(1)
+    end_group(process.pid)
+    assert process.wait(10) == -signal.SIGKILL
+    process.stdout.close()
