@@ -19,7 +19,10 @@ ITERATIONS=${ITERATIONS:-2}                        # how often to generate and t
 POOL=${POOL:-all}                                  # attempts to train on: all | last iteration
 TRAIN_FROM=${TRAIN_FROM:-base}                     # base | last: where training starts
 LAUNCHER=${LAUNCHER:-deepspeed}                    # of the trainer: python | torchrun ... | deepspeed ...
-TRAIN_ARGS=${TRAIN_ARGS:---deepspeed deepspeed/zero3.json --bf16 True --learning_rate 1e-5}
+TRAIN_ARGS=${TRAIN_ARGS:---deepspeed deepspeed/zero3.json --bf16 True --tf32 True
+    --num_train_epochs 1 --per_device_train_batch_size 1 --gradient_accumulation_steps 16
+    --learning_rate 1e-5 --weight_decay 0. --warmup_ratio 0.04 --lr_scheduler_type cosine
+    --save_steps 100 --save_total_limit 2 --gradient_checkpointing True}
 OUT=${OUT:-log/rise}                               # where everything is written
 VENV=${VENV:-.venv}                                # environment to use if none is active
 
