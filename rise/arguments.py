@@ -121,6 +121,12 @@ def _add_servers(group) -> None:
         'checkpoints, such as "--dtype float32"',
     )
     add(
+        "--workers_per_model",
+        type=int,
+        help="workers that this run starts for each checkpoint; default: the machine's GPUs are "
+        "shared among the checkpoints, one worker on each; without GPUs 1",
+    )
+    add(
         "--request_timeout",
         type=float,
         default=1800.0,
@@ -209,6 +215,10 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
             args.concurrency > most_connections(),
             f"--concurrency is {args.concurrency}, but this shell allows {most_connections()} "
             "connections: give less, or raise the limit of `ulimit -Hn`",
+        ),
+        (
+            args.workers_per_model is not None and args.workers_per_model < 1,
+            f"--workers_per_model is {args.workers_per_model}: give 1 or more",
         ),
         (args.request_timeout <= 0, f"--request_timeout is {args.request_timeout} s: above 0"),
         (Path(args.log_dir).is_file(), f"--log_dir {args.log_dir} is a file"),

@@ -115,6 +115,7 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
         "max_cost_usd": args.max_cost_usd,
         "prices": parse_prices(args.price),
         "request_timeout": args.request_timeout,
+        "workers_per_model": args.workers_per_model,
         "verbose": args.verbose,
         **{name: getattr(args, name) for name in tracking.KEYS},
         "command": sys.argv,

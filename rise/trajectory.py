@@ -54,6 +54,7 @@ NOT_COMPARED = frozenset(
         "wandb_group",
         "wandb_name",
         "wandb_project",
+        "workers_per_model",
     }
 )
 """Keys of config.json that may differ when a run is resumed. The problems themselves are compared
