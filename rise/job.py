@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rise import choice, cost, shard, tracking
@@ -237,9 +238,10 @@ def check(
 @contextlib.contextmanager
 def start_tracker(job: Job, run: RunDir) -> Iterator[Any]:
     """The tracker of the run, finished at the end."""
+    above = Path(job.config["log_dir"]).resolve().parent
     subject = tracking.Subject(
         stage=job.config["stage"],
-        name=run.path.resolve().name,
+        name="-".join(run.path.resolve().relative_to(above).parts),
         config=job.config,
         directory=run.path,
         events=run.path / "tensorboard",
