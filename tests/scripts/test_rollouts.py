@@ -55,8 +55,8 @@ def test_the_time_of_servers_and_of_this_process_are_told_apart(rollouts):
     here = rollouts.timed("here", [], burn)
     served = rollouts.timed("served", [psutil.Process()], burn)
     assert here.tokens == served.tokens == 7
-    assert here.server >= 0.09 and here.client == 0.0
-    assert served.server >= 0.09 and served.client >= 0.09
+    assert here.server >= 0.08 and here.client == 0.0
+    assert served.server >= 0.08 and served.client >= 0.08
 
 
 @pytest.mark.parametrize("words", [["--rounds", "0"], ["--data_path", "missing.jsonl"]])

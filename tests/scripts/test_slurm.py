@@ -128,4 +128,4 @@ def test_the_scripts_are_clean():
     if found is None:
         pytest.skip("shellcheck is not installed")
     done = subprocess.run([found, *SCRIPTS], capture_output=True, text=True)
-    assert len(SCRIPTS) == 2 and done.returncode == 0, done.stdout
+    assert len(SCRIPTS) == 3 and done.returncode == 0, done.stdout

@@ -1,0 +1,31 @@
+"""What holds for the whole suite: interrupts reach child processes, slow files come first."""
+
+import signal
+
+SLOW = (
+    "test_launchers.py",
+    "test_pipeline.py",
+    "test_quickstart.py",
+    "test_reproduce.py",
+    "test_iterate.py",
+    "test_nodes.py",
+    "test_make_base.py",
+    "test_stock_fschat.py",
+    "test_kill.py",
+    "test_slurm.py",
+)
+"""Files that take longest, in this order. Begun last, one of them would run alone at the end."""
+
+
+def pytest_configure() -> None:
+    """Undo an ignored SIGINT, which a suite in the background inherits and hands to its children.
+
+    The tests of Ctrl-C would wait for programs that cannot be interrupted.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Put the tests of the slow files first; the order within a file stays."""
+    rank = {name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(SLOW)))
