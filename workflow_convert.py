@@ -26,14 +26,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from rise.arguments import env_help, env_name
-from rise.conversion import training_rows
-from rise.convert_arguments import NOT_COMPARED, add_output, add_rules, problems_of
-from rise.dataset import Rules
+from rise.conversion import rules_for, settings_of, training_rows
+from rise.convert_arguments import add_output, add_rules, problems_of
 from rise.dataset_report import RowCounts, TokenCounts, format_report
 from rise.near_duplicates import without_near_duplicates
 from rise.preferences import PairCounts, format_pairs, preference_pairs
+from rise.repairs import repair_rows
 from rise.row_spill import RowSpill
 from rise.sources import Pool, Source, load_prompts, read_source
+from rise.token_budget import match_tokens
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -102,20 +103,6 @@ def check_args(args: argparse.Namespace) -> list[Source]:
     return sources
 
 
-def rules_for(source: Source, args: argparse.Namespace) -> Rules:
-    """The rules for one log: the arguments, and where they are silent the run's configuration."""
-    to_correct = args.correct_to_correct
-    return Rules(
-        criteria=args.criteria,
-        only_success=args.only_success,
-        remove_duplication=args.remove_duplication,
-        correct_to_correct=source.correct_to_correct if to_correct is None else to_correct,
-        context_window=args.context_window or source.context_window,
-        weighting=args.weighting,
-        temperature=args.temperature,
-    )
-
-
 def next_command(args: argparse.Namespace) -> str:
     """What to run with the output."""
     if args.to == "dpo":
@@ -128,17 +115,6 @@ def next_command(args: argparse.Namespace) -> str:
         f"Next: {model}DATA_PATH={shlex.quote(str(args.output))} OUTPUT_DIR=checkpoints/rise "
         f"bash scripts/finetune_deepspeed.sh  # train_mem.py, published settings{missing}"
     )
-
-
-def settings_of(args: argparse.Namespace, sources: list[Source]) -> dict[str, Any]:
-    """What decides the output: the arguments, and of each log its content and how it is read."""
-    inputs = []
-    for source in sources:
-        rules = rules_for(source, args)
-        read = {name: getattr(rules, name) for name in ("context_window", "correct_to_correct")}
-        inputs.append({"sha256": source.sha256} | read)
-    settings = {name: value for name, value in vars(args).items() if name not in NOT_COMPARED}
-    return settings | {"inputs": inputs}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -164,8 +140,13 @@ def write_rows(
 ) -> int:
     """Make weighted rows; returns the exit code."""
     counts, tokens = RowCounts(), TokenCounts(args.model_path)
-    rules = [rules_for(source, args) for source in pool.sources]
-    rows = training_rows(pool, rules, counts, args.env, args.prompt_style)
+    prompts = {"env": args.env, "style": args.prompt_style}
+    if args.to == "pair_sft":
+        limits = {"output": args.output, "max_pairs": args.max_pairs}
+        rows = repair_rows(pool, counts, **prompts, **limits)
+    else:
+        rules = [rules_for(source, args) for source in pool.sources]
+        rows = training_rows(pool, rules, counts, **prompts)
     if args.remove_near_duplicates is not None:
         similarity = args.remove_near_duplicates
         rows = without_near_duplicates(rows, similarity, args.output, counts.dropped)
@@ -177,6 +158,8 @@ def write_rows(
         print(counts.why_empty(), file=sys.stderr)
         return FAILED
     report = {"settings": settings, **counts.to_dict(), "tokens": tokens.to_dict()}
+    if args.match_tokens is not None:
+        report["match_tokens"] = match_tokens(spill, tokens, settings["match_tokens"], args.seed)
     finish(args, spill, report, format_report(report), counts.weights)
     return DONE
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from rise.convert_arguments import NOT_COMPARED
 from rise.dataset import Row, Rules, all_rewards, rows_from_episode
 from rise.dataset_report import RowCounts
 from rise.episode import Episode, Message
 from rise.prompt_means import PromptMeans
 from rise.sources import Pool, Source, load_prompts
+from rise.token_budget import trained_tokens
 from rise.weights import RELATIVE
 
 
@@ -40,6 +44,35 @@ def training_rows(
         counts.dropped.update(reasons)
         for row in rows:
             yield number, row
+
+
+def rules_for(source: Source, args: argparse.Namespace) -> Rules:
+    """The rules for one log: the arguments, and where they are silent the run's configuration."""
+    to_correct = args.correct_to_correct
+    return Rules(
+        criteria=args.criteria,
+        only_success=args.only_success,
+        remove_duplication=args.remove_duplication,
+        correct_to_correct=source.correct_to_correct if to_correct is None else to_correct,
+        context_window=args.context_window or source.context_window,
+        weighting=args.weighting,
+        temperature=args.temperature,
+    )
+
+
+def settings_of(args: argparse.Namespace, sources: list[Source]) -> dict[str, Any]:
+    """What decides the output: the arguments, and of each log its content and how it is read."""
+    inputs = []
+    for source in sources:
+        rules = rules_for(source, args)
+        read = {name: getattr(rules, name) for name in ("context_window", "correct_to_correct")}
+        inputs.append({"sha256": source.sha256} | read)
+    settings = {name: value for name, value in vars(args).items() if name not in NOT_COMPARED}
+    if args.match_tokens is not None:
+        settings["match_tokens"] = trained_tokens(args.match_tokens, args.model_path)
+    if args.to == "pair_sft":
+        settings["weighting"] = "none"
+    return settings | {"inputs": inputs}
 
 
 def opening_of(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rise import tracking
 from rise.dataset import CRITERIA, FORMATS
+from rise.token_budget import trained_tokens
 from rise.weights import WEIGHTINGS, weight
 
-TARGETS = ("sft", "dpo")
+TARGETS = ("sft", "dpo", "pair_sft")
 NOT_COMPARED = {"filepath", "output", "overwrite", "dry_run", *tracking.KEYS}
 """Arguments that do not change the data set; of the logs the contents are compared."""
 
@@ -54,9 +55,23 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         default="sft",
         help="sft: weighted rows; dpo: preference pairs, JSON lines with prompt, chosen and "
         "rejected, of the answers that were given in one state and have different rewards; "
+        "pair_sft: rows of weight 1, a right answer after any wrong attempt at its question; "
         "default sft",
     )
-    add("--max_pairs", type=int, default=4, help="pairs of one state at most, for dpo; default 4")
+    add(
+        "--max_pairs",
+        type=int,
+        default=4,
+        help="pairs of one state (dpo) or question (pair_sft) at most; default 4",
+    )
+    add(
+        "--match_tokens",
+        type=Path,
+        metavar="FILE",
+        help="write the rows so often that they have as many trained tokens as FILE, another "
+        "output of this script, for a baseline that is trained as long; needs --model_path; "
+        "default: each row once",
+    )
     add(
         "--format",
         choices=FORMATS,
@@ -84,8 +99,12 @@ def problems_of(args: argparse.Namespace) -> list[str]:
         problems.append(f"--remove_near_duplicates is {share}: give a share above 0, up to 1")
     if args.output.is_dir():
         problems.append(f"--output {args.output} is a directory: give a file")
-    if args.to == "dpo":
-        problems += _without_meaning_for_pairs(args)
+    problems += _without_meaning(args)
+    if args.match_tokens is not None:
+        try:
+            trained_tokens(args.match_tokens, args.model_path)
+        except ValueError as error:
+            problems.append(str(error))
     try:
         weight(1, 0, args.weighting, args.temperature)
     except ValueError as error:
@@ -93,15 +112,26 @@ def problems_of(args: argparse.Namespace) -> list[str]:
     return problems
 
 
-def _without_meaning_for_pairs(args: argparse.Namespace) -> list[str]:
-    given = {
+def _without_meaning(args: argparse.Namespace) -> list[str]:
+    """The flags that say nothing about pairs and are given."""
+    of_rules = {
         "--criteria": args.criteria != "all",
         "--only_success": args.only_success,
         "--weighting": args.weighting != "exp",
-        "--remove_near_duplicates": args.remove_near_duplicates is not None,
     }
+    of_pairs = {
+        "--remove_near_duplicates": args.remove_near_duplicates is not None,
+        "--match_tokens": args.match_tokens is not None,
+    }
+    of_turns = {
+        "--remove_duplication": args.remove_duplication,
+        "--context_window": args.context_window is not None,
+        "--correct_to_correct": args.correct_to_correct is not None,
+    }
+    given = {"sft": {}, "dpo": of_rules | of_pairs, "pair_sft": of_rules | of_turns}[args.to]
+    what = "preference pairs" if args.to == "dpo" else "pairs"
     return [
-        f"{flag} says nothing about preference pairs: leave it out with --to dpo"
+        f"{flag} says nothing about {what}: leave it out with --to {args.to}"
         for flag, is_given in given.items()
         if is_given
     ]

@@ -77,6 +77,8 @@ class Row:
     neither these nor the last."""
     reward: int
     weight: float
+    number: int | None = None
+    """Tells several rows of one task and turn apart; counted from 1, None where there is one."""
 
     def to_dict(self, source: int, form: str) -> dict[str, Any]:
         """The row as JSON.
@@ -86,7 +88,8 @@ class Row:
             form: fastchat ("conversations", the weight in the last one's "loss") or messages
                 ("messages" with role and content, the weight beside them).
         """
-        head = {"id": f"{source}-{self.task_id}-{self.turn}"}
+        name = f"{source}-{self.task_id}-{self.turn}"
+        head = {"id": name if self.number is None else f"{name}-{self.number}"}
         tail = {
             "reward": self.reward,
             "weight": self.weight,

@@ -16,6 +16,8 @@ class RowCounts:
 
     def __init__(self) -> None:
         self.episodes = 0
+        self.attempts: int | None = None
+        """Where an attempt may be in several rows: how many there were."""
         self.dropped: Counter[str] = Counter()
         """How many attempts were dropped for which reason."""
         self.weights = array("d")
@@ -30,6 +32,11 @@ class RowCounts:
 
     def why_empty(self) -> str:
         """Why there is no row, and what to do."""
+        if self.episodes and self.attempts is not None:
+            return (
+                f"No pair in {self.episodes} episodes: no question has both a right answer and a "
+                "wrong one; sample more per turn, or pool the logs of several runs"
+            )
         if not self.episodes:
             return "The logs hold no finished episode: go on with the run that writes them"
         return (
@@ -42,7 +49,11 @@ class RowCounts:
         weights = self.weights
         return {
             "episodes": self.episodes,
-            "attempts": len(weights) + sum(self.dropped.values()),
+            "attempts": (
+                len(weights) + sum(self.dropped.values())
+                if self.attempts is None
+                else self.attempts
+            ),
             "rows": len(weights),
             "dropped": dict(sorted(self.dropped.items())),
             "rows_by_turn": _listing(self._turns),
@@ -69,6 +80,8 @@ class TokenCounts:
     def __init__(self, model_path: str | None):
         self._reason = None if model_path else "no --model_path"
         self._model_path = model_path
+        self.answers = array("L")
+        """Tokens of the answer of each row, where they are counted."""
         self._template: Any = None
         self._parts: dict[str, list[int]] = {}
         self._rows = 0
@@ -85,6 +98,7 @@ class TokenCounts:
             self._reason = f"the tokenizer of {self._model_path} cannot be used ({cause})"
             return
         self._rows += 1
+        self.answers.append(answer)
         for name, length in (("prompt", prompt), ("answer", answer), ("row", prompt + answer)):
             total, most = self._parts.get(name, (0, 0))
             self._parts[name] = [total + length, max(most, length)]
@@ -110,7 +124,7 @@ class TokenCounts:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The report in five lines."""
+    """The report in five lines, or six."""
     weights = report["weights"]
     settings = report["settings"]
     lines = [
@@ -123,6 +137,11 @@ def format_report(report: dict[str, Any]) -> str:
         f"sample size {weights['effective_sample_size']:.0f} of {report['rows']}",
         f"tokens: {_tokens(report['tokens'])}",
     ]
+    if matched := report.get("match_tokens"):
+        lines.append(
+            f"repeated: {matched['rows']} rows with {matched['total']} trained tokens, for a "
+            f"budget of {matched['budget']}; the counts above are those of one pass"
+        )
     return "\n".join(lines)
 
 
