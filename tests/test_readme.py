@@ -10,6 +10,7 @@ import argparse
 import doctest
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,15 @@ import workflow_convert
 import workflow_eval
 import workflow_gen
 from fastchat.model import apply_lora
-from fastchat.serve import controller, model_worker, openai_api_server, vllm_worker
+from fastchat.serve import (
+    controller,
+    gradio_web_server,
+    model_worker,
+    openai_api_server,
+    vllm_worker,
+)
 from fastchat.train import arguments
-from rise import compare, merge, rescore
+from rise import compare, merge, rescore, web_tab
 from rise.report import __main__ as report
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +41,7 @@ PARSERS = {
     "fastchat.serve.model_worker": model_worker.parse_args,
     "fastchat.serve.openai_api_server": openai_api_server.parse_args,
     "fastchat.serve.vllm_worker": vllm_worker.parse_args,
+    "fastchat.serve.gradio_web_server": partial(gradio_web_server.parse_args, tabs=[web_tab]),
     "rise.compare": compare.parse_args,
     "rise.merge": merge.parse_args,
     "rise.report": report.parse_args,
