@@ -77,7 +77,8 @@ def check_args(args: argparse.Namespace):
         "feedback": args.feedback,
         "correct_to_correct": False,
         "shown_attempt": args.shown_attempt,
-        "revise_if_wrong": args.revise_if_wrong,
+        # None and not False: runs from before this key existed go on.
+        "revise_if_wrong": args.revise_if_wrong or None,
     }
     return check(args, [args.model], options, problems)
 

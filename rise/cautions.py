@@ -6,6 +6,8 @@ from typing import Any
 
 LOWEST, HIGHEST = 0.05, 0.95
 """Accuracies between which a method can show anything."""
+MOST_UNCLEAR = 0.2
+"""Share of a model's checks without a verdict above which its revisions are not its own choice."""
 MOST_CUT = 0.05
 """Share of cut answers above which the limit of new tokens is part of what is measured."""
 
@@ -41,4 +43,11 @@ def cautions(metrics: dict[str, Any]) -> list[str]:
             f"{100 * most:.1f} % of the answers of turn {1 + shares.index(most)} were cut at the "
             f"limit of new tokens, more than {100 * MOST_CUT:.0f} %: raise --max_new_tokens"
         )
+    for turn, rate in enumerate(metrics.get("check", {}).get("unclear", []), start=1):
+        if rate and rate["value"] > MOST_UNCLEAR:
+            found.append(
+                f"{100 * rate['value']:.1f} % of the checks of turn {turn} say neither right nor "
+                "wrong, and their answers are revised: read some, they are in rows.jsonl"
+            )
+            break
     return found

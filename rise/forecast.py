@@ -76,6 +76,8 @@ def prompt_tokens(job: Job, t: int, count: Callable[[list[Message]], int]) -> fl
         opening, feedback = env.opening(index), env.feedback(index, "wrong")
         if writes_feedback:
             feedback = env.text("refine", index, critique="x")
+        elif config["feedback"] in ("verdict", "self"):
+            feedback = max(feedback, env.text("right_again", index), key=len)
         shown = visible(opening, ["x"] * t, [feedback] * t, window)
         if sees == "reference":
             shown[-1]["content"] += env.text("hint", index, reference=env.reference(index))

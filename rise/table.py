@@ -90,8 +90,8 @@ def _own_checks(metrics: dict[str, Any]) -> str:
     """What the model's checks of its own answers are worth, turn by turn."""
     precision, recall = (_by_turn(metrics["check"][name]) for name in ("precision", "recall"))
     return (
-        f"own check: {metrics['revisions']['value']:.2f} revisions per problem; of the answers "
-        f"called wrong {precision} are, of the wrong ones {recall} are found"
+        f"own check: {metrics['revisions']['value']:.2f} revisions per problem; "
+        f"wrong where it says so {precision}, wrong ones found {recall}"
     )
 
 

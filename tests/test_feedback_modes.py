@@ -72,7 +72,7 @@ def test_gated_revision_as_a_user_runs_it(place):
     assert "m1@t3 - m1@t1" in done.stdout
     assert open_run(place / "log").metrics == metrics
     other = evaluate(place, "--feedback", "self")
-    assert other.returncode == 2 and "revise_if_wrong True -> False" in other.stderr
+    assert other.returncode == 2 and "revise_if_wrong True -> None" in other.stderr
 
 
 def test_a_run_that_judges_itself_agrees_with_its_parallel_run(place):
@@ -135,6 +135,22 @@ def test_what_the_expert_sees_changes_its_answer_and_never_the_training_prompt(p
     retry = f"The answer is incorrect. Please try again. {question}"
     assert values == [question, "It is \\boxed{99}", retry, episodes[1].turns[1].action]
     assert "####" not in "".join(values)
+
+
+def test_right_answers_to_the_hint_become_first_answers(place):
+    """STaR: what the model says when it was shown the reference is trained without it."""
+    models = ("--models", "people.py:expert", "--max_turns", 2, "--log_dir", "run")
+    done = call(place, "workflow_gen.py", *models, "--expert_sees", "reference")
+    assert done.returncode == 0, done.stderr
+    from workflow_convert import main
+
+    single = ["--criteria", "success", "--weighting", "none", "--context_window", "1"]
+    run, rows = str(place / "run"), place / "star.json"
+    assert main(["--filepath", run, "--output", str(rows), *single]) == 0
+    texts = [
+        [turn["value"] for turn in row["conversations"]] for row in json.loads(rows.read_text())
+    ]
+    assert texts == [[f"What is {i} + 1?", f"It is \\boxed{{{i + 1}}}"] for i in range(8)]
 
 
 def test_generation_without_an_oracle_still_learns_from_the_best_sample(place):

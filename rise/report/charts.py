@@ -115,11 +115,15 @@ def _said(run: EvaluatedRun) -> str:
 
 
 def _lengths(run: EvaluatedRun) -> list[list[float]]:
-    """Tokens per answer at each turn: the mean over the samples, which usage holds together."""
+    """Tokens per answer at each turn: the mean over the samples, which usage holds together.
+
+    An answer that stands without being asked for again has none.
+    """
     found: list[list[float]] = [[] for _ in range(run.config["max_turns"])]
     for episode in run.episodes:
         for values, turn in zip(found, episode.turns, strict=False):
-            values.append(turn.usage.get("completion_tokens", 0) / len(turn.actions))
+            if not turn.kept:
+                values.append(turn.usage.get("completion_tokens", 0) / len(turn.actions))
     return found
 
 

@@ -193,7 +193,10 @@ def test_checks_and_revisions_worked_by_hand():
     assert (found["i->c"]["1,2"]["value"], found["c->i"]["1,2"]["value"]) == (1 / 4, 1 / 4)
     assert values(found["copied"]) == [None, (0, 2), (0, 1)]
     lines = format_table(found).splitlines()
-    assert any("0.75 revisions per problem" in line for line in lines)
+    assert (
+        "own check: 0.75 revisions per problem; wrong where it says so 50.0 -> 100.0 %" in lines[-3]
+    )
+    assert "50.0 % of the checks of turn 2 say neither" in lines[-1]
 
 
 @pytest.mark.parametrize("mode", ["verdict", "oracle"])
