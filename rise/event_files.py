@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 FLUSH_SECONDS = 30
+MARKDOWN = re.compile(r"[\\`*_{}\[\]()#+\-.!]")
+"""What means something in Markdown, beside what HTML escapes."""
 
 
 class EventFiles:
@@ -45,7 +49,7 @@ class EventFiles:
         self._add(histogram_pb(name, values))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Record a table. TensorBoard draws a text of two dimensions as one, and disarms markup."""
+        """Record a table. TensorBoard draws a text of two dimensions as one."""
         self._text(name, [[_cell(value) for value in row] for row in (columns, *rows)])
 
     def file(self, path: Path) -> None:
@@ -73,7 +77,15 @@ class EventFiles:
 
 
 def _cell(value: Any) -> str:
-    """A value as text; numbers in the few digits that a reader wants."""
+    r"""A value as text; numbers in the few digits that a reader wants.
+
+    TensorBoard reads Markdown and would show what a model wrote as headings, or fetch its images.
+
+    >>> print(_cell("# ![x](http://host/x) <b>"))
+    \# \!\[x\]\(http://host/x\) &lt;b&gt;
+    """
     if value is None:
         return ""
+    if isinstance(value, str):
+        return MARKDOWN.sub(r"\\\g<0>", html.escape(value, quote=False)).replace("\n", "  \n")
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -28,11 +28,10 @@ from typing import TYPE_CHECKING, Any
 from rise.configuration import git_commit, versions
 from rise.endings import DONE, run_errors, usage_errors
 from rise.episode import Episode
-from rise.evaluated import log_dir_of, open_run, read_config
+from rise.evaluated import log_dir_of, open_run, read_config, with_sibling
 from rise.feedback import knows_truth
 from rise.job import Job
 from rise.rows import rows
-from rise.siblings import complete, is_parallel, sibling
 from rise.table import HEADLINE, headline_order
 from rise.trajectory import read_json, write_json
 
@@ -128,10 +127,9 @@ def summarise(job: Job, path: Path, changes: list[dict[str, Any]]) -> str:
         results = job.tally(run).summary()
     stored = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     if job.config["stage"] == "eval":
-        results = {"metrics": open_run(path).metrics} | results
-        other = sibling(path, job.config["log_dir"], job.config)
-        if other and is_parallel(job.config):
-            complete(other, open_run(other).metrics)
+        evaluated = open_run(path)
+        results = {"metrics": evaluated.metrics} | results
+        with_sibling(evaluated)
     note = {"changes": len(changes), "versions": versions(), "git_commit": git_commit()}
     write_json(path / "summary.json", stored | results | {"rescored": note})
     write_json(path / "rescored.json", changes)

@@ -171,7 +171,7 @@ def start(options: Mapping[str, Any], subject: Subject) -> Tracker:
         queue = ["wandb"] if options["wandb_project"] else []
     project = options["wandb_project"] or os.environ.get("WANDB_PROJECT") or PROJECT
     keys = {"wandb": f"wandb/{project}", "tensorboard": "tensorboard"}
-    done = read_json(subject.state) if subject.state and subject.state.exists() else {}
+    done = known_of(subject.state) if subject.state else {}
     queue, trackers = list(queue), {}
     while queue:
         name = queue.pop(0)
@@ -189,9 +189,18 @@ def start(options: Mapping[str, Any], subject: Subject) -> Tracker:
     return Tracker(trackers, subject.state)
 
 
+def known_of(state: Path) -> dict[str, dict[str, Any]]:
+    """What tracking.json says of the trackers; nothing where it is missing or damaged."""
+    try:
+        return read_json(state) if state.exists() else {}
+    except ValueError as error:
+        log.warning("%s: tracking begins anew", error)
+        return {}
+
+
 def remember(state: Path, entries: Mapping[str, dict[str, Any]]) -> None:
     """Add to what tracking.json says of the trackers."""
-    known = read_json(state) if state.exists() else {}
+    known = known_of(state)
     changed = {key: known.get(key, {}) | entry for key, entry in entries.items()}
     write_json(state, known | changed)
 

@@ -9,10 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 BLOCK = 32 * 1024
 FILE_HEADER = 7
 CHUNK_HEADER = struct.Struct("<IHB")  # checksum, length, kind
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+@pytest.fixture
+def no_login(monkeypatch, tmp_path) -> None:
+    """A machine without a login, whose own files are not touched; its netrc is in tmp_path."""
+    for name in ("MODE", "API_KEY", "BASE_URL", "PROJECT", "RUN_GROUP", "JOB_TYPE", "RUN_ID"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
 
 
 def read_offline_run(log_dir: str | Path) -> dict[str, Any]:

@@ -170,6 +170,7 @@ def _begin_wandb(output_dir: str, run_name: str | None) -> None:
     settings = {
         "project": project,
         "name": run_name or Path(output_dir).name,
+        "group": os.environ.get("WANDB_RUN_GROUP"),
         "job_type": os.environ.get("WANDB_JOB_TYPE", "train"),
         "dir": os.environ.get("WANDB_DIR", output_dir),
     }
