@@ -167,6 +167,7 @@ class Job:
             run.path / "serving",
             concurrency=config["concurrency"],
             worker_args=shlex.split(config["worker_args"]),
+            workers_per_model=config["workers_per_model"],
         )
         with serving as local, Progress(tally, self.size, tracker) as progress:
             plan = self._plan(local.addresses())
