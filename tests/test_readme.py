@@ -27,7 +27,7 @@ from fastchat.serve import (
     vllm_worker,
 )
 from fastchat.train import arguments
-from rise import compare, merge, rescore, web_tab
+from rise import compare, iteration_arguments, merge, rescore, web_tab
 from rise.report import __main__ as report
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +43,7 @@ PARSERS = {
     "fastchat.serve.vllm_worker": vllm_worker.parse_args,
     "fastchat.serve.gradio_web_server": partial(gradio_web_server.parse_args, tabs=[web_tab]),
     "rise.compare": compare.parse_args,
+    "rise.iterate": lambda words: iteration_arguments.make_parser("").parse_args(words),
     "rise.merge": merge.parse_args,
     "rise.report": report.parse_args,
     "rise.rescore": rescore.parse_args,
