@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rise.episode import Episode
+from rise.episode import Episode, Turn
 from rise.evaluated import EvaluatedRun
 from rise.feedback import is_forced
 from rise.report.mathematics import Formulas
@@ -24,8 +24,9 @@ def pack(runs: Sequence[EvaluatedRun]) -> str:
     The JSON is {"formulas", "questions": {task id: {"text", "reference"}}, "runs": [{"name",
     "turns", "forced", "episodes"}]}. An episode is {"id", "turns", "vote"}: a turn is {"samples",
     "chosen"}, a sample {"v": verdict, "a": extracted answer, "cut", "text"}; "vote" is whether the
-    vote over the turns is right, null where none was taken. A text is {"plain"}, and {"pieces"}
-    where it has formulas, see `rise.report.mathematics`.
+    vote over the turns is right, null where none was taken. Where the model judged its answer, the
+    turn has "check" {"says", "text"}; where the answer before it stands, "stands". A text is
+    {"plain"}, and {"pieces"} where it has formulas, see `rise.report.mathematics`.
     """
     formulas = Formulas()
     questions: dict[int, Any] = {}
@@ -59,7 +60,8 @@ def _question(episode: Episode, formulas: Formulas) -> dict[str, Any]:
 
 def _episode(episode: Episode, voted: bool | None, formulas: Formulas) -> dict[str, Any]:
     turns = [
-        {
+        _own_check(turn, formulas)
+        | {
             "chosen": turn.chosen,
             "samples": [
                 {
@@ -74,6 +76,13 @@ def _episode(episode: Episode, voted: bool | None, formulas: Formulas) -> dict[s
         for turn in episode.turns
     ]
     return {"id": episode.task_id, "turns": turns, "vote": voted}
+
+
+def _own_check(turn: Turn, formulas: Formulas) -> dict[str, Any]:
+    found: dict[str, Any] = {"stands": True} if turn.kept else {}
+    if turn.check:
+        found["check"] = {"says": turn.check["says"], "text": _text(turn.check["text"], formulas)}
+    return found
 
 
 def _text(text: str, formulas: Formulas) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from envs.answers import Quantity, gsm8k_reference, last_box, quantity, same_quantity
+from envs.answers import (
+    Quantity,
+    gsm8k_reference,
+    last_box,
+    quantity,
+    same_quantity,
+    stated_verdict,
+)
 from envs.gsm8k import GSM8K
 from envs.latex import clean
 
@@ -20,6 +27,23 @@ ROWS = [
     json.loads(line)
     for line in (Path(__file__).parents[1] / "data/grading/gsm8k.jsonl").read_text().splitlines()
 ]
+
+
+@pytest.mark.parametrize(
+    ("judgement", "verdict"),
+    [
+        (r"Step 2 is fine. \boxed{right}", "right"),
+        (r"\boxed{\text{Correct.}}", "right"),
+        (r"It looked \boxed{right}, but 2 + 2 is 4: \boxed{\textbf{Wrong}}", "wrong"),
+        (r"\boxed{not correct}", "wrong"),
+        ("The answer is right.", "unclear"),
+        (r"\boxed{72}", "unclear"),
+        (r"\boxed{right or wrong}", "unclear"),
+        ("", "unclear"),
+    ],
+)
+def test_what_a_model_says_of_an_answer(judgement, verdict):
+    assert stated_verdict(judgement) == verdict
 
 
 def judge(box: str, reference: str):

@@ -158,6 +158,7 @@ def test_an_episode_opens_by_keyboard_with_verdicts_and_formulas(tmp_path, open_
     page.focus("#list > li:first-child summary")
     page.keyboard.press("Enter")
     attempts = page.locator("#list > li:first-child .attempt")
+    attempts.first.wait_for()  # the page fills an episode after it has opened
     assert attempts.count() == 3
     assert attempts.first.inner_text().startswith("Turn 1: ✗ wrong, answer 7")
     namespace = "document.querySelector('.attempt mfrac').namespaceURI"
@@ -166,6 +167,21 @@ def test_an_episode_opens_by_keyboard_with_verdicts_and_formulas(tmp_path, open_
     assert "clips cost $5." in attempts.first.inner_text()
     label = page.get_attribute("#list > li:first-child .marks", "aria-label")
     assert label == "turn 1 wrong, turn 2 right, turn 3 right"
+
+
+@needs_browser
+def test_the_models_own_check_is_shown_and_an_answer_that_stands(tmp_path, open_page):
+    run = write_run(tmp_path / "run", "w7 w7 w7", feedback="self", revise_if_wrong=True)
+    row = json.loads((run / "rows.jsonl").read_text())
+    check = {"says": "right", "text": "<b>All</b> is well.", "usage": {"completion_tokens": 3}}
+    row["turn_history"] |= {"check": {"0": check}, "kept": {"1": True, "2": True}}
+    (run / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    page = open_page(run)
+    page.locator("#list > li:first-child summary").first.click()
+    page.locator(".check summary").click()
+    shown = page.inner_text("#list > li:first-child")
+    assert "The model's own check: right\n<b>All</b> is well." in shown
+    assert page.locator(".attempt").count() == 1 and "Turn 3: the answer stands." in shown
 
 
 @needs_browser

@@ -119,10 +119,20 @@ function bodyOf(episode) {
   reference.append(textOf(question.reference));
   const body = element("div", { class: "body" }, textOf(question.text), reference);
   episode.turns.forEach((turn, index) => {
+    if (turn.stands) {
+      body.append(element("p", {}, `Turn ${index + 1}: the answer stands.`));
+      return;
+    }
     turn.samples.forEach((sample, number) => {
       const chosen = number === turn.chosen;
       body.append(attempt(sample, index + 1, number + 1, turn.samples.length, chosen));
     });
+    if (turn.check) {
+      const title = `The model's own check: ${turn.check.says}`;
+      const check = element("details", { class: "check" }, element("summary", {}, title));
+      check.append(textOf(turn.check.text));
+      body.append(check);
+    }
   });
   return body;
 }
