@@ -70,7 +70,7 @@ def log_evaluation(
     if len(run.done) < job.size:
         return
     for turn in range(1, own.config["max_turns"] + 1):
-        tracker.log(_at_turn(own.metrics, turn), "turn", turn)
+        tracker.log(flat({"turn": _at_turn(own.metrics, turn)}), "turn", turn)
     rates = [(name, shown.metrics[name]) for name in sorted(shown.hits, key=headline_order)]
     rates += shown.metrics["paired"].items()
     columns = ("value", "low", "high", "n", "p_value")
@@ -150,14 +150,19 @@ def _log_episodes(tracker: Tracker, run: RunDir, turns: int, counts: dict[str, A
     tracker.table("dialogues", *dialogues(run.episodes(), turns))
 
 
-def _at_turn(metrics: Mapping[str, Any], turn: int) -> dict[str, float]:
-    """What the metrics say of one turn: the lists of rates run over the turns."""
-    rates = {
-        name: value[turn - 1]
-        for name, value in metrics.items()
-        if isinstance(value, list) and name != "warnings"
-    }
-    return flat({"turn": {name: rate for name, rate in rates.items() if rate is not None}})
+def _at_turn(metrics: Mapping[str, Any], turn: int) -> dict[str, Any]:
+    """What the metrics say of one turn: their lists run over the turns.
+
+    >>> _at_turn({"acc@t": [0.5, 0.7], "check": {"recall": [1.0]}, "n": 9}, 1)
+    {'acc@t': 0.5, 'check': {'recall': 1.0}}
+    """
+    found = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            found[name] = _at_turn(value, turn)
+        elif isinstance(value, list) and len(value) >= turn:
+            found[name] = value[turn - 1]
+    return {name: value for name, value in found.items() if value != {}}
 
 
 def _usage_numbers(counts: Mapping[str, Any]) -> dict[str, float]:

@@ -5,12 +5,13 @@ What the stages record is in tests/rise/test_tracked_results.py.
 python -m pytest tests/rise/test_tracking.py
 """
 
+import doctest
 import json
 import sys
 
 import pytest
 
-from rise import tracking
+from rise import event_files, tracked_results, tracking
 from rise.tracking import Subject
 from rise.wandb_run import logged_in
 from tests.event_files import events_of, scalars
@@ -23,6 +24,12 @@ pytestmark = pytest.mark.usefixtures("no_login")
 def subject(directory, **changes):
     where = {"directory": directory, "events": directory / "events"}
     return Subject(**{"stage": "eval", "name": "a run", "config": {"k": 1}} | where | changes)
+
+
+@pytest.mark.parametrize("module", [event_files, tracked_results, tracking])
+def test_worked_examples(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
 
 
 def test_nothing_is_recorded_that_is_not_asked_for(tmp_path, monkeypatch):
