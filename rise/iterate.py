@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import IO
 
 from rise.endings import DONE, FAILED, INTERRUPTED, USAGE
 from rise.iteration_arguments import parse
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except (ValueError, OSError) as error:
         print(f"rise.iterate: error: {error}", file=sys.stderr)
-        return USAGE
+        return USAGE if isinstance(error, ValueError) else FAILED
 
 
 def described(stages: list[Stage]) -> str:
@@ -64,7 +65,7 @@ def described(stages: list[Stage]) -> str:
     return "\n".join([*lines, "Dry run: nothing was asked and nothing was written."])
 
 
-def _run(args: argparse.Namespace, stages: list[Stage], lock) -> int:
+def _run(args: argparse.Namespace, stages: list[Stage], lock: IO[str]) -> int:
     lineage = Lineage(args.out / "lineage.json")
     unknown = [stage for stage in stages if stage.command not in lineage.checked]
     if unknown:

@@ -27,6 +27,10 @@ root, *calls = json.load(sys.stdin)
 sys.path[:0] = [root, root + "/FastChat"]
 for program, module, function, argv in calls:
     sys.argv[0] = program
+    if module.startswith("fastchat"):
+        environment = importlib.import_module("fastchat.train.environment")
+        environment.name_accelerator()
+        environment.quiet()
     try:
         getattr(importlib.import_module(module), function)(argv)
     except ValueError as error:
