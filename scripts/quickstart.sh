@@ -150,5 +150,7 @@ evaluate "$OUT/rise" "$OUT/eval/rise_other" --max_turns 2 --num_of_samples 1 1 -
 finish "$CONTROL" control
 trap - EXIT
 
+run python -m rise.report "$OUT/eval/base" "$OUT/eval/control" "$OUT/eval/rise" \
+    --names base control RISE -o "$OUT/report.html"
 run python -m rise.quickstart "$OUT"
 echo "Time: $((SECONDS / 60)) min $((SECONDS % 60)) s, of which installation $INSTALLED s."

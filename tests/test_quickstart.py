@@ -39,6 +39,7 @@ def test_the_quickstart_runs_and_a_second_call_has_nothing_to_do(tmp_path):
         assert results[key]["m1@t5"]["n"] == 16
         assert len(results[key]["acc@t"]) == 5
     assert (tmp_path / "out" / "accuracy.png").stat().st_size > 10_000
+    assert "RISE report: base and control and RISE" in (tmp_path / "out/report.html").read_text()
     assert "Causal check" in stdout
     steps = [
         json.loads((tmp_path / "out" / name / "training.json").read_text())["steps"]
