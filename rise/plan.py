@@ -36,7 +36,7 @@ class Plan:
     """The best sample continues, as it becomes data, whatever the feedback is. Otherwise it does
     where the feedback rests on the truth, and elsewhere the first sample continues."""
     revise_if_wrong: bool = False
-    """Where the model checks itself: an answer that it does not call wrong stands to the end."""
+    """Where the model judges itself: an answer that it calls right stands to the end."""
     expert_sees: str = "feedback"
     """What is asked from turn 2 on. feedback: the dialogue; none: the question alone; reference:
     the dialogue and the reference answer. The recorded dialogue is the same for all."""

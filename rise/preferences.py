@@ -2,7 +2,8 @@
 
 A state is what the model saw. It has several answers where a turn has several samples, and where
 it was visited several times: turn 1 of one question in two iterations, say. Answers are stripped;
-empty ones, repeated ones and those whose grading timed out make no pair.
+empty ones, repeated ones and those whose grading timed out make no pair. An expert's answer counts
+for the dialogue that is recorded, also where `--expert_sees` showed it something else.
 """
 
 from __future__ import annotations

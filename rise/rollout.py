@@ -122,15 +122,15 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
     """Add one turn to the episode, or an error."""
     t, task_id = len(episode.turns), episode.task_id
     last = episode.turns[-1] if t else None
-    policy = plan.policies[t]
+    is_judged = last is not None and not last.kept and asks_itself(plan.feedback)
+    policy = plan.policies[t - 1 if is_judged else t]
     try:
-        if last and not last.kept and asks_itself(plan.feedback):
-            policy = plan.policies[t - 1]
+        if is_judged:
             await _check(env, plan, episode)
-            policy = plan.policies[t]
         if last and plan.revise_if_wrong and (last.kept or last.check["says"] == "right"):
             episode.turns.append(keep(last))
             return
+        policy = plan.policies[t]
         samples = await policy.sample(
             _asked(env, plan, episode),
             n=plan.num_of_samples[t],
