@@ -226,14 +226,19 @@ def check(
     if not size:
         raise ValueError(f"--shard {args.shard} is empty: there are {config['problems']} problems")
     if len(done) == size:
-        stored = read_json(locate(args.log_dir, args.max_turns) / "config.json")
-        now = {name: config[name] for name in ("log_dir", *tracking.KEYS)}
-        return Job(env, stored | now, {}, len(done))
+        return _finished(env, config, len(done))
     kinds = choice.decide(models, config["controller_address"])
     config |= {"kinds": [kinds[model] for model in models], **choice.sampling(kinds, config)}
     cost.check_prices(config["prices"], kinds, config["max_cost_usd"])
     asyncio.run(choice.probe(kinds, config))
     return Job(env, config, kinds, len(done))
+
+
+def _finished(env: Env, config: dict[str, Any], count: int) -> Job:
+    """The job of a finished run, as it was configured; what is tracked where is said anew."""
+    stored = read_json(locate(config["log_dir"], config["max_turns"]) / "config.json")
+    now = {name: config[name] for name in ("log_dir", *tracking.KEYS)}
+    return Job(env, stored | now, {}, count)
 
 
 @contextlib.contextmanager

@@ -71,11 +71,7 @@ def log_evaluation(
         return
     for turn in range(1, own.config["max_turns"] + 1):
         tracker.log(flat({"turn": _at_turn(own.metrics, turn)}), "turn", turn)
-    rates = [(name, shown.metrics[name]) for name in sorted(shown.hits, key=headline_order)]
-    rates += shown.metrics["paired"].items()
-    columns = ("value", "low", "high", "n", "p_value")
-    rows = [[name, *(rate.get(column) for column in columns)] for name, rate in rates]
-    tracker.table("headline", ["metric", *columns], rows)
+    _log_headline(tracker, shown)
     moves = transitions(own)
     if moves:
         tracker.table("transitions", list(moves[0]), [list(move.values()) for move in moves])
@@ -141,6 +137,14 @@ def dialogues(episodes: Iterator[Episode], turns: int) -> tuple[list[str], list[
         known = [_cut(episode.query), _cut(episode.answer), verdicts]
         rows.append([episode.task_id, *known, *map(_cut, texts)])
     return ["task_id", "question", "reference", "verdicts", *attempts], rows
+
+
+def _log_headline(tracker: Tracker, run: EvaluatedRun) -> None:
+    rates = [(name, run.metrics[name]) for name in sorted(run.hits, key=headline_order)]
+    rates += run.metrics["paired"].items()
+    columns = ("value", "low", "high", "n", "p_value")
+    rows = [[name, *(rate.get(column) for column in columns)] for name, rate in rates]
+    tracker.table("headline", ["metric", *columns], rows)
 
 
 def _log_episodes(tracker: Tracker, run: RunDir, turns: int, counts: dict[str, Any]) -> None:

@@ -94,20 +94,19 @@ def start_wandb(report_to: list[str], output_dir: str, run_name: str | None) -> 
     variables are respected. A resumed run goes on under the id that `output_dir` keeps.
 
     Returns:
-        The trackers to use: `report_to`, without wandb if it is not installed or broken.
+        The trackers to use: `report_to`, or TensorBoard in place of a wandb that is not installed
+        or broken.
     """
     if "wandb" not in report_to:
         return report_to
     if importlib.util.find_spec("wandb") is None:
-        _notice("wandb is not installed, so nothing is tracked: pip install wandb")
-        return [name for name in report_to if name != "wandb"]
+        return _without_wandb(report_to, "wandb is not installed (pip install wandb)")
     if not is_first_process():
         return report_to
     try:
         _begin_wandb(output_dir, run_name)
     except Exception as error:  # whatever a foreign package raises: training goes on
-        _notice(f"wandb cannot start, so it gets nothing: {error}")
-        return [name for name in report_to if name != "wandb"]
+        return _without_wandb(report_to, f"wandb cannot start ({error})")
     return report_to
 
 
@@ -187,6 +186,15 @@ def _begin_wandb(output_dir: str, run_name: str | None) -> None:
         except wandb.Error as error:
             _offline(settings, f"wandb could not start ({str(error).splitlines()[0]})")
     write_json(state, {f"wandb/{project}": {"id": wandb.run.id}})
+
+
+def _without_wandb(report_to: list[str], cause: str) -> list[str]:
+    others = [name for name in report_to if name != "wandb"]
+    if "tensorboard" in others or importlib.util.find_spec("tensorboard") is None:
+        _notice(f"{cause}: it gets nothing")
+        return others
+    _notice(f"{cause}: TensorBoard's files get the numbers instead")
+    return [*others, "tensorboard"]
 
 
 def _wandb_login() -> bool:

@@ -95,7 +95,9 @@ def test_a_wandb_that_breaks_is_left_out_with_a_notice(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(wandb, "init", fail)
     assert start_wandb(["wandb", "tensorboard"], str(tmp_path), None) == ["tensorboard"]
-    assert "wandb cannot start, so it gets nothing: no space left" in caplog.text
+    assert "wandb cannot start (no space left): it gets nothing" in caplog.text
+    assert start_wandb(["wandb"], str(tmp_path), None) == ["tensorboard"]
+    assert "TensorBoard's files get the numbers instead" in caplog.text
 
 
 def test_an_unknown_tracker_is_refused(case, tmp_path, capsys):
@@ -114,4 +116,4 @@ def test_a_run_may_be_tracked_nowhere(case, tmp_path):
 def test_trackers_that_are_not_installed_are_left_out_with_a_notice(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("fastchat.train.environment.importlib.util.find_spec", lambda name: None)
     assert start_wandb(["wandb"], str(tmp_path), None) == []
-    assert "wandb is not installed, so nothing is tracked" in caplog.text
+    assert "wandb is not installed (pip install wandb): it gets nothing" in caplog.text
