@@ -153,7 +153,7 @@ def main() -> None:
     print_table(results)
     print()
     print_findings(results)
-    print(f"\nEvery episode, in a browser: {directory}/report.html. Plot: {directory}/accuracy.png.")
+    print(f"\nReport, with every episode: {directory}/report.html. Plot: {directory}/accuracy.png.")
     print(f"Numbers: {directory}/results.json.")
     print("Next: EXPERT=self OUT=log/self bash scripts/quickstart.sh (the model teaches itself)")
 
