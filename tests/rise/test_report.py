@@ -185,6 +185,20 @@ def test_the_models_own_check_is_shown_and_an_answer_that_stands(tmp_path, open_
 
 
 @needs_browser
+def test_samples_that_do_not_go_on_are_folded_away(tmp_path, open_page):
+    page = open_page(write_run(tmp_path / "run", "w7,r5,- r5", "r5,w7,w8 r5"))
+    page.locator("#list > li:first-child summary").first.click()
+    page.wait_for_selector("#list .attempt")
+    item = page.locator("#list > li:first-child")
+    assert [text[:7] for text in item.locator(".attempt:visible h4").all_inner_texts()] == [
+        "Turn 1:",
+        "Turn 2:",
+    ]
+    item.get_by_text("Other samples of turn 1: ✓ –").click()
+    assert item.locator(".attempt:visible").count() == 4
+
+
+@needs_browser
 def test_what_a_model_writes_stays_text(tmp_path, open_page):
     run = write_run(
         tmp_path / "<img src=x onerror=alert(1)>", *RUN, models=[HOSTILE.replace("\ud800", "")] * 3

@@ -103,14 +103,22 @@ function textOf(text, tag = "div") {
   return node;
 }
 
-function attempt(sample, turn, number, count, chosen) {
-  const which = count > 1 ? `Turn ${turn}, sample ${number}` : `Turn ${turn}`;
+function attempt(sample, name) {
   const told = sample.a === null ? "" : `, answer ${sample.a}`;
   const cut = sample.cut ? ", cut at the token limit" : "";
-  const on = count > 1 && chosen ? " (goes on)" : "";
   const verdict = element("span", { class: sample.v }, `${MARKS[sample.v]} ${WORDS[sample.v]}`);
-  const title = element("h4", {}, `${which}${on}: `, verdict, told, cut);
+  const title = element("h4", {}, `${name}: `, verdict, told, cut);
   return element("div", { class: `attempt is-${sample.v}` }, title, textOf(sample.text));
+}
+
+/* The samples beside the one that the episode goes on with. */
+function others(turn, number) {
+  const rest = turn.samples.map((sample, index) => [sample, index]);
+  rest.splice(turn.chosen, 1);
+  const marks = rest.map(([sample]) => MARKS[sample.v]).join(" ");
+  const summary = element("summary", {}, `Other samples of turn ${number}: ${marks}`);
+  return element("details", {}, summary,
+    ...rest.map(([sample, index]) => attempt(sample, `Turn ${number}, sample ${index + 1}`)));
 }
 
 function bodyOf(episode) {
@@ -123,10 +131,8 @@ function bodyOf(episode) {
       body.append(element("p", {}, `Turn ${index + 1}: the answer stands.`));
       return;
     }
-    turn.samples.forEach((sample, number) => {
-      const chosen = number === turn.chosen;
-      body.append(attempt(sample, index + 1, number + 1, turn.samples.length, chosen));
-    });
+    body.append(attempt(turn.samples[turn.chosen], `Turn ${index + 1}`));
+    if (turn.samples.length > 1) body.append(others(turn, index + 1));
     if (turn.check) {
       const title = `The model's own check: ${turn.check.says}`;
       const check = element("details", { class: "check" }, element("summary", {}, title));
