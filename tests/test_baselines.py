@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastchat.conversation import ChatTemplate
-from fastchat.train.rows import read_targets
+from fastchat.train.rows import targets_of
 from rise import token_budget
 from rise.sketch import sketch
 from tests.test_workflow_convert import convert, read, write_run
@@ -51,7 +51,7 @@ def test_pair_sft_puts_a_right_answer_after_any_wrong_attempt_at_its_question(tm
     assert {(row["turn"], row["weight"], row["reward"], row["opening"]) for row in rows} == {
         (2, 1.0, 1, 1)
     }
-    assert [target.weight for targets in read_targets(output) for target in targets] == [1.0] * 3
+    assert [target.weight for row in rows for target in targets_of(row)] == [1.0] * 3
     report = report_of(output)
     assert (report["episodes"], report["attempts"], report["rows"]) == (4, 8, 3)
     assert report["dropped"] == {"question without both a right and a wrong answer": 3}
@@ -105,7 +105,7 @@ def test_single_turn_data_is_repeated_to_the_tokens_of_the_rise_data(rise_data, 
     assert {row["conversations"][-1]["loss"] for row in rows} == {1.0}
     budget = report_of(data)["tokens"]["answer"]["total"]
     template = ChatTemplate(tiny_tokenizer("llama-2"))
-    targets = (target for targets in read_targets(output) for target in targets)
+    targets = (target for row in rows for target in targets_of(row))
     trained = sum(len(template.encode_example(target.messages)[1]) for target in targets)
     assert report_of(output)["match_tokens"] == {"budget": budget, "rows": 7, "total": trained}
     assert trained == budget
