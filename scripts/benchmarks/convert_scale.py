@@ -32,7 +32,10 @@ CASES = {
     "centered, near duplicates": ["--weighting", "centered", "--remove_near_duplicates", "0.8"],
     "preference pairs": ["--to", "dpo"],
 }
-READ_ROWS = "import sys; from fastchat.train.rows import read_targets; read_targets(sys.argv[1])"
+READ_ROWS = (
+    "import sys; from fastchat.train.rows import read_targets; "
+    "print(sum(1 for row in read_targets(sys.argv[1])))"
+)
 COST = "seconds | CPU seconds | episodes per CPU second | peak memory, MB"
 
 

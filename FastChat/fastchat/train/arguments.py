@@ -53,8 +53,8 @@ class DataArguments:
     eval_data_path: str | None = option(None, "same format; its loss is reported, not trained")
     lazy_preprocess: bool = option(
         False,
-        "True keeps the dialogues, not the token ids, in memory and tokenizes again when a row is "
-        "used; every row is checked at the start either way",
+        "True keeps no rows in memory: a row is read and tokenized again when it is used; every "
+        "row is checked at the start either way",
     )
     max_dropped_fraction: float = option(
         0.05, "refuse to start if more than this fraction of the examples cannot be used (0 to 1)"

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastchat.conversation import Message, messages_from_sharegpt
+from fastchat.train.row_file import Place, read_rows
 
 ROW_KEYS = {"id", "conversations", "reward", "weight", "task_id", "turn", "opening"}
 TURN_KEYS = {"from", "value", "loss"}
@@ -36,31 +37,18 @@ class Target:
     """The environment's reward for the answer, used for the log only; None if unknown."""
 
 
-def read_targets(path: str | Path) -> list[list[Target]]:
+def read_targets(path: str | Path) -> Iterator[tuple[Place, list[Target]]]:
     """The answers to train on of every row of a fine-tuning file (none for some rows).
 
     Raises:
         ValueError: the file is no JSON or no list of rows, or a row is malformed; the message
             names the row.
     """
-    try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not JSON: {error}; write it with workflow_convert.py"
-        ) from error
-    if not isinstance(rows, list) or not rows:
-        raise ValueError(
-            f"{path} must hold a list of rows, and holds {json.dumps(rows)[:60]}; write it with "
-            "workflow_convert.py"
-        )
-    targets = []
-    for position, row in enumerate(rows):
+    for position, (place, row) in enumerate(read_rows(path)):
         try:
-            targets.append(targets_of(row, position))
+            yield place, targets_of(row, position)
         except ValueError as error:
             raise ValueError(f"{path}, row {position}: {error}") from error
-    return targets
 
 
 def targets_of(row: dict[str, Any], position: int = 0) -> list[Target]:

@@ -6,16 +6,19 @@ fed, and the trained span is the answer up to and including its stop token.
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from fastchat.conversation import ChatTemplate
 from fastchat.train.prefix_tree import PrefixOrder
-from fastchat.train.rows import Target, read_targets
+from fastchat.train.row_file import Place, RowReader
+from fastchat.train.rows import Target, read_targets, targets_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,8 @@ class RWRDataset:
         path: JSON file that workflow_convert.py wrote.
         template: the chat template of the model that is trained.
         max_length: longest example in tokens.
-        lazy: keep the dialogues instead of the token ids and encode again on every access; all
-            rows are encoded once in either case, to check them.
+        lazy: keep the places of the rows instead of token ids, and read and encode a row again on
+            every access; all rows are encoded once in either case, to check them.
 
     Raises:
         ValueError: the file or a row is malformed, or no example is left with a weight.
@@ -97,13 +100,16 @@ class RWRDataset:
         self.trajectories: list[int] = []
         """For every example a number that those with the same opening messages share."""
         self._template = template
-        self._items: list[Target] | list[Example] = []
+        self._reader = RowReader(path) if lazy else None
+        self._examples: list[Example] = []
+        self._places = array("q")
+        """If lazy, four numbers for every example: `Place`, row, and which answer of the row."""
         weights = []
-        openings: dict[tuple[str, ...], int] = {}
-        for targets in read_targets(path):
+        openings: dict[bytes, int] = {}
+        for row, (place, targets) in enumerate(read_targets(path)):
             self.report.rows += 1
             self.report.without_answer += not targets
-            for target in targets:
+            for answer, target in enumerate(targets):
                 example, cut = encode(target, template, max_length)
                 if example is None:
                     self.report.too_long += 1
@@ -111,19 +117,24 @@ class RWRDataset:
                 self.report.history_cut += cut > 0
                 self._count(example)
                 weights.append(target.weight)
-                opening = tuple(message["content"] for message in target.messages[: target.opening])
-                self.trajectories.append(openings.setdefault(opening, len(openings)))
-                self._items.append(target if lazy else example)
+                self.trajectories.append(openings.setdefault(_opening(target), len(openings)))
+                if lazy:
+                    self._places.extend((*place, row, answer))
+                else:
+                    self._examples.append(example)
         self._weigh(weights, path)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.lengths)
 
     def __getitem__(self, index: int) -> Example:
-        item = self._items[index]
-        if isinstance(item, Target):
-            item, _ = encode(item, self._template, self.report.max_length)
-        return item
+        if self._reader is None:
+            return self._examples[index]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start, size, row, answer = self._places[4 * index : 4 * index + 4]
+        target = targets_of(self._reader(Place(start, size)), row)[answer]
+        return encode(target, self._template, self.report.max_length)[0]
 
     @cached_property
     def prefixes(self) -> PrefixOrder:
@@ -205,6 +216,12 @@ def marked_sample(example: Example, template: ChatTemplate) -> str:
         f"marks are trained with weight {example.weight:.4g} -----\n"
         f"{context}[TRAINED>>>{action}<<<TRAINED]\n-----"
     )
+
+
+def _opening(target: Target) -> bytes:
+    """A digest of what is never cut: the texts of all openings would fill the memory."""
+    texts = [message["content"] for message in target.messages[: target.opening]]
+    return blake2b(json.dumps(texts).encode(), digest_size=16).digest()
 
 
 def _check_tokens(

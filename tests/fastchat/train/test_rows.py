@@ -72,12 +72,12 @@ def test_the_message_names_the_row(tmp_path):
     content = rows(3)
     content[2]["conversations"][0]["from"] = "nobody"
     with pytest.raises(ValueError, match=r"finetune.json, row 2: turn 0"):
-        read_targets(write_rows(tmp_path / "finetune.json", content))
+        list(read_targets(write_rows(tmp_path / "finetune.json", content)))
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2", '{"id": 1}', "[]", '{"id": 1}\n{"id": 2}\n'])
+@pytest.mark.parametrize("text", ["", '[{"id": 1', '{"id": 1}', "[]", '{"id": 1}\n{"id": 2}\n'])
 def test_a_file_that_is_no_list_of_rows_is_refused(tmp_path, text):
     path = tmp_path / "finetune.json"
     path.write_text(text)
     with pytest.raises(ValueError, match="write it with workflow_convert.py"):
-        read_targets(path)
+        list(read_targets(path))

@@ -85,7 +85,10 @@ def test_data_without_any_weight_is_refused(chatml, tmp_path):
 
 
 def test_lazy_and_eager_examples_are_equal(chatml, tmp_path):
-    path = write_rows(tmp_path / "f.json", rows(6))
+    content = rows(6)
+    content[2]["conversations"][1] |= {"value": "an answer of more than one weight", "loss": 0.5}
+    del content[3]["id"], content[2]["weight"]
+    path = write_rows(tmp_path / "f.json", content)
     eager, lazy = (RWRDataset(path, chatml, 64, lazy) for lazy in (False, True))
     assert [lazy[i] for i in range(len(lazy))] == [eager[i] for i in range(len(eager))]
     assert lazy.report == eager.report

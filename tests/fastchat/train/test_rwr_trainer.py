@@ -141,7 +141,7 @@ def test_duplicates_prefixes_and_strangers_are_exact_on_trees(case, tree_tokens)
         for index, (ids, start, weight) in enumerate(zip(rows, starts, weights, strict=True))
     ]
     trainer = make_trainer(case, per_device_train_batch_size=5, tree_tokens=tree_tokens)
-    trainer.train_dataset._items[:] = examples
+    trainer.train_dataset._examples[:] = examples
     trainer.train_dataset.lengths[:] = map(len, rows)
     assert_same_step(first_step(trainer), naive_step(case, examples))
 
@@ -266,7 +266,7 @@ def test_the_evaluation_loss_is_the_mean_over_examples(case):
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_row(case):
     trainer = make_trainer(case, per_device_train_batch_size=5, learning_rate=1e-3)
-    trainer.train_dataset._items[6] = replaced(trainer.train_dataset[6], weight=math.inf)
+    trainer.train_dataset._examples[6] = replaced(trainer.train_dataset[6], weight=math.inf)
     name = trainer.train_dataset[6].row
     with pytest.raises(TrainingError, match=rf"is not finite in these rows: {name} \(inf\)\. Look"):
         trainer.train()
