@@ -1,4 +1,4 @@
-"""The quickstart at a hundredth of its size: every stage, its results, a second call.
+"""The quickstart at a hundredth of its size: every stage, its results; then the study of that seed.
 
     python -m pytest tests/test_quickstart.py
 
@@ -18,43 +18,51 @@ ROOT = Path(__file__).parent.parent
 SMALL = {"CHATS": "640", "PROBLEMS": "48", "TEST": "16", "EPOCHS": "1"}
 
 
-def quickstart(out, **knobs):
-    """Run the script in the environment of this test; what it printed."""
+def quickstart(out, script="quickstart.sh", **knobs):
+    """Run a script in the environment of this test; what it printed."""
     venv = os.path.relpath(sys.prefix, ROOT)
     env = os.environ | SMALL | {"OUT": str(out), "VENV": venv} | knobs
     done = subprocess.run(
-        ["bash", "scripts/quickstart.sh"], cwd=ROOT, env=env, capture_output=True, text=True
+        ["bash", f"scripts/{script}"], cwd=ROOT, env=env, capture_output=True, text=True
     )
     return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.slow
-def test_the_quickstart_runs_and_a_second_call_has_nothing_to_do(tmp_path):
-    code, stdout, stderr = quickstart(tmp_path / "out")
+def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
+    out = tmp_path / "seed0"
+    code, stdout, stderr = quickstart(out)
     assert code == 0, stdout[-3000:] + stderr[-3000:]
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = json.loads((out / "results.json").read_text())
     for key in ("base", "sft", "rise"):
         assert {"m1@t1", "m1@t5", "m5@t1", "p1@t5"} <= results[key].keys()
         assert set(results[key]["m1@t5"]) == {"value", "low", "high", "n"}
         assert results[key]["m1@t5"]["n"] == 16
         assert len(results[key]["acc@t"]) == 5
-    assert (tmp_path / "out" / "accuracy.png").stat().st_size > 10_000
-    assert "RISE report: base and control and RISE" in (tmp_path / "out/report.html").read_text()
+    assert (out / "accuracy.png").stat().st_size > 10_000
+    assert "RISE report: base and control and RISE" in (out / "report.html").read_text()
     assert "Causal check" in stdout
     steps = [
-        json.loads((tmp_path / "out" / name / "training.json").read_text())["steps"]
+        json.loads((out / name / "training.json").read_text())["steps"]
         for name in ("rise", "control")
     ]
     assert steps[0] == steps[1] > 0
 
-    weights = tmp_path / "out" / "rise" / "model.safetensors"
+    weights = out / "rise" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    code, stdout, stderr = quickstart(tmp_path / "out")
+    knobs = {"SEEDS": "0", "VARIANTS": "iteration2"}
+    code, stdout, stderr = quickstart(tmp_path, "study.sh", **knobs)
     assert code == 0, stdout[-3000:] + stderr[-3000:]
     assert weights.stat().st_mtime_ns == before
     assert "finished; nothing to do" in stdout
+    study = json.loads((tmp_path / "study.json").read_text())
+    assert list(study) == ["base", "control", "rise", "iteration2"]
+    assert study["rise"]["m1@t5"]["by_seed"] == {"0": results["rise"]["m1@t5"]["value"]}
+    trained = json.loads((out / "iteration2" / "training.json").read_text())
+    assert trained["steps"] == steps[0]
+    assert (tmp_path / "study.md").read_text().count("\n") == 6
 
-    code, _, stderr = quickstart(tmp_path / "out", TEST="17")
+    code, _, stderr = quickstart(out, TEST="17")
     assert code == 2
     assert "give another OUT" in stderr
 

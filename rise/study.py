@@ -1,0 +1,123 @@
+"""The end of `scripts/study.sh`: the four metrics of every model over the seeds.
+
+    python -m rise.study log/study --seeds 0 1 2 3 4 --variants iteration2 all-none
+
+Reads   DIR/seedS/eval/NAME: runs of workflow_eval.py, for base, control, rise and the variants.
+Writes  DIR/study.json and DIR/study.md.
+
+A seed decides the problems, the base model, the sampling and the training, so the intervals here
+are over seeds (Student's t), not over problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rise import grid
+from rise.trajectory import read_json, write_json
+
+MODELS = ("base", "control", "rise")
+METRICS = ("m1@t1", "m5@t1", "m1@t5", "p1@t5")
+GAIN = "m1@t5 - m5@t1"
+"""The paper's claim: votes of equally many answers."""
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
+    """The mean with its 95 % interval over seeds (Student's t); none for a single seed.
+
+    >>> over_seeds([0.5, 0.7])["value"], over_seeds([0.5])["low"]
+    (0.6, None)
+    >>> {name: round(number, 3) for name, number in over_seeds([0.4, 0.5, 0.6]).items()}
+    {'value': 0.5, 'low': 0.252, 'high': 0.748, 'n': 3}
+    """
+    from scipy.stats import t
+
+    mean, n = statistics.fmean(values), len(values)
+    if n < 2:
+        return {"value": mean, "low": None, "high": None, "n": n}
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5
+    return {"value": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+def collect(directory: Path, seeds: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """Model -> metric -> rate over the seeds, with the values of each seed as "by_seed".
+
+    Raises:
+        ValueError: an evaluation is missing.
+    """
+    found: dict[str, Any] = {}
+    for name in names:
+        runs = [_metrics(directory / f"seed{seed}" / "eval" / name) for seed in seeds]
+        values = {metric: [run[metric]["value"] for run in runs] for metric in METRICS}
+        values[GAIN] = [run["m1@t5"]["value"] - run["m5@t1"]["value"] for run in runs]
+        found[name] = {
+            metric: over_seeds(numbers) | {"by_seed": dict(zip(seeds, numbers, strict=True))}
+            for metric, numbers in values.items()
+        }
+    return found
+
+
+def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Rows are models, columns metrics: the mean in percent and its interval."""
+    rows = [
+        [name, *(_cell(rate, metric) for metric, rate in rates.items())]
+        for name, rates in found.items()
+    ]
+    return ["model", *METRICS, GAIN], rows
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rise.study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", type=Path, help="what scripts/study.sh wrote")
+    parser.add_argument("--seeds", nargs="+", required=True, help="seeds to take together")
+    parser.add_argument(
+        "--variants", nargs="*", default=[], help="models beside base, control and rise"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print and write the table; returns the exit code."""
+    args = parse_args(argv)
+    try:
+        found = collect(args.directory, args.seeds, [*MODELS, *args.variants])
+    except ValueError as error:
+        print(f"rise.study: error: {error}", file=sys.stderr)
+        return 2
+    header, rows = table(found)
+    print(grid.text(header, rows))
+    print(f"\nPercent, mean over {len(args.seeds)} seeds (95 % interval over the seeds).")
+    write_json(args.directory / "study.json", found)
+    markdown = args.directory / "study.md"
+    markdown.write_text(grid.markdown(header, rows) + "\n", encoding="utf-8")
+    print(f"Wrote {markdown} and study.json; the report of each seed is seedS/report.html.")
+    return 0
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    summary = run / "summary.json"
+    if not summary.is_file():
+        raise ValueError(f"{summary} is missing: run bash scripts/study.sh again")
+    return read_json(summary)["metrics"]
+
+
+def _cell(rate: dict[str, Any], metric: str) -> str:
+    sign = "+" if metric == GAIN else ""
+    if rate["low"] is None:
+        return f"{100 * rate['value']:{sign}.1f}"
+    low, high = 100 * rate["low"], 100 * rate["high"]
+    return f"{100 * rate['value']:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

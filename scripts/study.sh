@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# The quickstart over several seeds, with a second iteration and ablations of criteria and weighting;
+# ends with a table over the seeds. About 20 minutes a seed on two idle cores; goes on where it was
+# stopped.
+#
+#   bash scripts/study.sh
+#   SEEDS="0 1" VARIANTS="iteration2 success-none" bash scripts/study.sh
+#
+# Every model starts from the base of its seed and makes as many optimizer steps as the quickstart's.
+set -euo pipefail
+
+SEEDS=${SEEDS:-0 1 2 3 4}    # one quickstart each
+# What is trained beside the quickstart's models: iteration2 (its model generates, both iterations
+# are pooled), or CRITERIA-WEIGHTING of workflow_convert.py (the quickstart itself is all-exp).
+VARIANTS=${VARIANTS:-iteration2 better-exp best-exp success-exp all-none all-advantage all-centered}
+EPOCHS=${EPOCHS:-8}          # as the quickstart; PROBLEMS, TEST, CHATS and VENV are passed on too
+STUDY=${OUT:-log/study}      # where everything is written, seed by seed
+VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
+
+cd "$(dirname "$0")/.."
+export EPOCHS VENV
+read -ra seeds <<<"$SEEDS"
+read -ra variants <<<"$VARIANTS"
+for seed in "${seeds[@]}"; do
+    OUT="$STUDY/seed$seed" SEED="$seed" bash scripts/quickstart.sh
+done
+export PATH="$PWD/$VENV/bin:$PATH"
+. scripts/quickstart_stages.sh
+
+variant() { # NAME
+    local data=$OUT/$1.json steps
+    steps=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["steps"])' \
+        "$OUT/rise/training.json")
+    if [ "$1" = iteration2 ]; then
+        generate "$OUT/gen2" 2 --num_of_samples 1 1 --correct_to_correct \
+            --models "$OUT/rise" data/arithmetic.py:expert
+        convert "$data" all exp "$OUT/gen" "$OUT/gen2"
+    else
+        convert "$data" "${1%-*}" "${1#*-}" "$OUT/gen"
+    fi
+    train "$data" "$OUT/$1" "$EPOCHS" --max_steps "$steps"
+    evaluate_all "$OUT/$1" "$1"
+}
+
+for SEED in "${seeds[@]}"; do
+    OUT=$STUDY/seed$SEED
+    say "seed $SEED: $VARIANTS"
+    # Two at a time, one per core.
+    for ((i = 0; i < ${#variants[@]}; i += 2)); do
+        background "${variants[i]}" variant "${variants[i]}"
+        beside=$!
+        # shellcheck disable=SC2064
+        trap "kill -- -$beside 2>/dev/null || true" EXIT
+        if ((i + 1 < ${#variants[@]})); then
+            variant "${variants[i + 1]}"
+        fi
+        finish "$beside" "${variants[i]}"
+        trap - EXIT
+    done
+    run python -m rise.report "$OUT"/eval/{base,control,rise} "${variants[@]/#/$OUT/eval/}" \
+        -o "$OUT/report.html"
+done
+run python -m rise.study "$STUDY" --seeds "${seeds[@]}" --variants "${variants[@]}"

@@ -1,0 +1,50 @@
+"""The numbers of a study over seeds, by hand.
+
+python -m pytest tests/rise/test_study.py
+"""
+
+import doctest
+import json
+
+import pytest
+
+from rise import study
+from rise.study import main
+
+
+@pytest.fixture
+def directory(tmp_path):
+    for seed, value in (("0", 0.4), ("1", 0.6)):
+        for name in ("base", "control", "rise"):
+            run = tmp_path / f"seed{seed}" / "eval" / name
+            run.mkdir(parents=True)
+            rates = {metric: {"value": value} for metric in study.METRICS}
+            rates["m1@t5"]["value"] = value + 0.1 * (name == "rise")
+            (run / "summary.json").write_text(json.dumps({"metrics": rates}))
+    return tmp_path
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(study).attempted > 0
+    assert doctest.testmod(study).failed == 0
+
+
+def test_means_and_intervals_are_over_seeds(directory, capsys):
+    assert main([str(directory), "--seeds", "0", "1"]) == 0
+    found = json.loads((directory / "study.json").read_text())
+    assert found["base"]["m1@t1"]["value"] == pytest.approx(0.5)
+    assert found["rise"][study.GAIN]["value"] == pytest.approx(0.1)
+    # Two values 0.2 apart: t(0.975, 1) * 0.1 = 12.706 * 0.1
+    assert found["base"]["m1@t1"]["high"] - 0.5 == pytest.approx(1.2706, abs=1e-3)
+    assert "| rise |" in (directory / "study.md").read_text()
+    assert "mean over 2 seeds" in capsys.readouterr().out
+
+
+def test_one_seed_has_no_interval(directory):
+    assert main([str(directory), "--seeds", "1"]) == 0
+    assert "| rise | 60.0 | 60.0 | 70.0 | 60.0 | +10.0 |" in (directory / "study.md").read_text()
+
+
+def test_a_missing_evaluation_is_one_line(directory, capsys):
+    assert main([str(directory), "--seeds", "0", "2"]) == 2
+    assert "seed2/eval/base/summary.json is missing" in capsys.readouterr().err
