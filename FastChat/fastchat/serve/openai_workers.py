@@ -88,8 +88,10 @@ class Workers:
         Raises:
             ApiError: 404 for a model that nobody serves, 503 where no worker can be reached.
         """
-        async with self._looking_up:
-            await self._refresh(model)
+        # While one request waits for a slow controller, the others take the workers that are known.
+        if not (self._known.get(model) and self._looking_up.locked()):
+            async with self._looking_up:
+                await self._refresh(model)
         known = self._known.get(model)
         if not known:
             raise ApiError(503, f"no worker of {model!r} can be reached; try again", "no_worker")

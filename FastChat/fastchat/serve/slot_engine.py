@@ -191,7 +191,12 @@ class SlotEngine:
         self._table.expect(waiting)
 
     def _begin(self, request: EngineRequest, samples: list[Any]) -> None:
-        self.stats.reused_tokens += self._table.admit(request, samples)
+        try:
+            self.stats.reused_tokens += self._table.admit(request, samples)
+        except Exception as error:
+            # It waits no longer and may have no slot yet: nobody else would end it.
+            request.fail(as_request_error(error))
+            raise
         self.stats.prompt_tokens += len(request.prompt)
 
     def _prefill(self) -> None:

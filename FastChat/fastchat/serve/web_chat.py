@@ -33,7 +33,7 @@ class WebChat:
 
     def __init__(self, controller: str):
         self._workers = Workers(controller, _SILENCE)
-        self._started = asyncio.Event()
+        self._started = False
 
     async def models(self) -> list[str]:
         """The names that the controller serves; none where it does not answer."""
@@ -108,6 +108,6 @@ class WebChat:
 
     async def _open(self) -> None:
         # The session belongs to the loop that serves, so it is opened at the first question.
-        if not self._started.is_set():
-            self._started.set()
+        if not self._started:
+            self._started = True
             await self._workers.start()

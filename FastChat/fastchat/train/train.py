@@ -285,8 +285,9 @@ def say(text: str) -> None:
 
 def fail(text: str, code: int) -> int:
     """Print an error and return its exit code."""
-    if environment.is_first_process() or code == 1:
-        print(f"train_mem.py: error: {text}", file=sys.stderr, flush=True)
-    else:
+    if not environment.is_first_process() and code != 1:
+        # A launcher ends this wait if the first process has the same to say.
         time.sleep(OTHER_RANKS_WAIT)
+    if environment.is_first_process() or code != 130:
+        print(f"train_mem.py: error: {text}", file=sys.stderr, flush=True)
     return code

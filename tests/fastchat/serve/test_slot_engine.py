@@ -227,17 +227,18 @@ def test_a_request_that_breaks_the_model_fails_alone(model, tokenizer, monkeypat
         engine.submit(EngineRequest([5], GREEDY, 8))
 
 
-def test_a_step_that_fails_ends_what_runs_and_not_what_waits(model, tokenizer, monkeypatch):
+@pytest.mark.parametrize("step", ["activate", "_take_over"])
+def test_a_step_that_fails_ends_what_runs_and_not_what_waits(model, tokenizer, monkeypatch, step):
     engine = SlotEngine(model, tokenizer, max_rows=1, max_length=128)
-    activate = engine._table.activate
+    work = getattr(engine._table, step)
     failures = iter([True])
 
-    def fails_once(rows):
+    def fails_once(*arguments):
         if next(failures, False):
             raise ZeroDivisionError("once")
-        return activate(rows)
+        return work(*arguments)
 
-    monkeypatch.setattr(engine._table, "activate", fails_once)
+    monkeypatch.setattr(engine._table, step, fails_once)
     running, waiting = (EngineRequest([5, 6, 7], GREEDY, 8) for _ in range(2))
     for request in (running, waiting):
         engine.submit(request)
