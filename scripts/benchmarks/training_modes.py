@@ -97,6 +97,13 @@ def ours(model: Any, step: OneStep, directory: Path, **arguments: Any) -> Mode:
     return work
 
 
+def trl_row(example: Example) -> dict[str, list[int]]:
+    """An example as TRL takes it."""
+    size = len(example.input_ids)
+    mask = [int(place >= example.action_start) for place in range(size)]
+    return {"input_ids": list(example.input_ids), "completion_mask": mask}
+
+
 def trl(
     model: Any, tokenizer: Any, examples: Sequence[Example], directory: Path, **arguments: Any
 ) -> Mode:
@@ -104,15 +111,6 @@ def trl(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    rows = [
-        {
-            "input_ids": list(example.input_ids),
-            "completion_mask": [
-                int(place >= example.action_start) for place in range(len(example.input_ids))
-            ],
-        }
-        for example in examples
-    ]
     settings = {
         "max_length": None,
         "gradient_checkpointing": False,
@@ -127,7 +125,7 @@ def trl(
             report_to="none",
             **settings | arguments,
         ),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list([trl_row(example) for example in examples]),
         processing_class=tokenizer,
     )
     loader = trainer.get_train_dataloader()

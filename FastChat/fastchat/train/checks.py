@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from fastchat.model.model_adapter import resolve
-from fastchat.train.arguments import Arguments, TrainingArguments
+from fastchat.train.arguments import Arguments, DataArguments, TrainingArguments
 from fastchat.train.lora import lora_problems
 
 ORDERS = ("random", "sequential", "group_by_length")
@@ -34,21 +34,10 @@ def check(arguments: Arguments) -> None:
         ValueError: with one line per problem.
     """
     model, lora, data, training = arguments
-    problems = [
-        f"{flag} {path}: there is no such file; workflow_convert.py writes it"
-        for flag, path in (
-            ("--data_path", data.data_path),
-            ("--eval_data_path", data.eval_data_path),
-        )
-        if path is not None and not Path(path).is_file()
-    ]
+    problems = _data_problems(data)
     problems += _model_problems(model.model_name_or_path, training.output_dir)
     problems += lora_problems(lora, model.model_name_or_path, training.zero_stage)
     problems += _output_problems(Path(training.output_dir))
-    if not 0 <= data.max_dropped_fraction <= 1:
-        problems.append(
-            f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
-        )
     if training.train_sampling_strategy not in ORDERS:
         problems.append(
             f"--train_sampling_strategy {training.train_sampling_strategy} is not supported; "
@@ -68,6 +57,22 @@ def check(arguments: Arguments) -> None:
     ]
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def _data_problems(data: DataArguments) -> list[str]:
+    problems = [
+        f"{flag} {path}: there is no such file; workflow_convert.py writes it"
+        for flag, path in (
+            ("--data_path", data.data_path),
+            ("--eval_data_path", data.eval_data_path),
+        )
+        if path is not None and not Path(path).is_file()
+    ]
+    if not 0 <= data.max_dropped_fraction <= 1:
+        problems.append(
+            f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
+        )
+    return problems
 
 
 def _output_problems(output_dir: Path) -> list[str]:

@@ -11,6 +11,7 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from fastchat.train.checkpoints import read_json, write_json
 
 logger = logging.getLogger("fastchat.train")
 
+OTHER_RANKS_WAIT = 5.0
+"""Seconds in which the first process can print its error: launchers end all when one leaves."""
 TRACKING = "tracking.json"
 """In the output directory: the id of the run at wandb."""
 PACKAGES = ("fschat", "torch", "transformers", "accelerate", "deepspeed", "flash_attn")
@@ -69,6 +72,22 @@ def set_single_process() -> None:
 def is_first_process() -> bool:
     """Whether this process is the one that prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def say(text: str) -> None:
+    """Print on the first process."""
+    if is_first_process():
+        print(text, flush=True)
+
+
+def fail(text: str, code: int) -> int:
+    """Print an error and return its exit code."""
+    if not is_first_process() and code != 1:
+        # A launcher ends this wait if the first process has the same to say.
+        time.sleep(OTHER_RANKS_WAIT)
+    if is_first_process() or code != 130:
+        print(f"train_mem.py: error: {text}", file=sys.stderr, flush=True)
+    return code
 
 
 def start_deepspeed(on_cpu: bool) -> None:

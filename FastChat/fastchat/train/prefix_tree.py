@@ -17,6 +17,9 @@ from itertools import pairwise
 
 import numpy as np
 
+_ID = np.dtype(">u4")
+"""A token id in bytes that compare like the numbers: the highest comes first."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -54,7 +57,7 @@ def build_tree(rows: Sequence[Sequence[int]]) -> TokenTree:
     before = path = np.empty(0, dtype=np.int64)
     tokens, depths, paths, cuts = [], [], {}, {0}
     size = 0
-    for index in _sorted(arrays):
+    for index in _order([_key(array) for array in arrays]):
         row = arrays[index]
         shared = common_prefix(before, row)
         ends[path[shared:]] = size
@@ -91,15 +94,18 @@ class PrefixOrder:
     """
 
     def __init__(self, rows: Iterable[Sequence[int]]):
-        arrays = [np.asarray(row, dtype=np.int32) for row in rows]
-        order = _sorted(arrays)
-        self.lengths = np.array([len(array) for array in arrays])
+        # One copy of all ids, the one that is sorted: they may be most of what fits in memory.
+        keys = [_key(row) for row in rows]
+        order = _order(keys)
+        self.lengths = np.array([len(key) // _ID.itemsize for key in keys])
         """Tokens of each row."""
         self._place = np.empty(len(order), dtype=np.int64)
         self._place[order] = np.arange(len(order))
         self._shared = np.zeros(len(order), dtype=np.int64)
         for place, (first, second) in enumerate(pairwise(order), start=1):
-            self._shared[place] = common_prefix(arrays[first], arrays[second])
+            self._shared[place] = common_prefix(
+                np.frombuffer(keys[first], _ID), np.frombuffer(keys[second], _ID)
+            )
 
     def arrange(self, rows: Sequence[int]) -> tuple[list[int], list[int]]:
         """Different rows in depth-first order, and the tokens each shares with the one before."""
@@ -157,10 +163,12 @@ def _fill(lengths: list[int], shared: list[int], limit: int) -> list[tuple[int, 
     return [*cuts, (start, len(lengths), size)]
 
 
-def _sorted(arrays: Sequence[np.ndarray]) -> list[int]:
-    """The lexicographic order of arrays of token ids."""
-    # Bytes compare like the numbers if the highest byte comes first.
-    keys = [array.astype(">u4").tobytes() for array in arrays]
+def _key(row: Sequence[int]) -> bytes:
+    """Token ids as bytes in whose order the rows are in lexicographic order."""
+    return np.asarray(row).astype(_ID).tobytes()
+
+
+def _order(keys: Sequence[bytes]) -> list[int]:
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 

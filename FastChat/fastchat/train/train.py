@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ from fastchat.model.model_adapter import (
     pick_attention,
 )
 from fastchat.train import environment
-from fastchat.train.arguments import Arguments, TrainingArguments, parse
+from fastchat.train.arguments import Arguments, DataArguments, TrainingArguments, parse
 from fastchat.train.batches import Collator
 from fastchat.train.checkpoints import (
     last_complete,
@@ -54,14 +53,12 @@ from fastchat.train.checkpoints import (
     write_json,
 )
 from fastchat.train.checks import check
+from fastchat.train.environment import fail, say
 from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
 from fastchat.train.run_record import RECORD, check_record, new_record, start_anew
 from fastchat.train.rwr_dataset import RWRDataset, marked_sample
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
 from fastchat.train.tree_model import use_trees
-
-OTHER_RANKS_WAIT = 5.0
-"""Seconds in which the first process can print its error: launchers end all when one leaves."""
 
 
 @dataclass
@@ -149,14 +146,7 @@ def prepare(argv: list[str] | None = None) -> Run | None:
     )
     if lora.enabled:
         check_targets(lora, config, args, model_args.trust_remote_code)
-    max_length = longest_example(config, args)
-    train_set = RWRDataset(data_args.data_path, template, max_length, data_args.lazy_preprocess)
-    say(f"data: {train_set.report}")
-    train_set.check_dropped(data_args.max_dropped_fraction)
-    eval_set = None
-    if data_args.eval_data_path is not None:
-        eval_set = RWRDataset(data_args.eval_data_path, template, max_length)
-        say(f"evaluation data: {eval_set.report}")
+    train_set, eval_set = read_data(data_args, template, longest_example(config, args))
     if template.unusual_completions:
         say(
             f"chat template {template.name!r}: {template.unusual_completions} answers are written "
@@ -164,6 +154,25 @@ def prepare(argv: list[str] | None = None) -> Run | None:
         )
     record["data"] |= train_set.report.to_dict()
     return Run(arguments, config, template, train_set, eval_set, record, resume)
+
+
+def read_data(
+    data: DataArguments, template: ChatTemplate, max_length: int
+) -> tuple[RWRDataset, RWRDataset | None]:
+    """The examples to train on and those to evaluate on, if any.
+
+    Raises:
+        ValueError: a file is malformed, or too much of the training data cannot be used.
+    """
+    lazy = data.lazy_preprocess
+    train_set = RWRDataset(data.data_path, template, max_length, lazy)
+    say(f"data: {train_set.report}")
+    train_set.check_dropped(data.max_dropped_fraction)
+    if data.eval_data_path is None:
+        return train_set, None
+    eval_set = RWRDataset(data.eval_data_path, template, max_length, lazy)
+    say(f"evaluation data: {eval_set.report}")
+    return train_set, eval_set
 
 
 def fit(run: Run, model: Any) -> None:
@@ -268,26 +277,7 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
 
 def longest_example(config: Any, args: TrainingArguments) -> int:
     """`--model_max_length`, or the model's context where that is shorter; in tokens."""
-    context = context_length(config)
-    if context < args.model_max_length:
-        say(
-            f"--model_max_length {args.model_max_length}: the model has {context} positions, using "
-            "those"
-        )
-    return min(context, args.model_max_length)
-
-
-def say(text: str) -> None:
-    """Print on the first process."""
-    if environment.is_first_process():
-        print(text, flush=True)
-
-
-def fail(text: str, code: int) -> int:
-    """Print an error and return its exit code."""
-    if not environment.is_first_process() and code != 1:
-        # A launcher ends this wait if the first process has the same to say.
-        time.sleep(OTHER_RANKS_WAIT)
-    if environment.is_first_process() or code != 130:
-        print(f"train_mem.py: error: {text}", file=sys.stderr, flush=True)
-    return code
+    context, asked = context_length(config), args.model_max_length
+    if context < asked:
+        say(f"--model_max_length {asked}: the model has {context} positions, using those")
+    return min(context, asked)

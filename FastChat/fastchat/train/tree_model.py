@@ -47,7 +47,9 @@ def use_trees(model: Any, asked: str | None, longest: int, device: torch.device)
         obstacle = tree_obstacle(model, longest)
         if obstacle is None:
             on_gpu = device.type == "cuda" and is_torch_flex_attn_available()
-            model.set_attn_implementation(FLEX if on_gpu else SEGMENTS)
+            # flex_attention refuses to drop attention weights.
+            dropout = getattr(model.config.get_text_config(decoder=True), "attention_dropout", 0)
+            model.set_attn_implementation(FLEX if on_gpu and not dropout else SEGMENTS)
     else:
         obstacle = None if can_use_trees(asked) else f"--attn_implementation {asked} has no trees"
     return f"batching: {f'padded, since {obstacle}' if obstacle else 'prefix trees'}"

@@ -67,3 +67,24 @@ def in_float64(model: Any) -> Any:
         if type(module).__name__.endswith("RMSNorm"):
             module.forward = partial(norm, module)
     return model.double()
+
+
+def command(case: tuple[Path, Path], output: Path, *more: str, rate: str = "1e-3") -> list[str]:
+    """A command line: two epochs in steps of four rows, a checkpoint after every other step."""
+    model, data = case
+    return [
+        *("--model_name_or_path", str(model), "--data_path", str(data)),
+        *("--output_dir", str(output), "--report_to", "none", "--disable_tqdm", "True"),
+        *("--per_device_train_batch_size", "4", "--num_train_epochs", "2", "--logging_steps", "1"),
+        *("--learning_rate", rate, "--save_strategy", "steps", "--save_steps", "2", *more),
+    ]
+
+
+def record(output: Path) -> dict[str, Any]:
+    """What a run wrote about itself."""
+    return json.loads((output / "training.json").read_text())
+
+
+def figures(output: Path, key: str = "loss") -> list[float]:
+    """One column of a run's log."""
+    return [entry[key] for entry in record(output)["log_history"] if key in entry]

@@ -4,7 +4,6 @@ python -m pytest tests/fastchat/train/test_families.py
 """
 
 import json
-import os
 
 import pytest
 import torch
@@ -43,15 +42,6 @@ FAMILIES = {
     "gemma 2": ("gemma2", {"sliding_window": 64}),
     "gemma 3": ("gemma3", {"sliding_window": 64}),
 }
-
-
-@pytest.fixture(autouse=True)
-def same_environment():
-    """Launch variables that a run sets for itself do not reach the next test."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(scope="module")

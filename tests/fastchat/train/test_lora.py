@@ -4,8 +4,8 @@ python -m pytest tests/fastchat/train/test_lora.py
 """
 
 import json
-import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -20,7 +20,8 @@ from fastchat.train.lora import LoraArguments, add_adapter
 from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.train import main
 from rise import choice
-from tests.fastchat.train.data import make_case
+from tests.fastchat.train import data as shared
+from tests.fastchat.train.data import figures, make_case
 from tests.fastchat.train.served import greedy
 
 SHAPES = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
@@ -29,33 +30,12 @@ TRAINED = 2 * 2 * 8 * (64 + 64)
 """Rank 8 beside q_proj and v_proj of two layers, all of them 64 x 64."""
 
 
-@pytest.fixture(autouse=True)
-def same_environment():
-    """Launch variables that a run sets for itself do not reach the next test."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
     return make_case(tmp_path_factory.mktemp("case"), intermediate_size=128, **SHAPES)
 
 
-def command(case, output, *more):
-    model, data = case
-    return [
-        *("--model_name_or_path", str(model), "--data_path", str(data)),
-        *("--output_dir", str(output), "--report_to", "none", "--disable_tqdm", "True"),
-        *("--per_device_train_batch_size", "4", "--num_train_epochs", "2", "--logging_steps", "1"),
-        *("--learning_rate", "1e-2", "--save_strategy", "steps", "--save_steps", "2", *more),
-    ]
-
-
-def figures(output, key="loss"):
-    record = json.loads((output / "training.json").read_text())
-    return [entry[key] for entry in record["log_history"] if key in entry]
+command = partial(shared.command, rate="1e-2")
 
 
 @pytest.fixture(scope="module")

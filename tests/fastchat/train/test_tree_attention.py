@@ -117,3 +117,10 @@ def test_attention_code_that_was_asked_for_is_kept():
     )
     assert model.config._attn_implementation == "eager"
     assert use_trees(model, FLEX, 512, CPU) == "batching: prefix trees"
+
+
+@pytest.mark.parametrize(("dropout", "attention"), [(0.0, FLEX), (0.1, SEGMENTS)])
+def test_flex_attention_is_taken_on_a_gpu_unless_attention_weights_are_dropped(dropout, attention):
+    model = AutoModelForCausalLM.from_config(tiny_config("llama", attention_dropout=dropout))
+    use_trees(model, None, 512, torch.device("cuda"))
+    assert model.config._attn_implementation == attention
