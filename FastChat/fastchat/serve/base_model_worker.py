@@ -19,6 +19,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fastchat.constants import CONTROLLER_ADDRESS, WORKER_PORT, ErrorCode, RequestError
+from fastchat.conversation import BUILT_IN
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
 from fastchat.serve.metrics import HUNG_UP, Metrics
 from fastchat.serve.registration import Registration
@@ -229,6 +230,12 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-register", action="store_true", help="serve without telling a controller"
     )
+    parser.add_argument(
+        "--conv-template",
+        "--chat-template",
+        help="chat template for a checkpoint without one, or instead of its own: "
+        f"{', '.join(BUILT_IN)}, or a Jinja file",
+    )
 
 
 def advertised_url(args: argparse.Namespace, own_url: str) -> str | None:
@@ -245,3 +252,12 @@ def advertised_url(args: argparse.Namespace, own_url: str) -> str | None:
             "--worker-address http://NAME:PORT under which one the controller hands it out"
         )
     return args.worker_address or own_url
+
+
+def registration_of(
+    worker: BaseModelWorker, args: argparse.Namespace, url: str | None, interval: float
+) -> Registration | None:
+    """What makes a worker known under a URL of `advertised_url`; heartbeats every `interval` s."""
+    if url is None:
+        return None
+    return Registration(args.controller_address, url, worker.status, interval, worker.logger)

@@ -103,16 +103,14 @@ class Controller:
     async def refresh(self) -> None:
         """Ask every worker for its status; those that do not answer are out."""
         names = list(self.registry.workers)
-        for name, status in zip(names, await self._statuses(names), strict=True):
+        statuses = await asyncio.gather(*map(self.ask_status, names))
+        for name, status in zip(names, statuses, strict=True):
             info = self.registry.workers.get(name)
             if status is None:
                 self.drop(name, "does not answer")
             elif info is not None:
                 info.model_names, info.speed = status.model_names, status.speed
                 info.queue_length = status.queue_length
-
-    async def _statuses(self, names: list[str]) -> list[WorkerStatus | None]:
-        return await asyncio.gather(*(self.ask_status(name) for name in names))
 
     async def address(self, model: str) -> str:
         """The URL of a worker that accepts connections, "" if no worker serves the model."""
@@ -198,6 +196,7 @@ def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
         return JSONResponse(error.reply(), status_code=400)
 
     _add_worker_routes(app, controller)
+    _add_list_routes(app, controller)
     _add_client_routes(app, controller)
     return app
 
@@ -215,8 +214,8 @@ def _add_worker_routes(app: FastAPI, controller: Controller) -> None:
         return {"exist": controller.registry.heart_beat(beat.worker_name, beat.queue_length)}
 
 
-def _add_client_routes(app: FastAPI, controller: Controller) -> None:
-    """What clients call; a controller also looks like a worker to a controller above it."""
+def _add_list_routes(app: FastAPI, controller: Controller) -> None:
+    """Which models are served."""
     registry = controller.registry
 
     @app.post("/refresh_all_workers")
@@ -235,6 +234,10 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
     async def list_multimodal_models() -> dict[str, list[str]]:
         return {"models": registry.models(multimodal=True)}
 
+
+def _add_client_routes(app: FastAPI, controller: Controller) -> None:
+    """How clients reach a worker; a controller looks like one to a controller above it."""
+
     @app.post("/get_worker_address")
     async def get_worker_address(request: Request) -> dict[str, str]:
         wanted = parse(ModelRequest, await read_json(request))
@@ -245,7 +248,7 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
 
     @app.post("/worker_get_status")
     async def worker_get_status() -> dict[str, Any]:
-        return registry.total().model_dump()
+        return controller.registry.total().model_dump()
 
     @app.get("/test_connection")
     async def test_connection() -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastchat.constants import heart_beat_interval
-from fastchat.conversation import BUILT_IN, ChatTemplate
+from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import (
     DTYPES,
     base_source,
@@ -35,12 +35,12 @@ from fastchat.serve.base_model_worker import (
     add_worker_arguments,
     advertised_url,
     create_app,
+    registration_of,
 )
 from fastchat.serve.conv_fields import conv_fields
 from fastchat.serve.engine_request import EngineRequest
 from fastchat.serve.metrics import read_engine
 from fastchat.serve.prompts import Prompts
-from fastchat.serve.registration import Registration
 from fastchat.serve.sampling import SamplingParams
 from fastchat.serve.worker_reply import Job, reply_of
 from fastchat.utils import OneLineParser, build_logger, listen, positive_int, serve, url_of
@@ -150,12 +150,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="auto is the checkpoint's own on a GPU and float32 on the CPU",
     )
     parser.add_argument(
-        "--conv-template",
-        "--chat-template",
-        help="chat template for a checkpoint without one, or instead of its own: "
-        f"{', '.join(BUILT_IN)}, or a Jinja file",
-    )
-    parser.add_argument(
         "--context-length",
         type=positive_int,
         help="longest prompt plus answer in tokens (the model's)",
@@ -221,11 +215,7 @@ def main(argv: list[str] | None = None) -> None:
         worker = build_worker(args, logger)
     except ValueError as error:
         args.error(str(error))
-    registration = None
-    if public_url is not None:
-        registration = Registration(
-            args.controller_address, public_url, worker.status, interval, logger
-        )
+    registration = registration_of(worker, args, public_url, interval)
     load = worker.engine.load()
     logger.info(
         "serving %s on %s (%s, %s, template: %s, context %d, %d slots of %d tokens)",

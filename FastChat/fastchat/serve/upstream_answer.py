@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastchat.constants import ErrorCode, RequestError
-from fastchat.protocol.worker_protocol import GenerateReply, GenerateRequest, Usage
+from fastchat.protocol.worker_protocol import FinishReason, GenerateRequest
 from fastchat.serve.stopping import cut_at_stop, hold_back
+from fastchat.serve.worker_reply import wire_reply
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Sample:
     """Generated tokens, empty if the server gives none."""
     counted: int | None = None
     """Their number, if the server says it."""
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
 
     def take(self, choice: dict[str, Any]) -> None:
         """Add a choice of a reply, or what a chunk of a stream adds to it.
@@ -63,9 +64,7 @@ class UpstreamJob:
         if final and any(sample.finish_reason is None for sample in self.samples):
             reason = "the server behind the worker broke an answer off"
             raise RequestError(ErrorCode.INTERNAL_ERROR, reason)
-        stops, several = self.request.stop, self.request.n > 1
-        counts = [_count(sample, tokenizer) for sample in self.samples]
-        prompt, completion = self.prompt_tokens or len(self.ids), sum(counts)
+        stops = self.request.stop
         texts, reasons = [], []
         for sample in self.samples:
             # Not every server leaves the stop text out.
@@ -73,23 +72,15 @@ class UpstreamJob:
             cut = cut_at_stop(sample.text, stops) if ended else hold_back(sample.text, stops)
             texts.append(self.echo + cut)
             reasons.append(sample.finish_reason if final else None)
-        with_ids = self.request.return_token_ids and any(one.tokens for one in self.samples)
-        reply = GenerateReply(
-            text=texts if several else texts[0],
-            usage=Usage(
-                prompt_tokens=prompt,
-                completion_tokens=completion,
-                total_tokens=prompt + completion,
-            ),
-            finish_reason=reasons if several else reasons[0],
-            completion_tokens=counts,
-            prompt_token_ids=self.ids if with_ids else None,
-            token_ids=[list(sample.tokens) for sample in self.samples] if with_ids else None,
+        tokens = [list(sample.tokens) for sample in self.samples]
+        with_ids = self.request.return_token_ids and any(tokens)
+        return wire_reply(
+            texts,
+            reasons,
+            self.prompt_tokens or len(self.ids),
+            [_count(sample, tokenizer) for sample in self.samples],
+            (self.ids, tokens) if with_ids else (None, None),
         )
-        wire = reply.model_dump(exclude_none=True)
-        # FastChat's clients look for the key in every frame of a stream.
-        wire.setdefault("finish_reason", None)
-        return wire
 
 
 def _count(sample: Sample, tokenizer: Any) -> int:

@@ -127,12 +127,18 @@ class Watch:
         self._url = url
         self._server = server
         self._logger = logger
+        self._closed = threading.Event()
         threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def close(self) -> None:
+        """Watch no longer: a server that is being stopped must not look like one that died."""
+        self._closed.set()
 
     def _run(self) -> None:
         refusals = 0
         while refusals < _REFUSALS:
-            time.sleep(_POLL_SECONDS)
+            if self._closed.wait(_POLL_SECONDS):
+                return
             complaint = self._server.complaint() if self._server else None
             if complaint:
                 self._logger.error("%s", complaint)

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 from fastchat.constants import RequestError, heart_beat_interval
-from fastchat.conversation import BUILT_IN, ChatTemplate
+from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import (
     context_length,
     load_config,
@@ -33,8 +33,12 @@ from fastchat.model.model_adapter import (
     load_tokenizer,
     resolve,
 )
-from fastchat.serve.base_model_worker import add_worker_arguments, advertised_url, create_app
-from fastchat.serve.registration import Registration
+from fastchat.serve.base_model_worker import (
+    add_worker_arguments,
+    advertised_url,
+    create_app,
+    registration_of,
+)
 from fastchat.serve.upstream_client import Abilities, UpstreamClient, explore
 from fastchat.serve.upstream_server import ServerEnded, UpstreamServer, Watch, free_port
 from fastchat.serve.upstream_worker import UpstreamWorker
@@ -74,8 +78,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--base-url",
         type=normal_url,
-        help="instead of --vllm-bin: URL of a server that runs already, with /v1; its key is read "
-        f"from {KEY_VARIABLE}",
+        help=f"URL of a running server, with /v1, instead of --vllm-bin; key in {KEY_VARIABLE}",
     )
     parser.add_argument(
         "--upstream-model", help="the server's name for the model (the only one that it serves)"
@@ -85,12 +88,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         choices=("auto", "tokens", "chat"),
         default="auto",
         help="what the server gets: token ids, or messages that it renders itself; auto tries",
-    )
-    parser.add_argument(
-        "--conv-template",
-        "--chat-template",
-        help="chat template for a checkpoint without one, or instead of its own: "
-        f"{', '.join(BUILT_IN)}, or a Jinja file",
     )
     parser.add_argument(
         "--context-length",
@@ -201,12 +198,9 @@ def main(argv: list[str] | None = None) -> None:
                 server.wait()
                 base_url = f"{server.url}/v1"
             worker = build_worker(args, base_url, template, logger)
-            registration = None
-            if public_url is not None:
-                registration = Registration(
-                    args.controller_address, public_url, worker.status, interval, logger
-                )
+            registration = registration_of(worker, args, public_url, interval)
             watch = Watch(base_url, server, logger)
+            at_the_end.callback(watch.close)
             _announce(worker, own_url, base_url, logger)
             serve(create_app(worker, registration), sock)
     except ServerEnded as error:

@@ -1,9 +1,14 @@
 """Tiny models and engines that the tests of this folder share."""
 
+import logging
+
+import openai
 import pytest
 import torch
 
 from fastchat.model.model_adapter import load_model, load_tokenizer
+from fastchat.serve import base_model_worker, controller, model_worker, openai_api_server
+from tests.fastchat.serve.servers import CONTEXT, KEY, register, running
 from tests.tiny import save_tiny_model
 
 SLIDING_QWEN2 = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
@@ -37,3 +42,41 @@ def model(checkpoint):
 @pytest.fixture(scope="session")
 def tokenizer(checkpoint):
     return load_tokenizer(checkpoint())
+
+
+@pytest.fixture(scope="module")
+def worker(checkpoint):
+    """A worker with a short context, on its own."""
+    options = ["--model-path", str(checkpoint()), "--device", "cpu"]
+    args = model_worker.parse_args([*options, "--context-length", str(CONTEXT)])
+    worker = model_worker.build_worker(args, logging.getLogger("test"))
+    worker.engine.start()
+    yield worker
+    worker.engine.stop()
+
+
+@pytest.fixture(scope="module")
+def worker_url(worker):
+    with running(base_model_worker.create_app(worker)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def controller_url(worker, worker_url):
+    """The controller of that worker."""
+    with running(controller.create_app()) as url:
+        register(url, worker_url, worker)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def api_url(controller_url):
+    """The OpenAI server over that controller."""
+    with running(openai_api_server.create_app(controller_url, ["other", KEY])) as url:
+        yield url
+
+
+@pytest.fixture
+def client(api_url):
+    with openai.OpenAI(base_url=f"{api_url}/v1", api_key=KEY, max_retries=0) as client:
+        yield client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -17,6 +18,10 @@ from typing import Any
 import requests
 import uvicorn
 
+from fastchat.conversation import ChatTemplate
+from fastchat.model.model_adapter import load_tokenizer
+from fastchat.serve import vllm_worker
+from fastchat.serve.upstream_worker import UpstreamWorker
 from fastchat.utils import listen
 
 ROOT = Path(__file__).parents[3]
@@ -28,6 +33,14 @@ ENVIRONMENT = {
     "FASTCHAT_WORKER_HEART_BEAT_INTERVAL": "0.2",
 }
 """What server processes run with."""
+CONTEXT = 200
+"""Tokens of the context of the worker that the fixtures serve."""
+CHAT = {"model": "tiny-llama", "messages": [{"role": "user", "content": "2 + 2?"}]}
+TEXT = {"model": "tiny-llama", "prompt": "Hello there"}
+ASK = {"messages": CHAT["messages"], "echo": False, "max_new_tokens": 12}
+"""As `CHAT`, to a worker."""
+KEY = "right key"
+"""A key of the OpenAI server that the fixtures serve."""
 
 
 def free_port() -> int:
@@ -84,6 +97,12 @@ def running(app: Any, port: int = 0) -> Iterator[str]:
         sock.close()
 
 
+def register(controller_url: str, worker_url: str, worker: Any) -> None:
+    """Make a worker known to a controller."""
+    body = {"worker_name": worker_url, "worker_status": worker.status()}
+    requests.post(f"{controller_url}/register_worker", json=body, timeout=10).raise_for_status()
+
+
 def post(url: str, body: Any = None) -> Any:
     """The JSON answer to a JSON body."""
     return requests.post(url, json=body, timeout=30).json()
@@ -104,3 +123,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
             raise AssertionError(f"not reached within {seconds} s")
         time.sleep(0.02)
     return value
+
+
+def in_front_of(base_url: str, path: Path, *options: str) -> UpstreamWorker:
+    """A worker of vllm_worker.py for a checkpoint, in front of a running server."""
+    command = ["--model-path", str(path), "--base-url", base_url, *options]
+    args = vllm_worker.parse_args(command)
+    template = ChatTemplate(load_tokenizer(args.model_path))
+    return vllm_worker.build_worker(args, base_url, template, logging.getLogger("test"))

@@ -112,6 +112,7 @@ def test_a_checkpoint_without_a_template_names_the_option_and_the_built_in_ones(
     [
         (["--host", "0.0.0.0"], "--worker-address"),
         (["--host", "no such host"], "is no address"),
+        (["--port", 99999], "--port 99999 is no port"),
         (["--context-length", 99999], "--context-length 99999 is longer"),
         (["--device", "quantum"], "unknown device 'quantum'"),
         (["--conv-template", "vicuna"], "unknown chat template 'vicuna'"),

@@ -5,7 +5,6 @@ python -m pytest tests/fastchat/serve/test_openai_api_server.py
 
 import asyncio
 import contextlib
-import logging
 import subprocess
 import sys
 import time
@@ -14,55 +13,9 @@ import openai
 import pytest
 import requests
 
-from fastchat.serve import base_model_worker, controller, model_worker
-from fastchat.serve.openai_api_server import create_app, parse_args, split_keys
-from tests.fastchat.serve.servers import ENVIRONMENT, post, running, wait_for
+from fastchat.serve.openai_api_server import parse_args, split_keys
+from tests.fastchat.serve.servers import CHAT, CONTEXT, ENVIRONMENT, KEY, TEXT, post, wait_for
 from tests.fastchat.serve.test_metrics import scrape
-
-CHAT = {"model": "tiny-llama", "messages": [{"role": "user", "content": "2 + 2?"}]}
-TEXT = {"model": "tiny-llama", "prompt": "Hello there"}
-KEY = "right key"
-CONTEXT = 200
-
-
-@pytest.fixture(scope="module")
-def worker(checkpoint):
-    options = ["--model-path", str(checkpoint()), "--device", "cpu"]
-    args = model_worker.parse_args([*options, "--context-length", str(CONTEXT)])
-    worker = model_worker.build_worker(args, logging.getLogger("test"))
-    worker.engine.start()
-    yield worker
-    worker.engine.stop()
-
-
-@pytest.fixture(scope="module")
-def worker_url(worker):
-    with running(base_model_worker.create_app(worker)) as url:
-        yield url
-
-
-def register(controller_url, worker_url, worker):
-    body = {"worker_name": worker_url, "worker_status": worker.status()}
-    requests.post(f"{controller_url}/register_worker", json=body, timeout=10).raise_for_status()
-
-
-@pytest.fixture(scope="module")
-def controller_url(worker, worker_url):
-    with running(controller.create_app()) as url:
-        register(url, worker_url, worker)
-        yield url
-
-
-@pytest.fixture(scope="module")
-def url(controller_url):
-    with running(create_app(controller_url, ["other", KEY])) as address:
-        yield address
-
-
-@pytest.fixture
-def client(url):
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
-        yield client
 
 
 def by_worker(worker_url, **body):
@@ -119,10 +72,10 @@ def test_a_stream_carries_every_choice_and_the_usage(client):
     assert len(usages) > 8 and roles.count("assistant") == 2
 
 
-def test_a_stream_without_usage_ends_as_the_protocol_says(url):
+def test_a_stream_without_usage_ends_as_the_protocol_says(api_url):
     headers = {"Authorization": f"Bearer {KEY}"}
     body = {**TEXT, "stream": True, "max_tokens": 4, "temperature": 0}
-    reply = requests.post(f"{url}/v1/completions", json=body, headers=headers, timeout=30)
+    reply = requests.post(f"{api_url}/v1/completions", json=body, headers=headers, timeout=30)
     assert reply.headers["content-type"].startswith("text/event-stream")
     events = reply.text.strip().split("\n\n")
     assert events[-1] == "data: [DONE]"
@@ -183,31 +136,6 @@ def test_parts_developer_messages_and_sent_back_answers_are_understood(client, w
     )
 
 
-REFUSED = {
-    "temperature": ({"temperature": -1}, "temperature"),
-    "n": ({"n": 0}, "n"),
-    "tools": ({"tools": [{"type": "function"}]}, "tools"),
-    "logprobs": ({"logprobs": 0}, "logprobs"),
-    "penalty": ({"frequency_penalty": 0.5}, "frequency_penalty"),
-    "unknown": ({"tempurature": 1}, "tempurature"),
-    "stream options": ({"stream_options": {"include_usage": True}}, "stream_options"),
-    "no messages": ({"messages": []}, "messages"),
-    "image": (
-        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-        "messages.0.content",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", sorted(REFUSED))
-def test_bad_parameters_are_refused_by_name(client, case):
-    change, name = REFUSED[case]
-    with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(**{**CHAT, "extra_body": change})
-    assert refused.value.param.startswith(name) and name in refused.value.message
-    assert refused.value.type == "invalid_request_error"
-
-
 def test_fields_that_change_nothing_are_read_over(client):
     neutral = {
         "user": "me",
@@ -222,73 +150,9 @@ def test_fields_that_change_nothing_are_read_over(client):
     assert reply.choices == plain.choices
 
 
-LONG = "word " * CONTEXT
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_prompt_over_the_context_has_its_own_code(client, worker, stream):
-    messages = [{"role": "user", "content": LONG}]
-    with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model="tiny-llama", messages=messages, stream=stream)
-    assert refused.value.code == "context_length_exceeded"
-    for prompt in (LONG, worker.template.plain_prompt_ids(LONG)):
-        with pytest.raises(openai.BadRequestError) as refused:
-            client.completions.create(model="tiny-llama", prompt=prompt, stream=stream)
-        assert refused.value.code == "context_length_exceeded"
-
-
-def test_a_wrong_key_is_401_everywhere(url):
-    for key in ("wrong", "right", KEY + "s"):
-        with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
-            for call in (client.models.list, lambda: client.completions.create(**TEXT)):
-                with pytest.raises(openai.AuthenticationError) as refused:
-                    call()
-                assert refused.value.code == "invalid_api_key"
-                assert KEY not in str(refused.value)
-    assert requests.get(f"{url}/v1/models", timeout=10).status_code == 401
-
-
-def test_unknown_models_and_paths_are_404(client, url):
-    with pytest.raises(openai.NotFoundError) as refused:
-        client.chat.completions.create(**{**CHAT, "model": "gpt-9"})
-    assert refused.value.code == "model_not_found"
-    assert "'gpt-9'" in refused.value.message and "tiny-llama" in refused.value.message
-    reply = requests.get(f"{url}/v1/nothing", timeout=10)
-    assert reply.status_code == 404 and "/v1/nothing" in reply.json()["error"]["message"]
-
-
-def test_bodies_over_the_limit_or_without_json_have_openais_shape(url):
-    headers = {"Authorization": f"Bearer {KEY}"}
-    sent = {"url": f"{url}/v1/completions", "headers": headers, "timeout": 30}
-    large = requests.post(data=b"x" * (17 * 2**20), **sent)
-    assert large.status_code == 413 and "larger than" in large.json()["error"]["message"]
-    assert requests.post(data=b"{", **sent).json()["error"]["type"] == "invalid_request_error"
-
-
-def test_a_controller_or_a_worker_that_is_gone_is_503(worker):
-    with running(controller.create_app()) as lonely:
-        with running(create_app("http://localhost:9")) as url, client_of(url) as client:
-            for call in (client.models.list, lambda: client.completions.create(**TEXT)):
-                with pytest.raises(openai.InternalServerError) as failed:
-                    call()
-                assert failed.value.status_code == 503
-        with running(create_app(lonely)) as url, client_of(url) as client:
-            with running(base_model_worker.create_app(worker)) as short_lived:
-                register(lonely, short_lived, worker)
-                assert client.completions.create(**TEXT).usage.completion_tokens == 16
-            for _ in range(2):
-                with pytest.raises(openai.APIStatusError) as failed:
-                    client.completions.create(**TEXT)
-            assert failed.value.status_code == 404
-
-
-def client_of(url):
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
-
-
-def test_fifty_clients_at_the_same_time_get_their_own_answers(url, worker):
+def test_fifty_clients_at_the_same_time_get_their_own_answers(api_url, worker):
     async def ask_all():
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY) as client:
+        async with openai.AsyncOpenAI(base_url=f"{api_url}/v1", api_key=KEY) as client:
             create = client.chat.completions.create
             alone = [await create(**CHAT, seed=i, max_tokens=8) for i in range(3)]
             plain = [create(**CHAT, seed=i, max_tokens=8) for i in range(25)]
@@ -308,7 +172,7 @@ async def stream_text(create, seed):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_hangs_up_stops_the_generation(client, url, worker, monkeypatch, stream):
+def test_a_client_that_hangs_up_stops_the_generation(client, api_url, worker, monkeypatch, stream):
     forward = worker.engine.model.forward
 
     def slowly(*args):
@@ -317,7 +181,7 @@ def test_a_client_that_hangs_up_stops_the_generation(client, url, worker, monkey
 
     monkeypatch.setattr(worker.engine.model, "forward", slowly)
     code = "rise_api_requests_total{hung_up}{/v1/chat/completions}"
-    hung_up, generated = scrape(url).get(code, 0), worker.engine.stats.generated_tokens
+    hung_up, generated = scrape(api_url).get(code, 0), worker.engine.stats.generated_tokens
     options = {**CHAT, "temperature": 0, "stream": stream}
     with contextlib.suppress(openai.APITimeoutError):
         reply = client.with_options(timeout=0.5).chat.completions.create(**options)
@@ -326,8 +190,8 @@ def test_a_client_that_hangs_up_stops_the_generation(client, url, worker, monkey
     client.close()
     wait_for(lambda: worker.in_flight == 0 and worker.engine.load()["running"] == 0)
     assert worker.engine.stats.generated_tokens - generated < 150
-    wait_for(lambda: scrape(url).get(code, 0) == hung_up + 1)
-    assert scrape(url)["rise_api_in_flight"] == 0
+    wait_for(lambda: scrape(api_url).get(code, 0) == hung_up + 1)
+    assert scrape(api_url)["rise_api_in_flight"] == 0
 
 
 def test_the_server_needs_no_torch():
