@@ -30,6 +30,7 @@ from rise.conversion import rules_for, settings_of, training_rows
 from rise.convert_arguments import add_output, add_rules, problems_of
 from rise.dataset_report import RowCounts, TokenCounts, format_report
 from rise.near_duplicates import without_near_duplicates
+from rise.parser import Parser
 from rise.preferences import PairCounts, format_pairs, preference_pairs
 from rise.repairs import repair_rows
 from rise.row_spill import RowSpill
@@ -41,9 +42,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     group = parser.add_argument_group("episodes")
     add = group.add_argument
     add("--filepath", nargs="+", required=True, help="logs to pool: run directories or files")

@@ -24,13 +24,12 @@ import sys
 from rise.arguments import add_common, add_feedback
 from rise.endings import DONE, FAILED, run_errors, usage_errors
 from rise.feedback import asks_itself
+from rise.parser import Parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add_common(parser)
     parser.add_argument("--model", required=True, help="who answers, at every turn")
     add_feedback(parser, default="none")

@@ -25,13 +25,12 @@ from pathlib import Path
 from rise.arguments import add_common, add_feedback
 from rise.endings import DONE, FAILED, run_errors, usage_errors
 from rise.feedback import EXPERT_SEES
+from rise.parser import Parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add_common(parser)
     parser.add_argument(
         "--models",

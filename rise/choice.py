@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rise import hub
 from rise.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
@@ -122,7 +123,9 @@ async def probe(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
         try:
             await policy.check()
         except PolicyError as error:
-            problems.append(f"{name} does not answer ({error.kind}): {error.message}")
+            key = SERVER_KEY if kinds[name] == "server" else OPENAI_KEY
+            remedy = f"; its key is read from {key}" if error.kind == "unauthorized" else ""
+            problems.append(f"{name} does not answer ({error.kind}): {error.message}{remedy}")
         finally:
             await policy.close()
     if problems:
@@ -185,6 +188,8 @@ def _unusable(name: str, kind: str | None) -> str | None:
     has_model = any((folder / file).is_file() for file in CONFIGURATIONS)
     if kind == "checkpoint" and folder.is_dir() and not has_model:
         return f"{name} is a directory without config.json: give one with a saved model"
+    if kind == "server" and not urlsplit(SERVER_NAME.fullmatch(name)["url"]).path.strip("/"):
+        return f"{name} has no path: give the server's URL up to and including /v1"
     if kind == "server" and "@" in SERVER_NAME.fullmatch(name)["url"]:
         # The name is shown and recorded, so it must not hold a password.
         return f"a server's URL must hold no user and no password: its key is {SERVER_KEY}"
@@ -206,6 +211,8 @@ def _unusable(name: str, kind: str | None) -> str | None:
 
 
 def _nobody(name: str, controller: str, served: list[str], controller_error: str | None) -> str:
+    if name.startswith((".", "/", "~")):
+        return f"{name} is no directory: give one with a saved model"
     if controller_error:
         state = (
             f"no controller answers at {controller} ({controller_error}). Start one with `python "
@@ -213,7 +220,7 @@ def _nobody(name: str, controller: str, served: list[str], controller_error: str
             "fastchat.serve.model_worker --model-path DIRECTORY`, or"
         )
     else:
-        state = f"the controller at {controller} serves {', '.join(served) or 'nothing'}."
+        state = f"the controller at {controller} serves {', '.join(served) or 'nothing'};"
     hint = f" Did you mean hf:{name}?" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
     return (
         f"nobody answers to the model {name!r}: {state} give a directory with a checkpoint, "

@@ -21,6 +21,7 @@ from typing import Any
 from rise import grid
 from rise.comparison import compare
 from rise.evaluated import open_run
+from rise.parser import Parser
 from rise.table import format_p, headline_order
 
 FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
@@ -33,11 +34,7 @@ FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rise.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m rise.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, two or more")
     parser.add_argument(
         "--names", nargs="+", help="what the table calls them; default their directories' names"

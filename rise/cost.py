@@ -64,6 +64,11 @@ def check_prices(
             f"--max_cost_usd needs the price of {', '.join(unknown)}: add --price "
             f"{unknown[0]}=IN,OUT, the USD for a million tokens of prompts and of answers"
         )
+    if max_cost_usd is not None and not prices:
+        raise ValueError(
+            "--max_cost_usd needs a price: add --price MODEL=IN,OUT, the USD for a million tokens "
+            f"of prompts and of answers, for those of {', '.join(kinds)} that cost something"
+        )
 
 
 def within(

@@ -106,7 +106,7 @@ def in_words(job: Job) -> str:
         if model in prices:
             given, taken = prices[model]
             cost = given * counts["prompt_tokens"] + taken * counts["new_tokens"]
-            parts.append(f"{cost / MILLION:.2f} USD")
+            parts.append(f"{cost / MILLION:.4g} USD")
         lines.append("  " + ", ".join(parts))
     return "\n".join(["At most, if every turn is played and every answer takes its limit:", *lines])
 

@@ -14,6 +14,7 @@ from typing import Any
 from rise.arguments import env_help, env_name
 from rise.choice import FUNCTION_NAME
 from rise.iteration_plan import SELF_SAMPLES, search_path
+from rise.parser import Parser
 
 CONVERT_ARGS = "--criteria all --remove_duplication --shuffle"
 REQUIRED = ("model", "env", "train_data", "test_data", "expert", "out")
@@ -45,11 +46,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """The parser; what is required may stand in the file, so that it is checked later."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rise.iterate",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m rise.iterate", description=description)
     parser.add_argument(
         "--config", help="JSON file with these arguments by name; the command line goes first"
     )

@@ -39,8 +39,8 @@ SMOKE_DONE = (
 )
 UNANSWERED = (
     "{count} of {finished} episodes ended because a prompt does not fit the model's context. They "
-    "count as not right, are no data and are not asked again; a smaller --context_window, with "
-    "another --log_dir, makes prompts shorter."
+    "count as not right, are no data and are not asked again. With another --log_dir, a smaller "
+    "--context_window makes later turns shorter, and --prompt_style bare the first one too."
 )
 
 
@@ -228,6 +228,12 @@ def check(
     if len(done) == size:
         return _finished(env, config, len(done))
     kinds = choice.decide(models, config["controller_address"])
+    if args.api_base and "openai" not in kinds.values():
+        answer = ", ".join(f"{model}: {kind}" for model, kind in kinds.items())
+        raise ValueError(
+            f"--api_base {args.api_base} would be asked by nobody ({answer}): leave it out, or "
+            "name the model NAME@URL"
+        )
     config |= {"kinds": [kinds[model] for model in models], **choice.sampling(kinds, config)}
     cost.check_prices(config["prices"], kinds, config["max_cost_usd"])
     asyncio.run(choice.probe(kinds, config))

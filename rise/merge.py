@@ -23,6 +23,7 @@ from rise.endings import DONE, run_errors, usage_errors
 from rise.episode import Episode, is_owed
 from rise.evaluated import open_run, read_config, with_sibling
 from rise.job import Job
+from rise.parser import Parser
 from rise.rows import episodes_at, finished, rows
 from rise.table import format_table
 from rise.trajectory import RunDir, differences, read_json
@@ -36,11 +37,7 @@ Where = dict[int, tuple[Path, int]]
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rise.merge",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m rise.merge", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
     parser.add_argument("-o", "--output", required=True, type=Path, help="run directory to write")
     return parser.parse_args(argv)

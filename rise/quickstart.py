@@ -8,11 +8,11 @@ Writes  DIR/results.json and DIR/accuracy.png.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
+from rise.parser import Parser
 from rise.trajectory import Episode, load_episodes, read_json, write_json
 
 RUNS = {"base": "base", "sft": "control", "rise": "rise"}
@@ -136,7 +136,7 @@ def print_episode(title: str, episode: Episode) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("directory", type=Path, help="output folder of scripts/quickstart.sh")
     directory = parser.parse_args().directory
     try:

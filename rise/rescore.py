@@ -31,6 +31,7 @@ from rise.episode import Episode
 from rise.evaluated import log_dir_of, open_run, read_config, with_sibling
 from rise.feedback import knows_truth
 from rise.job import Job
+from rise.parser import Parser
 from rise.rows import rows
 from rise.table import HEADLINE, headline_order
 from rise.trajectory import read_json, write_json
@@ -45,11 +46,7 @@ ORIGINAL = "rows.original.jsonl"
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rise.rescore",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m rise.rescore", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--dry-run", action="store_true", help="list the changes, write nothing")
     return parser.parse_args(argv)

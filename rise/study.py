@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rise import grid
+from rise.parser import Parser
 from rise.trajectory import read_json, write_json
 
 MODELS = ("base", "control", "rise")
@@ -73,11 +74,7 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rise.study",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m rise.study", description=__doc__)
     parser.add_argument("directory", type=Path, help="what scripts/study.sh wrote")
     parser.add_argument("--seeds", nargs="+", required=True, help="seeds to take together")
     parser.add_argument(

@@ -283,8 +283,13 @@ def differences(stored: dict[str, Any], config: dict[str, Any], but: Set[str] = 
 
 
 def _compare(stored: dict[str, Any], config: dict[str, Any], path: Path) -> None:
-    """Raise ValueError naming the keys in which two configurations differ."""
-    if changes := differences(stored, config):
+    """Raise ValueError naming the keys in which two configurations differ.
+
+    A run in which nothing has been finished yet, since its model could not answer say, may be
+    changed.
+    """
+    changes = differences(stored, config)
+    if changes and finished(path / "rows.jsonl"):
         raise ValueError(
             f"{path} holds a run of another configuration ({changes}): give another --log_dir, "
             "or the same arguments to go on with it"

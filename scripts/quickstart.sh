@@ -29,6 +29,12 @@ case $EXPERT in
     self) TEACHER=$OUT/base SAMPLES=16 ;;
     *) echo "quickstart.sh: EXPERT must be program or self, not '$EXPERT'" >&2; exit 2 ;;
 esac
+for knob in SEED PROBLEMS TEST CHATS EPOCHS; do
+    if ! [[ ${!knob} =~ ^[0-9]+$ ]]; then
+        echo "quickstart.sh: $knob must be a whole number, not '${!knob}'" >&2
+        exit 2
+    fi
+done
 knobs="SEED=$SEED EXPERT=$EXPERT PROBLEMS=$PROBLEMS TEST=$TEST CHATS=$CHATS EPOCHS=$EPOCHS"
 if [ -f "$OUT/knobs" ] && [ "$(cat "$OUT/knobs")" != "$knobs" ]; then
     echo "quickstart.sh: $OUT was made with $(cat "$OUT/knobs"), and now it is $knobs:" \

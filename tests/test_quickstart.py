@@ -67,6 +67,15 @@ def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
     assert "give another OUT" in stderr
 
 
+def test_knobs_that_are_no_numbers_are_refused(tmp_path):
+    code, _, stderr = quickstart(tmp_path / "out", PROBLEMS="many")
+    assert (code, stderr.strip()) == (
+        2,
+        "quickstart.sh: PROBLEMS must be a whole number, not 'many'",
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_expert_is_refused(tmp_path):
     code, _, stderr = quickstart(tmp_path / "out", EXPERT="teacher")
     assert code == 2

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 _WILDCARDS = ("0.0.0.0", "::", "")
 _OPEN_FILES = 65536
+_LAST_PORT = 65535
 
 
 def build_logger(name: str) -> logging.Logger:
@@ -32,6 +33,9 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ValueError: the port is taken, or the host is none of this machine's addresses.
     """
+    if not 0 <= port <= _LAST_PORT:
+        # getaddrinfo would take the number modulo 65536.
+        raise ValueError(f"--port {port} is no port: give a number from 0 to {_LAST_PORT}")
     try:
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

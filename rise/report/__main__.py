@@ -16,16 +16,13 @@ from pathlib import Path
 
 from rise.compare import names_of
 from rise.evaluated import open_run
+from rise.parser import Parser
 from rise.report.page import render
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rise.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m rise.report", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
     parser.add_argument(
         "-o", "--output", default="report.html", help="file to write; default report.html"

@@ -145,6 +145,18 @@ def test_prices_that_will_not_do_are_refused_before_anything_is_asked(place, arg
     assert not server.requests and not (place / "run").exists()
 
 
+def test_a_limit_of_the_cost_needs_a_price_and_an_api_base_somebody_to_ask(place):
+    (place / "f.py").write_text("def f(problem, messages):\n    return 'x'\n")
+    run = (GEN, "--models", "f.py:f", "--log_dir", "run")
+    free = call(place, *run, "--max_cost_usd", 5)
+    assert free.returncode == 2 and "--max_cost_usd needs a price" in free.stderr
+    unasked = call(place, *run, "--api_base", "http://localhost:9/v1")
+    assert (
+        unasked.returncode == 2 and "would be asked by nobody (f.py:f: function)" in unasked.stderr
+    )
+    assert not (place / "run").exists()
+
+
 def test_forecast_counts_with_the_tokenizer_and_bounds_the_cost(place):
     save_tiny_model(place / "model")
     with OpenAI(lambda _: chat_reply("x"), served=("gpt-4",)) as server:
@@ -174,4 +186,4 @@ def test_forecast_counts_with_the_tokenizer_and_bounds_the_cost(place):
     estimated = int(paid.split(" prompt tokens")[0].split()[-1])
     # The attempt that turn 2 sees may take its limit of 10 tokens.
     assert estimated > 2 * (10 + len("What is 0 + 1?") // 3)
-    assert paid.endswith(f"{(estimated * 1000 + 160 * 2000) / 1e6:.2f} USD")
+    assert paid.endswith(f"{(estimated * 1000 + 160 * 2000) / 1e6:.4g} USD")

@@ -179,6 +179,20 @@ def test_directory_without_a_model_is_refused(functions):
         choice.decide(["empty"], "http://127.0.0.1:9")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./nowhere", "./nowhere is no directory"),
+        ("m@http://host:8000", "m@http://host:8000 has no path: .* /v1"),
+        ("m@http://host:8000/", "up to and including /v1"),
+    ],
+)
+def test_names_that_cannot_be_meant_say_why(functions, name, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        choice.decide([name], "http://127.0.0.1:9")
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_openai_name_without_a_key_is_refused(functions, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ValueError, match=r"gpt-4.*OPENAI_API_KEY"):

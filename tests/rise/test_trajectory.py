@@ -184,6 +184,17 @@ def test_another_configuration_is_refused_by_name_and_nothing_changes(tmp_path):
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
+def test_a_run_in_which_nothing_was_finished_may_be_changed(tmp_path):
+    failed = {"kind": "bad_request", "message": "no such model", "turn": 1}
+    with RunDir.open(tmp_path, CONFIG, 2) as run:
+        run.append(episode(0, error=failed))
+    with RunDir.open(tmp_path, CONFIG | {"seed": 1}, 2) as run:
+        assert not run.done
+        run.append(episode(0))
+    with pytest.raises(ValueError, match="seed 1 -> 0"):
+        RunDir.open(tmp_path, CONFIG, 2)
+
+
 def test_torn_last_line_is_redone(tmp_path):
     with RunDir.open(tmp_path, CONFIG, 2) as run:
         run.append(episode(0))

@@ -94,6 +94,11 @@ def test_a_taken_port_is_one_line_and_exit_code_2():
     assert f"cannot listen on localhost:{port}" in line and "--port" in line
 
 
+def test_a_port_that_is_none_is_refused_instead_of_taken_modulo():
+    code, line = refused("controller", "--port", 99999)
+    assert (code, "--port 99999 is no port" in line) == (2, True)
+
+
 def test_a_missing_checkpoint_is_one_line_and_exit_code_2(tmp_path):
     code, line = refused("model_worker", "--model-path", tmp_path / "nowhere", "--port", 0)
     assert code == 2
@@ -112,7 +117,6 @@ def test_a_checkpoint_without_a_template_names_the_option_and_the_built_in_ones(
     [
         (["--host", "0.0.0.0"], "--worker-address"),
         (["--host", "no such host"], "is no address"),
-        (["--port", 99999], "--port 99999 is no port"),
         (["--context-length", 99999], "--context-length 99999 is longer"),
         (["--device", "quantum"], "unknown device 'quantum'"),
         (["--conv-template", "vicuna"], "unknown chat template 'vicuna'"),

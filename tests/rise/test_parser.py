@@ -1,0 +1,38 @@
+"""The one line that a mistyped argument gets.
+
+python -m pytest tests/rise/test_parser.py
+"""
+
+import pytest
+
+import workflow_convert
+import workflow_eval
+import workflow_gen
+from rise.parser import Parser
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--max_turnz", "3"], "unrecognized arguments: --max_turnz 3: did you mean --max_turns?"),
+        (["--max_turnz=3"], "did you mean --max_turns?"),
+        (["--qqq"], "unrecognized arguments: --qqq (--help lists the flags)"),
+        (["--max_turns", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_the_nearest_flag(capsys, words, part):
+    parser = Parser(prog="program", description="Two\nlines.")
+    parser.add_argument("--max_turns", type=int)
+    with pytest.raises(SystemExit) as exit_:
+        parser.parse_args(words)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and part in error
+    assert "Two\nlines." in parser.format_help()
+
+
+@pytest.mark.parametrize("stage", [workflow_gen, workflow_convert, workflow_eval])
+def test_every_stage_uses_it(capsys, stage):
+    with pytest.raises(SystemExit):
+        stage.parse_args([])
+    assert len(capsys.readouterr().err.splitlines()) == 1
