@@ -20,6 +20,7 @@ from typing import Any
 
 from rise import grid
 from rise.comparison import compare
+from rise.endings import said
 from rise.evaluated import open_run
 from rise.parser import Parser
 from rise.table import format_p, headline_order
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         ]
         found = compare(runs)
     except (ValueError, OSError) as error:
-        print(f"rise.compare: error: {error}", file=sys.stderr)
+        print(f"rise.compare: error: {said(error)}", file=sys.stderr)
         return 2
     if args.format == "json":
         print(json.dumps(found, indent=2))

@@ -7,6 +7,7 @@ import errno
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -31,9 +32,24 @@ def usage_errors() -> Iterator[None]:
         print("Interrupted before anything was asked: the same command begins again.")
         raise SystemExit(INTERRUPTED) from error
     except (ValueError, OSError) as error:
-        print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: error: {said(error)}", file=sys.stderr)
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise SystemExit(FAILED if full else USAGE) from error
+
+
+def said(error: Exception) -> str:
+    """An error in words: one of a file names the file and what would help.
+
+    >>> said(PermissionError(13, "Permission denied", "/root/log"))
+    '/root/log: Permission denied; give a place that you may write to'
+    >>> said(ValueError("--limit is 0"))
+    '--limit is 0'
+    """
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    forbidden = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    remedy = "; give a place that you may write to" if forbidden else ""
+    return f"{error.filename}: {error.strerror}{remedy}"
 
 
 @contextlib.contextmanager
@@ -46,7 +62,7 @@ def run_errors(job: Job, run: RunDir) -> Iterator[None]:
         print(interrupted(job, run))
         raise SystemExit(INTERRUPTED) from error
     except OSError as error:
-        print(f"Cannot write: {error}. {job.state(run)}; the same command goes on with them.")
+        print(f"Cannot write: {said(error)}. {job.state(run)}; the same command goes on with them.")
         raise SystemExit(FAILED) from error
 
 

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from rise.compare import names_of
+from rise.endings import said
 from rise.evaluated import open_run
 from rise.parser import Parser
 from rise.report.page import render
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         temporary.write_text(page, encoding="utf-8", errors="replace")
         os.replace(temporary, args.output)
     except (ValueError, OSError) as error:
-        print(f"rise.report: error: {error}", file=sys.stderr)
+        print(f"rise.report: error: {said(error)}", file=sys.stderr)
         return 2
     print(f"{args.output}: {len(page) / 1e6:.1f} MB; open it in a browser")
     return 0
