@@ -17,7 +17,9 @@ OPTIONAL = ("shown", "check", "kept", "sees")
 PER_TURN = {"models": "model", "usage": "usage", "chosen": "chosen"} | {k: k for k in OPTIONAL}
 PUBLISHED = ("actions", "observations", "rewards")
 BEST = {"best_actions": "action", "best_observations": "observation", "best_rewards": "reward"}
-KEYS = ("task_id", "query", "answer", "max_reward", "turn_history", "dialogue", "error")
+KEYS = ("task_id", "query", "answer", "max_reward", "turn_history", "dialogue")
+OUR_KEYS = ("feedback", "error")
+"""Keys of a record that published logs do not have."""
 
 
 @dataclass
@@ -98,6 +100,8 @@ class Episode:
     """{"kind", "message", "turn"} if a request failed: the episode is owed again. With "final" it
     is not, since the same request would always fail: the prompt does not fit the context. "usage"
     has what the server counted all the same, "model" who that was."""
+    feedback: str | None = None
+    """What the model was told after its attempts (`--feedback`); None in a published log."""
 
     @property
     def is_owed(self) -> bool:
@@ -145,7 +149,8 @@ class Episode:
             "turn_history": history,
             "dialogue": self.dialogue,
         }
-        return record | ({"error": self.error} if self.error else {})
+        ours = {"feedback": self.feedback, "error": self.error}
+        return record | {key: value for key, value in ours.items() if value}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Episode:
@@ -173,6 +178,7 @@ class Episode:
             turns=turns,
             dialogue=_dialogue(record.get("dialogue", []), turns, blocked),
             error=record.get("error"),
+            feedback=record.get("feedback"),
         )
 
 
@@ -222,7 +228,7 @@ def _check_keys(record: dict[str, Any]) -> None:
     known = {*BEST, *PER_SAMPLE, *PER_TURN}
     missing = [key for key in ("task_id", "query", "answer") if key not in record]
     missing += [key for key in (*BEST, *PUBLISHED) if key not in history]
-    unknown = sorted((record.keys() - set(KEYS)) | (history.keys() - known))
+    unknown = sorted((record.keys() - {*KEYS, *OUR_KEYS}) | (history.keys() - known))
     if missing or unknown:
         raise ValueError(
             f"episode {record.get('task_id', '?')}: missing keys {missing}, unknown keys {unknown}"

@@ -55,7 +55,7 @@ async def play(env: Env, plan: Plan, task_ids: Sequence[int]) -> list[Episode]:
     others then have nothing to be shown.
     """
     episodes = [
-        Episode(task_id, env.question(task_id), env.reference(task_id), dialogue=[])
+        Episode(task_id, env.question(task_id), env.reference(task_id), feedback=plan.feedback)
         for task_id in task_ids
     ]
     for _ in range(plan.max_turns):

@@ -96,7 +96,7 @@ def test_rows_weights_and_report(log, output, capsys):
 
 def test_the_trainer_reads_what_was_written(log, output):
     convert("--filepath", log, "--output", output)
-    targets = [target for row in read_targets(output) for target in row]
+    targets = [target for _, row in read_targets(output) for target in row]
     assert [target.weight for target in targets] == [row["weight"] for row in read(output)]
     assert targets[1].messages == sketch("w7 r5")[0].dialogue
     assert {target.opening for target in targets} == {1}

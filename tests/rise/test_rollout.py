@@ -10,6 +10,7 @@ import pytest
 
 import envs
 from rise import rollout
+from rise.episode import Episode
 from rise.policies import Policy, PolicyError, Sample
 from rise.rollout import Plan, draw_seed, groups_of, play, run_episodes
 from rise.trajectory import RunDir
@@ -87,6 +88,13 @@ def test_episode_stops_at_its_first_success(env):
     assert episode.opening == opening
     assert texts(episode.dialogue[len(opening) :]) == [NONE, feedback, RIGHT]
     assert episode.turns[0].usage == {"prompt_tokens": 10, "completion_tokens": 4}
+
+
+@pytest.mark.parametrize("feedback", ["none", "oracle", "verdict"])
+def test_every_record_says_what_the_model_was_told(env, feedback):
+    episode, _ = play_one(env, lambda task, turn, i: WRONG, turns=2, feedback=feedback)
+    assert episode.to_dict()["feedback"] == feedback
+    assert Episode.from_dict(episode.to_dict()) == episode
 
 
 def test_best_sample_continues_and_the_first_of_equals(env):
