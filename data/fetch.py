@@ -100,7 +100,9 @@ def read_rows(content: bytes, path: str) -> list[Row]:
         if content.startswith(b"PAR1"):
             from pyarrow import BufferReader, parquet
 
-            return parquet.read_table(BufferReader(content)).to_pylist()
+            # Its threads can still run when Python ends, which aborts the process.
+            alone = {"use_threads": False, "pre_buffer": False}
+            return parquet.read_table(BufferReader(content), **alone).to_pylist()
         if content.lstrip().startswith(b"<"):
             problems = ElementTree.fromstring(content).iter("Problem")
             return [{"ID": p.get("ID")} | {field.tag: field.text for field in p} for p in problems]
