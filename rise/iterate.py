@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_args(argv)
         stages = plan(args)
         if args.dry_run:
+            check_commands(stages)
             print(described(stages))
             return DONE
         args.out.mkdir(parents=True, exist_ok=True)

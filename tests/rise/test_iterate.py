@@ -237,9 +237,10 @@ def test_everything_that_is_wrong_is_said_at_once(place, monkeypatch, capsys):
     assert "experts.py:student cannot be trained" in message
 
 
-def test_arguments_that_a_stage_refuses_are_found_at_the_start(place, monkeypatch, capsys):
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_arguments_that_a_stage_refuses_are_found_at_the_start(place, monkeypatch, capsys, more):
     monkeypatch.chdir(place("here"))
-    assert iterate.main([*shlex.split(COMMAND), "--eval_args=--limt 3"]) == 2
+    assert iterate.main([*shlex.split(COMMAND), "--eval_args=--limt 3", *more]) == 2
     message = capsys.readouterr().err
     assert "nothing was begun" in message and "unrecognized arguments: --limt" in message
     assert not Path("out/eval").exists()
