@@ -82,9 +82,17 @@ def script(path: str) -> str:
     return path if Path.cwd() == ROOT else str(ROOT / path)
 
 
+GROUP = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+"""What tells a process which group of torch it belongs to."""
+
+
 def stage_environment(stage: Stage) -> dict[str, str]:
-    """The environment in which a stage runs."""
-    return os.environ | {"PATH": search_path()} | stage.environment
+    """The environment in which a stage runs.
+
+    Each launcher makes a group of processes of its own, so this one's, if it is in one, stays out.
+    """
+    own = {name: value for name, value in os.environ.items() if name not in GROUP}
+    return own | {"PATH": search_path()} | stage.environment
 
 
 def search_path() -> str:
