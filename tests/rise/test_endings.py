@@ -3,6 +3,7 @@
 pytest tests/rise/test_endings.py
 """
 
+import doctest
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rise import endings
 from tests.rise.servers import Wire
 from tests.rise.test_serving import alive
 from tests.stages import command, environment, write_inputs
@@ -19,6 +21,10 @@ from tests.tiny import save_tiny_model
 EVAL = "workflow_eval.py"
 LIMIT = 5.0
 """Seconds after which a run must have ended."""
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(endings) == (0, 2)
 
 
 def start(place, *arguments):
