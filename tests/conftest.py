@@ -3,6 +3,7 @@
 import signal
 
 SLOW = (
+    "test_readme_commands.py",
     "test_launchers.py",
     "test_pipeline.py",
     "test_quickstart.py",

@@ -106,12 +106,19 @@ class OpenAI(Server):
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/v1/models", self._models),
+            web.get("/v1/models/{name}", self._model),
             web.post("/v1/chat/completions", self._generate),
         ]
 
     async def _models(self, request: web.Request) -> web.Response:
         data = [{"id": name, "object": "model"} for name in self.served]
         return web.json_response({"object": "list", "data": data})
+
+    async def _model(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in self.served:
+            return web.json_response({"error": {"message": f"no model {name}"}}, status=404)
+        return web.json_response({"id": name, "object": "model"})
 
 
 def wire_reply(*texts: str, reason: str = "stop") -> dict[str, Any]:
