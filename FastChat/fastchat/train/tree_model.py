@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.utils import is_torch_flex_attn_available
+from transformers.utils.import_utils import is_torch_greater_or_equal
 
 from fastchat.train.prefix_tree import TokenTree, build_tree
 from fastchat.train.tree_attention import SEGMENTS, TreeNodes
@@ -46,7 +47,7 @@ def use_trees(model: Any, asked: str | None, longest: int, device: torch.device)
     if asked is None:
         obstacle = tree_obstacle(model, longest)
         if obstacle is None:
-            on_gpu = device.type == "cuda" and is_torch_flex_attn_available()
+            on_gpu = device.type == "cuda" and _flex_takes_any_length()
             # flex_attention refuses to drop attention weights.
             dropout = getattr(model.config.get_text_config(decoder=True), "attention_dropout", 0)
             model.set_attn_implementation(FLEX if on_gpu and not dropout else SEGMENTS)
@@ -179,6 +180,15 @@ def tree_error(model: torch.nn.Module, plain: Any, device: torch.device) -> floa
     plain.set_attn_implementation(attention)
     model.train(training)
     return max(errors)
+
+
+def _flex_takes_any_length() -> bool:
+    """Whether flex_attention is there and compiled once for all lengths.
+
+    With torch 2.6 transformers has every length compiled by itself, and after eight of them torch
+    goes on without its kernels, with all scores in memory.
+    """
+    return is_torch_flex_attn_available() and is_torch_greater_or_equal("2.7")
 
 
 def _sample_rows(vocabulary: int) -> list[list[int]]:

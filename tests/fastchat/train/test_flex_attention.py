@@ -1,0 +1,75 @@
+"""The attention code of trees on a GPU, in whole models, with torch's own reference on the CPU.
+
+    python -m pytest tests/fastchat/train/test_flex_attention.py
+
+The compiled kernels of flex_attention have no backward pass on a CPU; torch's uncompiled code has
+one, which a check on the device hides. So what is tested here is all but the kernels: masks, what
+the model is given, and gradients.
+"""
+
+import pytest
+import torch
+from torch.nn.attention import flex_attention as torch_flex
+from transformers import AutoModelForCausalLM
+from transformers.integrations import flex_attention as wrapper
+
+from fastchat.train.tree_model import FLEX, FLEX_BLOCK, tree_error
+from tests.fastchat.train.data import in_float64, make_case, rows, write_rows
+from tests.fastchat.train.steps import (
+    assert_same_step,
+    first_step,
+    make_trainer,
+    naive_step,
+    windowed,
+)
+from tests.tiny import save_tiny_model
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """flex_attention as torch's reference, for gradients on the CPU."""
+    if not hasattr(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"):
+        pytest.skip(f"torch {torch.__version__} always compiles flex_attention")
+    monkeypatch.setattr(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    monkeypatch.setattr(torch_flex, "_validate_device", lambda query, key, value: None)
+    code = torch_flex.flex_attention
+    monkeypatch.setattr(wrapper.WrappedFlexAttention, "__call__", lambda self: code)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("case")
+    _, path = make_case(directory)
+    return write_rows(path, rows(10)), directory
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3"])
+def test_loss_and_gradient_equal_the_definition(uncompiled, data, tmp_path, family, checkpointing):
+    if family in ("llama", "gemma"):
+        save_tiny_model(tmp_path, family)
+    else:
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(windowed(family)).save_pretrained(tmp_path)
+    case = (tmp_path, *data)
+    model = in_float64(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64))
+    trainer = make_trainer(
+        case,
+        model,
+        per_device_train_batch_size=10,
+        gradient_checkpointing=checkpointing,
+        batching="tree",
+    )
+    model.set_attn_implementation(FLEX)
+    (batch,) = next(iter(trainer.get_train_dataloader()))["passes"]
+    assert trainer.trees and batch["input_ids"].numel() % FLEX_BLOCK == 0
+    assert_same_step(first_step(trainer), naive_step(case, list(trainer.train_dataset)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["mistral", "gemma3"])
+def test_compiled_it_computes_the_same_logits(family):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(windowed(family))
+    model.set_attn_implementation(FLEX)
+    assert tree_error(model, model, torch.device("cpu")) < 1e-4
