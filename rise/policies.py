@@ -200,7 +200,7 @@ def load_function(name: str) -> Callable[..., Any]:
     """The function that `FILE.py:FUNCTION` names.
 
     Raises:
-        ValueError: if the file cannot be imported or has no such function.
+        ValueError: if the file cannot be imported, or has no such function of two arguments.
     """
     file, _, function_name = name.rpartition(":")
     path = Path(file)
@@ -215,6 +215,17 @@ def load_function(name: str) -> Callable[..., Any]:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ValueError(f"{name}: {file} has no function {function_name}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return function  # one written in C may have none that can be read
+    try:
+        signature.bind({}, [])
+    except TypeError as error:
+        raise ValueError(
+            f"{name} is called as {function_name}(problem, messages), and its arguments are "
+            f"{signature}: {error}"
+        ) from error
     return function
 
 

@@ -98,10 +98,15 @@ def test_functions_run_side_by_side(functions):
         ("functions.py:nothing", "has no function nothing"),
         ("functions.py:constant", "has no function constant"),
         ("broken.py:f", "raised SyntaxError"),
+        ("signatures.py:one", r"one\(problem, messages\), and its arguments are \(problem\): too"),
+        ("signatures.py:three", r"are \(problem, messages, turn\): missing .* 'turn'"),
     ],
 )
 def test_unusable_function_is_refused_before_the_first_request(functions, name, message):
     (functions / "broken.py").write_text("def f(:")
+    (functions / "signatures.py").write_text(
+        "def one(problem): ...\ndef three(problem, messages, turn): ..."
+    )
     with pytest.raises(ValueError, match=message):
         choice.decide([name], "http://127.0.0.1:9")
 
