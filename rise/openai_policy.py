@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 NOT_LISTED = (404, 405, 501)
 """Statuses of a server that has no list of its models."""
+REFUSED = (400, 413, 422)
+"""Statuses of a request that the server understood and does not take."""
+TOO_LONG = re.compile(
+    r"context[ _](length|size|window)|n_ctx|max_model_len|maximum (model|allowed) length"
+)
+"""How servers say that a prompt does not fit. Only the OpenAI API has a code for it: vLLM and
+SGLang write about "maximum context length", llama.cpp has the type exceed_context_size_error."""
 
 
 class OpenAIPolicy(Policy):
@@ -179,7 +186,7 @@ def as_policy_error(error: Exception, base_url: str | None) -> PolicyError:
             return PolicyError("malformed", f"{where}: {error}")
         raise error
     status, code = error.status_code, str(error.code)
-    if code == "context_length_exceeded":
+    if status in REFUSED and TOO_LONG.search(_said(error).lower()):
         kind = "context_overflow"
     elif code == "insufficient_quota":
         kind = "quota"
@@ -189,3 +196,10 @@ def as_policy_error(error: Exception, base_url: str | None) -> PolicyError:
     message = keys.redact(str(error.message))[:500]
     retry_after = seconds_to_wait(error.response.headers)
     return PolicyError(kind, f"{where} answered HTTP {status}: {message}", retry_after)
+
+
+def _said(error: openai.APIStatusError) -> str:
+    """What the server says in the fields for it; others may repeat the prompt, whatever it says."""
+    if not isinstance(error.body, dict):
+        return str(error.body or error.message)
+    return " ".join(str(error.body.get(name)) for name in ("code", "type", "message"))

@@ -73,6 +73,22 @@ def error(status, code=None, message="no", headers=None):
     )
 
 
+VLLM = (
+    "This model's maximum context length is 4096 tokens. However, you requested 4396 tokens (4296 "
+    "in the messages, 100 in the completion). Please reduce the length of the messages."
+)
+VLLM_1 = "The decoder prompt (length 4296) is longer than the maximum model length of 4096."
+SGLANG = "The input (4296 tokens) is longer than the model's context length (4096 tokens)."
+SGLANG_1 = "Input length (160062 tokens) exceeds the maximum allowed length (59862 tokens)."
+LLAMA_CPP = "request (4390 tokens) exceeds the available context size (4096 tokens)"
+
+
+def flat_error(message):
+    """The body of vLLM before 0.10: its fields are not in "error", and its code is a number."""
+    body = {"object": "error", "message": message, "type": "BadRequestError", "code": 400}
+    return lambda _: web.json_response(body, status=400)
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "tries"),
     [
@@ -82,6 +98,14 @@ def error(status, code=None, message="no", headers=None):
         (error(401), "unauthorized", 1),
         (error(400), "bad_request", 1),
         (error(400, "context_length_exceeded"), "context_overflow", 1),
+        (flat_error(VLLM), "context_overflow", 1),
+        (error(400, 400, VLLM_1), "context_overflow", 1),
+        (flat_error(SGLANG), "context_overflow", 1),
+        (error(400, 400, SGLANG_1), "context_overflow", 1),
+        (error(400, 400, LLAMA_CPP), "context_overflow", 1),
+        (flat_error("temperature must be non-negative"), "bad_request", 1),
+        (error(500, 500, VLLM), "server", 3),
+        (error(429, None, "Limit reached; the context length does not matter"), "overloaded", 3),
         (lambda _: chat_reply(), "malformed", 1),
         (lambda _: chat_reply(None), "malformed", 1),
         (lambda _: chat_reply("half an answer", reason="content_filter"), "content_filter", 1),
