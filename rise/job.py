@@ -133,9 +133,10 @@ class Job:
     def write_summary(self, run: RunDir, results: dict[str, Any]) -> None:
         """Write summary.json: the results, then the counts, the configuration, the wall time.
 
-        A finished run keeps the summary that it has.
+        A finished run keeps the summary that it has, unless that one is of a call before the last
+        row: a kill can come between the two.
         """
-        if self.is_finished and (run.path / "summary.json").exists():
+        if self.is_finished and _summary(run).get("counts", {}).get("owed") == 0:
             return
         total, done = self.size, len(run.done)
         run.write_summary(
@@ -238,6 +239,15 @@ def check(
     cost.check_prices(config["prices"], kinds, config["max_cost_usd"])
     asyncio.run(choice.probe(kinds, config))
     return Job(env, config, kinds, len(done))
+
+
+def _summary(run: RunDir) -> dict[str, Any]:
+    """The summary of an earlier call; empty where none is, or none that can be read."""
+    path = run.path / "summary.json"
+    try:
+        return read_json(path) if path.exists() else {}
+    except ValueError:
+        return {}
 
 
 def _finished(env: Env, config: dict[str, Any], count: int) -> Job:
