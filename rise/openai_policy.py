@@ -74,18 +74,21 @@ class OpenAIPolicy(Policy):
             settings["max_completion_tokens"] = max_new_tokens
         else:
             settings["max_tokens"] = max_new_tokens
-        samples: list[Sample] = []
+        choices: list[Sample | PolicyError] = []
         spent: Counter[str] = Counter()
         try:
-            while len(samples) < n:
+            while len(choices) < n:
                 # Some servers ignore n and answer once.
-                request = settings | {"n": n - len(samples), "seed": seed + len(samples)}
+                request = settings | {"n": n - len(choices), "seed": seed + len(choices)}
                 request |= {"model": self.model, "messages": messages}
-                samples += await self.retries.run(self._complete, request, spent)
+                choices += await self.retries.run(self._complete, request, spent)
+            samples = [choice for choice in choices[:n] if isinstance(choice, Sample)]
+            if not samples:
+                raise choices[0]
         except PolicyError as error:
             error.usage = dict(spent)
             raise
-        return _with_all_that_was_spent(samples[:n], spent)
+        return _with_all_that_was_spent(samples, spent)
 
     async def check(self) -> None:
         client = self._client()
@@ -119,7 +122,9 @@ class OpenAIPolicy(Policy):
             )
         return self._opened
 
-    async def _complete(self, request: dict[str, Any], spent: Counter[str]) -> list[Sample]:
+    async def _complete(
+        self, request: dict[str, Any], spent: Counter[str]
+    ) -> list[Sample | PolicyError]:
         """One request; what the server counted is added to `spent`, also where this raises."""
         try:
             reply = await self._client().chat.completions.create(**request)
@@ -157,13 +162,16 @@ def _with_all_that_was_spent(samples: list[Sample], spent: Counter[str]) -> list
     return [first, *samples[1:]]
 
 
-def _sample(choice: Any, prompt_tokens: int, completion_tokens: int) -> Sample:
-    """A choice as a sample; a refused or filtered one is an error, never a text."""
+def _sample(choice: Any, prompt_tokens: int, completion_tokens: int) -> Sample | PolicyError:
+    """A choice as a sample; a refused or filtered one is an error, never a text.
+
+    The error is returned, since the other choices of the request are answers all the same.
+    """
     if choice.finish_reason not in ("stop", "length"):
-        raise PolicyError("content_filter", f"the answer ended with {choice.finish_reason!r}")
+        return PolicyError("content_filter", f"the answer ended with {choice.finish_reason!r}")
     text = getattr(choice.message, "content", None)
     if not isinstance(text, str):
-        raise PolicyError("malformed", "the answer has no text")
+        return PolicyError("malformed", "the answer has no text")
     return Sample(text, choice.finish_reason, prompt_tokens, completion_tokens)
 
 

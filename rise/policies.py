@@ -81,7 +81,7 @@ class Policy(ABC):
         max_new_tokens: int,
         problem: dict[str, Any],
     ) -> list[Sample]:
-        """Give n answers to the dialogue.
+        """Give n answers to the dialogue; fewer, but one or more, where a server filtered some.
 
         Args:
             messages: the dialogue, ending with a user message.

@@ -1,21 +1,24 @@
-"""Problems whose prompt never fits the model's context, in the numbers.
+"""Attempts that nobody could make, in the numbers.
 
-Such an episode ends with a final error: it is not owed and is never data. Metrics must not drop it,
-since the longest problems are hard ones and their loss would look like a gain. So for metrics alone
-the attempts that could not be made stand there as attempts without an answer: not right at that
-turn, no vote, and in every denominator (n stays the number of problems).
+An episode whose prompt never fits the model's context ends with a final error: it is not owed and
+is never data. Metrics must not drop it, since the longest problems are hard ones and their loss
+would look like a gain. So for metrics alone the attempts that could not be made stand there as
+attempts without an answer: not right at that turn, no vote, and in every denominator (n stays the
+number of problems). The same holds for samples of a turn that a server filtered: without them one
+problem with fewer samples would lower the K of mK@t1 for all.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rise.episode import Episode, Turn
+from rise.episode import PER_SAMPLE, Episode, Turn
 from rise.feedback import is_forced
 from rise.rows import episodes_at, finished
 
-CUT_OFF = "overflow"
+NOT_MADE = "none"
 """Finish reason of an attempt that could not be made: neither stop nor length."""
 
 
@@ -26,18 +29,23 @@ def measured(episode: Episode, config: dict[str, Any]) -> Episode:
     >>> blocked = Episode(7, "1+1?", "2", error={"kind": "context_overflow", "final": True})
     >>> [turn.verdicts for turn in measured(blocked, config).turns]
     [['no_answer', 'no_answer', 'no_answer'], ['no_answer']]
+    >>> from rise.sketch import sketch
+    >>> filtered = sketch("w7,r5 r5")[0]
+    >>> [turn.verdicts for turn in measured(filtered, config).turns]
+    [['wrong', 'right', 'no_answer'], ['right']]
 
     Args:
-        episode: one that is not owed; without an error it is returned as it is.
+        episode: one that is not owed.
         config: of the run: max_turns, num_of_samples and feedback. An oracle run has one further
             turn, where the episode was stopped, a forced run has all of them.
     """
+    sizes = config["num_of_samples"]
+    turns = [_filled(turn, t, sizes[t]) for t, turn in enumerate(episode.turns)]
     if episode.error is None:
-        return episode
-    played = len(episode.turns)
-    end = config["max_turns"] if is_forced(config["feedback"]) else played + 1
-    missing = [_blank(t, config["num_of_samples"][t]) for t in range(played, end)]
-    return Episode(episode.task_id, episode.query, episode.answer, [*episode.turns, *missing])
+        return replace(episode, turns=turns)
+    end = config["max_turns"] if is_forced(config["feedback"]) else len(turns) + 1
+    turns += [_blank(t, sizes[t]) for t in range(len(turns), end)]
+    return Episode(episode.task_id, episode.query, episode.answer, turns)
 
 
 def measured_episodes(path: Path, config: dict[str, Any]) -> list[Episode]:
@@ -45,6 +53,15 @@ def measured_episodes(path: Path, config: dict[str, Any]) -> list[Episode]:
     offsets = finished(path / "rows.jsonl")
     ordered = (offsets[task_id] for task_id in sorted(offsets))
     return [measured(episode, config) for episode in episodes_at(path / "rows.jsonl", ordered)]
+
+
+def _filled(turn: Turn, t: int, samples: int) -> Turn:
+    """The turn with blanks for the samples that it lacks; one that only repeats has no others."""
+    lacking = samples - len(turn.actions)
+    if turn.kept or lacking <= 0:
+        return turn
+    blank = _blank(t, lacking)
+    return replace(turn, **{key: getattr(turn, key) + getattr(blank, key) for key in PER_SAMPLE})
 
 
 def _blank(t: int, samples: int) -> Turn:
@@ -55,7 +72,7 @@ def _blank(t: int, samples: int) -> Turn:
         verdicts=["no_answer"] * samples,
         rewards=[0] * samples,
         observations=[""] * samples,
-        finish_reasons=[CUT_OFF] * samples,
+        finish_reasons=[NOT_MADE] * samples,
         model="",
         usage={},
     )

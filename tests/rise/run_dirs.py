@@ -9,7 +9,8 @@ from rise.trajectory import RunDir
 def write_run(directory: Path, *problems: str, **settings) -> Path:
     """A finished evaluation on GSM8K whose problems are written as `rise.sketch` reads them."""
     episodes = sketch(*problems)
-    turns = max(len(episode.turns) for episode in episodes)
+    longest = max(episodes, key=lambda episode: len(episode.turns))
+    turns = len(longest.turns)
     config = {
         "stage": "eval",
         "env": "gsm8k",
@@ -22,7 +23,7 @@ def write_run(directory: Path, *problems: str, **settings) -> Path:
         "fingerprints": ["f"] * turns,
         "temperature": [1.0] * turns,
         "max_new_tokens": [64] * turns,
-        "num_of_samples": [len(turn.actions) for turn in episodes[0].turns],
+        "num_of_samples": [len(turn.actions) for turn in longest.turns],
         "top_p": 1.0,
         "context_window": None,
         "shown_attempt": "own",

@@ -158,6 +158,20 @@ def test_tokens_of_attempts_that_gave_no_answer_are_counted():
     assert caught.value.usage == {"requests": 1, "prompt_tokens": 7, "completion_tokens": 3}
 
 
+def test_of_several_choices_those_that_are_not_filtered_are_kept():
+    reply = chat_reply("a", "b", "c")
+    reply["choices"][0]["finish_reason"] = "content_filter"
+    reply["choices"][2]["message"]["content"] = None
+    with OpenAI(lambda _: reply) as server:
+        # Nothing is lost of what the two others took, and nobody asks for them again.
+        assert ask(server.url, n=3) == [Sample("b", "stop", 7, 9)]
+        assert len(server.requests) == 1
+    replies = [chat_reply("a", reason="content_filter"), chat_reply("b")]
+    with OpenAI(lambda _: replies.pop(0)) as server:
+        assert ask(server.url, n=2) == [Sample("b", "stop", 14, 6, requests=2)]
+    assert [request["seed"] for request in server.requests] == [40, 41]
+
+
 def test_where_the_cost_is_limited_an_uncounted_answer_is_refused():
     uncounted = chat_reply("a") | {"usage": None}
     with OpenAI(lambda _: uncounted) as server:
