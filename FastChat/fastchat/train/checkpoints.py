@@ -18,6 +18,15 @@ logger = logging.getLogger("fastchat.train")
 
 MARK = "complete.json"
 
+MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+)
+"""What a saved model or adapter consists of, beside its tokenizer."""
+
 
 def mark_complete(directory: Path, step: int, processes: int) -> None:
     """Write the mark of a complete checkpoint, atomically."""
@@ -59,9 +68,32 @@ def checkpoints(output_dir: Path) -> list[Path]:
 
 
 def clear(output_dir: Path) -> None:
-    """Delete the checkpoints of an earlier run."""
+    """Delete the checkpoints and the saved model of an earlier run."""
     for directory in checkpoints(output_dir):
         shutil.rmtree(directory)
+    # A full model and an adapter have other files: what is left of the one would be taken for
+    # the other.
+    for pattern in MODEL_FILES:
+        for path in output_dir.glob(pattern):
+            path.unlink()
+
+
+def rotate(output_dir: Path, limit: int | None, best: str | None) -> None:
+    """Delete the oldest checkpoints until `limit` are left, but never the one at `best`.
+
+    To be called once the newest is marked complete: before that, the one to delete may be the only
+    one that a run can go on from.
+
+    Args:
+        output_dir: of the run.
+        limit: how many to keep; None or 0 keeps all.
+        best: directory of the checkpoint with the best evaluation, if the run looks for it.
+    """
+    found = sorted(checkpoints(output_dir), key=_step)
+    spared = {found[-1], *([Path(best)] if best else [])} if found else set()
+    excess = len(found) - max(limit, len(spared)) if limit else 0
+    for directory in [path for path in found if path not in spared][: max(0, excess)]:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def saved_parameters(directory: Path) -> int:

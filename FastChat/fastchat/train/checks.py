@@ -20,6 +20,8 @@ BATCHING = ("tree", "padded")
 UNSUPPORTED = {
     "label_smoothing_factor": "the reward-weighted loss has no label smoothing",
     "resume_from_checkpoint": "the same command resumes from the last checkpoint in --output_dir",
+    "save_only_model": "a checkpoint without its optimizer would start the schedule anew",
+    "ignore_data_skip": "a resumed run would see its first rows again",
     "auto_find_batch_size": "set --per_device_train_batch_size",
     "fsdp": "use DeepSpeed, --deepspeed deepspeed/zero3.json",
     "dataloader_drop_last": "a short last step is weighted correctly, so nothing has to be dropped",

@@ -26,16 +26,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from fastchat.train.batches import IGNORED, Passes, StepBatches, StepCollator, TreeCollator
-from fastchat.train.checkpoints import mark_complete
+from fastchat.train.checkpoints import mark_complete, rotate
+from fastchat.train.flex_tree import FLEX, FLEX_BLOCK, TOLERANCE
 from fastchat.train.step_statistics import StepStatistics
-from fastchat.train.tree_model import (
-    FLEX,
-    FLEX_BLOCK,
-    TOLERANCE,
-    attention_inputs,
-    can_use_trees,
-    tree_error,
-)
+from fastchat.train.tree_model import attention_inputs, can_use_trees, tree_error
 
 
 class TrainingError(RuntimeError):
@@ -149,6 +143,9 @@ class RWRTrainer(transformers.Trainer):
             collate_fn=StepCollator(TreeCollator(multiple) if self.trees else self.data_collator),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            persistent_workers=args.dataloader_persistent_workers
+            and args.dataloader_num_workers > 0,
         )
 
     def get_batch_samples(
@@ -250,12 +247,30 @@ class RWRTrainer(transformers.Trainer):
         super()._save(output_dir, state_dict)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(*args, **kwargs)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            step = self.state.global_step
-            directory = Path(self.args.output_dir, f"checkpoint-{step}")
-            mark_complete(directory, step, self.args.world_size)
+            step, output_dir = self.state.global_step, Path(self.args.output_dir)
+            mark_complete(output_dir / f"checkpoint-{step}", step, self.args.world_size)
+            rotate(output_dir, limit, self.state.best_model_checkpoint)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', with plain attention where training has that of trees.
+
+        Evaluation has padded rows, of other shapes: flex_attention would be compiled anew for
+        them, and after eight times torch goes on without its kernels.
+        """
+        before = self._attention
+        if can_use_trees(before):
+            self.model.set_attn_implementation("sdpa")
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self.model.set_attn_implementation(before)
 
     def _check_trees(self, model: torch.nn.Module) -> None:
         error = tree_error(model, self.model, self.args.device)

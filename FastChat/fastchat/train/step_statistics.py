@@ -45,13 +45,16 @@ class StepStatistics:
             any), effective_samples ((sum |w|)^2 / sum w^2), truncated (fraction of the examples
             whose history was cut), tokens_per_second.
         """
+        several = accelerator.num_processes > 1
+        # Not every device has float64 (Apple's has not), so it is used only to add up there.
+        place = self.device if several else torch.device("cpu")
         numbers = torch.tensor(
             [*self._counts, *self._weights, self._truncated, self._tokens],
             dtype=torch.float64,
-            device=self.device,
+            device=place,
         )
-        sums = torch.cat([self._nll.double(), numbers])
-        if accelerator.num_processes > 1:
+        sums = torch.cat([self._nll.to(place).double(), numbers])
+        if several:
             sums = accelerator.reduce(sums, "sum")
         values = sums.tolist()
         seconds = time.monotonic() - self._start

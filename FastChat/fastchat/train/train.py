@@ -229,7 +229,8 @@ def load(run: Run) -> Any:
     if lora.q_lora:
         keep_gradients(model)
     if args.batching == "tree":
-        say(use_trees(model, wanted, max(run.train_set.lengths), args.device))
+        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+        say(use_trees(model, wanted, max(run.train_set.lengths), args.device, dtype))
     say(
         f"attention: {model.config._attn_implementation} "
         f"({'as asked' if wanted else 'chosen; --attn_implementation overrides'}); "
@@ -251,8 +252,9 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     expected, saved = trained_parameters(trainer.model), saved_parameters(run.output_dir)
     if saved != expected:
         raise TrainingError(
-            f"{run.output_dir} holds {saved:,} parameters and the model has {expected:,}: the save "
-            "was not gathered; set stage3_gather_16bit_weights_on_model_save in the DeepSpeed file"
+            f"{run.output_dir} holds {saved:,} parameters and the model has {expected:,}: "
+            "too many are another model's files; with too few the save was not gathered, so set "
+            "stage3_gather_16bit_weights_on_model_save in the DeepSpeed file"
         )
     load_tokenizer(run.output_dir)
     state = trainer.state

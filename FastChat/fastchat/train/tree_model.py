@@ -9,22 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.utils import is_torch_flex_attn_available
-from transformers.utils.import_utils import is_torch_greater_or_equal
 
+from fastchat.train.flex_tree import FLEX, FLEX_BLOCK, flex_problem
 from fastchat.train.prefix_tree import TokenTree, build_tree
 from fastchat.train.tree_attention import SEGMENTS, TreeNodes
 
-FLEX = "flex_attention"
-FLEX_BLOCK = 128
-"""Tokens by which flex_attention's block masks are divided; layouts are padded to a multiple."""
+SAMPLE = 300
+"""Tokens of the longest row of the small tree that is compared with its rows: several blocks."""
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 WINDOWED = {"mistral", "qwen2", "qwen3", "gemma3_text"}
 """Model types that tell their attention code of their sliding window, which is tested."""
-
-TOLERANCE = 0.05
-"""Relative difference of logits that bfloat16 may make; a wrong tree makes about 1."""
 
 
 def can_use_trees(attention: str) -> bool:
@@ -32,28 +27,47 @@ def can_use_trees(attention: str) -> bool:
     return attention in (SEGMENTS, FLEX)
 
 
-def use_trees(model: Any, asked: str | None, longest: int, device: torch.device) -> str:
+def use_trees(
+    model: Any,
+    asked: str | None,
+    longest: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> str:
     """Give a model attention code for trees, if its rows can share their prefixes exactly.
 
     Args:
         model: a causal language model of transformers.
         asked: the attention code that it was loaded with by request, which is kept.
         longest: the longest row, in tokens.
-        device: where it will be trained.
+        device: where it will be trained; every process has to call this.
+        dtype: in which it will compute.
 
     Returns:
         What the run does and why, in one line.
     """
     if asked is None:
         obstacle = tree_obstacle(model, longest)
+        if obstacle is None and device.type == "cuda":
+            config = model.config.get_text_config(decoder=True)
+            problem = _agreed(flex_problem(config, device, dtype), device)
+            model.set_attn_implementation(SEGMENTS if problem else FLEX)
+            without = f", without {FLEX}, since {problem}" if problem else ""
+            return f"batching: prefix trees{without}"
         if obstacle is None:
-            on_gpu = device.type == "cuda" and _flex_takes_any_length()
-            # flex_attention refuses to drop attention weights.
-            dropout = getattr(model.config.get_text_config(decoder=True), "attention_dropout", 0)
-            model.set_attn_implementation(FLEX if on_gpu and not dropout else SEGMENTS)
+            model.set_attn_implementation(SEGMENTS)
     else:
         obstacle = None if can_use_trees(asked) else f"--attn_implementation {asked} has no trees"
     return f"batching: {f'padded, since {obstacle}' if obstacle else 'prefix trees'}"
+
+
+def _agreed(problem: str | None, device: torch.device) -> str | None:
+    """A problem of any process, for all of them."""
+    if not torch.distributed.is_initialized():
+        return problem
+    count = torch.tensor(float(problem is not None), device=device)
+    torch.distributed.all_reduce(count)
+    return problem or ("another process has a problem with it" if count.item() else None)
 
 
 def tree_obstacle(model: Any, longest: int) -> str | None:
@@ -162,7 +176,8 @@ def tree_error(model: torch.nn.Module, plain: Any, device: torch.device) -> floa
         The largest relative difference (norms over a row), with transformers' own attention for
         the rows. Rounding in bfloat16 makes less than `TOLERANCE`.
     """
-    rows = _sample_rows(plain.get_input_embeddings().num_embeddings)
+    context = getattr(plain.config.get_text_config(decoder=True), "max_position_embeddings", SAMPLE)
+    rows = _sample_rows(plain.get_input_embeddings().num_embeddings, min(context, SAMPLE))
     tree, attention, training = build_tree(rows), plain.config._attn_implementation, model.training
     inputs = tree_inputs(tree, FLEX_BLOCK if attention == FLEX else 1)
     for name in ("input_ids", "position_ids", "ends"):
@@ -182,17 +197,9 @@ def tree_error(model: torch.nn.Module, plain: Any, device: torch.device) -> floa
     return max(errors)
 
 
-def _flex_takes_any_length() -> bool:
-    """Whether flex_attention is there and compiled once for all lengths.
-
-    With torch 2.6 transformers has every length compiled by itself, and after eight of them torch
-    goes on without its kernels, with all scores in memory.
-    """
-    return is_torch_flex_attn_available() and is_torch_greater_or_equal("2.7")
-
-
-def _sample_rows(vocabulary: int) -> list[list[int]]:
+def _sample_rows(vocabulary: int, longest: int) -> list[list[int]]:
     """Two rows that branch off the same beginning, and one that ends before the branch."""
-    stem = [(7 * i + 3) % vocabulary for i in range(12)]
-    rows = [[*stem, *((11 * i + k) % vocabulary for i in range(6))] for k in (1, 2)]
-    return [*rows, stem[:9]]
+    branch = max(1, longest // 3)
+    stem = [(7 * i + 3) % vocabulary for i in range(longest - branch)]
+    rows = [[*stem, *((11 * i + k) % vocabulary for i in range(branch))] for k in (1, 2)]
+    return [*rows, stem[: max(1, 3 * len(stem) // 4)]]

@@ -7,13 +7,17 @@ one, which a check on the device hides. So what is tested here is all but the ke
 the model is given, and gradients.
 """
 
+import re
+
 import pytest
 import torch
 from torch.nn.attention import flex_attention as torch_flex
 from transformers import AutoModelForCausalLM
 from transformers.integrations import flex_attention as wrapper
 
-from fastchat.train.tree_model import FLEX, FLEX_BLOCK, tree_error
+from fastchat.train import flex_tree
+from fastchat.train.flex_tree import FLEX, FLEX_BLOCK, flex_problem
+from fastchat.train.tree_model import tree_error
 from tests.fastchat.train.data import in_float64, make_case, rows, write_rows
 from tests.fastchat.train.steps import (
     assert_same_step,
@@ -22,7 +26,7 @@ from tests.fastchat.train.steps import (
     naive_step,
     windowed,
 )
-from tests.tiny import save_tiny_model
+from tests.tiny import save_tiny_model, tiny_config
 
 
 @pytest.fixture
@@ -66,10 +70,57 @@ def test_loss_and_gradient_equal_the_definition(uncompiled, data, tmp_path, fami
     assert_same_step(first_step(trainer), naive_step(case, list(trainer.train_dataset)))
 
 
+CPU = torch.device("cpu")
+
+
+def wrong(module, query, key, value, mask, **others):
+    """Attention that does not look at the tree."""
+    output, _ = flex_tree.tree_attention(module, query, key, value, None)
+    return output, None
+
+
+def broken(*inputs, **others):
+    raise RuntimeError("NoValidChoicesError: no kernel\nlong story")
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3"])
+def test_it_is_taken_where_output_and_gradients_of_a_layer_are_right(uncompiled, family):
+    config = tiny_config() if family == "llama" else windowed(family)
+    assert flex_problem(config, CPU, torch.float32) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (wrong, "it is wrong by"),
+        (broken, r"it fails on this machine \(RuntimeError: NoValidChoicesError: no kernel\)"),
+    ],
+)
+def test_it_is_left_where_it_fails_or_is_wrong(monkeypatch, code, reason):
+    monkeypatch.setattr(flex_tree, "flex_attention", code)
+    assert re.match(reason, flex_problem(tiny_config(), CPU, torch.float32))
+
+
+def test_a_model_that_drops_attention_weights_does_without_it():
+    config = tiny_config("llama", attention_dropout=0.1)
+    assert flex_problem(config, CPU, torch.float32) == "it cannot drop attention weights"
+
+
+def test_under_autocast_it_gets_one_dtype(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        wrapper, "flex_attention_forward", lambda module, *inputs: seen.extend(inputs[:3])
+    )
+    tensors = [torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 4, 8).bfloat16()]
+    with torch.autocast("cpu", torch.bfloat16):
+        flex_tree.flex_attention(None, *tensors, None)
+    assert {tensor.dtype for tensor in seen} == {torch.bfloat16}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["mistral", "gemma3"])
 def test_compiled_it_computes_the_same_logits(family):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(windowed(family))
     model.set_attn_implementation(FLEX)
-    assert tree_error(model, model, torch.device("cpu")) < 1e-4
+    assert tree_error(model, model, CPU) < 1e-4

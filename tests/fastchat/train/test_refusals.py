@@ -116,9 +116,17 @@ def test_an_output_that_cannot_be_written_is_one_error(case, tmp_path, capsys, m
 def test_all_problems_are_named_at_once(tmp_path, capsys):
     missing = (tmp_path / "no" / "model", tmp_path / "no.json")
     more = ["--max_dropped_fraction", "-1", "--label_smoothing_factor", "0.1"]
+    more += ["--save_only_model", "True", "--ignore_data_skip", "True"]
     assert main(command(missing, tmp_path / "out", *more)) == 2
     error = capsys.readouterr().err
-    for part in ("--data_path", "--model_name_or_path", "-1.0", "label_smoothing"):
+    for part in (
+        "--data_path",
+        "--model_name_or_path",
+        "-1.0",
+        "label_smoothing",
+        "save_only",
+        "data_skip",
+    ):
         assert part in error
 
 

@@ -194,7 +194,11 @@ def test_the_evaluation_loss_is_the_mean_over_examples(case):
     trainer = make_trainer(case, per_device_eval_batch_size=4)
     trainer.eval_dataset = trainer.train_dataset
     expected, _ = naive_step(case, [trainer.train_dataset[i] for i in range(10)])
+    code = []
+    trainer.model.register_forward_pre_hook(lambda *_: code.append(trainer._attention))
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6)
+    # Padded rows have plain attention, and training goes on with that of trees.
+    assert {*code} == {"sdpa"} and trainer.trees
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_row(case):

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from fastchat.model.model_adapter import load_model
+from fastchat.train.checkpoints import checkpoints, mark_complete, rotate
 from fastchat.train.train import main
 from tests.fastchat.train.data import command, figures, make_case, record
 from tests.tiny import save_tiny_model
@@ -77,6 +78,41 @@ def test_overwriting_trains_anew(case, finished, tmp_path):
     assert main(command(case, output, "--overwrite_output_dir", "--max_steps", "1")) == 0
     assert record(output)["steps"] == 1
     assert not (output / "checkpoint-4").exists()
+
+
+@pytest.mark.parametrize("adapter_first", [False, True])
+def test_overwriting_leaves_nothing_of_another_kind_of_model(case, tmp_path, adapter_first):
+    output, kinds = tmp_path / "out", [[], ["--use_lora", "True"]]
+    for more in reversed(kinds) if adapter_first else kinds:
+        once = ["--overwrite_output_dir", "--max_steps", "1", *more]
+        assert main(command(case, output, *once)) == 0
+    names = {path.name for path in output.iterdir()}
+    assert ("model.safetensors" in names) == ("config.json" in names) == adapter_first
+    assert ("adapter_config.json" in names) == (not adapter_first)
+
+
+def test_the_old_checkpoint_stays_until_the_new_one_is_complete(case, tmp_path, monkeypatch):
+    marked, output = [], tmp_path / "out"
+
+    def mark(directory, step, processes):
+        marked.append(sorted(path.name for path in directory.parent.glob("checkpoint-*")))
+        mark_complete(directory, step, processes)
+
+    monkeypatch.setattr("fastchat.train.rwr_trainer.mark_complete", mark)
+    assert main(command(case, output, "--save_steps", "2", "--save_total_limit", "1")) == 0
+    assert marked[1] == ["checkpoint-2", "checkpoint-4"]
+    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-6"]
+
+
+def test_rotation_spares_the_best_and_the_newest(tmp_path):
+    for step in (2, 4, 10, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    rotate(tmp_path, None, None)
+    assert len(checkpoints(tmp_path)) == 4
+    rotate(tmp_path, 2, str(tmp_path / "checkpoint-2"))
+    assert {path.name for path in checkpoints(tmp_path)} == {"checkpoint-2", "checkpoint-20"}
+    rotate(tmp_path, 1, str(tmp_path / "checkpoint-2"))
+    assert len(checkpoints(tmp_path)) == 2
 
 
 def test_a_refusal_deletes_nothing(case, finished, tmp_path):

@@ -8,9 +8,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Gemma2Config
 
+from fastchat.train.flex_tree import FLEX, TOLERANCE
 from fastchat.train.prefix_tree import build_tree
 from fastchat.train.tree_attention import SEGMENTS, TreeNodes, tree_attention
-from fastchat.train.tree_model import FLEX, TOLERANCE, tree_error, tree_rule, use_trees
+from fastchat.train.tree_model import tree_error, tree_rule, use_trees
 from tests.tiny import tiny_config
 
 CPU = torch.device("cpu")
@@ -119,8 +120,12 @@ def test_attention_code_that_was_asked_for_is_kept():
     assert use_trees(model, FLEX, 512, CPU) == "batching: prefix trees"
 
 
-@pytest.mark.parametrize(("dropout", "attention"), [(0.0, FLEX), (0.1, SEGMENTS)])
-def test_flex_attention_is_taken_on_a_gpu_unless_attention_weights_are_dropped(dropout, attention):
-    model = AutoModelForCausalLM.from_config(tiny_config("llama", attention_dropout=dropout))
-    use_trees(model, None, 512, torch.device("cuda"))
+@pytest.mark.parametrize(("problem", "attention"), [(None, FLEX), ("it fails", SEGMENTS)])
+def test_flex_attention_is_taken_on_a_gpu_where_it_works(problem, attention, monkeypatch):
+    monkeypatch.setattr("fastchat.train.tree_model.flex_problem", lambda *asked: problem)
+    model = AutoModelForCausalLM.from_config(tiny_config())
+    said = use_trees(model, None, 512, torch.device("cuda"))
     assert model.config._attn_implementation == attention
+    assert said == "batching: prefix trees" + (
+        f", without flex_attention, since {problem}" if problem else ""
+    )

@@ -1,0 +1,113 @@
+"""flex_attention for trees: one dtype under autocast, and the proof that its kernels work here.
+
+Letters in shapes: H heads, T tokens of a tree, D numbers of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import is_torch_flex_attn_available
+from transformers.utils.import_utils import is_torch_greater_or_equal
+
+from fastchat.train.prefix_tree import TokenTree, build_tree
+from fastchat.train.tree_attention import TreeNodes, tree_attention
+
+FLEX = "flex_attention"
+FLEX_BLOCK = 128
+"""Tokens by which flex_attention's block masks are divided; layouts are padded to a multiple."""
+
+TOLERANCE = 0.05
+"""Relative difference that bfloat16 may make; a wrong tree makes about 1."""
+
+
+def flex_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *more: Any,
+    **others: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Transformers' flex_attention with queries, keys and values of one dtype.
+
+    Under autocast the rotation leaves queries and keys in float32 beside values in bfloat16, which
+    releases of torch before 2.11 refuse. Arguments as for `tree_attention`.
+    """
+    from transformers.integrations.flex_attention import flex_attention_forward
+
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    return flex_attention_forward(module, query, key, value, *more, **others)
+
+
+def flex_problem(config: Any, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why trees of this model are not computed with flex_attention here; None if they can be.
+
+    Its kernels are compiled for the GPU, the dtype and the size of the heads at hand, forward and
+    backward, and not every combination works. So one layer's attention over a tree of several
+    blocks is compared with torch's own, gradients included.
+
+    Args:
+        config: of the model's text part.
+        device: a GPU.
+        dtype: of training.
+    """
+    if not (is_torch_flex_attn_available() and is_torch_greater_or_equal("2.7")):
+        # transformers compiles 2.6's for every length by itself, and after eight of them torch
+        # goes on without its kernels, with all scores in memory.
+        return "it needs torch 2.7 or newer"
+    if getattr(config, "attention_dropout", 0):
+        return "it cannot drop attention weights"
+    try:
+        error = _error_of_one_layer(config, device, dtype)
+    except Exception as failure:  # whatever the compiler and the driver raise
+        reason = str(failure).strip().splitlines() or [""]
+        return f"it fails on this machine ({type(failure).__name__}: {reason[0][:200]})"
+    # Not "above": what is not a number is no proof either.
+    return None if error < TOLERANCE else f"it is wrong by {error:.2g} on this machine"
+
+
+def _error_of_one_layer(config: Any, device: torch.device, dtype: torch.dtype) -> float:
+    """The largest relative difference (norms) of output and gradients to `tree_attention`."""
+    from fastchat.train.tree_model import block_mask
+
+    tree, heads = _sample_tree(), config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    few = getattr(config, "num_key_value_heads", None) or heads
+    draw = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(1, count, len(tree.tokens), size, generator=draw)
+        .to(device, dtype)
+        .requires_grad_()
+        for count in (heads, few, few)
+    ]
+    depths, ends = (torch.from_numpy(one).to(device) for one in (tree.depths, tree.ends))
+    window = getattr(config, "sliding_window", None)
+    layer = torch.nn.Module()  # in training mode, with nothing of its own
+    found, _ = flex_attention(layer, *inputs, block_mask(depths, ends, window))
+    nodes = TreeNodes(tree.nodes)
+    expected, _ = tree_attention(layer, *inputs, None, sliding_window=window, tree=nodes)
+    weights = torch.randn(found.shape, generator=draw).to(device, dtype)
+    pairs = zip(
+        (found, *torch.autograd.grad((found * weights).sum(), inputs)),
+        (expected, *torch.autograd.grad((expected * weights).sum(), inputs)),
+        strict=True,
+    )
+    return max(
+        ((own.float() - other.float()).norm() / other.float().norm()).item() for own, other in pairs
+    )
+
+
+def _sample_tree() -> TokenTree:
+    """Four blocks: two rows on a stem that is longer than one, and one beside them."""
+    stem = list(range(FLEX_BLOCK + 32))
+    rows = [[*stem, *range(first, first + 112)] for first in (1000, 2000)]
+    return build_tree([*rows, list(range(3000, 3128))])
+
+
+ALL_ATTENTION_FUNCTIONS.register(FLEX, flex_attention)
