@@ -16,6 +16,7 @@ from typing import Any
 from fastchat.train import environment
 from fastchat.train.arguments import Arguments, TrainingArguments
 from fastchat.train.checkpoints import checkpoints, clear, read_json
+from fastchat.train.model_files import fingerprint
 
 RECORD = "training.json"
 
@@ -41,6 +42,9 @@ DECISIVE = (
 )
 """Arguments of the trainer that change the result; logging and saving may differ on resume."""
 
+ADDED_LATER = {"model_fingerprint", "adapter_fingerprint"}
+"""Settings that records from before they existed lack, and that are not compared with those."""
+
 
 def new_record(arguments: Arguments) -> dict[str, Any]:
     """The record of a run that starts now."""
@@ -49,6 +53,7 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
     settings = {name: _plain(getattr(args, name)) for name in DECISIVE}
     settings |= {
         "model_name_or_path": model_args.model_name_or_path,
+        "model_fingerprint": fingerprint(model_args.model_name_or_path),
         "chat_template": model_args.chat_template,
         "data_sha256": digest,
         "examples_per_step": args.step_examples,
@@ -56,6 +61,8 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
     }
     if lora.enabled:
         settings["lora"] = lora.settings()
+        if lora.lora_weight_path:
+            settings["adapter_fingerprint"] = fingerprint(lora.lora_weight_path)
     return {
         "status": "running",
         "command": sys.argv,
@@ -87,7 +94,7 @@ def check_record(output_dir: Path, settings: dict[str, Any]) -> bool:
     differing = [
         f"{key} (was {before.get(key)}, is {settings.get(key)})"
         for key in sorted(before.keys() | settings.keys())
-        if before.get(key) != settings.get(key)
+        if before.get(key) != settings.get(key) and not (key in ADDED_LATER and key not in before)
     ]
     if differing:
         raise ValueError(
