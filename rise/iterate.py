@@ -80,10 +80,12 @@ def _run(args: argparse.Namespace, stages: list[Stage], lock: IO[str]) -> int:
                 print(f"== {title}: done", flush=True)
                 continue
             print(f"\n== {title}\n+ {stage.words}", flush=True)
-            started = time.monotonic()
+            outdated, started = lineage.outdated(stage), time.monotonic()
             code = processes.run(stage.command, stage_environment(stage))
             if code:
                 return _failed(stage, code)
+            if outdated and lineage.outdated(stage):
+                raise ValueError(_other_inputs(stage, outdated))
             lineage.add(stage, stages, time.monotonic() - started)
     finally:
         processes.close()
@@ -94,6 +96,14 @@ def _failed(stage: Stage, code: int) -> int:
     how = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
     print(f"\n{stage.name} {how}; what it said is above. The same command goes on there.")
     return code if code in (USAGE, INTERRUPTED) else FAILED
+
+
+def _other_inputs(stage: Stage, outdated: list[str]) -> str:
+    return (
+        f"{stage.name} has left {stage.output} as it was, but that was made when "
+        f"{', '.join(sorted(outdated))} had another content. Put that back, or delete "
+        f"{stage.output}, or name another --out"
+    )
 
 
 def _finish(args: argparse.Namespace, stages: list[Stage], lineage: Lineage) -> int:

@@ -2,7 +2,8 @@
 
 An entry holds the command, what went in and what came out (path and checksum), the stages that made
 what went in, the git commit and the time. A stage whose entry still holds is not run again; in
-every other case its command runs, and decides itself whether there is anything to do.
+every other case its command runs, and decides itself whether there is anything to do. An output
+that it leaves as it was is never recorded as made of other inputs.
 """
 
 from __future__ import annotations
@@ -42,6 +43,22 @@ class Lineage:
         return entry is not None and all(
             entry[key] == value for key, value in _facts(stage).items()
         )
+
+    def outdated(self, stage: Stage) -> list[str]:
+        """What went into a recorded output that is there unchanged, and is something else by now.
+
+        A checksum that was not recorded, or in another way, says nothing.
+        """
+        entry = self.stages.get(stage.name)
+        if entry is None or entry["output"] != identity(str(stage.output)):
+            return []
+        before, now = entry["inputs"], _inputs(stage)
+        return [
+            f"{role} {now[role]['path']}"
+            for role in now.keys() & before.keys()
+            if now[role].keys() == before[role].keys()
+            and now[role]["checksum"] != before[role]["checksum"]
+        ]
 
     def add(self, stage: Stage, stages: Sequence[Stage], seconds: float) -> None:
         """Record a stage that has just finished; `stages` are all of the run."""
@@ -99,9 +116,13 @@ def _facts(stage: Stage) -> dict[str, Any]:
     """What is compared when a run goes on."""
     return {
         "command": stage.command,
-        "inputs": {role: identity(name) for role, name in stage.inputs.items()},
+        "inputs": _inputs(stage),
         "output": identity(str(stage.output)),
     }
+
+
+def _inputs(stage: Stage) -> dict[str, dict[str, str | None]]:
+    return {role: identity(name) for role, name in stage.inputs.items()}
 
 
 def _made_of(inputs: dict[str, dict[str, str | None]]) -> str:

@@ -13,6 +13,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,6 +174,27 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(place
     base, trained = (float(line.split(" | ")[2]) for line in table.splitlines()[2:4])
     assert base < trained, table
     assert (disturbed / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_an_output_is_not_recorded_as_made_of_what_replaced_its_input(place, monkeypatch, capfd):
+    monkeypatch.chdir(place("here"))
+    lazy = 'import os, sys\nif os.path.exists("out/iteration1/model"): sys.exit()\n'
+    Path("trainer.py").write_text(lazy + TRAINER)
+    Path("out/iteration1").mkdir(parents=True)
+    Path("out/iteration1/data.json").write_text("[]")
+    monkeypatch.setattr(iterate, "plan", lambda args: [s for s in plan(args) if s.step == "train"])
+    monkeypatch.setattr(iterate, "check_commands", lambda stages: None)
+    monkeypatch.setattr(iterate, "_finish", lambda *arguments: 0)
+    assert iterate.main(shlex.split(COMMAND)) == 0
+    before = Path("out/lineage.json").read_text()
+    Path("base/model.safetensors").write_bytes(b"another base")
+    assert iterate.main(shlex.split(COMMAND)) == 2
+    message = capfd.readouterr().err
+    assert "left out/iteration1/model as it was" in message and "model base had" in message
+    assert Path("out/lineage.json").read_text() == before
+    shutil.rmtree("out/iteration1/model")
+    assert iterate.main(shlex.split(COMMAND)) == 0
+    assert Path("out/lineage.json").read_text() != before
 
 
 @pytest.mark.parametrize(
