@@ -98,14 +98,15 @@ class Lineage:
 def identity(name: str) -> dict[str, str | None]:
     """What is at a path, or whom a model's name means: {"path", "checksum"}.
 
-    The checksum of a run directory is that of its log, a checkpoint's is its fingerprint, and a
-    model that others serve has none.
+    The checksum of a run directory is that of its rows.jsonl, which all that read a run read, and
+    "of" says so; a checkpoint's is its fingerprint, and a model that others serve has none.
     """
     path = Path(name)
-    if (path / "rows.jsonl").is_file():
-        logs = [file for file in path.glob("*_turns.json") if file.is_file()]
-        checksum = _sha256(min(logs)) if logs else None
-    elif path.is_file():
+    rows = path / "rows.jsonl"
+    if rows.is_file():
+        # Lineages from before "of" existed have the checksum of the published log there.
+        return {"path": name, "checksum": _sha256(rows), "of": rows.name}
+    if path.is_file():
         checksum = _sha256(path)
     else:
         checksum = fingerprint(name)

@@ -24,8 +24,10 @@ import pytest
 from aiohttp import web
 
 from rise import iterate, iteration_arguments
-from rise.iteration_plan import plan
+from rise.iteration_plan import Stage, plan
+from rise.lineage import Lineage
 from rise.stage_process import end_group
+from tests.rise.run_dirs import write_run
 from tests.rise.servers import Wire, wire_reply
 from tests.rise.test_serving import alive, wait_until
 from tests.stages import environment, write_inputs
@@ -145,6 +147,12 @@ def end_early(directory, url, stage, ending, with_stage):
 def facts(directory):
     """Of every stage: what ran, what went in, what came out."""
     stages = json.loads((directory / "out" / "lineage.json").read_text())["stages"]
+    for entry in stages.values():
+        for item in (*entry["inputs"].values(), entry["output"]):
+            if item.get("of") == "rows.jsonl":
+                # Episodes are there in the order in which they finished.
+                rows = sorted((directory / item["path"] / "rows.jsonl").read_text().splitlines())
+                item["checksum"] = rows
     keys = ("command", "inputs", "output", "parents")
     return {name: {key: entry[key] for key in keys} for name, entry in stages.items()}
 
@@ -195,6 +203,24 @@ def test_an_output_is_not_recorded_as_made_of_what_replaced_its_input(place, mon
     shutil.rmtree("out/iteration1/model")
     assert iterate.main(shlex.split(COMMAND)) == 0
     assert Path("out/lineage.json").read_text() != before
+
+
+def test_a_changed_row_of_a_run_is_another_input(tmp_path):
+    run = write_run(tmp_path / "gen", "w7 r5", stage="gen")
+    (run / "2_turns.json").write_text("{}")
+    stage = Stage("iteration1/convert", ["convert"], tmp_path / "data.json", {"log 1": str(run)})
+    stage.output.write_text("[]")
+    lineage = Lineage(tmp_path / "lineage.json")
+    lineage.add(stage, [stage], 1.0)
+    assert lineage.holds(stage) and not lineage.outdated(stage)
+    entry = lineage.stages[stage.name]["inputs"]["log 1"]
+    rows = run / "rows.jsonl"
+    rows.write_text(rows.read_text().replace("question 0", "question 9"))
+    assert not lineage.holds(stage) and lineage.outdated(stage) == [f"log 1 {run}"]
+    # What an older lineage has is the checksum of the published log, which says nothing of rows.
+    entry["checksum"] = "0"
+    del entry["of"]
+    assert not lineage.holds(stage) and not lineage.outdated(stage)
 
 
 @pytest.mark.parametrize(
