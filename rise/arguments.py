@@ -18,6 +18,8 @@ T = TypeVar("T")
 SMOKE_PROBLEMS = 8
 SMOKE_TOKENS = 32
 DEFAULT_CONTROLLER = "http://localhost:21001"
+COUNTS = ("max_turns", "limit", "context_window", "concurrency", "workers_per_model")
+COUNTS += ("give_up_after",)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -153,6 +155,14 @@ def _add_run(group) -> None:
     add = group.add_argument
     add("--log_dir", required=True, help="run directory; the same command goes on with the run")
     add(
+        "--give_up_after",
+        type=int,
+        metavar="N",
+        help="an episode that was refused in N calls of this program (bad_request, content_filter "
+        "or an error of a Python function) is no longer owed: it is no data and counts as not "
+        "right; default: it is asked again for ever",
+    )
+    add(
         "--smoke",
         action="store_true",
         help=f"try everything out: the first {SMOKE_PROBLEMS} problems, at most {SMOKE_TOKENS} new "
@@ -192,15 +202,13 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
         "--temperature": args.temperature or [1.0],
         "--max_new_tokens": args.max_new_tokens or [1],
     }
-    window, limit, samples = args.context_window, args.dialogue_limit, args.num_of_samples
+    limit, samples = args.dialogue_limit, args.num_of_samples
+    counts = {name: getattr(args, name) for name in COUNTS if getattr(args, name) is not None}
     checks = [
-        (turns < 1, f"--max_turns is {turns}: give 1 or more"),
         (min(samples) < 1, f"--num_of_samples is {samples}: each 1 or more"),
         (min(lists["--temperature"]) < 0, f"--temperature is {args.temperature}: each 0 or more"),
         (min(lists["--max_new_tokens"]) < 1, f"--max_new_tokens {args.max_new_tokens}: 1 or more"),
         (not 0 < args.top_p <= 1, f"--top_p is {args.top_p}: give a value in (0, 1]"),
-        (args.limit is not None and args.limit < 1, f"--limit is {args.limit}: 1 or more"),
-        (window is not None and window < 1, f"--context_window is {window}: 1 or more"),
         (limit is not None and limit < 0, f"--dialogue_limit is {limit}: 0 or more"),
         (
             args.max_cost_usd is not None and not args.max_cost_usd > 0,
@@ -210,21 +218,17 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
             "@" in (args.api_base or ""),
             "--api_base must hold no user and no password: its key is OPENAI_API_KEY",
         ),
-        (args.concurrency < 1, f"--concurrency is {args.concurrency}: give 1 or more"),
         (
             args.concurrency > most_connections(),
             f"--concurrency is {args.concurrency}, but this shell allows {most_connections()} "
             "connections: give less, or raise the limit of `ulimit -Hn`",
         ),
-        (
-            args.workers_per_model is not None and args.workers_per_model < 1,
-            f"--workers_per_model is {args.workers_per_model}: give 1 or more",
-        ),
         (args.request_timeout <= 0, f"--request_timeout is {args.request_timeout} s: above 0"),
         (Path(args.log_dir).is_file(), f"--log_dir {args.log_dir} is a file"),
         (not Path(args.data_path).is_file(), f"--data_path {args.data_path} is not a file"),
     ]
-    problems = [message for wrong, message in checks if wrong]
+    problems = [f"--{name} is {n}: give 1 or more" for name, n in counts.items() if n < 1]
+    problems += [message for wrong, message in checks if wrong]
     for name, values in lists.items():
         if turns >= 1 and len(values) not in (1, turns):
             problems.append(

@@ -113,6 +113,7 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
         "log_dir": args.log_dir,
         "concurrency": args.concurrency,
         "max_cost_usd": args.max_cost_usd,
+        "give_up_after": args.give_up_after,
         "prices": parse_prices(args.price),
         "request_timeout": args.request_timeout,
         "workers_per_model": args.workers_per_model,

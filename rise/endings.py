@@ -11,11 +11,28 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from rise import cost
+
 if TYPE_CHECKING:
     from rise.job import Job
+    from rise.tally import Tally
     from rise.trajectory import RunDir
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+NEVER_FIT = (
+    "{count} of {finished} episodes ended because a prompt does not fit the model's context. They "
+    "count as not right, are no data and are not asked again. With another --log_dir, a smaller "
+    "--context_window makes later turns shorter, --prompt_style bare the first one too, and a "
+    "smaller --max_new_tokens leaves more room."
+)
+GIVEN_UP = (
+    "{count} of {finished} episodes ended because they were refused in as many calls as "
+    "--give_up_after says. They count as not right, are no data and are not asked again."
+)
+REFUSED = (
+    " {count} of them were refused, which a further try hardly changes: with --give_up_after N an "
+    "episode that was refused in N calls counts as not right, and the run can end."
+)
 
 
 @contextlib.contextmanager
@@ -69,6 +86,29 @@ def run_errors(job: Job, run: RunDir) -> Iterator[None]:
 def interrupted(job: Job, run: RunDir) -> str:
     """What an interrupted run says."""
     return f"Interrupted: {job.state(run)}; the same command goes on with them."
+
+
+def unanswered(tally: Tally) -> list[str]:
+    """What is said of the episodes that ended without an answer; empty without one."""
+    counts = {NEVER_FIT: tally.unanswered - tally.given_up, GIVEN_UP: tally.given_up}
+    return [
+        text.format(count=count, finished=tally.finished) for text, count in counts.items() if count
+    ]
+
+
+def unfinished(job: Job, run: RunDir, tally: Tally) -> str:
+    """What is said at the end of a call that leaves episodes owed: why, and what goes on."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in tally.errors.items())
+    causes = f", failed: {kinds} (last: {tally.last_error})" if kinds else ""
+    refused = REFUSED.format(count=tally.refused) if tally.refused else ""
+    limit = job.config.get("max_cost_usd")
+    if cost.exceeded(limit, tally):
+        return (
+            f"Stopped at --max_cost_usd {limit:g}: the episodes so far cost {tally.cost_usd:.4f} "
+            f"USD. {job.state(run)}{causes}; the same command with a larger --max_cost_usd goes "
+            f"on.{refused}"
+        )
+    return f"{job.state(run)}{causes}. The same command tries again what is missing.{refused}"
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ BEST = {"best_actions": "action", "best_observations": "observation", "best_rewa
 KEYS = ("task_id", "query", "answer", "max_reward", "turn_history", "dialogue")
 OUR_KEYS = ("feedback", "error")
 """Keys of a record that published logs do not have."""
+REFUSALS = frozenset({"bad_request", "content_filter", "function"})
+"""Kinds of errors that a further try hardly changes, though it might."""
 
 
 @dataclass
@@ -98,8 +100,9 @@ class Episode:
     dialogue: list[Message] = field(default_factory=list)
     error: dict[str, Any] | None = None
     """{"kind", "message", "turn"} if a request failed: the episode is owed again. With "final" it
-    is not, since the same request would always fail: the prompt does not fit the context. "usage"
-    has what the server counted all the same, "model" who that was."""
+    is not, since the same request would always fail: the prompt does not fit the context, or it
+    was refused in as many calls as "given_up_after" says. "usage" has what the server counted all
+    the same, "model" who that was."""
     feedback: str | None = None
     """What the model was told after its attempts (`--feedback`); None in a published log."""
 
@@ -107,6 +110,11 @@ class Episode:
     def is_owed(self) -> bool:
         """Whether a resumed run plays the episode again."""
         return is_owed(self.error)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it ended by `--give_up_after`."""
+        return self.error is not None and "given_up_after" in self.error
 
     @property
     def max_reward(self) -> int | None:
@@ -185,6 +193,11 @@ class Episode:
 def is_owed(error: dict[str, Any] | None) -> bool:
     """Whether an episode with this error is played again."""
     return error is not None and not error.get("final", False)
+
+
+def is_refused(error: dict[str, Any] | None) -> bool:
+    """Whether an episode is owed since it was refused, which a further try hardly changes."""
+    return is_owed(error) and error["kind"] in REFUSALS
 
 
 def visible(

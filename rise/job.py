@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 from rise import choice, cost, shard, tracking
 from rise.arguments import controller_url, per_turn, problems_with, smoke
 from rise.configuration import configuration, make_env
-from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, interrupted
+from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, interrupted, unanswered, unfinished
 from rise.episode import Episode, is_owed
 from rise.open_files import allow_connections
 from rise.progress import Progress
 from rise.rollout import Plan, run_episodes
-from rise.rows import rows
+from rise.rows import refusals, rows
 from rise.serving import LocalServing, ServingError
 from rise.tally import Tally
 from rise.trajectory import RunDir, locate, read_json, recorded
@@ -36,11 +36,6 @@ if TYPE_CHECKING:
 SMOKE_DONE = (
     "Smoke run: every step of this command works. Its numbers mean nothing; the real run is the "
     "same command without --smoke."
-)
-UNANSWERED = (
-    "{count} of {finished} episodes ended because a prompt does not fit the model's context. They "
-    "count as not right, are no data and are not asked again. With another --log_dir, a smaller "
-    "--context_window makes later turns shorter, and --prompt_style bare the first one too."
 )
 
 
@@ -113,21 +108,11 @@ class Job:
 
     def _ending(self, run: RunDir, tally: Tally) -> int:
         """Say what is missing and why; returns the exit code."""
-        if tally.unanswered:
-            print(UNANSWERED.format(count=tally.unanswered, finished=tally.finished))
-        limit = self.config.get("max_cost_usd")
+        for line in unanswered(tally):
+            print(line)
         if len(run.done) == self.size:
             return FAILED if tally.unanswered == self.size else DONE
-        kinds = ", ".join(f"{kind} {count}" for kind, count in tally.errors.items())
-        causes = f", failed: {kinds} (last: {tally.last_error})" if kinds else ""
-        if cost.exceeded(limit, tally):
-            print(
-                f"Stopped at --max_cost_usd {limit:g}: the episodes so far cost "
-                f"{tally.cost_usd:.4f} USD. {self.state(run)}{causes}; the same command with a "
-                "larger --max_cost_usd goes on."
-            )
-        else:
-            print(f"{self.state(run)}{causes}. The same command tries again what is missing.")
+        print(unfinished(self, run, tally))
         return FAILED
 
     def write_summary(self, run: RunDir, results: dict[str, Any]) -> None:
@@ -171,7 +156,7 @@ class Job:
             workers_per_model=config["workers_per_model"],
         )
         with serving as local, Progress(tally, self.size, tracker) as progress:
-            plan = self._plan(local.addresses())
+            plan = self._plan(local.addresses(), run)
             concurrency = config["concurrency"]
             rollout = run_episodes(
                 self.env, plan, run, owed, concurrency=concurrency, report=progress.report
@@ -180,7 +165,7 @@ class Job:
                 return None
             return f"Given up after many failures in a row. {local.complaint() or ''}"
 
-    def _plan(self, local: dict[str, tuple[str, str]]) -> Plan:
+    def _plan(self, local: dict[str, tuple[str, str]], run: RunDir) -> Plan:
         config = self.config
         policies = choice.build(self.kinds, config, local)
         names = ("num_of_samples", "temperature", "max_new_tokens", "top_p", "seed", "feedback")
@@ -190,6 +175,8 @@ class Job:
             generation=config["stage"] == "gen",
             revise_if_wrong=bool(config.get("revise_if_wrong")),
             expert_sees=config.get("expert_sees", "feedback"),
+            give_up_after=config["give_up_after"],
+            refused=refusals(run.path / "rows.jsonl"),
             **{name: config[name] for name in names},
         )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from rise.episode import Turn
+from rise.episode import REFUSALS, Turn
 from rise.feedback import is_forced, knows_truth
 from rise.policies import Policy
 
@@ -46,6 +46,10 @@ class Plan:
     """With the oracle: an episode that is right at turn 1 hears "incorrect" and goes on."""
     shown_attempt: str = "own"
     """own, or other: from turn 2 on the attempts shown are those of another problem."""
+    give_up_after: int | None = None
+    """Calls of the program after which an episode that is refused again is owed no longer."""
+    refused: Mapping[int, int] = field(default_factory=dict)
+    """Task id -> how many earlier calls ended with a refusal."""
 
     @property
     def max_turns(self) -> int:
@@ -56,6 +60,12 @@ class Plan:
     def picks_best(self) -> bool:
         """Whether the best sample of a turn continues, not the first."""
         return self.generation or knows_truth(self.feedback)
+
+    def gives_up(self, task_id: int, kind: str) -> bool:
+        """Whether an episode that fails now with that kind of error is owed no longer."""
+        if self.give_up_after is None or kind not in REFUSALS:
+            return False
+        return self.refused.get(task_id, 0) + 1 >= self.give_up_after
 
     def goes_on(self, turns: Sequence[Turn]) -> bool:
         """Whether an episode with these turns has another one."""

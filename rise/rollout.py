@@ -2,7 +2,8 @@
 
 The prompts, the verdicts and the rewards come from the environment alone, the answers from the
 policies alone. A request that fails ends its episode with a typed error; it is owed again, unless
-its prompt does not fit the model's context, which no second try would change.
+its prompt does not fit the model's context, which no second try would change, or it was refused in
+so many calls that it is given up.
 """
 
 from __future__ import annotations
@@ -64,12 +65,7 @@ async def play(env: Env, plan: Plan, task_ids: Sequence[int]) -> list[Episode]:
         failed = [episode for episode in episodes if episode.error]
         if failed:
             for episode in episodes:
-                episode.error = episode.error or {
-                    "kind": "partner",
-                    "message": f"episode {failed[0].task_id}, whose attempts it is shown, failed",
-                    "turn": len(failed[0].turns) + 1,
-                    "final": not failed[0].is_owed,
-                }
+                episode.error = episode.error or _as_partner(failed[0])
             break
         if plan.shown_attempt == "other":
             for episode, other in zip(episodes, episodes[1:] + episodes[:1], strict=True):
@@ -103,7 +99,8 @@ async def run_episodes(
                 if episode.task_id in run.done:
                     continue
                 run.append(episode)
-                failures = failures + 1 if episode.is_owed else 0
+                # Whoever refuses everything may be set up wrongly: given up is a failure too.
+                failures = failures + 1 if episode.is_owed or episode.is_given_up else 0
                 report(episode)
 
     size = 1 if plan.shown_attempt == "own" else 2
@@ -141,7 +138,7 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
             problem={**env.problems[task_id], "task_id": task_id},
         )
     except PolicyError as error:
-        episode.error = _failure(error, policy, t)
+        episode.error = _failure(plan, error, policy, task_id, t)
         return
     turn = await _grade(env, plan, task_id, t, policy.name, samples)
     if t == 0:
@@ -181,14 +178,30 @@ def _asked(env: Env, plan: Plan, episode: Episode) -> list[Message]:
     return messages
 
 
-def _failure(error: PolicyError, policy: Policy, t: int) -> dict[str, Any]:
+def _failure(
+    plan: Plan, error: PolicyError, policy: Policy, task_id: int, t: int
+) -> dict[str, Any]:
     """The error of an episode, as it is recorded."""
     failure: dict[str, Any] = {"kind": error.kind, "message": error.message, "turn": t + 1}
     if error.kind == "context_overflow":
         failure["final"] = True
+    if plan.gives_up(task_id, error.kind):
+        failure |= {"final": True, "given_up_after": plan.give_up_after}
     if error.usage:
         failure |= {"model": policy.name, "usage": error.usage}
     return failure
+
+
+def _as_partner(failed: Episode) -> dict[str, Any]:
+    """The error of an episode that was to be shown the attempts of one that failed."""
+    error = {
+        "kind": "partner",
+        "message": f"episode {failed.task_id}, whose attempts it is shown, failed",
+        "turn": len(failed.turns) + 1,
+        "final": not failed.is_owed,
+    }
+    shared = {"given_up_after": failed.error["given_up_after"]} if failed.is_given_up else {}
+    return error | shared
 
 
 def next_prompt(env: Env, episode: Episode, context_window: int | None) -> list[Message]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rise.episode import Episode, is_owed
+from rise.episode import Episode, is_owed, is_refused
 
 
 def rows(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
@@ -39,6 +40,17 @@ def finished(path: Path) -> dict[int, int]:
     return {
         row["task_id"]: at for at, _, row in rows(path) if row and not is_owed(row.get("error"))
     }
+
+
+def refusals(path: Path) -> Counter[int]:
+    """Task id -> in how many calls it was refused: a call asks for an episode once.
+
+    Raises:
+        ValueError: as `rows` does.
+    """
+    return Counter(
+        row["task_id"] for _, _, row in rows(path) if row and is_refused(row.get("error"))
+    )
 
 
 def episodes_at(path: Path, offsets: Iterable[int]) -> Iterator[Episode]:

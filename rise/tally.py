@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rise.episode import Episode
+from rise.episode import Episode, is_refused
 
 MILLION = 1_000_000
 
@@ -34,6 +34,10 @@ class Tally:
         self.finished = 0
         self.unanswered = 0
         """Finished episodes that ended with a final error."""
+        self.given_up = 0
+        """Those of them that ended by `--give_up_after`."""
+        self.refused = 0
+        """Failed episodes whose error a further try hardly changes."""
         self.errors: Counter[str] = Counter()
         self.last_error = ""
         self.solved = [0] * max_turns
@@ -48,8 +52,10 @@ class Tally:
             self.errors[episode.error["kind"]] += 1
             self.last_error = episode.error["message"]
             if episode.is_owed:
+                self.refused += is_refused(episode.error)
                 return
             self.unanswered += 1
+            self.given_up += episode.is_given_up
         self.finished += 1
         right = [turn.verdict == "right" for turn in episode.turns]
         for t in range(self.max_turns):
@@ -104,6 +110,7 @@ class Tally:
             "usage": {model: self._usage_of(model) for model in self.usage},
             "errors": dict(self.errors),
             "unanswered": self.unanswered,
+            "given_up": self.given_up,
             **({"cost_usd": round(self.cost_usd, 6)} if self.prices else {}),
         }
 

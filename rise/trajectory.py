@@ -43,6 +43,7 @@ NOT_COMPARED = frozenset(
         "controller_address",
         "data_path",
         "git_commit",
+        "give_up_after",
         "log_dir",
         "logging_dir",
         "max_cost_usd",
