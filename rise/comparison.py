@@ -16,7 +16,10 @@ from rise.statistics import mcnemar, paired_difference
 from rise.table import headline_order
 
 SETTINGS = (
+    "env",
+    "env_sha256",
     "prompt_sha256",
+    "more_prompts_sha256",
     "data_sha256",
     "temperature",
     "top_p",
@@ -27,7 +30,8 @@ SETTINGS = (
     "shown_attempt",
     "seed",
 )
-"""Settings in which runs are expected to agree; where they do not, the comparison says so."""
+"""Settings in which runs are expected to agree; where they do not, the comparison says so. The
+prompts count by their texts, and a plug-in, whose file grades the answers, by its content."""
 
 
 def compare(runs: Sequence[EvaluatedRun]) -> dict[str, Any]:

@@ -72,6 +72,30 @@ def plan(args: argparse.Namespace) -> list[Stage]:
     return stages
 
 
+def _stage(
+    args: argparse.Namespace, name: str, command: list[str], output: Path, inputs: dict[str, str]
+) -> Stage:
+    """A stage that asks or reads: among its inputs are the files that its command names."""
+    return Stage(name, command, output, inputs | files_of(command), _group(args))
+
+
+def files_of(command: list[str]) -> dict[str, str]:
+    """The files that decide what is asked and what is right: a plug-in's and a prompt style's.
+
+    >>> files_of(["python", "workflow_gen.py", "--env", "my.py:Env", "--prompt_style=bare"])
+    {'env': 'my.py'}
+    """
+    from envs.plugins import FILE_FORM
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--env", default="")
+    parser.add_argument("--prompt_style", default="")
+    args, _ = parser.parse_known_args(command)
+    plugin = FILE_FORM.fullmatch(args.env)
+    files = {"env": plugin["file"]} if plugin else {}
+    return files | ({"prompts": args.prompt_style} if args.prompt_style.endswith(".json") else {})
+
+
 def evaluations(stages: list[Stage]) -> list[str]:
     """The run directories that are compared, the base's first."""
     return [str(stage.output) for stage in stages if stage.step == "eval"]
@@ -112,7 +136,7 @@ def _boost(args: argparse.Namespace) -> list[Stage]:
     more = args.gen_args if args.boost_args is None else args.boost_args
     command += ["--models", expert, *_shared(args), *_tracked(args, "boost/gen"), *more]
     inputs = {"expert": expert, "problems": args.train_data}
-    generate = Stage("boost/gen", command, output, inputs, _group(args))
+    generate = _stage(args, "boost/gen", command, output, inputs)
     plain = ["--criteria", "success", "--weighting", "none", "--shuffle"]
     convert = _convert(args, "boost", [str(output)], plain)
     return [generate, convert, _train(args, "boost", args.model, str(convert.output))]
@@ -127,7 +151,7 @@ def _generate(args: argparse.Namespace, number: int, student: str) -> Stage:
     command += [str(samples), "--models", student, expert, *_shared(args, number)]
     command += [*_tracked(args, f"{name}/gen"), *args.gen_args]
     inputs = {"student": student, "expert": expert, "problems": args.train_data}
-    return Stage(f"{name}/gen", command, output, inputs, _group(args))
+    return _stage(args, f"{name}/gen", command, output, inputs)
 
 
 def _convert(args: argparse.Namespace, name: str, logs: list[str], more: list[str]) -> Stage:
@@ -136,7 +160,7 @@ def _convert(args: argparse.Namespace, name: str, logs: list[str], more: list[st
     command += ["--output", str(output), "--env", args.env, "--model_path", args.model]
     command += ["--seed", str(args.seed), *_tracked(args, f"{name}/convert"), *more]
     inputs = {f"log {number}": log for number, log in enumerate(logs, start=1)}
-    return Stage(f"{name}/convert", command, output, inputs, _group(args))
+    return _stage(args, f"{name}/convert", command, output, inputs)
 
 
 def _train(args: argparse.Namespace, name: str, model: str, data: str) -> Stage:
@@ -158,7 +182,7 @@ def _evaluate(args: argparse.Namespace, name: str, model: str) -> Stage:
     command += [*_problems(args, args.test_data), "--log_dir", str(output), *EVALUATION]
     command += ["--context_window", "2", *_shared(args), *_tracked(args, f"{name}/eval")]
     inputs = {"model": model, "problems": args.test_data}
-    return Stage(f"{name}/eval", command + args.eval_args, output, inputs, _group(args))
+    return _stage(args, f"{name}/eval", command + args.eval_args, output, inputs)
 
 
 def _expert(args: argparse.Namespace, student: str) -> tuple[str, int]:

@@ -82,6 +82,22 @@ def test_what_differs_besides_the_models_is_said(tmp_path, capsys):
     assert "different numbers of problems: one 8, two 6" in shown
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("env", ("gsm8k", "numeric")),
+        ("env_sha256", ("0123", "4567")),
+        ("prompt_sha256", ("89ab", "cdef")),
+        ("more_prompts_sha256", (None, "cdef")),
+    ],
+)
+def test_other_graders_and_other_prompts_are_said(tmp_path, capsys, key, values):
+    runs = [write_run(tmp_path / f"run{value}", *BASE, **{key: value}) for value in values]
+    assert main(list(map(str, runs))) == 0
+    said = f"the runs differ in {key}: run{values[0]} {values[0]}, run{values[1]} {values[1]}"
+    assert said in capsys.readouterr().out
+
+
 def test_other_problems_are_refused(tmp_path, runs, capsys):
     other = write_run(tmp_path / "other", *BASE)
     rows = other / "rows.jsonl"

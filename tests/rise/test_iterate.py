@@ -23,9 +23,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from rise import iterate, iteration_arguments
+from rise import iterate, iteration_arguments, iteration_plan
 from rise.iteration_plan import Stage, plan
-from rise.lineage import Lineage
+from rise.lineage import Lineage, identity
 from rise.stage_process import end_group
 from tests.rise.run_dirs import write_run
 from tests.rise.servers import Wire, wire_reply
@@ -259,6 +259,26 @@ def test_the_student_may_teach_itself_and_all_stages_form_one_group(place, monke
     untrained = [name for name, stage in stages.items() if stage.step != "train"]
     names = [value(stages[name], "--wandb_name") for name in untrained]
     assert names == [f"out-{name.replace('/', '-')}" for name in untrained]
+
+
+def test_files_that_grade_and_prompt_are_inputs_of_the_stages_that_read_them(place, monkeypatch):
+    monkeypatch.chdir(place("here"))
+    words = ["--env", "my.py:Env", "--boost", "expert", "--boost_args=--prompt_style boost.json"]
+    words += ["--gen_args=--prompt_style=gen.json", "--eval_args=--env gsm8k --prompt_style bare"]
+    stages = planned(*words)
+    found = {
+        name: {role: stage.inputs.get(role) for role in ("env", "prompts")}
+        for name, stage in stages.items()
+    }
+    assert found["boost/gen"] == {"env": "my.py", "prompts": "boost.json"}
+    assert found["iteration1/gen"] == {"env": "my.py", "prompts": "gen.json"}
+    assert found["iteration1/convert"] == {"env": "my.py", "prompts": None}
+    assert found["iteration1/eval"] == found["iteration1/train"] == {"env": None, "prompts": None}
+    Path("gen.json").write_text("{}")
+    before = identity("gen.json")
+    Path("gen.json").write_text("{ }")
+    assert before["checksum"] and identity("gen.json") != before
+    assert doctest.testmod(iteration_plan) == (0, 1)
 
 
 def test_a_file_holds_the_same_arguments_and_the_command_line_goes_first(place, monkeypatch):
