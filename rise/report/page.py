@@ -10,6 +10,7 @@ from typing import Any
 
 from rise.compare import difference_table, paper_table
 from rise.comparison import compare
+from rise.episode import Message
 from rise.evaluated import EvaluatedRun
 from rise.report import browser, charts
 from rise.table import headline_order, statement
@@ -116,8 +117,13 @@ def _describe(run: EvaluatedRun) -> dict[str, Any]:
         "warnings": run.metrics["warnings"],
         "transitions": transitions(run),
         "accuracy": [_printed(rate) for rate in run.metrics["acc@t"]],
-        "prompt": run.episodes[0].opening,
+        "prompt": _first_prompt(run),
     }
+
+
+def _first_prompt(run: EvaluatedRun) -> list[Message]:
+    """The opening of the first problem that was answered; empty where none was."""
+    return next((episode.opening for episode in run.episodes if episode.dialogue), [])
 
 
 def _printed(rate: dict[str, Any]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from rise.episode import Episode
 from rise.evaluated import open_run
 from rise.report import mathematics
 from rise.report.__main__ import main
@@ -105,6 +106,23 @@ def test_transitions_count_every_problem_once(tmp_path):
 def test_an_oracle_run_breaks_nothing(tmp_path):
     run = open_run(write_run(tmp_path / "run", "r5", "w7 r5", "w7 w7", feedback="oracle"))
     assert transitions(run) == [{"t": 1, "u": 2, "kept": 1, "fixed": 1, "broken": 0, "wrong": 1}]
+
+
+@pytest.mark.parametrize("answered", [2, 0])
+def test_a_problem_that_never_fitted_has_no_prompt_to_show(tmp_path, answered):
+    """The first problems ended without an answer, in the second case all of them."""
+    run = write_run(tmp_path / "run", "w7 r5", "w7 w7", "r5 r5")
+    rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
+    for row in rows[: 3 - answered]:
+        error = {"kind": "context_overflow", "message": "too long", "turn": 1, "final": True}
+        blocked = Episode(row["task_id"], row["query"], row["answer"], error=error)
+        row.clear()
+        row.update(blocked.to_dict())
+    (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([str(run), "-o", str(tmp_path / "a.html")]) == 0
+    page = (tmp_path / "a.html").read_text()
+    assert ("First prompt of run" in page) == bool(answered)
+    assert ("<pre>question 1</pre>" in page) == bool(answered)
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
