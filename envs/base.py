@@ -189,11 +189,16 @@ class Env(gymnasium.Env[str, str], ABC):
 
     @classmethod
     def same_answer(cls, a: str, b: str) -> bool:
-        """Whether two extracted answers count as one, as in a vote."""
-        if a == b:
+        """Whether two extracted answers count as one in a vote (not transitive: ``rise.votes``)."""
+        return cls.accepts(a, b) or cls.accepts(b, a)
+
+    @classmethod
+    def accepts(cls, right: str, answer: str) -> bool:
+        """Whether an extracted answer is right where the right one is the bare text ``right``."""
+        if answer == right:
             return True
-        target = cls.answer_as_target(b)
-        return target is not None and _settled(cls.compare(a, target)) == "right"
+        target = cls.answer_as_target(right)
+        return target is not None and _settled(cls.compare(answer, target)) == "right"
 
     @classmethod
     def _examine(cls, response: str, reference: str) -> tuple[str | None, Verdict | Question]:
@@ -253,11 +258,9 @@ class Env(gymnasium.Env[str, str], ABC):
 
     def _open(self, path: Path) -> ProblemFile:
         if not path.is_file():
-            download = f"`python data/fetch.py {self.name}` downloads {self.name}"
-            raise ValueError(
-                f"no problem file {path}: give a file of JSON lines"
-                + (f"; {download}" if self.fetched else "")
-            )
+            how = f"; `python data/fetch.py {self.name}` downloads {self.name}"
+            how = how if self.fetched else ""
+            raise ValueError(f"no problem file {path}: give a file of JSON lines{how}")
         return ProblemFile(path, self._parse, self._check_row, self.example_line)
 
     @classmethod

@@ -3,6 +3,12 @@
 The published work does not say how it votes. Here an attempt without an answer does not vote,
 answers that are equal by the grader are one candidate, and a tie goes to the earliest turn (for
 parallel samples: to the first sample). A problem where no attempt has an answer counts as wrong.
+
+Two answers are equal if the grader, given either of them as the reference, calls the other right.
+That need not be transitive: it takes the list 1,2 for the point (1,2) and for the set {1,2}, and
+the point for the set never. An answer is therefore compared with the first one of each candidate
+alone, and joins the earliest that it equals: with such answers, and only then, the order decides
+which of them are one candidate.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ async def _verdict(env: Env, index: int, answer: str, reference: str) -> str:
         elif not reference.strip():
             return f"answer {read}, not graded"
         else:
-            verdict = "right" if env.same_answer(read, reference.strip()) else "wrong"
+            verdict = "right" if env.accepts(reference.strip(), read) else "wrong"
     return MARKS[verdict] if read is None else f"{MARKS[verdict]}, answer {read}"
 
 

@@ -16,6 +16,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from rise.votes import vote
 
 GSM8K_ROWS = [
     {"question": "What is 40 + 32?", "answer": "40 + 32 = <<40+32=72>>72\n#### 72"},
@@ -166,6 +167,17 @@ def test_same_answer_joins_what_the_grader_holds_equal(write, gsm8k):
     env = envs.make("math", write(MATH_ROWS))
     assert env.same_answer(r"\sqrt{8}", r"2\sqrt{2}") and env.same_answer("0.5", r"\frac12")
     assert not env.same_answer(r"\sqrt{8}", r"\sqrt{2}")
+
+
+def test_same_answer_does_not_depend_on_which_of_the_two_comes_first(write):
+    env = envs.make("math", write(MATH_ROWS))
+    # As the reference, "1,2" takes no point, and a point takes "1,2": a grade has a direction.
+    assert env.accepts("(1,2)", "1,2") and not env.accepts("1,2", "(1,2)")
+    assert env.same_answer("(1,2)", "1,2") and env.same_answer("1,2", "(1,2)")
+    for answers in (["(1,2)", "1,2", "7", "7"], ["1,2", "(1,2)", "7", "7"]):
+        assert vote(answers, env.same_answer) == [0, 1]
+    assert not env.same_answer("(1,2)", r"\{1,2\}"), "what rise.votes says of it"
+    assert env.same_answer("1,2", r"\{1,2\}")
 
 
 @pytest.mark.parametrize(
