@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from collections import Counter
 
 LIST = ["nvidia-smi", "-L"]
 LIMIT = 30.0
 """Seconds for the driver to list its GPUs."""
+SHARE = 0.85
+"""Of a GPU's memory, for the weights and caches of all its workers; the rest is for computing."""
 
 
 def visible_gpus() -> list[str]:
@@ -39,3 +42,15 @@ def placement(
     count = workers_per_model or max(1, len(gpus) // models)
     names = itertools.cycle(gpus or [None])
     return [[next(names) for _ in range(count)] for _ in range(models)]
+
+
+def shares(places: list[list[str | None]]) -> dict[str | None, float]:
+    """The part of its memory that each worker may take of a GPU that has several workers.
+
+    Workers that find their device themselves (None) all find the same one.
+
+    >>> shares(placement(3, None, ["0", "1"])), shares(placement(1, None, ["0", "1"]))
+    ({'0': 0.425}, {})
+    """
+    workers = Counter(itertools.chain.from_iterable(places))
+    return {gpu: SHARE / count for gpu, count in workers.items() if count > 1}

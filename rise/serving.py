@@ -40,6 +40,7 @@ TAIL_LINES = 15
 """Lines of a dead process's log that the error shows."""
 HOST = "127.0.0.1"
 WORKER = "model_worker"
+MEMORY_OPTION = "--gpu-memory-fraction"
 PR_SET_PDEATHSIG = 1
 
 
@@ -137,8 +138,9 @@ class LocalServing:
     def _start(self) -> None:
         self.log_dir.mkdir(parents=True, exist_ok=True)
         # Who names a device in --worker_args has chosen.
-        devices = [] if "--device" in self._options else gpus.visible_gpus()
+        devices = [] if self._has_option("--device") else gpus.visible_gpus()
         places = gpus.placement(len(self.model_names), self._workers_per_model, devices)
+        shares = {} if self._has_option(MEMORY_OPTION) else gpus.shares(places)
         ports = free_ports(1 + sum(map(len, places)))
         self.controller = f"http://{HOST}:{ports[0]}"
         self._launch("controller", "controller", ["--port", str(ports[0])])
@@ -150,9 +152,14 @@ class LocalServing:
                 arguments = ["--port", str(port), "--worker-address", address]
                 arguments += ["--controller-address", self.controller, "--model-names", model]
                 arguments += ["--model-path", checkpoint.removeprefix("hf:"), *self._options]
+                arguments += [MEMORY_OPTION, f"{shares[gpu]:.4g}"] if gpu in shares else []
                 self._launch(f"{model}.{number}" if number else model, WORKER, arguments, gpu)
         log.info("serving %s; logs in %s", ", ".join(self.model_names), self.log_dir)
         self._wait(lambda: self._all_serve(addresses))
+
+    def _has_option(self, name: str) -> bool:
+        """Whether the workers' arguments have an option, as NAME VALUE or as NAME=VALUE."""
+        return any(word.split("=")[0] == name for word in self._options)
 
     def _launch(self, name: str, module: str, arguments: list[str], gpu: str | None = None) -> None:
         command = [sys.executable, "-m", f"fastchat.serve.{module}", "--host", HOST, *arguments]

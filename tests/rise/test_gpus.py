@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from fastchat.serve import model_worker
 from rise import gpus
 from rise.serving import LocalServing
 from rise.worker_policy import WorkerPolicy
@@ -36,7 +37,7 @@ def test_gpus_are_those_of_the_environment_or_of_the_driver(tmp_path, monkeypatc
 
 
 def test_the_worked_placements_are_right():
-    assert doctest.testmod(gpus) == (0, 1)
+    assert doctest.testmod(gpus) == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,33 @@ def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, workers
         mock.patch.object(LocalServing, "_launch", launch),
         mock.patch.object(LocalServing, "_wait"),
         LocalServing(["a"], tmp_path, worker_args=options, workers_per_model=workers),
+    ):
+        assert started == expected
+
+
+@pytest.mark.parametrize(
+    ("models", "visible", "options", "expected"),
+    [
+        (["a", "b"], ["0"], [], [0.425, 0.425]),
+        (["a", "b", "c"], ["0", "1"], [], [0.425, None, 0.425]),
+        (["a"], ["0", "1"], [], [None, None]),
+        (["a", "b"], ["0", "1"], ["--device=cuda:1"], [0.425, 0.425]),
+        (["a", "b"], ["0"], ["--gpu-memory-fraction", "0.3"], [0.3, 0.3]),
+        (["a", "b"], ["0"], ["--gpu-memory-fraction=0.3"], [0.3, 0.3]),
+    ],
+)
+def test_workers_on_one_gpu_share_its_memory(tmp_path, models, visible, options, expected):
+    started = []
+
+    def launch(serving, name, module, arguments, gpu=None):
+        if module == "model_worker":
+            started.append(model_worker.parse_args(arguments).gpu_memory_fraction)
+
+    with (
+        mock.patch.object(gpus, "visible_gpus", lambda: visible),
+        mock.patch.object(LocalServing, "_launch", launch),
+        mock.patch.object(LocalServing, "_wait"),
+        LocalServing(models, tmp_path, worker_args=options),
     ):
         assert started == expected
 

@@ -6,10 +6,13 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.protocol.worker_protocol import FinishReason
+from fastchat.serve.gpu_errors import is_full
 from fastchat.serve.sampling import SamplingParams
+from fastchat.serve.stopping import contains_stop
 
 
 @dataclass
@@ -67,6 +70,32 @@ class EngineRequest:
         """Tokens that the longest possible answer needs in the cache, prompt included."""
         return len(self.prompt) + self.max_new_tokens
 
+    def check(self, longest: int, vocabulary: int) -> None:
+        """Refuse what a model with this context, in tokens, and vocabulary can never generate.
+
+        Raises:
+            RequestError: it can never fit (40303), is empty, or has tokens that do not exist.
+        """
+        if not self.prompt or self.max_new_tokens < 1:
+            raise RequestError(ErrorCode.PARAM_OUT_OF_RANGE, "the prompt has no tokens")
+        if self.length > longest:
+            raise RequestError(
+                ErrorCode.CONTEXT_OVERFLOW,
+                f"a prompt of {len(self.prompt)} tokens and an answer of {self.max_new_tokens} "
+                f"exceed the {longest} tokens that fit",
+            )
+        if not 0 <= min(self.prompt) <= max(self.prompt) < vocabulary:
+            raise RequestError(
+                ErrorCode.PARAM_OUT_OF_RANGE,
+                f"the prompt has token ids outside of 0..{vocabulary - 1}",
+            )
+
+    def end_of(self, tokens: list[int], tokenizer: Any) -> FinishReason | None:
+        """Why an answer of these tokens ends here, None if it goes on."""
+        if tokens[-1] in self.stop_ids or contains_stop(tokenizer, tokens, self.stop):
+            return "stop"
+        return "length" if len(tokens) >= self.max_new_tokens else None
+
     def progressed(self) -> None:
         """Tell a listener that there are new tokens."""
         if self.on_progress is not None:
@@ -95,11 +124,8 @@ class EngineRequest:
 
 def as_request_error(error: Exception) -> RequestError:
     """An exception as the error that its sender reads."""
-    import torch
-
     if isinstance(error, RequestError):
         return error
-    full = isinstance(error, torch.cuda.OutOfMemoryError)
-    code = ErrorCode.CUDA_OUT_OF_MEMORY if full else ErrorCode.INTERNAL_ERROR
+    code = ErrorCode.CUDA_OUT_OF_MEMORY if is_full(error) else ErrorCode.INTERNAL_ERROR
     first_line = next(iter(str(error).splitlines()), "")
     return RequestError(code, f"the worker failed: {type(error).__name__}: {first_line}")

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fastchat.model.model_adapter import (
     load_model,
     load_stop_ids,
     load_tokenizer,
+    pick_device,
     resolve,
 )
 from fastchat.protocol.worker_protocol import GenerateRequest
@@ -39,11 +41,20 @@ from fastchat.serve.base_model_worker import (
 )
 from fastchat.serve.conv_fields import conv_fields
 from fastchat.serve.engine_request import EngineRequest
+from fastchat.serve.gpu_errors import end_when_lost, is_full
 from fastchat.serve.metrics import read_engine
 from fastchat.serve.prompts import Prompts
 from fastchat.serve.sampling import SamplingParams
 from fastchat.serve.worker_reply import Job, reply_of
-from fastchat.utils import OneLineParser, build_logger, listen, positive_int, serve, url_of
+from fastchat.utils import (
+    OneLineParser,
+    build_logger,
+    fraction,
+    listen,
+    positive_int,
+    serve,
+    url_of,
+)
 
 _STREAM_TOKENS = 2
 """New tokens between two frames of a stream, as FastChat sends them."""
@@ -150,6 +161,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="auto is the checkpoint's own on a GPU and float32 on the CPU",
     )
     parser.add_argument(
+        "--gpu-memory-fraction",
+        type=fraction,
+        help="share of the GPU's memory for weights and cache, above 0 and at most 1; workers that "
+        "share a GPU need one each (85 %% of what is free when the weights are loaded)",
+    )
+    parser.add_argument(
         "--context-length",
         type=positive_int,
         help="longest prompt plus answer in tokens (the model's)",
@@ -179,6 +196,17 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
             f"--context-length {args.context_length} is longer than the model's {longest}; leave "
             "it out or lower it"
         )
+    with _memory_explained(args):
+        engine = _load_engine(args, tokenizer, args.context_length or longest, logger)
+    names = args.model_names or [Path(resolve(args.model_path)).absolute().name]
+    limit = args.limit_worker_concurrency
+    return ModelWorker(engine, template, names, limit=limit, seed=args.seed, logger=logger)
+
+
+def _load_engine(
+    args: argparse.Namespace, tokenizer: Any, max_length: int, logger: logging.Logger
+) -> Any:
+    """The model on its device in a `SlotEngine` that is not started yet."""
     import torch
     from transformers.utils import logging as hub_logging
 
@@ -190,16 +218,29 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
     model = load_model(
         args.model_path, device=args.device, dtype=args.dtype, base=args.base_model_path
     )
-    engine = SlotEngine(
+    return SlotEngine(
         model,
         tokenizer,
         max_rows=args.limit_worker_concurrency,
-        max_length=args.context_length or longest,
+        max_length=max_length,
+        memory_fraction=args.gpu_memory_fraction,
         logger=logger,
     )
-    names = args.model_names or [Path(resolve(args.model_path)).absolute().name]
-    limit = args.limit_worker_concurrency
-    return ModelWorker(engine, template, names, limit=limit, seed=args.seed, logger=logger)
+
+
+@contextlib.contextmanager
+def _memory_explained(args: argparse.Namespace) -> Iterator[None]:
+    """Turn a GPU without room for the model or its cache into one sentence with remedies."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        raise ValueError(
+            f"{args.model_path} does not fit into the free memory of {pick_device(args.device)}; "
+            "give every worker on this GPU its share with --gpu-memory-fraction (two may take 0.42 "
+            "each), end what else uses the GPU, or choose another --device"
+        ) from error
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -228,6 +269,7 @@ def main(argv: list[str] | None = None) -> None:
         load["slots"],
         load["slot_tokens"],
     )
+    end_when_lost(worker.engine)
     worker.engine.start()
     try:
         serve(create_app(worker, registration), sock)

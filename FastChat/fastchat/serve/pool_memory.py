@@ -10,6 +10,8 @@ from fastchat.serve.kv_pool import LayerShape
 
 _GPU_SHARE = 0.85
 _CPU_SHARE = 0.3
+_FREE_SHARE = 0.95
+"""The most of a GPU's free memory that the pool takes: forward passes need the rest."""
 _LOGIT_COPIES = 6
 """Float32 tensors of the size of the logits that sampling holds at its peak."""
 _LEAST_TOKENS = 64
@@ -23,23 +25,46 @@ def token_bytes(shapes: Sequence[LayerShape]) -> int:
 
 
 def affordable_tokens(
-    shapes: Sequence[LayerShape], device: Any, max_rows: int, vocabulary: int
+    shapes: Sequence[LayerShape],
+    device: Any,
+    max_rows: int,
+    vocabulary: int,
+    fraction: float | None = None,
 ) -> int:
-    """Tokens that the free memory holds beside the working memory of `max_rows` rows.
+    """Tokens that fit beside the model and the working memory of `max_rows` rows.
+
+    `fraction` is the share of the GPU's memory, in (0, 1], for the pool and the weights, which are
+    there already; None is 85 % of what is free for the pool. Without a GPU it has no effect.
 
     Raises:
         ValueError: not even a short prompt fits.
     """
-    free = free_bytes(device)
-    share = _GPU_SHARE if device.type == "cuda" else _CPU_SHARE
     working = max_rows * vocabulary * 4 * _LOGIT_COPIES
-    tokens = int((free * share - working) // token_bytes(shapes))
+    tokens = int((_usable_bytes(device, fraction) - working) // token_bytes(shapes))
     if tokens < _LEAST_TOKENS:
+        limited = device.type == "cuda" and fraction is not None
+        limit = f" and --gpu-memory-fraction {fraction:g}" if limited else ""
+        remedy = "raise the fraction" if limited else "free memory"
         raise ValueError(
-            f"{free / 2**20:.0f} MiB of free memory on {device} hold no prompt beside the model; "
-            "free memory, lower --limit-worker-concurrency, or load with --dtype bfloat16"
+            f"{free_bytes(device) / 2**20:.0f} MiB of free memory on {device}{limit} hold no "
+            f"prompt beside the model; {remedy}, lower --limit-worker-concurrency, or load with "
+            "--dtype bfloat16"
         )
     return tokens
+
+
+def _usable_bytes(device: Any, fraction: float | None) -> float:
+    """Bytes for the pool and the working memory, after the weights were loaded."""
+    free = free_bytes(device)
+    if device.type != "cuda":
+        return free * _CPU_SHARE
+    if fraction is None:
+        return free * _GPU_SHARE
+    import torch
+
+    _, total = torch.cuda.mem_get_info(device)
+    own = total * fraction - torch.cuda.memory_allocated(device)
+    return min(own, free * _FREE_SHARE)
 
 
 def free_bytes(device: Any) -> int:

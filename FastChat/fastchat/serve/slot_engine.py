@@ -3,7 +3,7 @@
 A step admits waiting requests into free slots, computes a bounded piece of their prompts, and then
 decodes one token of every running answer, so that a long prompt never holds up the others. Each row
 has its own sampling parameters, stop conditions and random numbers. Whatever goes wrong ends the
-requests it concerns and nothing else; the thread goes on.
+requests it concerns and nothing else; the thread goes on, unless the GPU can compute nothing more.
 
 Tests and offline use may call `step()` themselves instead of `start()`.
 """
@@ -13,20 +13,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastchat.constants import ErrorCode, RequestError
-from fastchat.protocol.worker_protocol import FinishReason
 from fastchat.serve.engine_model import EngineModel
 from fastchat.serve.engine_request import EngineRequest, EngineStats, as_request_error
+from fastchat.serve.gpu_errors import is_lost
 from fastchat.serve.kv_pool import KVPool, Span
 from fastchat.serve.pool_memory import affordable_tokens
 from fastchat.serve.sampling import sample
 from fastchat.serve.slot_table import SHORTEST_SHARE, Row, SlotTable
-from fastchat.serve.stopping import contains_stop
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,7 @@ class SlotEngine:
         max_rows: answers that are generated at the same time.
         max_length: longest prompt plus answer in tokens, at most the model's context.
         pool_tokens: memory for keys and values in tokens; None takes what is free.
+        memory_fraction: share of the GPU's memory for weights and pool; None is 85 % of the free.
         prefill_tokens: prompt tokens computed per step; None suits the device.
 
     Raises:
@@ -57,6 +58,7 @@ class SlotEngine:
         max_rows: int = 64,
         max_length: int = 2048,
         pool_tokens: int | None = None,
+        memory_fraction: float | None = None,
         prefill_tokens: int | None = None,
         logger: logging.Logger | None = None,
     ):
@@ -64,11 +66,15 @@ class SlotEngine:
         shapes = self.model.layer_shapes()
         device = self.model.device
         if pool_tokens is None:
-            pool_tokens = affordable_tokens(shapes, device, max_rows, self.model.vocabulary)
+            pool_tokens = affordable_tokens(
+                shapes, device, max_rows, self.model.vocabulary, memory_fraction
+            )
         # As many slots again keep what ended rows have computed, for the prompts that continue it.
         self.pool = KVPool(shapes, 2 * max_rows, max_length, pool_tokens, device)
         self.model.check(self.pool)
         self.stats = EngineStats()
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called by the engine's thread before it ends because the GPU can compute nothing more."""
         self._table = SlotTable(self.pool, max_rows)
         # Tokenizers are not safe to share between threads.
         self._tokenizer = deepcopy(tokenizer)
@@ -96,29 +102,11 @@ class SlotEngine:
             self._wake.notify()
         if self._thread is not None:
             self._thread.join()
-        shutdown = RequestError(ErrorCode.INTERNAL_ERROR, "the worker is shutting down")
-        for row in (*self._table.clear(), *self._waiting):
-            row.request.fail(shutdown)
+        self._fail_all(RequestError(ErrorCode.INTERNAL_ERROR, "the worker is shutting down"))
 
     def check(self, request: EngineRequest) -> None:
-        """Refuse what could never be generated.
-
-        Raises:
-            RequestError: it can never fit (40303), is empty, or has tokens that do not exist.
-        """
-        if not request.prompt or request.max_new_tokens < 1:
-            raise RequestError(ErrorCode.PARAM_OUT_OF_RANGE, "the prompt has no tokens")
-        if request.length > self.max_length:
-            raise RequestError(
-                ErrorCode.CONTEXT_OVERFLOW,
-                f"a prompt of {len(request.prompt)} tokens and an answer of "
-                f"{request.max_new_tokens} exceed the {self.max_length} tokens that fit",
-            )
-        if not 0 <= min(request.prompt) <= max(request.prompt) < self.model.vocabulary:
-            raise RequestError(
-                ErrorCode.PARAM_OUT_OF_RANGE,
-                f"the prompt has token ids outside of 0..{self.model.vocabulary - 1}",
-            )
+        """Refuse what could never be generated, see `EngineRequest.check`."""
+        request.check(self.max_length, self.model.vocabulary)
 
     def submit(self, request: EngineRequest) -> Future[EngineRequest]:
         """Queue a request; the future resolves to it, cancelling the future stops it.
@@ -167,9 +155,25 @@ class SlotEngine:
                     with self._wake:
                         self._wake.wait_for(lambda: self._waiting or self._stopping)
             except Exception as error:
+                if is_lost(error):
+                    self._lose(error)
+                    return
                 self._logger.exception("an engine step failed; its requests end with an error")
                 for row in self._table.clear():
                     row.request.fail(as_request_error(error))
+
+    def _lose(self, error: Exception) -> None:
+        """End everything: whoever came next would get an error at once, and so attract the most."""
+        lost = as_request_error(error)
+        self._logger.error("%s is lost, nothing can be generated: %s", self.model.device, lost)
+        with self._wake:
+            self._stopping = True
+        self._fail_all(lost)
+        self.on_lost()
+
+    def _fail_all(self, error: RequestError) -> None:
+        for row in (*self._table.clear(), *self._waiting):
+            row.request.fail(error)
 
     def _admit(self) -> None:
         """Give waiting requests slots, first come first served."""
@@ -250,6 +254,8 @@ class SlotEngine:
             span = Span(rows[0].slot, [row.length for row in rows], counts)
             return rows, self.model.forward(self.pool, span, [pieces[row] for row in rows])
         except Exception as error:
+            if is_lost(error):
+                raise
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
             if len(rows) == 1:
@@ -283,14 +289,7 @@ class SlotEngine:
         answer = row.samples[0]
         answer.tokens.append(token)
         self.stats.generated_tokens += 1
-        reason = self._end_of(row.request, answer.tokens)
+        reason = row.request.end_of(answer.tokens, self._tokenizer)
         if reason is not None:
             row.request.finish(answer, reason)
         row.request.progressed()
-
-    def _end_of(self, request: EngineRequest, tokens: list[int]) -> FinishReason | None:
-        if tokens[-1] in request.stop_ids:
-            return "stop"
-        if contains_stop(self._tokenizer, tokens, request.stop):
-            return "stop"
-        return "length" if len(tokens) >= request.max_new_tokens else None

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import requests
+import torch
 
 from fastchat.serve import model_worker
 from tests.fastchat.serve.servers import (
@@ -121,10 +122,28 @@ def test_a_checkpoint_without_a_template_names_the_option_and_the_built_in_ones(
         (["--device", "quantum"], "unknown device 'quantum'"),
         (["--conv-template", "vicuna"], "unknown chat template 'vicuna'"),
         (["--limit-worker-concurrency", 0], "above 0"),
+        *((["--gpu-memory-fraction", x], "at most 1") for x in ("0", "1.01", "-1", "nan", "all")),
     ],
 )
 def test_wrong_options_are_one_line_and_exit_code_2(checkpoint, capsys, options, part):
     assert part in refusal(capsys, "--model-path", checkpoint(), *options)
+
+
+@pytest.mark.parametrize(
+    "place", ["transformers.PreTrainedModel.to", "fastchat.serve.slot_engine.KVPool"]
+)
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")],
+)
+def test_a_model_without_room_on_the_gpu_is_one_line(checkpoint, capsys, monkeypatch, place, error):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(place, full)
+    line = refusal(capsys, "--model-path", checkpoint(), "--device", "cpu")
+    assert f"{checkpoint()} does not fit into the free memory of cpu" in line
+    assert "--gpu-memory-fraction" in line
 
 
 def refusal(capsys, *options):

@@ -110,3 +110,42 @@ def test_the_pool_takes_what_the_memory_gives(model, tokenizer, monkeypatch):
     monkeypatch.setattr(pool_memory, "free_bytes", lambda _: 1000)
     with pytest.raises(ValueError, match="free memory"):
         SlotEngine(model, tokenizer)
+
+
+class Gpu:
+    """What CUDA says of the memory of a GPU to each of the processes that share it."""
+
+    def __init__(self, monkeypatch):
+        self.total = self.free = 1_000_000
+        self.own = 0
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (self.free, self.total))
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: self.own)
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: self.own)
+
+    def start_worker(self, weights, fraction):
+        """Load weights and take a pool; returns the bytes of the pool."""
+        assert weights <= self.free, "out of memory"
+        self.own = weights
+        self.free -= weights
+        tokens = pool_memory.affordable_tokens(SHAPES, torch.device("cuda"), 1, 10, fraction)
+        pool = tokens * pool_memory.token_bytes(SHAPES)
+        self.free -= pool
+        return pool
+
+
+def test_workers_with_a_fraction_each_share_a_gpu(monkeypatch):
+    alone = Gpu(monkeypatch)
+    assert alone.start_worker(200_000, None) == pytest.approx(0.85 * 800_000, rel=0.01)
+    with pytest.raises(AssertionError, match="out of memory"):
+        alone.start_worker(200_000, None)
+    shared = Gpu(monkeypatch)
+    pools = [shared.start_worker(200_000, 0.425) for _ in range(2)]
+    assert pools == pytest.approx([225_000] * 2, rel=0.01)
+
+
+def test_a_fraction_takes_no_more_than_is_free_and_is_named_when_it_is_too_small(monkeypatch):
+    gpu = Gpu(monkeypatch)
+    gpu.free = 300_000
+    assert gpu.start_worker(200_000, 0.9) == pytest.approx(95_000, rel=0.01)
+    with pytest.raises(ValueError, match=r"fraction 0\.2 hold no prompt .*raise the fraction"):
+        Gpu(monkeypatch).start_worker(200_000, 0.2)
