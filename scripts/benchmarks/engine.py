@@ -7,7 +7,8 @@ A Llama of random weights is built in memory: bfloat16 on a GPU, float32 on a CP
 of rows the prompts (the first part of which they share) are computed first, and then answers of a
 fixed length are generated from what the cache keeps, so that the two rates are measured apart; the
 shared part counts for each prompt and is computed once.
-Prints a markdown table. On a GPU the last columns are the limit that the memory's bandwidth sets to
+Prints a markdown table. More rows than the memory holds at once are not measured: some would wait
+for others to end. On a GPU the last columns are the limit that the memory's bandwidth sets to
 decoding, weights and cache being read once per step, and the share of it that was reached.
 """
 
@@ -157,9 +158,14 @@ def print_head(args: argparse.Namespace, model: Any, bandwidth: float | None) ->
         f"of {args.prompt} tokens, {args.shared} of them shared; {args.new} new tokens; median "
         f"(range) of {args.runs}\n"
     )
-    columns = ["rows", "generated tok/s", "tok per CPU-s", "prompt tok/s"]
-    columns += [] if bandwidth is None else ["limit tok/s", "of the limit"]
+    columns = head(bandwidth)
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+
+
+def head(bandwidth: float | None) -> list[str]:
+    """The names of the columns."""
+    columns = ["rows", "generated tok/s", "tok per CPU-s", "prompt tok/s"]
+    return columns if bandwidth is None else [*columns, "limit tok/s", "of the limit"]
 
 
 def table_row(args: argparse.Namespace, model: Any, rows: int, bandwidth: float | None) -> str:
@@ -167,6 +173,9 @@ def table_row(args: argparse.Namespace, model: Any, rows: int, bandwidth: float 
     from fastchat.serve.slot_engine import SlotEngine
 
     engine = SlotEngine(model, None, max_rows=rows, max_length=args.prompt + args.new)
+    slots = slots_of(engine, args.prompt + args.new)
+    if slots < rows:
+        return does_not_fit(rows, slots, bandwidth)
     walls, cpus, prefills = [], [], []
     for run in range(args.runs + 1):
         prompts = make_prompts(args, rows, run, model.config.vocab_size)
@@ -181,6 +190,21 @@ def table_row(args: argparse.Namespace, model: Any, rows: int, bandwidth: float 
         limit = rows * bandwidth / step_bytes(args, model, engine, rows)
         cells += [f"{limit:.0f}", f"{statistics.median(walls[1:]) / limit:.0%}"]
     return f"| {' | '.join(cells)} |"
+
+
+def slots_of(engine: Any, length: int) -> int:
+    """How many answers of that length in tokens, prompts included, the engine holds at once.
+
+    `load()` tells how many it has now, and without requests they are short.
+    """
+    pool = engine.pool
+    return pool.rows_at(pool.slot_length(length)) if length <= pool.max_length else 0
+
+
+def does_not_fit(rows: int, slots: int, bandwidth: float | None) -> str:
+    """The line of the table without rates."""
+    rates = len(head(bandwidth)) - 2
+    return f"| {rows} | does not fit: {slots} slots |{' |' * rates}"
 
 
 def make_prompts(args: argparse.Namespace, rows: int, run: int, vocabulary: int) -> list[list[int]]:
