@@ -52,7 +52,8 @@ class Job:
     finished: int
     """Episodes that earlier calls have recorded."""
     seconds: float = 0.0
-    """Wall time of this call's episodes."""
+    """Wall time of the episodes, earlier calls included that wrote a summary: a call that was
+    interrupted wrote none."""
 
     @property
     def is_finished(self) -> bool:
@@ -87,6 +88,7 @@ class Job:
             The exit code: 0 done, 1 if episodes are still owed or none was answered, 2 if a
             checkpoint cannot be served, 130 if interrupted.
         """
+        self.seconds = _summary(run).get("wall_s", 0.0)
         if self.is_finished:
             print(f"All {self.finished} episodes are in {run.path}; nobody was asked.")
             return self._ending(run, tally)
@@ -101,7 +103,7 @@ class Job:
                 print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
                 return USAGE
             trouble = str(error)
-        self.seconds = time.monotonic() - started
+        self.seconds += time.monotonic() - started
         if trouble:
             print(trouble)
         return self._ending(run, tally)
@@ -118,10 +120,10 @@ class Job:
     def write_summary(self, run: RunDir, results: dict[str, Any]) -> None:
         """Write summary.json: the results, then the counts, the configuration, the wall time.
 
-        A finished run keeps the summary that it has, unless that one is of a call before the last
-        row: a kill can come between the two.
+        A finished run keeps the summary that it has, unless that one has other prices, or is of a
+        call before the last row: a kill can come between the two.
         """
-        if self.is_finished and _summary(run).get("counts", {}).get("owed") == 0:
+        if self.is_finished and self._is_of_now(_summary(run)):
             return
         total, done = self.size, len(run.done)
         run.write_summary(
@@ -133,6 +135,11 @@ class Job:
                 "config": self.config,
             }
         )
+
+    def _is_of_now(self, summary: dict[str, Any]) -> bool:
+        """Whether a summary was written after the last row, and at the prices of this call."""
+        prices = [config.get("prices") or {} for config in (summary.get("config", {}), self.config)]
+        return summary.get("counts", {}).get("owed") == 0 and prices[0] == prices[1]
 
     def state(self, run: RunDir) -> str:
         """How far the run is, and where."""
@@ -238,9 +245,15 @@ def _summary(run: RunDir) -> dict[str, Any]:
 
 
 def _finished(env: Env, config: dict[str, Any], count: int) -> Job:
-    """The job of a finished run, as it was configured; what is tracked where is said anew."""
+    """The job of a finished run, as it was configured; what is tracked where is said anew.
+
+    So are prices: with other ones the summary is written again.
+    """
     stored = read_json(locate(config["log_dir"], config["max_turns"]) / "config.json")
     now = {name: config[name] for name in ("log_dir", *tracking.KEYS)}
+    if config["prices"]:
+        cost.check_prices(config["prices"], dict.fromkeys(stored["models"], ""), None)
+        now["prices"] = config["prices"]
     return Job(env, stored | now, {}, count)
 
 
