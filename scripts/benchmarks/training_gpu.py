@@ -68,7 +68,8 @@ def programs(step: OneStep, directory: Path, device: str) -> dict[str, tuple[Any
     """For each program how it is built on a model, and the tokens that it computes."""
     common = {"gradient_checkpointing": True, "bf16": device == "cuda", "use_cpu": device == "cpu"}
     full = sum(step.lengths)
-    (passes,) = divide(step.prefixes, range(len(step)), 2 * LENGTH, 1)
+    # As the trainer divides the step by default, at batches of 1.
+    (passes,) = divide(step.prefixes, range(len(step)), LENGTH, 1)
     shared = sum(sum(step.prefixes.arrange(rows)[1]) for rows in passes)
     tokenizer = build_tokenizer(["The answer is 42."])
     single = {"per_device_train_batch_size": 1, **common}
@@ -115,6 +116,10 @@ def measure(build: Any, args: argparse.Namespace) -> tuple[float, int, str]:
     model = model.to(torch.bfloat16) if cuda else model
     parameters = model.num_parameters()
     work = build(model)
+    # Trainers turn it on in train(), which is not called here.
+    newer = getattr(model, "activation_checkpointing_enable", None)
+    (newer or model.gradient_checkpointing_enable)()
+    model.train()
     work()
     if cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -24,6 +24,8 @@ ROOT=${ROOT:-${SLURM_SUBMIT_DIR:?start with sbatch}}    # the repository
 NODES=${SLURM_JOB_NUM_NODES:?start with sbatch}
 MASTER_ADDR=$(scontrol show hostnames "${SLURM_JOB_NODELIST:?start with sbatch}" | head -n 1)
 export NODES MASTER_ADDR ROOT
+# srun does not take this over from sbatch: without it a step may get a single core.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
 cd "$ROOT"
 # shellcheck disable=SC2016  # expanded on each node

@@ -41,5 +41,7 @@ controller=$!
 trap 'kill "$controller"; rm -f "$ADDRESS_FILE"' EXIT
 mkdir -p "$(dirname "$ADDRESS_FILE")"
 echo "$CONTROLLER" >"$ADDRESS_FILE"
+# srun does not take this over from sbatch: without it a step may get a single core.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 # A worker that fails must not end the others.
 srun --kill-on-bad-exit=0 bash scripts/slurm/serve.sh "$@"

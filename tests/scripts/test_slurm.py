@@ -25,6 +25,8 @@ from tests.tiny import save_tiny_model
 SCRIPTS = sorted((ROOT / "scripts" / "slurm").glob("*.sh"))
 SRUN = """#!/usr/bin/env bash
 # Two nodes with one task each; the first node is the one that the batch script runs on.
+# As the real one since 22.05, it takes the cores of a task from this variable alone.
+[ "${SRUN_CPUS_PER_TASK:?the step would get a single core}" = "$SLURM_CPUS_PER_TASK" ] || exit 9
 while [[ $1 == --* ]]; do shift; done
 for i in 0 1; do SLURMD_NODENAME=127.0.0.$((i + 2)) SLURM_LOCALID=0 SLURM_PROCID=$i "$@" & done
 wait
@@ -81,7 +83,7 @@ def test_nodes_serve_an_array_whose_shards_are_one_run(place, capsys):
     save_tiny_model(place / "tiny")
     port, worker_port = free_ports(2)
     ports = {"PORT": str(port), "WORKER_PORT": str(worker_port), "HOST": "node"}
-    knobs = {**ports, "SLURMD_NODENAME": "127.0.0.1"}
+    knobs = {**ports, "SLURMD_NODENAME": "127.0.0.1", "SLURM_CPUS_PER_TASK": "4"}
     serving = start(place, "serve.sh", "--model-path", str(place / "tiny"), **knobs)
     try:
         controller = f"http://127.0.0.1:{port}"

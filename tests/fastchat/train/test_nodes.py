@@ -22,6 +22,8 @@ BIN = Path(sys.executable).parent
 SECONDS = 300
 
 SRUN = """#!/bin/sh
+# As the real one since 22.05, it takes the cores of a task from this variable alone.
+[ "${SRUN_CPUS_PER_TASK:?the step would get a single core}" = "$SLURM_CPUS_PER_TASK" ] || exit 9
 shift # --kill-on-bad-exit=1
 SLURM_NODEID=0 "$@" & first=$!
 SLURM_NODEID=1 "$@" & second=$!
@@ -79,6 +81,7 @@ def test_two_nodes_on_slurm_train_what_one_process_does(tmp_path):
         (stand_ins / name).chmod(0o755)
     path = os.pathsep.join([str(stand_ins), str(BIN), os.environ["PATH"]])
     slurm = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]", "PATH": path}
+    slurm["SLURM_CPUS_PER_TASK"] = "1"
     flags = ["--bf16", "False", "--max_steps", "2", "--learning_rate", "1e-3"]
     printed = run("slurm/finetune.sh", environment(case, tmp_path / "two", **slurm), *flags)
 
