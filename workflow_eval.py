@@ -49,14 +49,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check_args(args: argparse.Namespace):
-    """Check the arguments together and decide who answers.
-
-    Raises:
-        ValueError: one message, with everything that is wrong.
-    """
-    from rise.job import check
-
+def contradictions(args: argparse.Namespace) -> list[str]:
+    """What only this script has, and does not go together."""
     problems = []
     if args.shown_attempt == "other":
         if args.feedback != "none":
@@ -71,6 +65,17 @@ def check_args(args: argparse.Namespace):
         problems.append("--revise_if_wrong needs --feedback self or critique: a model's own check")
     if asks_itself(args.feedback) and args.max_turns < 2:
         problems.append(f"--feedback {args.feedback} needs --max_turns 2 or more")
+    return problems
+
+
+def check_args(args: argparse.Namespace):
+    """Check the arguments together and decide who answers.
+
+    Raises:
+        ValueError: one message, with everything that is wrong.
+    """
+    from rise.job import check
+
     options = {
         "stage": "eval",
         "feedback": args.feedback,
@@ -79,7 +84,7 @@ def check_args(args: argparse.Namespace):
         # None and not False: runs from before this key existed go on.
         "revise_if_wrong": args.revise_if_wrong or None,
     }
-    return check(args, [args.model], options, problems)
+    return check(args, [args.model], options, contradictions(args))
 
 
 def main(argv: list[str] | None = None) -> int:

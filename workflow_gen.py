@@ -56,14 +56,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check_args(args: argparse.Namespace):
-    """Check the arguments together and decide who answers.
-
-    Raises:
-        ValueError: one message, with everything that is wrong.
-    """
-    from rise.job import check
-
+def contradictions(args: argparse.Namespace) -> list[str]:
+    """What only this script has, and does not go together."""
     problems = []
     if args.correct_to_correct and args.max_turns < 2:
         problems.append("--correct_to_correct needs --max_turns 2 or more")
@@ -74,6 +68,17 @@ def check_args(args: argparse.Namespace):
         )
     if args.expert_sees != "feedback" and args.max_turns < 2:
         problems.append(f"--expert_sees {args.expert_sees} needs --max_turns 2 or more")
+    return problems
+
+
+def check_args(args: argparse.Namespace):
+    """Check the arguments together and decide who answers.
+
+    Raises:
+        ValueError: one message, with everything that is wrong.
+    """
+    from rise.job import check
+
     options = {
         "stage": "gen",
         "feedback": args.feedback,
@@ -81,7 +86,7 @@ def check_args(args: argparse.Namespace):
         "correct_to_correct": args.correct_to_correct,
         "shown_attempt": "own",
     }
-    return check(args, args.models, options, problems)
+    return check(args, args.models, options, contradictions(args))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,45 +14,36 @@ from rise.choice import OPENAI_NAME, STUDENT, TEACHER
 from rise.iteration_plan import TRAINER, Stage, stage_environment
 from rise.stage_process import ROOT
 
-PARSERS = {
-    "gen": ("workflow_gen.py", "workflow_gen", "parse_args"),
-    "convert": ("workflow_convert.py", "workflow_convert", "parse_args"),
-    "train": (TRAINER, "fastchat.train.arguments", "parse"),
-    "eval": ("workflow_eval.py", "workflow_eval", "parse_args"),
+SCRIPTS = {
+    "gen": "workflow_gen.py",
+    "convert": "workflow_convert.py",
+    "train": TRAINER,
+    "eval": "workflow_eval.py",
 }
-"""Step -> script in the command, module and function that read its arguments."""
-READ = """
-import importlib, json, sys
-root, *calls = json.load(sys.stdin)
-sys.path[:0] = [root, root + "/FastChat"]
-for program, module, function, argv in calls:
-    sys.argv[0] = program
-    if module.startswith("fastchat"):
-        environment = importlib.import_module("fastchat.train.environment")
-        environment.name_accelerator()
-        environment.quiet()
-    try:
-        getattr(importlib.import_module(module), function)(argv)
-    except ValueError as error:
-        sys.exit(f"{program}: error: {error}")
+"""Step -> script in the command."""
+CHECK = """
+import sys
+sys.path[:0] = {paths!r}
+from rise.stage_checks import main
+main()
 """
-"""Reads the arguments in one process of its own: the trainer's need torch."""
+"""`rise.stage_checks` in a process of its own, wherever this one was started."""
 
 
 def check_commands(stages: Sequence[Stage]) -> None:
-    """Let every script read its arguments, so that a wrong one is not found hours later.
+    """Let every script check its arguments, so that a wrong one is not found hours later.
 
     Raises:
         ValueError: a script refuses its arguments, with what it said.
     """
     calls = []
     for stage in stages:
-        program, module, function = PARSERS[stage.step]
+        program = SCRIPTS[stage.step]
         place = next(k for k, word in enumerate(stage.command) if word.endswith(program))
-        calls.append([program, module, function, stage.command[place + 1 :]])
+        calls.append([stage.name, program, stage.command[place + 1 :]])
     done = subprocess.run(
-        [sys.executable, "-c", READ],
-        input=json.dumps([str(ROOT), *calls]),
+        [sys.executable, "-c", CHECK.format(paths=[str(ROOT), str(ROOT / "FastChat")])],
+        input=json.dumps(calls),
         text=True,
         env=stage_environment(stages[0]),
         capture_output=True,

@@ -314,6 +314,32 @@ def test_arguments_that_a_stage_refuses_are_found_at_the_start(place, monkeypatc
     assert not Path("out/eval").exists()
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_arguments_that_contradict_each_other_are_found_at_the_start(
+    place, monkeypatch, capsys, more
+):
+    monkeypatch.chdir(place("here"))
+    words = ["--boost", "expert", "--gen_args=--temperature 1.0 0.7 --correct_to_correct"]
+    words += ["--eval_args=--revise_if_wrong --prompt_style none.json --limit 0"]
+    words += ["--convert_args=--to pair_sft --match_tokens out/later.json --only_success"]
+    words += ["--train_args=--lora_r 4 --tree_tokens 0"]
+    assert iterate.main([*shlex.split(COMMAND), *words, *more]) == 2
+    said = capsys.readouterr().err
+    for part in (
+        "workflow_gen.py: error: --temperature has 2 values for --max_turns 1",
+        "--correct_to_correct needs --max_turns 2 or more (boost/gen)",
+        "--revise_if_wrong needs --feedback self or critique: a model's own check (base/eval, ",
+        "--limit is 0: ",
+        "none.json",
+        "--only_success says nothing about pairs: leave it out with --to pair_sft (iteration1/conv",
+        "--lora_r does nothing without --use_lora True (boost/train, iteration1/train)",
+        "--tree_tokens is 0: it must be at least 1 (boost/train, iteration1/train)",
+    ):
+        assert part in said, said
+    assert "later.json" not in said and "data_path" not in said
+    assert not Path("out/eval").exists()
+
+
 def test_the_size_of_every_stage_is_foretold(place, monkeypatch, capsys):
     monkeypatch.chdir(place("here"))
     words = ["--expert", "gpt-4", "--eval_args=--limit 3", "--boost", "expert", "--dry-run"]

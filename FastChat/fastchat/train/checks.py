@@ -35,10 +35,20 @@ def check(arguments: Arguments) -> None:
     Raises:
         ValueError: with one line per problem.
     """
+    problems = _data_problems(arguments.data)
+    problems += _model_problems(arguments.model.model_name_or_path, arguments.training.output_dir)
+    problems += contradictions(arguments)
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def contradictions(arguments: Arguments) -> list[str]:
+    """What is wrong whether or not model and data exist yet, one line per problem.
+
+    An iterated run asks this of all its stages before the first one has made anything.
+    """
     model, lora, data, training = arguments
-    problems = _data_problems(data)
-    problems += _model_problems(model.model_name_or_path, training.output_dir)
-    problems += lora_problems(lora, model.model_name_or_path, training.zero_stage)
+    problems = lora_problems(lora, model.model_name_or_path, training.zero_stage)
     problems += _output_problems(Path(training.output_dir))
     if training.train_sampling_strategy not in ORDERS:
         problems.append(
@@ -57,12 +67,15 @@ def check(arguments: Arguments) -> None:
         for name, reason in UNSUPPORTED.items()
         if getattr(training, name)
     ]
-    if problems:
-        raise ValueError("\n".join(problems))
+    if not 0 <= data.max_dropped_fraction <= 1:
+        problems.append(
+            f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
+        )
+    return problems
 
 
 def _data_problems(data: DataArguments) -> list[str]:
-    problems = [
+    return [
         f"{flag} {path}: there is no such file; workflow_convert.py writes it"
         for flag, path in (
             ("--data_path", data.data_path),
@@ -70,11 +83,6 @@ def _data_problems(data: DataArguments) -> list[str]:
         )
         if path is not None and not Path(path).is_file()
     ]
-    if not 0 <= data.max_dropped_fraction <= 1:
-        problems.append(
-            f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
-        )
-    return problems
 
 
 def _output_problems(output_dir: Path) -> list[str]:

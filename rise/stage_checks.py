@@ -1,0 +1,96 @@
+"""What the scripts of an iterated run say of their own arguments, before anything begins.
+
+Checked is what contradicts itself. What a server or the output of an earlier stage would have to
+tell is left to the stage itself. It runs in a process of its own: the trainer's checks need torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+
+
+def main() -> None:
+    """Check the stages that standard input lists as [[name, program, arguments], ...].
+
+    Raises:
+        SystemExit: a script cannot read its arguments, or some contradict themselves; with words.
+    """
+    found: dict[str, list[str]] = {}
+    for name, program, words in json.load(sys.stdin):
+        # argparse says whose arguments it refuses.
+        sys.argv[0] = program
+        try:
+            problems = CHECKS[name.rpartition("/")[2]](words)
+        except ValueError as error:
+            problems = [str(error)]
+        for problem in problems:
+            found.setdefault(f"{program}: error: {problem}", []).append(name)
+    if found:
+        sys.exit("\n".join(f"{said} ({', '.join(names)})" for said, names in found.items()))
+
+
+def _generation(words: list[str]) -> list[str]:
+    from workflow_gen import contradictions, parse_args
+
+    args = parse_args(words)
+    return contradictions(args) + _of_both(args, args.models)
+
+
+def _evaluation(words: list[str]) -> list[str]:
+    from workflow_eval import contradictions, parse_args
+
+    args = parse_args(words)
+    return contradictions(args) + _of_both(args, [args.model])
+
+
+def _of_both(args: argparse.Namespace, models: list[str]) -> list[str]:
+    """What is wrong with the arguments that both share; the problems may still be fetched."""
+    from rise.arguments import problems_with
+
+    found = [each for each in problems_with(args, models) if not each.startswith("--data_path")]
+    return found + _prompt_problems(args)
+
+
+def _conversion(words: list[str]) -> list[str]:
+    from rise.convert_arguments import problems_of
+    from workflow_convert import parse_args
+
+    args = parse_args(words)
+    if args.to != "dpo":
+        # The file to match may be made by an earlier stage; for dpo none may be given.
+        args.match_tokens = None
+    return problems_of(args) + _prompt_problems(args)
+
+
+def _prompt_problems(args: argparse.Namespace) -> list[str]:
+    """What is wrong with the files of an environment or of a prompt style."""
+    from rise.sources import load_prompts
+
+    try:
+        load_prompts(args.env, args.prompt_style)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _training(words: list[str]) -> list[str]:
+    from fastchat.train import environment
+
+    environment.name_accelerator()
+    environment.quiet()
+    from fastchat.train.arguments import parse
+    from fastchat.train.checks import contradictions
+
+    return contradictions(parse(words))
+
+
+CHECKS: dict[str, Callable[[list[str]], list[str]]] = {
+    "gen": _generation,
+    "convert": _conversion,
+    "train": _training,
+    "eval": _evaluation,
+}
+"""Last part of a stage's name -> what its script says."""
