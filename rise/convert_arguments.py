@@ -10,7 +10,9 @@ from rise.dataset import CRITERIA, FORMATS
 from rise.token_budget import trained_tokens
 from rise.weights import WEIGHTINGS, weight
 
-TARGETS = ("sft", "dpo", "pair_sft")
+TARGETS = {"sft": "weighted rows", "dpo": "preference pairs", "pair_sft": "pairs"}
+"""What --to makes, in words."""
+TEMPERATURE, MAX_PAIRS = 0.4, 4
 NOT_COMPARED = {"filepath", "output", "overwrite", "dry_run", *tracking.KEYS}
 """Arguments that do not change the data set; of the logs the contents are compared."""
 
@@ -42,7 +44,12 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
         help="exp: exp(r/tau); advantage: exp((r - mean r)/tau); centered: exp(r/tau) - mean "
         "exp(r/tau), may be negative; none: 1. Means over all attempts on the prompt; default exp",
     )
-    add("--temperature", type=float, default=0.4, help="tau in the weight, above 0; default 0.4")
+    add(
+        "--temperature",
+        type=float,
+        default=TEMPERATURE,
+        help=f"tau in the weight, above 0; default {TEMPERATURE}",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -61,8 +68,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     add(
         "--max_pairs",
         type=int,
-        default=4,
-        help="pairs of one state (dpo) or question (pair_sft) at most; default 4",
+        default=MAX_PAIRS,
+        help=f"pairs of one state (dpo) or question (pair_sft) at most; default {MAX_PAIRS}",
     )
     add(
         "--match_tokens",
@@ -113,25 +120,28 @@ def problems_of(args: argparse.Namespace) -> list[str]:
 
 
 def _without_meaning(args: argparse.Namespace) -> list[str]:
-    """The flags that say nothing about pairs and are given."""
+    """The flags that would change nothing in what --to makes, and are given."""
     of_rules = {
         "--criteria": args.criteria != "all",
         "--only_success": args.only_success,
         "--weighting": args.weighting != "exp",
+        "--temperature": args.temperature != TEMPERATURE,
+        "--remove_duplication": args.remove_duplication,
     }
-    of_pairs = {
+    of_rows = {
         "--remove_near_duplicates": args.remove_near_duplicates is not None,
         "--match_tokens": args.match_tokens is not None,
+        "--model_path": args.model_path is not None,
+        "--format": args.format != "fastchat",
     }
     of_turns = {
-        "--remove_duplication": args.remove_duplication,
         "--context_window": args.context_window is not None,
         "--correct_to_correct": args.correct_to_correct is not None,
     }
-    given = {"sft": {}, "dpo": of_rules | of_pairs, "pair_sft": of_rules | of_turns}[args.to]
-    what = "preference pairs" if args.to == "dpo" else "pairs"
+    of_pairs = {"--max_pairs": args.max_pairs != MAX_PAIRS}
+    idle = {"sft": of_pairs, "dpo": of_rules | of_rows, "pair_sft": of_rules | of_turns}
     return [
-        f"{flag} says nothing about {what}: leave it out with --to {args.to}"
-        for flag, is_given in given.items()
+        f"{flag} says nothing about {TARGETS[args.to]}: leave it out with --to {args.to}"
+        for flag, is_given in idle[args.to].items()
         if is_given
     ]

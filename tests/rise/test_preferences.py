@@ -129,6 +129,10 @@ def test_without_a_pair_the_remedy_is_said(tmp_path, capsys):
         (["--only_success"], "--only_success"),
         (["--weighting", "none"], "--weighting"),
         (["--remove_near_duplicates", "0.8"], "--remove_near_duplicates"),
+        (["--remove_duplication"], "--remove_duplication says nothing about preference pairs"),
+        (["--temperature", "1"], "--temperature says nothing"),
+        (["--model_path", "m"], "--model_path says nothing"),
+        (["--format", "messages"], "--format says nothing"),
         (["--max_pairs", "0"], "--max_pairs is 0: give 1 or more"),
     ],
 )
