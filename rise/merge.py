@@ -14,8 +14,10 @@ all. A merge that was cut short goes on with the same command.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,7 @@ def find_episodes(runs: Sequence[Path]) -> tuple[dict[str, Any], Where]:
 def write(job: Job, run: RunDir, where: Where) -> None:
     """Copy the episodes that the joint run has not yet, then write its log and its summary."""
     if not run.done:
-        for path in {path for path, _ in where.values()}:
-            _copy_failed(path, run)
+        _copy_failed(sorted({path for path, _ in where.values()}), run)
     for task_id in sorted(where.keys() - run.done):
         path, offset = where[task_id]
         for episode in episodes_at(path / "rows.jsonl", [offset]):
@@ -96,11 +97,26 @@ def write(job: Job, run: RunDir, where: Where) -> None:
         with_sibling(evaluated)
 
 
-def _copy_failed(path: Path, run: RunDir) -> None:
-    """Copy the attempts that failed: their tokens are counted, and paid for."""
+def _copy_failed(paths: Sequence[Path], run: RunDir) -> None:
+    """Copy the attempts that failed: their tokens are counted, and paid for.
+
+    Those that a merge which was killed has copied are not copied again. One attempt may have
+    failed several times in the same words, so they are counted.
+    """
+    there = Counter(json.dumps(episode.to_dict()) for episode in _failed(run.path))
+    for path in paths:
+        for episode in _failed(path):
+            if there[text := json.dumps(episode.to_dict())]:
+                there[text] -= 1
+            else:
+                run.append(episode)
+
+
+def _failed(path: Path) -> Iterator[Episode]:
+    """The attempts of a run whose episode is owed, or was until a later attempt."""
     for _, _, row in rows(path / "rows.jsonl"):
         if row and is_owed(row.get("error")):
-            run.append(Episode.from_dict(row))
+            yield Episode.from_dict(row)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -143,6 +143,27 @@ def test_an_unfinished_shard_is_a_gap_and_a_torn_merge_goes_on(place, capsys):
     assert (place / "torn" / "rows.jsonl").read_bytes() == rows
 
 
+def test_a_merge_that_was_killed_counts_what_failed_once(place, capsys):
+    runs = shards(place, GEN, 2)
+    for run in runs:
+        rows = (run / "rows.jsonl").read_text().splitlines()
+        failed = json.loads(rows[0])
+        failed |= {"error": {"kind": "timeout", "message": "none"}}
+        # An attempt that failed twice in the same words is two rows.
+        lines = [json.dumps(failed)] * 2 + rows
+        (run / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    assert join(capsys, *runs, "-o", place / "joint")[0] == 0
+    rows = (place / "joint" / "rows.jsonl").read_bytes()
+    lines = rows.splitlines(keepends=True)
+    assert sum(b'"timeout"' in line for line in lines) >= 4
+    for kept in (1, 3, 4, 6):
+        torn = place / f"torn{kept}"
+        shutil.copytree(place / "joint", torn)
+        (torn / "rows.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][:9])
+        assert join(capsys, *runs, "-o", torn)[0] == 0
+        assert (torn / "rows.jsonl").read_bytes() == rows
+
+
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0", "-1/2"])
 def test_a_shard_that_is_none_is_refused(place, shard):
     refused = call(place, *GEN, "--log_dir", "run", f"--shard={shard}")
