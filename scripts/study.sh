@@ -11,8 +11,9 @@ set -euo pipefail
 
 SEEDS=${SEEDS:-0 1 2 3 4}    # one quickstart each
 # What is trained beside the quickstart's models: iteration2 (its model generates, both iterations
-# are pooled), or CRITERIA-WEIGHTING of workflow_convert.py (the quickstart itself is all-exp).
-VARIANTS=${VARIANTS:-iteration2 better-exp best-exp success-exp all-none all-advantage all-centered}
+# are pooled), grouped (the quickstart's data with --group_trajectories), or CRITERIA-WEIGHTING of
+# workflow_convert.py (the quickstart itself is all-exp).
+VARIANTS=${VARIANTS:-iteration2 grouped better-exp best-exp success-exp all-none all-advantage all-centered}
 EPOCHS=${EPOCHS:-8}          # as the quickstart; PROBLEMS, TEST, CHATS and VENV are passed on too
 STUDY=${OUT:-log/study}      # where everything is written, seed by seed
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
@@ -28,17 +29,19 @@ export PATH="$PWD/$VENV/bin:$PATH"
 . scripts/quickstart_stages.sh
 
 variant() { # NAME
-    local data=$OUT/$1.json steps
+    local data=$OUT/$1.json steps more=()
     steps=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["steps"])' \
         "$OUT/rise/training.json")
-    if [ "$1" = iteration2 ]; then
-        generate "$OUT/gen2" 2 --num_of_samples 1 1 --correct_to_correct \
-            --models "$OUT/rise" data/arithmetic.py:expert
-        convert "$data" all exp "$OUT/gen" "$OUT/gen2"
-    else
-        convert "$data" "${1%-*}" "${1#*-}" "$OUT/gen"
-    fi
-    train "$data" "$OUT/$1" "$EPOCHS" --max_steps "$steps"
+    case $1 in
+        iteration2)
+            generate "$OUT/gen2" 2 --num_of_samples 1 1 --correct_to_correct \
+                --models "$OUT/rise" data/arithmetic.py:expert
+            convert "$data" all exp "$OUT/gen" "$OUT/gen2"
+            ;;
+        grouped) data=$OUT/finetune.json more=(--group_trajectories True) ;;
+        *) convert "$data" "${1%-*}" "${1#*-}" "$OUT/gen" ;;
+    esac
+    train "$data" "$OUT/$1" "$EPOCHS" --max_steps "$steps" "${more[@]}"
     evaluate_all "$OUT/$1" "$1"
 }
 

@@ -50,17 +50,19 @@ def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
 
     weights = out / "rise" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    knobs = {"SEEDS": "0", "VARIANTS": "iteration2"}
+    knobs = {"SEEDS": "0", "VARIANTS": "iteration2 grouped"}
     code, stdout, stderr = quickstart(tmp_path, "study.sh", **knobs)
     assert code == 0, stdout[-3000:] + stderr[-3000:]
     assert weights.stat().st_mtime_ns == before
     assert "finished; nothing to do" in stdout
     study = json.loads((tmp_path / "study.json").read_text())
-    assert list(study) == ["base", "control", "rise", "iteration2"]
+    assert list(study) == ["base", "control", "rise", "iteration2", "grouped"]
     assert study["rise"]["m1@t5"]["by_seed"] == {"0": results["rise"]["m1@t5"]["value"]}
-    trained = json.loads((out / "iteration2" / "training.json").read_text())
-    assert trained["steps"] == steps[0]
-    assert (tmp_path / "study.md").read_text().count("\n") == 6
+    for name in ("iteration2", "grouped"):
+        trained = json.loads((out / name / "training.json").read_text())
+        assert trained["steps"] == steps[0]
+        assert trained["settings"]["group_trajectories"] == (name == "grouped")
+    assert (tmp_path / "study.md").read_text().count("\n") == 7
 
     code, _, stderr = quickstart(out, TEST="17")
     assert code == 2

@@ -33,6 +33,10 @@ DECISIVE = (
     "adam_epsilon",
     "max_grad_norm",
     "optim",
+    "optim_args",
+    "optim_target_modules",
+    "lr_scheduler_kwargs",
+    "neftune_noise_alpha",
     "train_sampling_strategy",
     "group_trajectories",
     "seed",
@@ -123,5 +127,5 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Enumerations as their values, so that the setting survives JSON."""
-    return getattr(value, "value", value)
+    """Enumerations as their values, so that the setting survives JSON; nothing given is None."""
+    return None if value == {} else getattr(value, "value", value)
