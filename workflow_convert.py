@@ -70,6 +70,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="go on after a right turn 1 (a kept right answer is data too; --criteria better "
         "drops it, as it is not better); default: as the run was generated",
     )
+    add(
+        "--allow_evaluations",
+        action="store_true",
+        help="convert runs of workflow_eval.py too, whose problems are usually the test set; "
+        "default: refuse them",
+    )
     add_rules(parser)
     add_output(parser)
     return parser.parse_args(argv)
@@ -97,6 +103,12 @@ def check_args(args: argparse.Namespace) -> list[Source]:
     for source in sources:
         if args.env and source.env and source.env != args.env:
             problems.append(f"--env is {args.env}, but {source.path} is a run of {source.env}")
+        if source.stage == "eval" and not args.allow_evaluations:
+            problems.append(
+                f"--filepath {source.path} is an evaluation (its config.json has the stage eval): "
+                "training on its problems spoils them as a test; give a run of workflow_gen.py, or "
+                "--allow_evaluations"
+            )
     if problems:
         raise ValueError("\n".join(problems))
     return sources

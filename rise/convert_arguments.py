@@ -13,7 +13,10 @@ from rise.weights import WEIGHTINGS, weight
 TARGETS = {"sft": "weighted rows", "dpo": "preference pairs", "pair_sft": "pairs"}
 """What --to makes, in words."""
 TEMPERATURE, MAX_PAIRS = 0.4, 4
-NOT_COMPARED = {"filepath", "output", "overwrite", "dry_run", *tracking.KEYS}
+NOT_COMPARED = {
+    *("filepath", "output", "overwrite", "dry_run", "allow_evaluations"),
+    *tracking.KEYS,
+}
 """Arguments that do not change the data set; of the logs the contents are compared."""
 
 

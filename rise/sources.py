@@ -41,6 +41,8 @@ class Source:
     """As in `rise.episode.visible`; None shows all earlier attempts."""
     correct_to_correct: bool
     """Whether episodes that were right at turn 1 went on."""
+    stage: str | None = None
+    """gen or eval; None for a published log, which does not say."""
 
 
 class Pool:
@@ -103,6 +105,7 @@ def read_source(path: str | Path) -> Source:
         env=config.get("env"),
         context_window=config.get("context_window"),
         correct_to_correct=bool(config.get("correct_to_correct")),
+        stage=config.get("stage"),
     )
 
 
