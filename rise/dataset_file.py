@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rise.iterated import place
 from rise.plots import plot_weights
 from rise.trajectory import read_json, write_json
 
@@ -40,7 +41,7 @@ def is_written(output: Path, settings: dict[str, Any]) -> bool:
     if differing:
         raise ValueError(
             f"{output} was made with other settings ({', '.join(differing)}): give another "
-            "--output, or --overwrite"
+            f"{place('--output')}, or --overwrite"
         )
     return True
 

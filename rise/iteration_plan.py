@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rise.iterated import VARIABLE
 from rise.stage_process import ROOT
 
 SELF = "self"
@@ -116,7 +117,7 @@ def stage_environment(stage: Stage) -> dict[str, str]:
     Each launcher makes a group of processes of its own, so this one's, if it is in one, stays out.
     """
     own = {name: value for name, value in os.environ.items() if name not in GROUP}
-    return own | {"PATH": search_path()} | stage.environment
+    return own | {"PATH": search_path(), VARIABLE: stage.name} | stage.environment
 
 
 def search_path() -> str:

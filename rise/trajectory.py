@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rise.episode import Episode, Message, Turn, is_owed, visible
+from rise.iterated import place
 from rise.logs import EpisodeLog
 from rise.rows import episodes_at, finished, lines_at, rows
 
@@ -166,7 +167,7 @@ class RunDir:
             fcntl.flock(self._rows, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(
-                f"another process is writing to {self.path}: wait for it, or give another --log_dir"
+                f"another process is writing to {self.path}: wait for it, or give another {place()}"
             ) from error
 
     def _read_rows(self) -> None:
@@ -268,7 +269,7 @@ def _stored_config(path: Path) -> dict[str, Any] | None:
     config, journal = path / "config.json", path / "rows.jsonl"
     has_rows = journal.exists() and journal.stat().st_size > 0
     if has_rows and not config.exists():
-        raise ValueError(f"{path} has rows.jsonl but no config.json: give another --log_dir")
+        raise ValueError(f"{path} has rows.jsonl but no config.json: give another {place()}")
     return read_json(config) if has_rows else None
 
 
@@ -292,6 +293,6 @@ def _compare(stored: dict[str, Any], config: dict[str, Any], path: Path) -> None
     changes = differences(stored, config)
     if changes and finished(path / "rows.jsonl"):
         raise ValueError(
-            f"{path} holds a run of another configuration ({changes}): give another --log_dir, "
+            f"{path} holds a run of another configuration ({changes}): give another {place()}, "
             "or the same arguments to go on with it"
         )
