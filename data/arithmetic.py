@@ -235,7 +235,8 @@ def write_lines(path: Path, rows: Iterable[dict]) -> int:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Write the embedded problems as JSON lines.")
+    description = "Write the embedded problems as JSON lines."
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write to")
     parser.add_argument("--train", type=int, default=1600, help="training problems (default 1600)")
     parser.add_argument("--test", type=int, default=300, help="test problems (default 300)")

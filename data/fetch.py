@@ -248,7 +248,8 @@ def read_homes(path: Path) -> dict[str, list[Source]]:
 
 
 def parse_args(homes: dict[str, list[Source]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fetch data sets as verified JSON lines.")
+    description = "Fetch data sets as verified JSON lines."
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     add = parser.add_argument
     add("names", nargs="+", choices=sorted(homes), metavar="NAME", help=", ".join(homes))
     add("--output_dir", type=Path, default=HOMES.parent, help="parent folder (default: data)")

@@ -8,13 +8,16 @@ from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser; the description keeps its line breaks.
+    """argparse's parser; the description keeps its line breaks, and flags are given in full.
+
+    A shortened flag would mean something else, or nothing, once there is a second such flag.
 
     Takes what `argparse.ArgumentParser` takes.
     """
 
     def __init__(self, **settings: Any):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        settings.setdefault("allow_abbrev", False)
         super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:

@@ -119,7 +119,13 @@ def fraction(text: str) -> float:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the list of all options."""
+    """An argument parser whose errors are one line, without the list of all options.
+
+    Options are given in full: a shortened one would change its meaning with a second such option.
+    """
+
+    def __init__(self, **settings: Any):
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and exit with 2."""

@@ -29,7 +29,9 @@ from fastchat.model.model_adapter import (
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument("--lora-path", required=True, help="directory of the adapter")
     parser.add_argument("--base-model-path", help="its base model (the one that it names)")
     parser.add_argument(
