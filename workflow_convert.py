@@ -29,6 +29,7 @@ from rise.arguments import env_help, env_name
 from rise.conversion import rules_for, settings_of, training_rows
 from rise.convert_arguments import add_output, add_rules, problems_of
 from rise.dataset_report import RowCounts, TokenCounts, format_report
+from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, run_program, said
 from rise.near_duplicates import without_near_duplicates
 from rise.parser import Parser
 from rise.preferences import PairCounts, format_pairs, preference_pairs
@@ -36,8 +37,6 @@ from rise.repairs import repair_rows
 from rise.row_spill import RowSpill
 from rise.sources import Pool, Source, load_prompts, read_source
 from rise.token_budget import match_tokens
-
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -233,12 +232,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         return run(args)
+    except BrokenPipeError:
+        raise  # to `run_program`
     except (ValueError, OSError) as error:
-        print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+        print(f"{sys.argv[0]}: error: {said(error)}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

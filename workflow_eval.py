@@ -19,10 +19,9 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
-import sys
 
 from rise.arguments import add_common, add_feedback
-from rise.endings import DONE, FAILED, run_errors, usage_errors
+from rise.endings import DONE, FAILED, run_errors, run_program, usage_errors
 from rise.feedback import asks_itself
 from rise.parser import Parser
 
@@ -158,4 +157,4 @@ def parallel_command(config, problems: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

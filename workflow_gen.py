@@ -19,11 +19,10 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
-import sys
 from pathlib import Path
 
 from rise.arguments import add_common, add_feedback
-from rise.endings import DONE, FAILED, run_errors, usage_errors
+from rise.endings import DONE, FAILED, run_errors, run_program, usage_errors
 from rise.feedback import EXPERT_SEES
 from rise.parser import Parser
 
@@ -150,4 +149,4 @@ def report(job, run, tally, tracker) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

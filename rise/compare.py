@@ -20,7 +20,7 @@ from typing import Any
 
 from rise import grid
 from rise.comparison import compare
-from rise.endings import said
+from rise.endings import run_program, said
 from rise.evaluated import open_run
 from rise.parser import Parser
 from rise.table import format_p, headline_order
@@ -143,4 +143,4 @@ def _cell(run: dict[str, Any], name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rise import cost
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 NEVER_FIT = (
+BROKEN_PIPE = 128 + signal.SIGPIPE
+"""What a shell says of a program that writes to a pipe which nobody reads any more."""
     "{count} of {finished} episodes ended because a prompt does not fit the model's context. They "
     "count as not right, are no data and are not asked again. With another --log_dir, a smaller "
     "--context_window makes later turns shorter, --prompt_style bare the first one too, and a "
@@ -40,6 +43,26 @@ def usage_errors() -> Iterator[None]:
     """Turn an error into one message on stderr and exit code 2, Ctrl-C into code 130.
 
     Errors of the operating system are those of files: a directory that cannot be written to, or a
+def run_program(main: Callable[[], int | str | None]) -> NoReturn:
+    """Exit with the code that `main` returns, or quietly with 141 where nobody reads the output.
+
+    A pipe into `head` ends like that, which is nobody's mistake.
+    """
+    try:
+        try:
+            sys.exit(main())
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What a stream still holds would be written when Python ends, and fail again.
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(BROKEN_PIPE)
+
+
     full disk, which is nobody's wrong usage: exit code 1.
     """
     try:
@@ -53,6 +76,8 @@ def usage_errors() -> Iterator[None]:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise SystemExit(FAILED if full else USAGE) from error
 
+    except BrokenPipeError:
+        raise  # to `run_program`
 
 def said(error: Exception) -> str:
     """An error in words: one of a file names the file and what would help.
@@ -83,6 +108,8 @@ def run_errors(job: Job, run: RunDir) -> Iterator[None]:
         raise SystemExit(FAILED) from error
 
 
+    except BrokenPipeError:
+        raise  # to `run_program`
 def interrupted(job: Job, run: RunDir) -> str:
     """What an interrupted run says."""
     return f"Interrupted: {job.state(run)}; the same command goes on with them."

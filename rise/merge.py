@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rise.endings import DONE, run_errors, usage_errors
+from rise.endings import DONE, run_errors, run_program, usage_errors
 from rise.episode import Episode, is_owed
 from rise.evaluated import open_run, read_config, with_sibling
 from rise.job import Job
@@ -145,4 +145,4 @@ def _named(task_ids: Sequence[int]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

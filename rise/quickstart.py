@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rise.endings import run_program
 from rise.parser import Parser
 from rise.trajectory import Episode, load_episodes, read_json, write_json
 
@@ -159,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

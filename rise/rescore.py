@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rise.configuration import git_commit, versions
-from rise.endings import DONE, run_errors, usage_errors
+from rise.endings import DONE, run_errors, run_program, usage_errors
 from rise.episode import Episode
 from rise.evaluated import log_dir_of, open_run, read_config, with_sibling
 from rise.feedback import knows_truth
@@ -212,4 +211,4 @@ def _said(grade: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rise import grid
+from rise.endings import run_program
 from rise.parser import Parser
 from rise.trajectory import read_json, write_json
 
@@ -117,4 +118,4 @@ def _cell(rate: dict[str, Any], metric: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from rise.compare import names_of
-from rise.endings import said
+from rise.endings import run_program, said
 from rise.evaluated import open_run
 from rise.parser import Parser
 from rise.report.page import render
@@ -56,4 +56,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)
