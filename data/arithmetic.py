@@ -27,6 +27,7 @@ import json
 import os
 import random
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -250,21 +251,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> None:
+def main() -> int:
     args = parse_args()
     train_numbers, test_numbers = split_numbers(args.seed)
     train = problem_rows(train_numbers, args.train, random.Random(f"train {args.seed}"))
     test = problem_rows(test_numbers, args.test, random.Random(f"test {args.seed}"))
     check_disjoint(test, train)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    written = {"train.jsonl": write_lines(args.output_dir / "train.jsonl", train)}
-    written["test.jsonl"] = write_lines(args.output_dir / "test.jsonl", test)
+    files: dict[str, Iterable[dict]] = {"train.jsonl": train, "test.jsonl": test}
     if args.warmup:
-        chats = warmup_chats(args.warmup, args.seed)
-        written["warmup.jsonl"] = write_lines(args.output_dir / "warmup.jsonl", chats)
+        files["warmup.jsonl"] = warmup_chats(args.warmup, args.seed)
+    try:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        written = {name: write_lines(args.output_dir / name, rows) for name, rows in files.items()}
+    except OSError as error:
+        print(
+            f"arithmetic.py: error: --output_dir {args.output_dir}: give a folder that can be "
+            f"written to ({error.strerror})",
+            file=sys.stderr,
+        )
+        return 2
     for name, count in written.items():
         print(f"{args.output_dir / name}: {count} lines")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

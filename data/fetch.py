@@ -10,6 +10,7 @@ Writes  DIR/NAME/train.jsonl and test.jsonl, each complete and verified or not a
 """
 
 import argparse
+import errno
 import hashlib
 import http.client
 import json
@@ -28,6 +29,7 @@ from urllib.parse import urlsplit
 
 HOMES = Path(__file__).with_name("homes.json")
 TRIES = 4
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?(/\d+)?")
 
 Row = dict[str, object]
@@ -176,6 +178,8 @@ def download(source: Source, url: str, part: Path, timeout: float) -> bytes:
             status = getattr(error, "code", None)
             if status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 part.unlink()  # longer than the file: it belongs to another version
+            elif getattr(error, "errno", None) in FORBIDDEN:
+                raise  # the folder's, not the network's
             elif status in (401, 403, 404, 410) or attempt == TRIES - 1:
                 raise FetchError(advice(url, error)) from error
             time.sleep(random.uniform(0.2, 0.4) * 2**attempt)
@@ -248,8 +252,7 @@ def read_homes(path: Path) -> dict[str, list[Source]]:
 
 
 def parse_args(homes: dict[str, list[Source]]) -> argparse.Namespace:
-    description = "Fetch data sets as verified JSON lines."
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     add = parser.add_argument
     add("names", nargs="+", choices=sorted(homes), metavar="NAME", help=", ".join(homes))
     add("--output_dir", type=Path, default=HOMES.parent, help="parent folder (default: data)")
@@ -261,8 +264,7 @@ def parse_args(homes: dict[str, list[Source]]) -> argparse.Namespace:
     args = parser.parse_args()
     if args.files and len(args.names) > 1:
         parser.error("--from imports files of one data set; name only that one")
-    missing = [str(path) for path in args.files or [] if not path.is_file()]
-    if missing:
+    if missing := [str(path) for path in args.files or [] if not path.is_file()]:
         parser.error(f"--from: no such file: {', '.join(missing)}")
     return args
 
@@ -271,18 +273,19 @@ def main() -> int:
     homes = read_homes(HOMES)
     args = parse_args(homes)
     sources = [source for name in args.names for source in homes[name]]
-    failed = 0
+    refused = f"--output_dir {args.output_dir}: give a folder that you may write to"
+    given, failed = [str(path) for path in args.files or []], 0
     for item in args.files or sources:
         try:
-            if isinstance(item, Source):
-                target, rows = fetch(item, args), item.rows
-            else:
-                target, rows = import_file(item, sources, args), None
+            pinned = isinstance(item, Source)
+            target = fetch(item, args) if pinned else import_file(item, sources, args)
             count = target.read_bytes().count(b"\n")
-            print(
-                f"{target}: {count:,} rows" + ("" if rows in (None, count) else f", not {rows:,}")
-            )
+            short = f", not {item.rows:,}" if pinned and item.rows != count else ""
+            print(f"{target}: {count:,} rows{short}")
         except (FetchError, OSError) as error:
+            if getattr(error, "errno", None) in FORBIDDEN and error.filename not in given:
+                print(f"fetch.py: error: {refused} ({error.strerror})", file=sys.stderr)
+                return 2
             print(f"fetch.py: {error}", file=sys.stderr)
             failed += 1
     return 1 if failed else 0

@@ -22,13 +22,18 @@ class RowSpill:
     """
 
     def __init__(self, output: Path):
+        self._output = output
         self._directory = next(path for path in output.absolute().parents if path.is_dir())
         self.offsets = array("Q")
         """Where each row begins, in the order in which they came."""
         self._end = 0
 
     def __enter__(self) -> RowSpill:
-        self._file = tempfile.TemporaryFile(dir=self._directory)
+        try:
+            self._file = tempfile.TemporaryFile(dir=self._directory)
+        except OSError as error:
+            # It has a random name, which tells the user nothing.
+            raise OSError(error.errno, error.strerror, f"--output {self._output}") from error
         return self
 
     def __exit__(self, *exception: object) -> None:
