@@ -30,6 +30,7 @@ from rise.conversion import rules_for, settings_of, training_rows
 from rise.convert_arguments import add_output, add_rules, problems_of
 from rise.dataset_report import RowCounts, TokenCounts, format_report
 from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, run_program, said
+from rise.iterated import is_stage
 from rise.near_duplicates import without_near_duplicates
 from rise.parser import Parser
 from rise.preferences import PairCounts, format_pairs, preference_pairs
@@ -114,15 +115,17 @@ def check_args(args: argparse.Namespace) -> list[Source]:
 
 
 def next_command(args: argparse.Namespace) -> str:
-    """What to run with the output."""
+    """What to run with the output, on a line of its own; "" where `rise.iterate` runs it."""
+    if is_stage():
+        return ""
     if args.to == "dpo":
-        return f"Next: train on the pairs in {args.output}, with TRL's DPOTrainer for example"
+        return f"\nNext: train on the pairs in {args.output}, with TRL's DPOTrainer for example"
     if args.format != "fastchat":
-        return f"Next: train on the messages in {args.output}, each row with its weight"
+        return f"\nNext: train on the messages in {args.output}, each row with its weight"
     model = f"MODEL={shlex.quote(args.model_path)} " if args.model_path else ""
     missing = "" if model else "; set MODEL to the checkpoint that answered turn 1"
     return (
-        f"Next: {model}DATA_PATH={shlex.quote(str(args.output))} OUTPUT_DIR=checkpoints/rise "
+        f"\nNext: {model}DATA_PATH={shlex.quote(str(args.output))} OUTPUT_DIR=checkpoints/rise "
         f"bash scripts/finetune_deepspeed.sh  # train_mem.py, published settings{missing}"
     )
 
@@ -138,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     sources = check_args(args)
     settings = settings_of(args, sources)
     if not (args.dry_run or args.overwrite) and is_written(args.output, settings):
-        print(f"{args.output} is done: same logs, same settings.\n{next_command(args)}")
+        print(f"{args.output} is done: same logs, same settings.{next_command(args)}")
         return DONE
     make = write_pairs if args.to == "dpo" else write_rows
     with RowSpill(args.output) as spill:
@@ -223,7 +226,7 @@ def finish(
     paths = write_dataset(
         args.output, spill.lines(spill.offsets), report, weights, as_lines=as_lines
     )
-    print(f"{in_words}\nWrote {', '.join(map(str, paths))}\n{next_command(args)}")
+    print(f"{in_words}\nWrote {', '.join(map(str, paths))}{next_command(args)}")
     log_conversion(args, report, weights)
 
 

@@ -21,8 +21,9 @@ import logging
 import shlex
 
 from rise.arguments import add_common, add_feedback
-from rise.endings import DONE, FAILED, run_errors, run_program, usage_errors
+from rise.endings import DONE, FAILED, none_fits, run_errors, run_program, usage_errors
 from rise.feedback import asks_itself
+from rise.iterated import is_stage
 from rise.parser import Parser
 
 
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     with run, run_errors(job, run), start_tracker(job, run) as tracker:
         tally = job.tally(run)
         code = job.play(run, tally, tracker)
-        if code in (DONE, FAILED) and run.done:
+        if code in (DONE, FAILED) and run.done and not none_fits(tally):
             report(job, run, tally, tracker)
     return code
 
@@ -129,7 +130,7 @@ def report(job, run, tally, tracker) -> None:
         print(SMOKE_DONE)
         return
     alone = config["num_of_samples"] == [1] * config["max_turns"]
-    if not own.parallel and alone and config["shown_attempt"] == "own":
+    if not own.parallel and alone and config["shown_attempt"] == "own" and not is_stage():
         print(f"Next: {parallel_command(config, len(job.env))}")
 
 

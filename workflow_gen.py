@@ -22,8 +22,9 @@ import shlex
 from pathlib import Path
 
 from rise.arguments import add_common, add_feedback
-from rise.endings import DONE, FAILED, run_errors, run_program, usage_errors
+from rise.endings import DONE, FAILED, none_fits, run_errors, run_program, usage_errors
 from rise.feedback import EXPERT_SEES
+from rise.iterated import is_stage
 from rise.parser import Parser
 
 
@@ -105,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     with run, run_errors(job, run), start_tracker(job, run) as tracker:
         tally = job.tally(run)
         code = job.play(run, tally, tracker)
-        if code in (DONE, FAILED) and run.done:
+        if code in (DONE, FAILED) and run.done and not none_fits(tally):
             report(job, run, tally, tracker)
     return code
 
@@ -137,6 +138,8 @@ def report(job, run, tally, tracker) -> None:
         log_generation(tracker, job, run, summary)
     if job.config.get("smoke"):
         print(SMOKE_DONE)
+        return
+    if is_stage():
         return
     if job.config.get("shard"):
         print("Next: join the shards with python -m rise.merge RUN RUN ... -o DIR")

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from rise import cost
+from rise.iterated import place
 
 if TYPE_CHECKING:
     from rise.job import Job
@@ -20,13 +21,17 @@ if TYPE_CHECKING:
     from rise.trajectory import RunDir
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-NEVER_FIT = (
 BROKEN_PIPE = 128 + signal.SIGPIPE
 """What a shell says of a program that writes to a pipe which nobody reads any more."""
+NEVER_FIT = (
     "{count} of {finished} episodes ended because a prompt does not fit the model's context. They "
-    "count as not right, are no data and are not asked again. With another --log_dir, a smaller "
+    "count as not right, are no data and are not asked again. With another {place}, a smaller "
     "--context_window makes later turns shorter, --prompt_style bare the first one too, and a "
     "smaller --max_new_tokens leaves more room."
+)
+NONE_FIT = (
+    "no prompt fits the model's context, so nothing was answered (the last one: {said}). With "
+    "another {place}, use a model with a longer context{style}."
 )
 GIVEN_UP = (
     "{count} of {finished} episodes ended because they were refused in as many calls as "
@@ -38,11 +43,6 @@ REFUSED = (
 )
 
 
-@contextlib.contextmanager
-def usage_errors() -> Iterator[None]:
-    """Turn an error into one message on stderr and exit code 2, Ctrl-C into code 130.
-
-    Errors of the operating system are those of files: a directory that cannot be written to, or a
 def run_program(main: Callable[[], int | str | None]) -> NoReturn:
     """Exit with the code that `main` returns, or quietly with 141 where nobody reads the output.
 
@@ -63,6 +63,11 @@ def run_program(main: Callable[[], int | str | None]) -> NoReturn:
         sys.exit(BROKEN_PIPE)
 
 
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn an error into one message on stderr and exit code 2, Ctrl-C into code 130.
+
+    Errors of the operating system are those of files: a directory that cannot be written to, or a
     full disk, which is nobody's wrong usage: exit code 1.
     """
     try:
@@ -71,13 +76,13 @@ def run_program(main: Callable[[], int | str | None]) -> NoReturn:
     except KeyboardInterrupt as error:
         print("Interrupted before anything was asked: the same command begins again.")
         raise SystemExit(INTERRUPTED) from error
+    except BrokenPipeError:
+        raise  # to `run_program`
     except (ValueError, OSError) as error:
         print(f"{Path(sys.argv[0]).name}: error: {said(error)}", file=sys.stderr)
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise SystemExit(FAILED if full else USAGE) from error
 
-    except BrokenPipeError:
-        raise  # to `run_program`
 
 def said(error: Exception) -> str:
     """An error in words: one of a file names the file and what would help.
@@ -103,13 +108,13 @@ def run_errors(job: Job, run: RunDir) -> Iterator[None]:
     except KeyboardInterrupt as error:
         print(interrupted(job, run))
         raise SystemExit(INTERRUPTED) from error
+    except BrokenPipeError:
+        raise  # to `run_program`
     except OSError as error:
         print(f"Cannot write: {said(error)}. {job.state(run)}; the same command goes on with them.")
         raise SystemExit(FAILED) from error
 
 
-    except BrokenPipeError:
-        raise  # to `run_program`
 def interrupted(job: Job, run: RunDir) -> str:
     """What an interrupted run says."""
     return f"Interrupted: {job.state(run)}; the same command goes on with them."
@@ -119,8 +124,26 @@ def unanswered(tally: Tally) -> list[str]:
     """What is said of the episodes that ended without an answer; empty without one."""
     counts = {NEVER_FIT: tally.unanswered - tally.given_up, GIVEN_UP: tally.given_up}
     return [
-        text.format(count=count, finished=tally.finished) for text, count in counts.items() if count
+        text.format(count=count, finished=tally.finished, place=place())
+        for text, count in counts.items()
+        if count
     ]
+
+
+def none_fits(tally: Tally) -> bool:
+    """Whether every episode ended at turn 1 because its prompt does not fit: nothing was asked.
+
+    Rates of 0 % would then look like a result.
+    """
+    ended = tally.finished and tally.unanswered == tally.finished
+    return bool(ended) and not tally.given_up and not any(tally.verdicts)
+
+
+def none_fit(job: Job, tally: Tally) -> str:
+    """What is said where `none_fits`."""
+    bare = job.config["prompt_style"] == "bare"
+    style = "" if bare else ", or --prompt_style bare, which asks the question alone"
+    return NONE_FIT.format(said=tally.last_error, place=place(), style=style)
 
 
 def unfinished(job: Job, run: RunDir, tally: Tally) -> str:

@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Any
 from rise import choice, cost, shard, tracking
 from rise.arguments import controller_url, per_turn, problems_with, smoke
 from rise.configuration import configuration, make_env
-from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, interrupted, unanswered, unfinished
+from rise.endings import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    interrupted,
+    none_fit,
+    none_fits,
+    unanswered,
+    unfinished,
+)
 from rise.episode import Episode, is_owed
 from rise.open_files import allow_connections
 from rise.progress import Progress
@@ -110,6 +120,9 @@ class Job:
 
     def _ending(self, run: RunDir, tally: Tally) -> int:
         """Say what is missing and why; returns the exit code."""
+        if len(run.done) == self.size and none_fits(tally):
+            print(f"{Path(sys.argv[0]).name}: error: {none_fit(self, tally)}", file=sys.stderr)
+            return FAILED
         for line in unanswered(tally):
             print(line)
         if len(run.done) == self.size:

@@ -145,16 +145,6 @@ def test_window_and_seeds_reach_the_worker(place):
     assert load_episodes(place / "a") == load_episodes(place / "b")
 
 
-def test_prompts_that_do_not_fit_are_named_with_the_remedy(place):
-    with Wire(lambda _: {"text": "too long", "error_code": 40303}) as wire:
-        arguments = ("--model", "student", "--log_dir", "log", "--max_turns", 1)
-        failed = evaluate(place, *arguments, "--controller_address", wire.url)
-        again = evaluate(place, *arguments, "--controller_address", wire.url)
-    assert failed.returncode == again.returncode == 1 and len(wire.requests) == 12
-    assert "12 of 12 episodes ended because" in failed.stdout
-    assert "--context_window" in failed.stdout and "nobody was asked" in again.stdout
-
-
 @pytest.mark.parametrize("feedback", ["none", "oracle"])
 def test_a_prompt_that_never_fits_counts_as_not_right_and_is_not_asked_again(place, feedback):
     def answer(body):
@@ -188,6 +178,28 @@ def test_a_prompt_that_never_fits_counts_as_not_right_and_is_not_asked_again(pla
     assert {
         int(key) for key in json.loads((place / "log" / "3_turns.json").read_text())
     } == answered
+
+
+@pytest.mark.parametrize("stage", ["", "base/eval"])
+@pytest.mark.parametrize(
+    ("script", "style"), [("workflow_eval.py", "default"), ("workflow_gen.py", "bare")]
+)
+def test_where_no_prompt_fits_an_error_stands_in_place_of_rates(place, script, style, stage):
+    said = "the prompt has 900 tokens and leaves no room for an answer in the context of 512"
+    with Wire(lambda body: {"text": said, "error_code": 40303}) as wire:
+        flag = "--model" if script == "workflow_eval.py" else "--models"
+        arguments = (script, flag, "student", "--log_dir", "log", "--max_turns", 2)
+        arguments += ("--prompt_style", style)
+        arguments += ("--controller_address", wire.url)
+        for _ in range(2):
+            done = call(place, *arguments, RISE_ITERATE_STAGE=stage)
+            assert done.returncode == 1
+            where = "--out of rise.iterate" if stage else "--log_dir"
+            for part in (said, f"With another {where}, use a model with a longer context"):
+                assert part in done.stderr, done.stderr
+            assert "%" not in done.stdout and "Next: " not in done.stdout, done.stdout
+            assert ("--prompt_style bare" in done.stderr) == (style != "bare")
+        assert len(wire.requests) == 12
 
 
 def test_a_pair_whose_prompt_never_fits_is_not_owed(place):
