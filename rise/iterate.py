@@ -24,8 +24,9 @@ from typing import IO
 
 from rise.endings import DONE, FAILED, INTERRUPTED, USAGE
 from rise.iteration_arguments import parse
-from rise.iteration_forecast import check_commands, size_of
+from rise.iteration_forecast import refused_commands, size_of
 from rise.iteration_plan import Stage, evaluations, plan, stage_environment
+from rise.iteration_sources import missing_key, unusable
 from rise.lineage import Lineage
 from rise.stage_process import StageProcesses, locked
 
@@ -43,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_args(argv)
         stages = plan(args)
         if args.dry_run:
-            check_commands(stages)
-            print(described(stages))
+            _check(args, stages, stages)
+            print(described(stages, missing_key(args)))
             return DONE
         args.out.mkdir(parents=True, exist_ok=True)
         with locked(args.out / "lock") as lock:
@@ -57,20 +58,21 @@ def main(argv: list[str] | None = None) -> int:
         return USAGE if isinstance(error, ValueError) else FAILED
 
 
-def described(stages: list[Stage]) -> str:
-    """Every command, with what it will ask for at most."""
+def described(stages: list[Stage], missing: str | None = None) -> str:
+    """Every command, with what it will ask for at most, and what has to be set before."""
     lines = []
     for stage in stages:
         size = size_of(stage)
         lines += [f"# {stage.name}{': ' if size else ''}{size}", stage.words, ""]
+    lines += [f"Before the real run: {missing}."] if missing else []
     return "\n".join([*lines, "Dry run: nothing was asked and nothing was written."])
 
 
 def _run(args: argparse.Namespace, stages: list[Stage], lock: IO[str]) -> int:
     lineage = Lineage(args.out / "lineage.json")
     unknown = [stage for stage in stages if stage.command not in lineage.checked]
+    _check(args, [stage for stage in stages if not lineage.holds(stage)], unknown)
     if unknown:
-        check_commands(unknown)
         lineage.add_checked([stage.command for stage in unknown])
     processes = StageProcesses(lock)
     try:
@@ -92,9 +94,28 @@ def _run(args: argparse.Namespace, stages: list[Stage], lock: IO[str]) -> int:
     return _finish(args, stages, lineage)
 
 
+def _check(args: argparse.Namespace, owed: list[Stage], unknown: list[Stage]) -> None:
+    """Look at everything that can be known before the first stage.
+
+    Args:
+        args: of the run.
+        owed: stages that are not done.
+        unknown: those whose arguments have not been read yet.
+
+    Raises:
+        ValueError: one message, with everything that is wrong.
+    """
+    problems = unusable(args, owed)
+    if unknown:
+        problems += refused_commands(unknown)
+    if problems:
+        raise ValueError("\n".join(["nothing was begun:", *problems]))
+
+
 def _failed(stage: Stage, code: int) -> int:
     how = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
-    print(f"\n{stage.name} {how}; what it said is above. The same command goes on there.")
+    mend = "Once that is mended, the" if code == USAGE else "The"
+    print(f"\n{stage.name} {how}; what it said is above. {mend} same command goes on there.")
     return code if code in (USAGE, INTERRUPTED) else FAILED
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rise.arguments import env_help, env_name
 from rise.choice import FUNCTION_NAME
+from rise.iteration_owned import overridden
 from rise.iteration_plan import SELF_SAMPLES, search_path
 from rise.parser import Parser
 
@@ -206,7 +207,8 @@ def _problems(args: argparse.Namespace) -> list[str]:
         problems.append("--boost_args needs --boost expert")
     for name in (*WORDS, "launcher"):
         try:
-            shlex.split(getattr(args, name) or "")
+            words = shlex.split(getattr(args, name) or "")
+            problems += overridden(name, words) if name in WORDS else []
         except ValueError as error:
             problems.append(f"--{name} {getattr(args, name)!r} cannot be read: {error}")
     program = (args.launcher.split() or [""])[0]

@@ -23,8 +23,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from rise import iterate, iteration_arguments, iteration_plan
+from rise import iterate, iteration_arguments, iteration_owned, iteration_plan
 from rise.iteration_plan import Stage, plan
+from rise.iteration_sources import unusable
 from rise.lineage import Lineage, identity
 from rise.stage_process import end_group
 from tests.rise.run_dirs import write_run
@@ -172,6 +173,8 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(place
         finish(undisturbed, models.url)
         other = begin(disturbed, models.url, "--gen_args=--prompt_style bare --temperature 0.5")
         refused = other.communicate()[0]
+    assert "another --out of rise.iterate, or the same arguments" in refused
+    assert "Next: " not in output
     assert output.count(": done\n") >= 2 and resumed <= 6 * 12, "the base was evaluated again"
     assert other.returncode == 2 and "temperature [1.0, 1.0] -> [0.5, 0.5]" in refused, refused
     ours, theirs = facts(disturbed), facts(undisturbed)
@@ -191,7 +194,7 @@ def test_an_output_is_not_recorded_as_made_of_what_replaced_its_input(place, mon
     Path("out/iteration1").mkdir(parents=True)
     Path("out/iteration1/data.json").write_text("[]")
     monkeypatch.setattr(iterate, "plan", lambda args: [s for s in plan(args) if s.step == "train"])
-    monkeypatch.setattr(iterate, "check_commands", lambda stages: None)
+    monkeypatch.setattr(iterate, "refused_commands", lambda stages: [])
     monkeypatch.setattr(iterate, "_finish", lambda *arguments: 0)
     assert iterate.main(shlex.split(COMMAND)) == 0
     before = Path("out/lineage.json").read_text()
@@ -338,6 +341,63 @@ def test_arguments_that_contradict_each_other_are_found_at_the_start(
         assert part in said, said
     assert "later.json" not in said and "data_path" not in said
     assert not Path("out/eval").exists()
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_models_and_problems_that_cannot_be_used_are_found_at_the_start(
+    place, monkeypatch, capsys, dry
+):
+    monkeypatch.chdir(place("here"))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    Path("data").mkdir()
+    Path("expert.py").write_text("def one(problem):\n    return ''\n")
+    Path("rows.jsonl").write_text('{"query": "1+1?"}\n')
+    Path("text.jsonl").write_text("not JSON\n")
+    more = ["--dry-run"] if dry else []
+    words = ["--model", "data", "--expert", "expert.py:one", "--train_data", "rows.jsonl"]
+    words += ["--test_data", "text.jsonl", "--eval_args=--limit 0"]
+    assert iterate.main([*shlex.split(COMMAND), *words, *more]) == 2
+    said = capsys.readouterr().err
+    for part in ("data is a directory without config.json", "expert.py:one is called as one(pr"):
+        assert part in said, said
+    assert "rows.jsonl" in said and "text.jsonl" in said and "--limit is 0" in said
+    # A dry run shows what is planned before the key is there.
+    code = iterate.main([*shlex.split(COMMAND), "--expert", "gpt-3.5-turbo", *more])
+    shown = capsys.readouterr()
+    assert code == (0 if dry else 2)
+    assert "OPENAI_API_KEY" in (shown.out if dry else shown.err)
+    assert not Path("out/eval").exists()
+
+
+def test_what_is_done_needs_its_expert_no_longer(place, monkeypatch):
+    monkeypatch.chdir(place("here"))
+    args = iterate.parse_args([*shlex.split(COMMAND), "--expert", "gpt-3.5-turbo"])
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    stages = plan(args)
+    assert "OPENAI_API_KEY" in "".join(unusable(args, stages))
+    assert unusable(args, [stage for stage in stages if stage.step != "gen"]) == []
+
+
+def test_what_iterate_sets_itself_cannot_be_passed_on(place, monkeypatch, capsys):
+    monkeypatch.chdir(place("here"))
+    words = ["--gen_args=--log_dir foo --models a b --num_of_samples 1 4 --max_turns=3 --seed 1"]
+    words += ["--convert_args=--filepath a --output b", "--eval_args=--model x --data_path y"]
+    words += ["--train_args=--model_name_or_path a --data_path b --output_dir c --seed 3"]
+    assert iterate.main([*shlex.split(COMMAND), *words, "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    for part in (
+        "--gen_args has --log_dir, which rise.iterate sets: give its --out instead",
+        "--gen_args has --models, which rise.iterate sets: give its --model and --expert instead",
+        "--gen_args has --num_of_samples, which rise.iterate sets: give its --expert_samples",
+        "--gen_args has --max_turns, which rise.iterate sets: it generates an attempt and",
+        "--convert_args has --filepath, which rise.iterate sets: give its --pool instead",
+        "--train_args has --output_dir, which rise.iterate sets: give its --out instead",
+        "--eval_args has --data_path, which rise.iterate sets: give its --test_data instead",
+    ):
+        assert part in said, said
+    assert len(said.splitlines()) == 5 + 2 + 2 + 4
+    assert planned("--eval_args=--max_turns 2 --num_of_samples 1", "--gen_args=--limit 3")
+    assert doctest.testmod(iteration_owned) == (0, 2)
 
 
 def test_the_size_of_every_stage_is_foretold(place, monkeypatch, capsys):
