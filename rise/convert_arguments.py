@@ -64,7 +64,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         choices=TARGETS,
         default="sft",
         help="sft: weighted rows; dpo: preference pairs, JSON lines with prompt, chosen and "
-        "rejected, of the answers that were given in one state and have different rewards; "
+        "rejected, of the answers that were given in one state (several samples per turn, or "
+        "several logs) and have different rewards; "
         "pair_sft: rows of weight 1, a right answer after any wrong attempt at its question; "
         "default sft",
     )
@@ -79,7 +80,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="write the rows so often that they have as many trained tokens as FILE, another "
-        "output of this script, for a baseline that is trained as long; needs --model_path; "
+        "output of this script, for a baseline that is trained as long; needs --model_path, "
+        "with which FILE must have been written too; "
         "default: each row once",
     )
     add(

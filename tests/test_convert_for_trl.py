@@ -3,6 +3,9 @@
 python -m pytest tests/test_convert_for_trl.py
 """
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from datasets import load_dataset
@@ -79,3 +82,21 @@ def test_pairs_are_trained_by_dpo_trainer(data, model_path, tmp_path):
     assert data[1]["rejected"] == [{"role": "assistant", "content": "the answer is 8"}]
     loss, changed = step(DPOTrainer, DPOConfig, data, model_path, tmp_path / "out")
     assert loss == pytest.approx(0.6931, abs=1e-3) and changed  # log 2 before the first step
+
+
+@pytest.mark.parametrize("data", [["--to", "dpo"]], indirect=True)
+def test_the_readmes_lines_train_on_pairs_and_save_a_model(data, model_path, tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    lines = re.search(r"```python\n(from datasets.*?)```", readme, re.DOTALL)[1]
+    given = {
+        "meta-llama/Llama-2-7b-chat-hf": str(model_path),
+        "dataset/pairs.jsonl": str(tmp_path / "data.jsonl"),
+        "checkpoints/dpo": str(tmp_path / "dpo"),
+        "DPOConfig(output": "DPOConfig(**small, output",
+    }
+    for shown, used in given.items():
+        assert shown in lines
+        lines = lines.replace(shown, used)
+    exec(lines, {"small": {k: v for k, v in ONE_STEP.items() if k != "learning_rate"}})
+    AutoModelForCausalLM.from_pretrained(tmp_path / "dpo")
+    assert AutoTokenizer.from_pretrained(tmp_path / "dpo").chat_template

@@ -36,7 +36,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
         source = _Source(file)
         try:
             if source.peek() != "[" or not source.take() or source.peek() == "]":
-                raise ValueError(f"{path} must hold a list of rows; {remedy}")
+                raise ValueError(f"{path} {_instead_of_a_list(source)}; {remedy}")
             mark = ","
             while mark == ",":
                 source.peek()
@@ -53,6 +53,19 @@ def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
             raise ValueError(f"{path} is not JSON: {error.msg} at byte {byte}; {remedy}") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not JSON: {error}; {remedy}") from error
+
+
+def _instead_of_a_list(source: _Source) -> str:
+    """What a file is that holds no list of rows: JSON lines for other trainers are recognised."""
+    row = source.value() if source.peek() == "{" else {}
+    if {"chosen", "rejected"} <= row.keys():
+        return (
+            "holds preference pairs (--to dpo), which train_mem.py cannot train on: TRL's "
+            "DPOTrainer does (README, Baselines). For data of train_mem.py leave out --to dpo"
+        )
+    if "messages" in row:
+        return "holds rows for other trainers (--format messages): use --format fastchat"
+    return "must hold a list of rows"
 
 
 class RowReader:

@@ -50,6 +50,11 @@ def test_rows_are_found_and_can_be_read_again(tmp_path, lines):
         (b'[{"a": "\xff"}]', "utf-8"),
         (b" [ ]", "list of rows"),
         (b'{"a": 1}', "list of rows"),
+        (
+            b'{"prompt": [], "chosen": [], "rejected": []}\n{}',
+            "preference pairs .*DPOTrainer",
+        ),
+        (b'{"id": "1", "messages": []}\n{}', "other trainers .*use --format fastchat"),
     ],
 )
 def test_a_file_that_is_no_list_is_refused_with_the_place(tmp_path, text, message):
