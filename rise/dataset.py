@@ -3,8 +3,9 @@
 An attempt is the chosen sample of a turn. The rules apply in this order:
 
 1. `--only_success`: an episode without a success gives no row.
-2. `--remove_duplication` (`without_repetition`): attempts are stripped; empty and repeated ones
-   leave the episode, its history included, before anything else looks at it.
+2. `--remove_duplication` (`without_repetition`): empty and repeated attempts leave the episode,
+   its history included, before anything else looks at it. White space around an attempt does not
+   tell two apart; the text of those that stay is the one that the model wrote.
 3. `until_success`: nothing after the first success.
 4. `--criteria` (`meets_criteria`): all, better, best or success.
 5. `--weighting` (`rise.weights.weight`): exp, advantage, centered or none. A weight of 0 trains
@@ -199,7 +200,10 @@ def _messages(
 def without_repetition(
     attempts: Sequence[Attempt], keep_right: bool
 ) -> tuple[list[Attempt], Counter[str]]:
-    """The attempts, stripped, without the empty ones and those that repeat an earlier one.
+    """The attempts without the empty ones and those that repeat an earlier one.
+
+    They are compared without the white space around them, and kept with it: what is trained is
+    what the model wrote.
 
     Args:
         attempts: the attempts of an episode, in order.
@@ -210,16 +214,18 @@ def without_repetition(
         What is left, and how many were "empty" or "repeated".
     """
     kept: list[Attempt] = []
+    seen: set[str] = set()
     dropped: Counter[str] = Counter()
     for attempt in attempts:
         action = attempt.action.strip()
-        repeats = action in {earlier.action for earlier in kept}
+        repeats = action in seen
         if not action:
             dropped["empty"] += 1
         elif repeats and not (keep_right and attempt.reward == SUCCESS):
             dropped["repeated"] += 1
         else:
-            kept.append(Attempt(attempt.turn, action, attempt.observation, attempt.reward))
+            seen.add(action)
+            kept.append(attempt)
     return kept, dropped
 
 
