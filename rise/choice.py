@@ -211,6 +211,8 @@ def _unusable(name: str, kind: str | None) -> str | None:
 
 
 def _nobody(name: str, controller: str, served: list[str], controller_error: str | None) -> str:
+    if name.endswith(".py"):
+        return f"{name} is a file without the name of a function: did you mean {name}:FUNCTION?"
     if name.startswith((".", "/", "~")):
         return f"{name} is no directory: give one with a saved model"
     if controller_error:

@@ -224,7 +224,7 @@ def load_function(name: str) -> Callable[..., Any]:
     except TypeError as error:
         raise ValueError(
             f"{name} is called as {function_name}(problem, messages), and its arguments are "
-            f"{signature}: {error}"
+            f"{signature}: {error}; write def {function_name}(problem, messages)"
         ) from error
     return function
 

@@ -87,8 +87,16 @@ def statement(metrics: dict[str, Any]) -> str:
 
 
 def _own_checks(metrics: dict[str, Any]) -> str:
-    """What the model's checks of its own answers are worth, turn by turn."""
-    precision, recall = (_by_turn(metrics["check"][name]) for name in ("precision", "recall"))
+    """What the model's checks of its own answers are worth, turn by turn.
+
+    Where no check of a turn could be read all answers are revised, which finds nothing.
+    """
+    check = metrics["check"]
+    unread = [bool(rate) and rate["value"] == 1 for rate in check["unclear"]]
+    precision, recall = (
+        _by_turn([None if no else rate for no, rate in zip(unread, check[name], strict=True)])
+        for name in ("precision", "recall")
+    )
     return (
         f"own check: {metrics['revisions']['value']:.2f} revisions per problem; "
         f"wrong where it says so {precision}, wrong ones found {recall}"

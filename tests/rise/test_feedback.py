@@ -199,6 +199,15 @@ def test_checks_and_revisions_worked_by_hand():
     assert "50.0 % of the checks of turn 2 say neither" in lines[-1]
 
 
+def test_checks_of_which_none_could_be_read_find_nothing():
+    run = gated_run()
+    for episode in run:
+        if episode.turns[1].check:
+            episode.turns[1].check = {"says": "unclear", "usage": {}}
+    table = format_table(summarise(run, str.__eq__, max_turns=3, feedback="self"))
+    assert "wrong where it says so 50.0 -> - %, wrong ones found 50.0 -> - %" in table
+
+
 @pytest.mark.parametrize("mode", ["verdict", "oracle"])
 def test_no_vote_over_turns_that_know_the_truth(mode):
     run = sketch("w7 r5", "w7 w8")

@@ -100,6 +100,7 @@ def test_functions_run_side_by_side(functions):
         ("broken.py:f", "raised SyntaxError"),
         ("signatures.py:one", r"one\(problem, messages\), and its arguments are \(problem\): too"),
         ("signatures.py:three", r"are \(problem, messages, turn\): missing .* 'turn'"),
+        ("signatures.py:one", r"; write def one\(problem, messages\)$"),
     ],
 )
 def test_unusable_function_is_refused_before_the_first_request(functions, name, message):
@@ -190,6 +191,8 @@ def test_directory_without_a_model_is_refused(functions):
         ("./nowhere", "./nowhere is no directory"),
         ("m@http://host:8000", "m@http://host:8000 has no path: .* /v1"),
         ("m@http://host:8000/", "up to and including /v1"),
+        ("expert.py", "did you mean expert.py:FUNCTION?"),
+        ("./expert.py", "did you mean ./expert.py:FUNCTION?"),
     ],
 )
 def test_names_that_cannot_be_meant_say_why(functions, name, message):
