@@ -64,7 +64,7 @@ def described(stages: list[Stage], missing: str | None = None) -> str:
     for stage in stages:
         size = size_of(stage)
         lines += [f"# {stage.name}{': ' if size else ''}{size}", stage.words, ""]
-    lines += [f"Before the real run: {missing}."] if missing else []
+    lines += [f"# Before the real run: {missing}."] if missing else []
     return "\n".join([*lines, "Dry run: nothing was asked and nothing was written."])
 
 
