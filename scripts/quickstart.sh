@@ -15,9 +15,10 @@ set -euo pipefail
 SEED=${SEED:-0}              # seed of the problems, the base, the sampling and the training
 EXPERT=${EXPERT:-program}    # who answers at turn 2: program (data/arithmetic.py) | self (best of 16)
 PROBLEMS=${PROBLEMS:-800}    # training problems
+ROLLOUTS=${ROLLOUTS:-4}      # episodes of each; with 1 some seeds learn answers by heart instead
 TEST=${TEST:-300}            # held-out problems; they share no numbers with training
 CHATS=${CHATS:-28000}        # dialogues that the base is trained on
-EPOCHS=${EPOCHS:-8}          # passes over the data of RISE; the control makes as many steps
+EPOCHS=${EPOCHS:-4}          # passes over the data of RISE; the control makes as many steps
 OUT=${OUT:-log/quickstart}   # where everything is written
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 
@@ -29,13 +30,14 @@ case $EXPERT in
     self) TEACHER=$OUT/base SAMPLES=16 ;;
     *) echo "quickstart.sh: EXPERT must be program or self, not '$EXPERT'" >&2; exit 2 ;;
 esac
-for knob in SEED PROBLEMS TEST CHATS EPOCHS; do
+for knob in SEED PROBLEMS ROLLOUTS TEST CHATS EPOCHS; do
     if ! [[ ${!knob} =~ ^[0-9]+$ ]]; then
         echo "quickstart.sh: $knob must be a whole number, not '${!knob}'" >&2
         exit 2
     fi
 done
-knobs="SEED=$SEED EXPERT=$EXPERT PROBLEMS=$PROBLEMS TEST=$TEST CHATS=$CHATS EPOCHS=$EPOCHS"
+knobs="SEED=$SEED EXPERT=$EXPERT PROBLEMS=$PROBLEMS ROLLOUTS=$ROLLOUTS TEST=$TEST CHATS=$CHATS"
+knobs="$knobs EPOCHS=$EPOCHS"
 if [ -f "$OUT/knobs" ] && [ "$(cat "$OUT/knobs")" != "$knobs" ]; then
     echo "quickstart.sh: $OUT was made with $(cat "$OUT/knobs"), and now it is $knobs:" \
         "give another OUT" >&2
@@ -53,8 +55,8 @@ echo "$knobs" >"$OUT/knobs"
 control() {
     generate "$OUT/gen_control" 1 --num_of_samples 1 --models data/arithmetic.py:expert
     convert "$OUT/control.json" success exp "$OUT/gen_control"
-    # One row per problem instead of two: twice the epochs are the same number of steps.
-    train "$OUT/control.json" "$OUT/control" $((2 * EPOCHS))
+    # One row per problem instead of two per episode: more epochs are the same number of steps.
+    train "$OUT/control.json" "$OUT/control" $((2 * ROLLOUTS * EPOCHS))
     evaluate_all "$OUT/control" control
 }
 
@@ -71,11 +73,13 @@ CONTROL=$!
 trap "kill -- -$CONTROL 2>/dev/null || true" EXIT
 
 say "3/6 generate: the base answers; told that it is wrong, '$EXPERT' answers turn 2"
-generate "$OUT/gen" 2 --num_of_samples 1 "$SAMPLES" --models "$OUT/base" "$TEACHER" \
-    --correct_to_correct
+for ((i = 1; i <= ROLLOUTS; i++)); do
+    generate "$OUT/gen$i" 2 --num_of_samples 1 "$SAMPLES" --models "$OUT/base" "$TEACHER" \
+        --correct_to_correct --seed $((SEED + 1000 * i))
+done
 
 say "4/6 convert: weight exp(reward / 0.4) on every answer"
-convert "$OUT/finetune.json" all exp "$OUT/gen"
+convert "$OUT/finetune.json" all exp "$OUT"/gen[0-9]*
 
 say "5/6 train: reward-weighted regression, DeepSpeed ZeRO-3"
 train "$OUT/finetune.json" "$OUT/rise" "$EPOCHS"

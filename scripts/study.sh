@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The quickstart over several seeds, with a second iteration and ablations of criteria and weighting;
-# ends with a table over the seeds. About 20 minutes a seed on two idle cores; goes on where it was
+# ends with a table over the seeds. About 40 minutes a seed on two idle cores; goes on where it was
 # stopped.
 #
 #   bash scripts/study.sh
@@ -14,12 +14,13 @@ SEEDS=${SEEDS:-0 1 2 3 4}    # one quickstart each
 # are pooled), grouped (the quickstart's data with --group_trajectories), or CRITERIA-WEIGHTING of
 # workflow_convert.py (the quickstart itself is all-exp).
 VARIANTS=${VARIANTS:-iteration2 grouped better-exp best-exp success-exp all-none all-advantage all-centered}
-EPOCHS=${EPOCHS:-8}          # as the quickstart; PROBLEMS, TEST, CHATS and VENV are passed on too
+EPOCHS=${EPOCHS:-4}          # as the quickstart; its other knobs are passed on too
+ROLLOUTS=${ROLLOUTS:-4}      # as the quickstart
 STUDY=${OUT:-log/study}      # where everything is written, seed by seed
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 
 cd "$(dirname "$0")/.."
-export EPOCHS VENV
+export EPOCHS ROLLOUTS VENV
 read -ra seeds <<<"$SEEDS"
 read -ra variants <<<"$VARIANTS"
 for seed in "${seeds[@]}"; do
@@ -29,17 +30,19 @@ export PATH="$PWD/$VENV/bin:$PATH"
 . scripts/quickstart_stages.sh
 
 variant() { # NAME
-    local data=$OUT/$1.json steps more=()
+    local data=$OUT/$1.json steps j more=()
     steps=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["steps"])' \
         "$OUT/rise/training.json")
     case $1 in
         iteration2)
-            generate "$OUT/gen2" 2 --num_of_samples 1 1 --correct_to_correct \
-                --models "$OUT/rise" data/arithmetic.py:expert
-            convert "$data" all exp "$OUT/gen" "$OUT/gen2"
+            for ((j = 1; j <= ROLLOUTS; j++)); do
+                generate "$OUT/iteration2_gen$j" 2 --num_of_samples 1 1 --correct_to_correct \
+                    --models "$OUT/rise" data/arithmetic.py:expert --seed $((SEED + 1000 * j))
+            done
+            convert "$data" all exp "$OUT"/gen[0-9]* "$OUT"/iteration2_gen[0-9]*
             ;;
         grouped) data=$OUT/finetune.json more=(--group_trajectories True) ;;
-        *) convert "$data" "${1%-*}" "${1#*-}" "$OUT/gen" ;;
+        *) convert "$data" "${1%-*}" "${1#*-}" "$OUT"/gen[0-9]* ;;
     esac
     train "$data" "$OUT/$1" "$EPOCHS" --max_steps "$steps" "${more[@]}"
     evaluate_all "$OUT/$1" "$1"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SMALL = {"CHATS": "640", "PROBLEMS": "48", "TEST": "16", "EPOCHS": "1"}
+SMALL = {"CHATS": "640", "PROBLEMS": "48", "TEST": "16", "EPOCHS": "1", "ROLLOUTS": "2"}
 
 
 def quickstart(out, script="quickstart.sh", **knobs):
