@@ -22,7 +22,7 @@ import sys
 import time
 from typing import IO
 
-from rise.endings import DONE, FAILED, INTERRUPTED, USAGE
+from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, run_program
 from rise.iteration_arguments import parse
 from rise.iteration_forecast import refused_commands, size_of
 from rise.iteration_plan import Stage, evaluations, plan, stage_environment
@@ -148,4 +148,4 @@ def _finish(args: argparse.Namespace, stages: list[Stage], lineage: Lineage) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)
