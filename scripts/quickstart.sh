@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a model that corrects itself, on two CPU cores, in under 15 minutes: no GPU, no
+# From nothing to a model that corrects itself, on two CPU cores: no GPU, no
 # key, no network beyond the package registry.
 #
 #   bash scripts/quickstart.sh              # again: goes on where it stopped, or says all is done

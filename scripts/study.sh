@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The quickstart over several seeds, with a second iteration and ablations of criteria and weighting;
-# ends with a table over the seeds. About 40 minutes a seed on two idle cores; goes on where it was
+# ends with a table over the seeds. Hours on two cores with all seeds and variants; goes on where it was
 # stopped.
 #
 #   bash scripts/study.sh
