@@ -34,7 +34,7 @@ def flex_attention(
     """Transformers' flex_attention with queries, keys and values of one dtype.
 
     Under autocast the rotation leaves queries and keys in float32 beside values in bfloat16, which
-    releases of torch before 2.11 refuse. Arguments as for `tree_attention`.
+    older releases of torch refuse. Arguments as for `tree_attention`.
     """
     from transformers.integrations.flex_attention import flex_attention_forward
 
