@@ -3,14 +3,15 @@ r"""The embedded problems: hard to solve at one go, easy to check ("trial and im
     python data/arithmetic.py --output_dir data/arithmetic --train 1600 --test 300 --seed 0
     python data/arithmetic.py --output_dir data/arithmetic --warmup 28000   # and the base's chats
 
-Somebody has an unknown number of things, wins or loses some three times, and the last number is
+Somebody has an unknown number of things, wins or loses some four times, and the last number is
 known. A solution tries a number, works it through and writes how far the end is off:
 
-    Eva had some cards, lost 2, lost 2, found 5. Now Eva has 9. How many at first?
+    Eva had some cards, lost 2, lost 2, found 5, sold 4. Now Eva has 5. How many at first?
     <<9-2=7>>7
     <<7-2=5>>5
     <<5+5=10>>10
-    need 9: <<10-9=1>>1 over
+    <<10-4=6>>6
+    need 5: <<6-5=1>>1 over
     \boxed{9}
 
 That last line but one tells whoever reads it that 8 is right: information which a second
@@ -39,12 +40,13 @@ GAINS = ("found", "won")
 LOSSES = ("lost", "sold")
 LOW, HIGH = 3, 9
 """Smallest and largest number that a person may have at any time."""
-CHANGES = 3
-"""Number of wins and losses in a problem."""
+CHANGES = 4
+"""Number of wins and losses in a problem. With three, a control that is trained on right answers
+alone learns to solve most problems at one go (scripts/benchmarks/RESULTS.md)."""
 LARGEST = 15
 """Largest number in the working of a wrong trial; the smallest is 0."""
 HELD_OUT = 300
-"""How many of the 1,512 combinations of numbers are kept for the test problems."""
+"""How many of the combinations of numbers are kept for the test problems."""
 RETRY = "The answer is incorrect. Please try again. "
 """What the bare prompt style of `envs` says before it repeats the question."""
 
@@ -78,9 +80,9 @@ class Problem:
         return (self.start, *self.changes)
 
 
-def all_numbers() -> list[Numbers]:
-    """Every combination in which no value repeats the one before it: 7 * 6**3 = 1,512."""
-    paths = product(range(LOW, HIGH + 1), repeat=CHANGES + 1)
+def all_numbers(changes: int = CHANGES) -> list[Numbers]:
+    """Every combination in which no value repeats the one before it: 7 * 6**4 = 9,072."""
+    paths = product(range(LOW, HIGH + 1), repeat=changes + 1)
     return [
         (path[0], *(b - a for a, b in pairwise(path)))
         for path in paths
@@ -88,9 +90,9 @@ def all_numbers() -> list[Numbers]:
     ]
 
 
-def split_numbers(seed: int) -> tuple[list[Numbers], list[Numbers]]:
+def split_numbers(seed: int, changes: int = CHANGES) -> tuple[list[Numbers], list[Numbers]]:
     """Divide all combinations into (training and warm-up, test); the same for every file size."""
-    numbers = all_numbers()
+    numbers = all_numbers(changes)
     random.Random(f"numbers {seed}").shuffle(numbers)
     return numbers[HELD_OUT:], numbers[:HELD_OUT]
 
@@ -167,7 +169,7 @@ def wrong_guesses(problem: Problem) -> list[int]:
     """The wrong numbers a person may start with whose working stays within 0..LARGEST."""
     guesses = []
     for guess in range(LOW, HIGH + 1):
-        values = [guess + sum(problem.changes[:k]) for k in range(CHANGES + 1)]
+        values = [guess + sum(problem.changes[:k]) for k in range(len(problem.changes) + 1)]
         if guess != problem.start and min(values) >= 0 and max(values) <= LARGEST:
             guesses.append(guess)
     return guesses
@@ -186,9 +188,9 @@ def warmup_attempt(problem: Problem, retry: bool, rng: random.Random) -> dict[st
     return {"role": "assistant", "content": trial(problem, guess), "given": given}
 
 
-def warmup_chats(count: int, seed: int) -> Iterator[dict]:
+def warmup_chats(count: int, seed: int, changes: int = CHANGES) -> Iterator[dict]:
     """`count` chats of one or two attempts, {"messages": [...]}, from training numbers only."""
-    numbers, _ = split_numbers(seed)
+    numbers, _ = split_numbers(seed, changes)
     rng = random.Random(f"warm-up {seed}")
     for _ in range(count):
         problem = word_problem(rng.choice(numbers), rng)
@@ -244,6 +246,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--warmup", type=int, default=0, help="chats in warmup.jsonl (default 0: no such file)"
     )
+    parser.add_argument(
+        "--changes",
+        type=int,
+        default=CHANGES,
+        choices=range(3, 7),
+        help=f"wins and losses in a problem; more are harder to solve at one go ({CHANGES})",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the split and words (0)")
     args = parser.parse_args(argv)
     if min(args.train, args.test, args.warmup) < 0:
@@ -253,13 +262,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    train_numbers, test_numbers = split_numbers(args.seed)
+    train_numbers, test_numbers = split_numbers(args.seed, args.changes)
     train = problem_rows(train_numbers, args.train, random.Random(f"train {args.seed}"))
     test = problem_rows(test_numbers, args.test, random.Random(f"test {args.seed}"))
     check_disjoint(test, train)
     files: dict[str, Iterable[dict]] = {"train.jsonl": train, "test.jsonl": test}
     if args.warmup:
-        files["warmup.jsonl"] = warmup_chats(args.warmup, args.seed)
+        files["warmup.jsonl"] = warmup_chats(args.warmup, args.seed, args.changes)
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         written = {name: write_lines(args.output_dir / name, rows) for name, rows in files.items()}

@@ -1,4 +1,4 @@
-"""Train the embedded base model from scratch: a Llama of 0.193 M parameters, on one CPU core.
+"""Train the embedded base model from scratch: a Llama of 0.25 M parameters, on one CPU core.
 
     python data/arithmetic.py --output_dir data/arithmetic --warmup 28000
     python scripts/make_base.py --data_path data/arithmetic/warmup.jsonl --output_dir base
@@ -37,6 +37,26 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+
+
+@dataclass(frozen=True)
+class Size:
+    """The shape of a base and the peak learning rate of its training."""
+
+    hidden: int
+    layers: int
+    heads: int
+    initializer_range: float
+    learning_rate: float
+
+
+SIZES = {
+    "small": Size(64, 4, 4, 0.08, 4e-3),
+    "medium": Size(128, 4, 4, 0.057, 2e-3),
+    "large": Size(256, 6, 8, 0.04, 1e-3),
+}
+"""Wide initial ranges are what lets such small models learn quickly; they and the rate fall with
+the width, as 1 / sqrt(hidden) and 1 / hidden."""
 VOCABULARY = 512
 TOKENIZER_CHATS = 2000
 """The vocabulary is learned from this many chats, in which every word occurs often."""
@@ -112,21 +132,23 @@ def encode(chats: list[list[dict]], tokenizer: "PreTrainedTokenizerFast") -> lis
     ]
 
 
-def build_model(tokenizer: "PreTrainedTokenizerFast", seed: int) -> "LlamaForCausalLM":
-    """Random weights; the wide initial range is what lets so small a model learn quickly."""
+def build_model(
+    tokenizer: "PreTrainedTokenizerFast", seed: int, size: Size = SIZES["small"]
+) -> "LlamaForCausalLM":
+    """A Llama with random weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=192,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=size.hidden,
+        intermediate_size=3 * size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
         max_position_embeddings=512,
-        initializer_range=0.08,
+        initializer_range=size.initializer_range,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -158,6 +180,7 @@ def batch_loss(model: "LlamaForCausalLM", batch: list[Example]) -> "torch.Tensor
     for k, example in enumerate(batch):
         ids[k, : len(example.ids)] = torch.tensor(example.ids)
         learned[k, : len(example.ids)] = torch.tensor(example.learned)
+    ids, learned = ids.to(model.device), learned.to(model.device)
     # Padding is on the right, so the causal mask alone hides it.
     hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
     logits = model.lm_head(hidden[learned[:, 1:]])
@@ -249,15 +272,20 @@ def save(
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train the embedded base model from scratch.")
+    description = "Train the embedded base model from scratch."
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     add = parser.add_argument
     add("--data_path", type=Path, required=True, help="warmup.jsonl of data/arithmetic.py")
     add("--output_dir", type=Path, required=True, help="the checkpoint's folder")
     add("--seed", type=int, default=0, help="seed of the weights and the order (default 0)")
     add("--batch_size", type=int, default=16, help="chats per step (default 16)")
-    add("--learning_rate", type=float, default=4e-3, help="peak rate of AdamW (default 4e-3)")
+    add("--size", choices=SIZES, default="small", help="hidden size and layers (default small)")
+    add("--learning_rate", type=float, help="peak rate of AdamW (default that of --size)")
+    add("--device", default="cpu", help="where it is trained: cpu (default), cuda, cuda:1, ...")
     add("--threads", type=int, default=1, help="CPU threads (default 1)")
     args = parser.parse_args(argv)
+    if args.learning_rate is None:
+        args.learning_rate = SIZES[args.size].learning_rate
     if min(args.batch_size, args.threads) < 1 or args.learning_rate <= 0:
         parser.error("--batch_size, --threads and --learning_rate must be positive")
     if not args.data_path.is_file():
@@ -268,7 +296,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     recipe = {"data_sha256": hashlib.sha256(args.data_path.read_bytes()).hexdigest()}
-    recipe |= {key: getattr(args, key) for key in ("seed", "batch_size", "learning_rate")}
+    recipe |= {key: getattr(args, key) for key in ("size", "seed", "batch_size", "learning_rate")}
     try:
         if is_complete(args.output_dir, recipe):
             print(f"{args.output_dir} is complete: nothing to do")
@@ -282,7 +310,7 @@ def main() -> int:
 
     torch.set_num_threads(args.threads)
     tokenizer = build_tokenizer([render(messages)[0] for messages in chats[:TOKENIZER_CHATS]])
-    model = build_model(tokenizer, args.seed)
+    model = build_model(tokenizer, args.seed, SIZES[args.size]).to(args.device)
     loss = train(model, encode(chats, tokenizer), args)
     result = {"parameters": model.num_parameters(), "loss": round(loss, 4)}
     save(model, tokenizer, recipe | result, args.output_dir)

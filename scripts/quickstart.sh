@@ -3,7 +3,8 @@
 # key, no network beyond the package registry.
 #
 #   bash scripts/quickstart.sh              # again: goes on where it stopped, or says all is done
-#   EXPERT=self bash scripts/quickstart.sh  # the model teaches itself: best of 16 of its own answers
+#   EXPERT=self OUT=log/self bash scripts/quickstart.sh    # the model teaches itself: best of 16
+#   SIZE=medium OUT=log/medium bash scripts/quickstart.sh  # harder problems, a larger model
 #
 # A tiny Llama is trained from scratch on small word problems (data/arithmetic.py). It answers,
 # and is told that it is wrong; an expert (or its own best answer) shows what it should have said
@@ -14,17 +15,20 @@ set -euo pipefail
 
 SEED=${SEED:-0}              # seed of the problems, the base, the sampling and the training
 EXPERT=${EXPERT:-program}    # who answers at turn 2: program (data/arithmetic.py) | self (best of 16)
-PROBLEMS=${PROBLEMS:-800}    # training problems
-ROLLOUTS=${ROLLOUTS:-4}      # episodes of each; with 1 some seeds learn answers by heart instead
+SIZE=${SIZE:-small}          # small | medium | large: see scripts/quickstart_stages.sh
+PROBLEMS=${PROBLEMS:-}       # training problems; empty: as SIZE says
+ROLLOUTS=${ROLLOUTS:-1}      # episodes of each
 TEST=${TEST:-300}            # held-out problems; they share no numbers with training
-CHATS=${CHATS:-28000}        # dialogues that the base is trained on
+CHATS=${CHATS:-}             # dialogues that the base is trained on; empty: as SIZE says
 EPOCHS=${EPOCHS:-4}          # passes over the data of RISE; the control makes as many steps
+DEVICE=${DEVICE:-cpu}        # cpu | cuda; the numbers in the README are the CPU's
 OUT=${OUT:-log/quickstart}   # where everything is written
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 
 cd "$(dirname "$0")/.."
 SECONDS=0
 
+. scripts/quickstart_stages.sh
 case $EXPERT in
     program) TEACHER=data/arithmetic.py:expert SAMPLES=1 ;;
     self) TEACHER=$OUT/base SAMPLES=16 ;;
@@ -36,8 +40,8 @@ for knob in SEED PROBLEMS ROLLOUTS TEST CHATS EPOCHS; do
         exit 2
     fi
 done
-knobs="SEED=$SEED EXPERT=$EXPERT PROBLEMS=$PROBLEMS ROLLOUTS=$ROLLOUTS TEST=$TEST CHATS=$CHATS"
-knobs="$knobs EPOCHS=$EPOCHS"
+knobs="SEED=$SEED EXPERT=$EXPERT SIZE=$SIZE PROBLEMS=$PROBLEMS ROLLOUTS=$ROLLOUTS TEST=$TEST"
+knobs="$knobs CHATS=$CHATS EPOCHS=$EPOCHS DEVICE=$DEVICE"
 if [ -f "$OUT/knobs" ] && [ "$(cat "$OUT/knobs")" != "$knobs" ]; then
     echo "quickstart.sh: $OUT was made with $(cat "$OUT/knobs"), and now it is $knobs:" \
         "give another OUT" >&2
@@ -50,8 +54,6 @@ export PATH="$PWD/$VENV/bin:$PATH"
 mkdir -p "$OUT"
 echo "$knobs" >"$OUT/knobs"
 
-. scripts/quickstart_stages.sh
-
 control() {
     generate "$OUT/gen_control" 1 --num_of_samples 1 --models data/arithmetic.py:expert
     convert "$OUT/control.json" success exp "$OUT/gen_control"
@@ -62,9 +64,9 @@ control() {
 
 say "1/6 problems, and a base model trained on them from scratch"
 run python data/arithmetic.py --output_dir "$OUT/data" --train "$PROBLEMS" --test "$TEST" \
-    --warmup "$CHATS" --seed "$SEED"
+    --warmup "$CHATS" --changes "$CHANGES" --seed "$SEED"
 run python scripts/make_base.py --data_path "$OUT/data/warmup.jsonl" --output_dir "$OUT/base" \
-    --seed "$SEED"
+    --size "$SIZE" --device "$DEVICE" --seed "$SEED"
 
 say "2/6 the control starts on the second core: right answers only, one turn"
 background control control

@@ -14,13 +14,15 @@ SEEDS=${SEEDS:-0 1 2 3 4}    # one quickstart each
 # are pooled), grouped (the quickstart's data with --group_trajectories), or CRITERIA-WEIGHTING of
 # workflow_convert.py (the quickstart itself is all-exp).
 VARIANTS=${VARIANTS:-iteration2 grouped better-exp best-exp success-exp all-none all-advantage all-centered}
+SIZE=${SIZE:-small}          # small | medium | large, as the quickstart
 EPOCHS=${EPOCHS:-4}          # as the quickstart; its other knobs are passed on too
-ROLLOUTS=${ROLLOUTS:-4}      # as the quickstart
+ROLLOUTS=${ROLLOUTS:-1}      # as the quickstart
+DEVICE=${DEVICE:-cpu}        # cpu | cuda, as the quickstart
 STUDY=${OUT:-log/study}      # where everything is written, seed by seed
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 
 cd "$(dirname "$0")/.."
-export EPOCHS ROLLOUTS VENV
+export SIZE EPOCHS ROLLOUTS DEVICE VENV
 read -ra seeds <<<"$SEEDS"
 read -ra variants <<<"$VARIANTS"
 for seed in "${seeds[@]}"; do

@@ -78,8 +78,15 @@ def test_knobs_that_are_no_numbers_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_expert_is_refused(tmp_path):
-    code, _, stderr = quickstart(tmp_path / "out", EXPERT="teacher")
-    assert code == 2
-    assert "EXPERT must be program or self, not 'teacher'" in stderr
+@pytest.mark.parametrize(
+    ("knob", "value", "remedy"),
+    [
+        ("EXPERT", "teacher", "EXPERT must be program or self, not 'teacher'"),
+        ("SIZE", "huge", "SIZE must be small, medium or large, not 'huge'"),
+        ("DEVICE", "tpu", "DEVICE must be cpu or cuda, not 'tpu'"),
+    ],
+)
+def test_an_unknown_choice_is_refused(tmp_path, knob, value, remedy):
+    code, _, stderr = quickstart(tmp_path / "out", **{knob: value})
+    assert (code, stderr.strip()) == (2, f"quickstart.sh: {remedy}")
     assert not (tmp_path / "out").exists()

@@ -111,13 +111,24 @@ def test_the_same_seed_writes_the_same_files_and_another_one_does_not(tmp_path, 
     assert not list((tmp_path / "same").glob("*.tmp"))
 
 
-def test_all_numbers_are_there_once_and_stay_in_range():
-    numbers = arithmetic.all_numbers()
-    assert len(numbers) == len(set(numbers)) == 1512
+@pytest.mark.parametrize(("count", "combinations"), [(3, 1_512), (4, 9_072)])
+def test_all_numbers_are_there_once_and_stay_in_range(count, combinations):
+    numbers = arithmetic.all_numbers(count)
+    assert len(numbers) == len(set(numbers)) == combinations
     for start, *changes in numbers:
-        values = [start + sum(changes[:k]) for k in range(4)]
+        values = [start + sum(changes[:k]) for k in range(count + 1)]
         assert min(values) >= arithmetic.LOW and max(values) <= arithmetic.HIGH
         assert 0 not in changes
+
+
+@pytest.mark.parametrize("changes", [3, 5, 6])
+def test_harder_problems_are_solved_and_kept_apart_as_well(tmp_path, changes):
+    write(tmp_path, "--train", 200, "--warmup", 200, "--changes", changes)
+    rows = lines(tmp_path / "test.jsonl")
+    assert {len(arithmetic.read_numbers(row["question"])) for row in rows} == {changes + 1}
+    for row in rows:
+        assert envs.grade("gsm8k", arithmetic.expert(row, []), row["answer"]) == 1
+    arithmetic.check_disjoint(rows, lines(tmp_path / "train.jsonl"))
 
 
 def test_wrong_guesses_are_wrong_and_never_leave_the_range():

@@ -103,7 +103,7 @@ def test_the_checkpoint_loads_as_any_other(base, chats, tokenizer):
     assert loaded.decode(loaded(text)["input_ids"]) == text
     record = json.loads((base / "recipe.json").read_text())
     assert record["parameters"] == model.num_parameters()
-    assert 150_000 < model.num_parameters() < 200_000
+    assert 200_000 < model.num_parameters() < 250_000
 
 
 def test_a_second_run_has_nothing_to_do_and_another_recipe_is_refused(base, warmup):
@@ -115,6 +115,17 @@ def test_a_second_run_has_nothing_to_do_and_another_recipe_is_refused(base, warm
     assert "seed" in other.stderr and "learning_rate" in other.stderr
     assert "batch_size" not in other.stderr
     assert (base / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("size", "parameters"), [("medium", 850_000), ("large", 5_000_000)])
+def test_larger_bases_are_trained_and_are_another_recipe(warmup, base, tmp_path, size, parameters):
+    done = run(warmup, tmp_path / size, "--size", size)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / size / "recipe.json").read_text())
+    assert record["parameters"] > parameters
+    assert record["learning_rate"] < json.loads((base / "recipe.json").read_text())["learning_rate"]
+    refused = run(warmup, base, "--size", size)
+    assert refused.returncode == 2 and "size" in refused.stderr
 
 
 def test_a_folder_with_other_files_is_left_alone(warmup, tmp_path):
