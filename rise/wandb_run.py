@@ -100,5 +100,6 @@ def _offline(settings: dict[str, Any], reason: str) -> Any:
     import wandb
 
     directory = settings["dir"]
-    log.warning("%s: tracking offline in %s/wandb (upload with: wandb sync)", reason, directory)
+    pattern = f"{directory}/wandb/offline-run-*"
+    log.warning("%s: tracking offline (upload with: wandb sync %s)", reason, pattern)
     return wandb.init(**settings, mode="offline", settings=wandb.Settings(silent=True))

@@ -9,6 +9,15 @@
 # Relative paths are relative to the repository. Further arguments go to rise.iterate.
 set -euo pipefail
 
+knobs="MODEL ENV_NAME TRAIN_DATA TEST_DATA EXPERT BOOST ITERATIONS POOL TRAIN_FROM LAUNCHER TRAIN_ARGS OUT"
+for knob in $knobs; do
+    if [ -n "${!knob+set}" ] && [[ " $* " == *" --config"* ]]; then
+        echo "rise.sh: $knob would be ignored beside --config: unset it, and give a flag instead" \
+            "(python -m rise.iterate --help)" >&2
+        exit 2
+    fi
+done
+
 MODEL=${MODEL:-hf:meta-llama/Llama-2-7b-chat-hf}   # base model: hf:ORG/NAME or a directory
 ENV_NAME=${ENV_NAME:-gsm8k}                        # gsm8k | math | svamp | asdiv | numeric | FILE.py:Class
 TRAIN_DATA=${TRAIN_DATA:-data/gsm8k/train.jsonl}   # problems to generate on

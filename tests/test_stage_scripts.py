@@ -81,6 +81,27 @@ def test_convert_pools_logs_and_parses(call):
     assert args.remove_duplication and args.shuffle
 
 
+@pytest.mark.parametrize("to", ["dpo", "pair_sft"])
+def test_pairs_are_converted_without_the_flags_of_rows(call, to):
+    import workflow_convert
+    from rise.convert_arguments import problems_of
+
+    words = call("convert", TO=to)
+    args = workflow_convert.parse_args(words[2:])
+    assert args.to == to and problems_of(args) == []
+
+
+def test_a_config_file_and_knobs_together_are_refused():
+    done = subprocess.run(
+        ["bash", ROOT / "scripts/rise.sh", "--config", "run.json"],
+        env=os.environ | {"ITERATIONS": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("rise.sh: ITERATIONS would be ignored beside --config")
+
+
 def test_finetune_is_the_published_command(call):
     words = call("finetune_deepspeed")
     published = shlex.split(

@@ -102,6 +102,7 @@ def test_a_server_that_refuses_makes_the_run_offline(tmp_path, monkeypatch, capl
     tracker.log({"accuracy": 1.0}, "turn", 1)
     tracker.finish()
     assert "wandb could not start (timed out)" in caplog.text
+    assert f"wandb sync {tmp_path}/wandb/offline-run-*" in caplog.text
     assert read_offline_run(tmp_path)["history"][0]["accuracy"] == 1.0
 
 
