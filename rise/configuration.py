@@ -32,9 +32,9 @@ def make_env(args: argparse.Namespace) -> Env:
     """
     import envs
 
-    return envs.make(
-        args.env, args.data_path, prompt_style=args.prompt_style, max_turns=args.max_turns
-    )
+    # The arguments' own check names a number of turns below 1; the data is checked beside it.
+    turns = max(1, args.max_turns)
+    return envs.make(args.env, args.data_path, prompt_style=args.prompt_style, max_turns=turns)
 
 
 def configuration(

@@ -12,6 +12,7 @@ import inspect
 import logging
 import random
 import threading
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -188,7 +189,7 @@ class FunctionPolicy(Policy):
             message = f"{self.name} gave no answer within {self.request_timeout:g} s"
             raise PolicyError("function", message) from error
         except Exception as error:
-            message = f"{self.name} raised {type(error).__name__}: {error}"
+            message = f"{self.name} raised {type(error).__name__}: {error}{_where(error)}"
             raise PolicyError("function", message) from error
         if not isinstance(text, str):
             message = f"{self.name} returned {type(text).__name__}, not str"
@@ -211,7 +212,8 @@ def load_function(name: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"{name}: {file} raised {type(error).__name__}: {error}") from error
+        message = f"{name}: {file} raised {type(error).__name__}: {error}{_where(error)}"
+        raise ValueError(message) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ValueError(f"{name}: {file} has no function {function_name}")
@@ -227,6 +229,14 @@ def load_function(name: str) -> Callable[..., Any]:
             f"{signature}: {error}; write def {function_name}(problem, messages)"
         ) from error
     return function
+
+
+def _where(error: Exception) -> str:
+    """The line that raised an error, as the end of a message about it."""
+    if isinstance(error, SyntaxError):
+        return ""  # its text names the line
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({frame.filename}, line {frame.lineno})"
 
 
 async def in_daemon_thread(function: Callable[..., T], *args: Any) -> T:

@@ -51,6 +51,8 @@ async def post_json(
             reply = await response.json(content_type=None)
     except asyncio.TimeoutError as error:
         raise PolicyError("timeout", f"no answer from {url} within {seconds:g} s") from error
+    except aiohttp.ClientConnectorError as error:
+        raise PolicyError("connection", f"{url}: {error.strerror}") from error
     except aiohttp.ClientError as error:
         raise PolicyError("connection", f"{url}: {type(error).__name__} {error}") from error
     except ValueError as error:

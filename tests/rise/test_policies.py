@@ -64,7 +64,7 @@ def test_coroutine_function_answers(functions):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("raises", "raised KeyError: 'oops'"),
+        ("raises", r"raised KeyError: 'oops' \(.*functions.py, line \d+\)$"),
         ("stops", "raised"),
         ("leaves", "SystemExit"),
         ("number", "returned int, not str"),
@@ -97,7 +97,7 @@ def test_functions_run_side_by_side(functions):
         ("missing.py:f", "no file missing.py"),
         ("functions.py:nothing", "has no function nothing"),
         ("functions.py:constant", "has no function constant"),
-        ("broken.py:f", "raised SyntaxError"),
+        ("broken.py:f", r"raised SyntaxError: [^()]*\(broken.py, line 1\)$"),
         ("signatures.py:one", r"one\(problem, messages\), and its arguments are \(problem\): too"),
         ("signatures.py:three", r"are \(problem, messages, turn\): missing .* 'turn'"),
         ("signatures.py:one", r"; write def one\(problem, messages\)$"),
