@@ -242,8 +242,8 @@ def test_bad_input_is_one_error_and_nothing_is_written(place, arguments, message
 
 
 def test_turns_and_a_refused_connection_are_told_once_and_in_few_words(place):
-    arguments = ("--max_turns", 0, "--models", "nobody", "--controller_address", "http://127.0.0.1:9")
-    refused = gen(place, *RUN, *arguments)
+    arguments = ("--max_turns", 0, "--models", "nobody")
+    refused = gen(place, *RUN, *arguments, "--controller_address", "http://127.0.0.1:9")
     assert refused.stderr.count("max_turns is 0") == 1
     assert "nobody answers" in refused.stderr and "ClientConnector" not in refused.stderr
 
