@@ -308,6 +308,13 @@ def main() -> int:
 
     import torch
 
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        print(
+            f"make_base.py: --device {args.device}: torch sees no GPU; give cpu (the quickstart: "
+            "DEVICE=cpu)",
+            file=sys.stderr,
+        )
+        return 2
     torch.set_num_threads(args.threads)
     tokenizer = build_tokenizer([render(messages)[0] for messages in chats[:TOKENIZER_CHATS]])
     model = build_model(tokenizer, args.seed, SIZES[args.size]).to(args.device)

@@ -128,6 +128,15 @@ def test_larger_bases_are_trained_and_are_another_recipe(warmup, base, tmp_path,
     assert refused.returncode == 2 and "size" in refused.stderr
 
 
+def test_a_gpu_that_is_not_there_is_one_error(warmup, tmp_path):
+    command_line = command(warmup, tmp_path / "base", "--device", "cuda")
+    environment = ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command_line, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith("make_base.py: --device cuda: torch sees no GPU")
+    assert not (tmp_path / "base").exists()
+
+
 def test_a_folder_with_other_files_is_left_alone(warmup, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     done = run(warmup, tmp_path)
