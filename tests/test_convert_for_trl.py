@@ -4,6 +4,7 @@ python -m pytest tests/test_convert_for_trl.py
 """
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,8 @@ def test_the_readmes_lines_train_on_pairs_and_save_a_model(data, model_path, tmp
     for shown, used in given.items():
         assert shown in lines
         lines = lines.replace(shown, used)
-    exec(lines, {"small": {k: v for k, v in ONE_STEP.items() if k != "learning_rate"}})
+    (tmp_path / "dpo.py").write_text(lines)
+    small = {k: v for k, v in ONE_STEP.items() if k != "learning_rate"}
+    runpy.run_path(str(tmp_path / "dpo.py"), {"small": small})
     AutoModelForCausalLM.from_pretrained(tmp_path / "dpo")
     assert AutoTokenizer.from_pretrained(tmp_path / "dpo").chat_template

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ Answer = Callable[[dict[str, Any]], Any]
 """Takes the request; returns the reply as a dict, a web.Response, or seconds to hang."""
 
 
-class Server:
+class Server(ABC):
     """An aiohttp application on a free port of 127.0.0.1, run by a thread of its own.
 
     `requests` holds the bodies that `answer` was asked for, in the order in which they came.
@@ -28,8 +29,9 @@ class Server:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
+    @abstractmethod
     def routes(self) -> list[web.RouteDef]:
-        raise NotImplementedError
+        """The addresses that a kind of server answers."""
 
     def __enter__(self):
         self._thread.start()
