@@ -1,6 +1,9 @@
 """What holds for the whole suite: interrupts reach child processes, slow files come first."""
 
 import signal
+import sys
+
+import pytest
 
 SLOW = (
     "test_readme_commands.py",
@@ -30,3 +33,11 @@ def pytest_collection_modifyitems(items: list) -> None:
     """Put the tests of the slow files first; the order within a file stays."""
     rank = {name: place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: rank.get(item.path.name, len(SLOW)))
+
+
+@pytest.fixture(autouse=True)
+def no_process_group_is_left():
+    """A trainer that ran in this process has left its process group, or the next would be in it."""
+    yield
+    torch = sys.modules.get("torch")
+    assert torch is None or not torch.distributed.is_initialized()

@@ -96,9 +96,11 @@ def main(argv: list[str] | None = None) -> int:
             run = prepare(argv)
             model = None if run is None else load(run)
         except ValueError as error:
-            return fail(str(error), 2)
-        if run is not None:
-            fit(run, model)
+            code = fail(str(error), 2)
+        else:
+            code = 0
+            if run is not None:
+                fit(run, model)
     except TrainingError as error:
         return fail(str(error), 1)
     except torch.distributed.DistNetworkError as error:
@@ -112,9 +114,11 @@ def main(argv: list[str] | None = None) -> int:
         return fail(f"the system refused: {error}", 1)
     except KeyboardInterrupt:
         return fail("interrupted; the same command goes on from the last checkpoint, if any", 130)
+    # After a refusal too: DeepSpeed joins the processes as soon as its arguments are read, and NCCL
+    # would add a warning to the one message.
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    return 0
+    return code
 
 
 def prepare(argv: list[str] | None = None) -> Run | None:
