@@ -1,4 +1,4 @@
-"""The end of `scripts/study.sh`: the four metrics of every model over the seeds.
+"""The end of `scripts/study.sh`: the four metrics of every model, over the seeds and by seed.
 
     python -m rise.study log/study --seeds 0 1 2 3 4 --variants iteration2 all-none
 
@@ -27,6 +27,8 @@ MODELS = ("base", "control", "rise")
 METRICS = ("m1@t1", "m5@t1", "m1@t5", "p1@t5")
 GAIN = "m1@t5 - m5@t1"
 """The paper's claim: votes of equally many answers."""
+VERSUS = "m1@t5 - rise"
+"""What a variant changes, each seed against the same seed: the seed itself drops out."""
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
@@ -49,6 +51,8 @@ def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
 def collect(directory: Path, seeds: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     """Model -> metric -> rate over the seeds, with the values of each seed as "by_seed".
 
+    `names` includes "rise", against which the others are held.
+
     Raises:
         ValueError: an evaluation is missing.
     """
@@ -61,16 +65,31 @@ def collect(directory: Path, seeds: Sequence[str], names: Sequence[str]) -> dict
             metric: over_seeds(numbers) | {"by_seed": dict(zip(seeds, numbers, strict=True))}
             for metric, numbers in values.items()
         }
+    reference = found["rise"]["m1@t5"]["by_seed"]
+    for name, rates in found.items():
+        if name != "rise":
+            by_seed = {seed: rates["m1@t5"]["by_seed"][seed] - reference[seed] for seed in seeds}
+            rates[VERSUS] = over_seeds([*by_seed.values()]) | {"by_seed": by_seed}
     return found
 
 
 def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Rows are models, columns metrics: the mean in percent and its interval."""
+    columns = [*METRICS, GAIN, VERSUS]
     rows = [
-        [name, *(_cell(rate, metric) for metric, rate in rates.items())]
+        [name, *(_cell(rates.get(metric), metric) for metric in columns)]
         for name, rates in found.items()
     ]
-    return ["model", *METRICS, GAIN], rows
+    return ["model", *columns], rows
+
+
+def seed_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Rows are models, columns seeds: m1@t5 in percent."""
+    rows = [
+        [name, *(f"{100 * value:.1f}" for value in rates["m1@t5"]["by_seed"].values())]
+        for name, rates in found.items()
+    ]
+    return ["m1@t5 of seed", *found["rise"]["m1@t5"]["by_seed"]], rows
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -92,12 +111,13 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"rise.study: error: {error}", file=sys.stderr)
         return 2
-    header, rows = table(found)
-    print(grid.text(header, rows))
+    tables = [table(found), seed_table(found)]
+    print("\n\n".join(grid.text(header, rows) for header, rows in tables))
     print(f"\nPercent, mean over {len(args.seeds)} seeds (95 % interval over the seeds).")
     write_json(args.directory / "study.json", found)
     markdown = args.directory / "study.md"
-    markdown.write_text(grid.markdown(header, rows) + "\n", encoding="utf-8")
+    text = "\n\n".join(grid.markdown(header, rows) for header, rows in tables)
+    markdown.write_text(text + "\n", encoding="utf-8")
     print(f"Wrote {markdown} and study.json; the report of each seed is seedS/report.html.")
     return 0
 
@@ -109,8 +129,10 @@ def _metrics(run: Path) -> dict[str, Any]:
     return read_json(summary)["metrics"]
 
 
-def _cell(rate: dict[str, Any], metric: str) -> str:
-    sign = "+" if metric == GAIN else ""
+def _cell(rate: dict[str, Any] | None, metric: str) -> str:
+    if rate is None:
+        return ""
+    sign = "+" if metric in (GAIN, VERSUS) else ""
     if rate["low"] is None:
         return f"{100 * rate['value']:{sign}.1f}"
     low, high = 100 * rate["low"], 100 * rate["high"]

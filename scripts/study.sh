@@ -12,8 +12,9 @@ set -euo pipefail
 SEEDS=${SEEDS:-0 1 2 3 4}    # one quickstart each
 # What is trained beside the quickstart's models: iteration2 (its model generates, both iterations
 # are pooled), grouped (the quickstart's data with --group_trajectories), or CRITERIA-WEIGHTING of
-# workflow_convert.py (the quickstart itself is all-exp).
-VARIANTS=${VARIANTS:-iteration2 grouped better-exp best-exp success-exp all-none all-advantage all-centered}
+# workflow_convert.py (the quickstart itself is all-exp; best-exp would be the same rows, since the
+# expert is always right).
+VARIANTS=${VARIANTS:-iteration2 grouped better-exp success-exp all-none all-advantage all-centered}
 SIZE=${SIZE:-small}          # small | medium | large, as the quickstart
 EPOCHS=${EPOCHS:-4}          # as the quickstart; its other knobs are passed on too
 ROLLOUTS=${ROLLOUTS:-1}      # as the quickstart

@@ -36,13 +36,25 @@ def test_means_and_intervals_are_over_seeds(directory, capsys):
     assert found["rise"][study.GAIN]["value"] == pytest.approx(0.1)
     # Two values 0.2 apart: t(0.975, 1) * 0.1 = 12.706 * 0.1
     assert found["base"]["m1@t1"]["high"] - 0.5 == pytest.approx(1.2706, abs=1e-3)
-    assert "| rise |" in (directory / "study.md").read_text()
+    written = (directory / "study.md").read_text()
+    assert "| m1@t5 of seed | 0 | 1 |" in written and "| rise | 50.0 | 70.0 |" in written
     assert "mean over 2 seeds" in capsys.readouterr().out
 
 
 def test_one_seed_has_no_interval(directory):
     assert main([str(directory), "--seeds", "1"]) == 0
-    assert "| rise | 60.0 | 60.0 | 70.0 | 60.0 | +10.0 |" in (directory / "study.md").read_text()
+    written = (directory / "study.md").read_text()
+    assert "| rise | 60.0 | 60.0 | 70.0 | 60.0 | +10.0 |  |" in written
+    assert "| base | 60.0 | 60.0 | 60.0 | 60.0 | +0.0 | -10.0 |" in written
+
+
+def test_a_variant_is_held_against_rise_seed_by_seed(directory, capsys):
+    assert main([str(directory), "--seeds", "0", "1"]) == 0
+    versus = json.loads((directory / "study.json").read_text())["base"][study.VERSUS]
+    assert versus["by_seed"] == {"0": pytest.approx(-0.1), "1": pytest.approx(-0.1)}
+    # The seeds differ by 20 points, the difference does not.
+    assert versus["low"] == pytest.approx(-0.1) == versus["high"]
+    assert "-10.0 (-10.0 to -10.0)" in capsys.readouterr().out
 
 
 def test_a_missing_evaluation_is_one_line(directory, capsys):
