@@ -13,7 +13,7 @@ from typing import Any
 
 from rise.arguments import env_help, env_name
 from rise.choice import FUNCTION_NAME
-from rise.iteration_owned import overridden
+from rise.iteration_owned import overridden, saves_adapter
 from rise.iteration_plan import SELF_SAMPLES, search_path
 from rise.parser import Parser
 
@@ -209,9 +209,23 @@ def _problems(args: argparse.Namespace) -> list[str]:
         try:
             words = shlex.split(getattr(args, name) or "")
             problems += overridden(name, words) if name in WORDS else []
+            problems += _untrainable(args, words) if name == "train_args" else []
         except ValueError as error:
             problems.append(f"--{name} {getattr(args, name)!r} cannot be read: {error}")
     program = (args.launcher.split() or [""])[0]
     if shutil.which(program, path=search_path()) is None:
         problems.append(f"--launcher {args.launcher!r}: there is no such program")
     return problems
+
+
+def _untrainable(args: argparse.Namespace, words: list[str]) -> list[str]:
+    """What is wrong where one training would go on with the adapter that another one saved."""
+    if not saves_adapter(words):
+        return []
+    message = "--train_args trains adapters, which are no models to train further: "
+    remedies = []
+    if args.boost:
+        remedies.append(f"leave out --boost {args.boost}, or give the boosted model as --model")
+    if args.train_from == "last" and args.iterations > 1:
+        remedies.append("give --train_from base")
+    return [message + remedy for remedy in remedies]

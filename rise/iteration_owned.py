@@ -6,6 +6,7 @@ than this one wrote, and lineage.json would record what did not happen.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 ASKING = {
@@ -45,6 +46,26 @@ OWNED = {
 
 --max_turns and --num_of_samples of evaluation may be given: nothing later rests on them.
 """
+
+
+ADAPTING = ("use_lora", "lora", "q_lora")
+"""Flags of the trainer with which it saves an adapter."""
+
+
+def saves_adapter(words: Sequence[str]) -> bool:
+    """Whether the trainer, given these words, saves an adapter instead of a model.
+
+    >>> saves_adapter(["--bf16", "True", "--use_lora"]), saves_adapter(["--use-lora=False"])
+    (True, False)
+    >>> saves_adapter(["--q_lora", "true", "--bf16"]), saves_adapter(["--lora_r", "8"])
+    (True, False)
+    """
+    for word, following in itertools.pairwise([*words, ""]):
+        flag, _, value = word.partition("=")
+        if flag.removeprefix("--").replace("-", "_") in ADAPTING:
+            value = value or ("" if following.startswith("--") else following)
+            return value.lower() not in ("false", "no", "f", "n", "0")
+    return False
 
 
 def overridden(name: str, words: Sequence[str]) -> list[str]:

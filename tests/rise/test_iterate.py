@@ -397,7 +397,29 @@ def test_what_iterate_sets_itself_cannot_be_passed_on(place, monkeypatch, capsys
         assert part in said, said
     assert len(said.splitlines()) == 5 + 2 + 2 + 4
     assert planned("--eval_args=--max_turns 2 --num_of_samples 1", "--gen_args=--limit 3")
-    assert doctest.testmod(iteration_owned) == (0, 2)
+    assert doctest.testmod(iteration_owned) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--train_from", "last", "--iterations", "2"], "give --train_from base"),
+        (["--boost", "expert"], "leave out --boost expert"),
+    ],
+)
+def test_an_adapter_is_not_trained_further(words, said, place, monkeypatch, capsys):
+    monkeypatch.chdir(place("here"))
+    command = [*shlex.split(COMMAND), *words, "--dry-run"]
+    assert iterate.main([*command, "--train_args=--q_lora True"]) == 2
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith(
+            f"are no models to train further: {said}"
+            + (", or give the boosted model as --model" if "--boost" in words else "")
+        )
+    )
+    assert iterate.main([*command, "--train_args=--use_lora False"]) == 0
 
 
 def test_the_size_of_every_stage_is_foretold(place, monkeypatch, capsys):

@@ -46,7 +46,7 @@ DECISIVE = (
 )
 """Arguments of the trainer that change the result; logging and saving may differ on resume."""
 
-ADDED_LATER = {"model_fingerprint", "adapter_fingerprint"}
+ADDED_LATER = {"model_fingerprint", "adapter_fingerprint", "chat_template_sha256"}
 """Settings that records from before they existed lack, and that are not compared with those."""
 
 
@@ -63,6 +63,8 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
         "examples_per_step": args.step_examples,
         "zero_stage": args.zero_stage,
     }
+    if model_args.chat_template and Path(model_args.chat_template).is_file():
+        settings["chat_template_sha256"] = file_sha256(model_args.chat_template)
     if lora.enabled:
         settings["lora"] = lora.settings()
         if lora.lora_weight_path:

@@ -5,6 +5,7 @@ python -m pytest tests/fastchat/train/test_run_record.py
 
 import json
 
+from fastchat.conversation import BUILT_IN
 from fastchat.train.model_files import SAMPLED_BYTES, fingerprint
 from fastchat.train.train import main
 from tests.fastchat.train.data import command, make_case
@@ -36,6 +37,17 @@ def test_another_adapter_under_the_same_path_is_refused(tmp_path, capsys):
     capsys.readouterr()
     assert main(command(case, output, *more)) == 2
     assert "adapter_fingerprint (was " in capsys.readouterr().err
+
+
+def test_another_chat_template_under_the_same_path_is_refused(tmp_path, capsys):
+    case, output, file = make_case(tmp_path), tmp_path / "out", tmp_path / "chat.jinja"
+    words = command(case, output, "--max_steps", "1", "--chat_template", str(file))
+    file.write_text(BUILT_IN["chatml"])
+    assert main(words) == 0
+    file.write_text(BUILT_IN["chatml"] + "{# another #}")
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "chat_template_sha256 (was " in capsys.readouterr().err
 
 
 def test_a_record_from_before_fingerprints_is_accepted(tmp_path, capsys):
