@@ -26,7 +26,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the shared arguments, in groups."""
     _add_problems(parser.add_argument_group("problems"))
     _add_episodes(parser.add_argument_group("episodes"))
-    _add_sampling(parser.add_argument_group("sampling (one value, or one per turn)"))
+    _add_sampling(parser.add_argument_group("sampling"))
     _add_servers(parser.add_argument_group("who answers"))
     _add_run(parser.add_argument_group("the run"))
     tracking.add_arguments(parser)
@@ -91,14 +91,16 @@ def _add_sampling(group) -> None:
         "--temperature",
         type=float,
         nargs="+",
-        help="0 is greedy; default 1.0, for models of the OpenAI API 0.7",
+        help="one value, or one per turn; 0 is greedy; default 1.0, for models of the OpenAI API "
+        "0.7",
     )
     add("--top_p", type=float, default=1.0, help="probability mass, in (0, 1]; default 1.0")
     add(
         "--max_new_tokens",
         type=int,
         nargs="+",
-        help="limit of one answer in tokens; default 1000, for models of the OpenAI API 512",
+        help="limit of one answer in tokens, one value or one per turn; default 1000, for models "
+        "of the OpenAI API 512",
     )
     add("--seed", type=int, default=0, help="every draw is derived from it; default 0")
 

@@ -10,7 +10,7 @@
 # and is told that it is wrong; an expert (or its own best answer) shows what it should have said
 # (workflow_gen.py); that becomes weighted data (workflow_convert.py) and a fine-tuned model
 # (train_mem.py), which is evaluated over five turns (workflow_eval.py) beside the base and beside
-# a control that saw the same right answers the same number of times, but no second turn.
+# a control: as many optimizer steps on the program's right answers alone, given at turn 1.
 set -euo pipefail
 
 SEED=${SEED:-0}              # seed of the problems, the base, the sampling and the training

@@ -28,6 +28,7 @@ ITERATIONS=${ITERATIONS:-2}                        # how often to generate and t
 POOL=${POOL:-all}                                  # attempts to train on: all | last iteration
 TRAIN_FROM=${TRAIN_FROM:-base}                     # base | last: where training starts
 LAUNCHER=${LAUNCHER:-deepspeed}                    # of the trainer: python | torchrun ... | deepspeed ...
+# Of the trainer; a batch of 64 on 4 GPUs.
 TRAIN_ARGS=${TRAIN_ARGS:---deepspeed deepspeed/zero3.json --bf16 True --tf32 True
     --num_train_epochs 1 --per_device_train_batch_size 1 --gradient_accumulation_steps 16
     --learning_rate 1e-5 --weight_decay 0. --warmup_ratio 0.04 --lr_scheduler_type cosine

@@ -278,12 +278,12 @@ def _explanation(source: str, part: str, error: BaseException) -> str:
     if "GatedRepoError" in names or "gated repo" in str(error):
         return (
             f"{source} is a gated model: accept its licence on https://huggingface.co/{source}, "
-            "then run `huggingface-cli login` (`hf auth login` in newer releases) or set HF_TOKEN"
+            "then run `hf auth login` or set HF_TOKEN"
         )
     if "RepositoryNotFoundError" in names or "not a valid model identifier" in str(error):
         return (
             f"{source!r} is neither a directory here nor a model of the Hugging Face hub that you "
-            "may read; check the name, or run `huggingface-cli login` if it is private"
+            "may read; check the name, or run `hf auth login` if it is private"
         )
     if "ConnectError" in names or "LocalEntryNotFoundError" in names:
         return (

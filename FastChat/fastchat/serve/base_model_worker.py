@@ -199,8 +199,8 @@ def _add_description_routes(app: FastAPI, worker: BaseModelWorker) -> None:
         return {"context_length": worker.context_length}
 
 
-def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of every kind of worker."""
+def add_worker_arguments(parser: argparse.ArgumentParser, counted: str) -> None:
+    """The options of every kind of worker; `counted` is what its concurrency counts."""
     parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
     parser.add_argument(
         "--port", type=int, default=WORKER_PORT, help="port, 0 takes a free one (21002)"
@@ -225,7 +225,7 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit-worker-concurrency",
         type=positive_int,
         default=64,
-        help="requests that generate at the same time, the others wait (64)",
+        help=f"{counted} that are generated at the same time, the others wait (64)",
     )
     parser.add_argument(
         "--no-register", action="store_true", help="serve without telling a controller"

@@ -142,7 +142,7 @@ class ModelWorker(BaseModelWorker):
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = OneLineParser(description=(__doc__ or "").splitlines()[0])
-    add_worker_arguments(parser)
+    add_worker_arguments(parser, "answers (a request for n samples takes n)")
     parser.add_argument(
         "--model-path",
         required=True,

@@ -60,7 +60,7 @@ _OWN_OPTIONS = ("--host", "--port", "--uds")
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = OneLineParser(description=(__doc__ or "").splitlines()[0])
-    add_worker_arguments(parser)
+    add_worker_arguments(parser, "requests")
     parser.add_argument(
         "--model-path",
         required=True,

@@ -39,8 +39,8 @@ class ModelArguments:
     )
     attn_implementation: str | None = option(
         None,
-        "attention code: eager, sdpa, flash_attention_2, ...; None is FlashAttention 2 where it is "
-        "installed and there is a GPU, else sdpa",
+        "attention code; None is prefix_tree, on a GPU flex_attention, for trees, and "
+        "FlashAttention 2 or sdpa for padded rows; any other one means padded rows",
     )
     trust_remote_code: bool = option(False, "run Python code that the checkpoint brings along")
 

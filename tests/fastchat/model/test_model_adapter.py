@@ -87,7 +87,7 @@ def test_hub_names_pass_with_and_without_prefix():
 
 @pytest.mark.parametrize(
     ("cause", "part"),
-    [(GatedRepoError, "huggingface-cli login"), (RepositoryNotFoundError, "neither a directory")],
+    [(GatedRepoError, "hf auth login"), (RepositoryNotFoundError, "neither a directory")],
 )
 def test_hub_refusals_say_what_to_do(monkeypatch, cause, part):
     request = httpx.Request("GET", "https://huggingface.co")

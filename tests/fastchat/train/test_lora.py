@@ -222,6 +222,7 @@ def test_contradictions_are_refused_before_weights_are_read(
     assert main(command(case, tmp_path / "out", *more)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert not torch.distributed.is_initialized()
 
 
 def test_an_adapter_is_no_model_to_train(case, finished, tmp_path, capsys):
