@@ -130,7 +130,8 @@ def report(job, run, tally, tracker) -> None:
         print(SMOKE_DONE)
         return
     alone = config["num_of_samples"] == [1] * config["max_turns"]
-    if not own.parallel and alone and config["shown_attempt"] == "own" and not is_stage():
+    as_published = alone and config["max_turns"] > 1 and config["shown_attempt"] == "own"
+    if as_published and not own.parallel and not is_stage():
         print(f"Next: {parallel_command(config, len(job.env))}")
 
 
@@ -141,20 +142,18 @@ def parallel_command(config, problems: int) -> str:
         config: the configuration of this run.
         problems: how many problems the data file has.
     """
-    names = ("data_path", "env", "prompt_style", "log_dir", "top_p", "seed", "controller_address")
-    arguments = " ".join(f"--{name} {config[name]}" for name in names)
-    for name in ("temperature", "max_new_tokens"):
-        arguments += f" --{name} {config[name][0]}"
-    if config["worker_args"]:
-        arguments += f" --worker_args {shlex.quote(config['worker_args'])}"
+    names = ["data_path", "env", "prompt_style", "log_dir", "top_p", "seed", "controller_address"]
+    names += [name for name in ("api_base", "worker_args", "shard") if config.get(name)]
+    settings = {name: config[name] for name in names}
+    settings |= {name: config[name][0] for name in ("temperature", "max_new_tokens")}
     if config["problems"] < problems:
-        arguments += f" --limit {config['problems']}"
-    if config.get("shard"):
-        arguments += f" --shard {config['shard']}"
-    return (
-        f"python workflow_eval.py --model {config['models'][0]} {arguments} --max_turns 1 "
-        f"--num_of_samples {max(2, config['max_turns'])}"
-    )
+        settings["limit"] = config["problems"]
+    settings |= {"max_turns": 1, "num_of_samples": config["max_turns"]}
+    words = ["python", "workflow_eval.py", "--model", config["models"][0]]
+    for name, value in settings.items():
+        words.append(f"--{name}={value}" if str(value).startswith("-") else f"--{name}")
+        words += [] if str(value).startswith("-") else [str(value)]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -32,19 +32,17 @@ def installed() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def from_file(name: str) -> type[Env]:
-    """Return the class that ``FILE.py:Class`` names; the file is run once while it is the same.
+    """Return the class that ``FILE.py:Class`` names.
 
     Raises:
         ValueError: the file is missing or raises, or the class is missing or incomplete.
     """
     form = FILE_FORM.fullmatch(name)
-    path = Path(form["file"]).resolve()
+    path = Path(form["file"])
+    if not path.is_file():
+        raise ValueError(f"environment {name}: there is no file {path}")
     try:
-        version = hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise ValueError(f"environment {name}: {form['file']}: {error.strerror}") from error
-    try:
-        module = _module(path, f"rise_env_{version}")
+        module = load_file(path)
     except Exception as error:
         raise ValueError(
             f"environment {name}: {path.name} raised {type(error).__name__}: {error}"
@@ -77,6 +75,17 @@ def checksum(kind: type[Env]) -> str | None:
     return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()[:16]
 
 
+def load_file(path: Path) -> ModuleType:
+    """Return a Python file as a module; it is run once while its content is the same.
+
+    Raises:
+        Exception: whatever the file raises, or ``OSError`` where it cannot be read.
+    """
+    path = path.resolve()
+    version = hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]
+    return _module(path, f"rise_plugin_{version}")
+
+
 @functools.cache
 def _module(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
@@ -101,4 +110,11 @@ def _checked(name: str, kind: object) -> type[Env]:
     unpaid = [verdict for verdict in get_args(Verdict) if verdict not in kind.rewards]
     if unpaid:
         raise ValueError(f"environment {name}: rewards has no value for {', '.join(unpaid)}")
+    others = {verdict: reward for verdict, reward in kind.rewards.items() if verdict != "right"}
+    if kind.rewards["right"] != 1 or max(others.values()) >= 1:
+        raise ValueError(
+            f"environment {name}: rewards is {kind.rewards}: right must pay 1 and everything else "
+            "less, as this is how a success is known in a log; --temperature of "
+            "workflow_convert.py says how much the difference counts"
+        )
     return kind

@@ -92,7 +92,7 @@ def _add_sampling(group) -> None:
         type=float,
         nargs="+",
         help="one value, or one per turn; 0 is greedy; default 1.0, for models of the OpenAI API "
-        "0.7",
+        "0.7, for those of them that reason (o1, gpt-5, ...) 1.0, which is all that they take",
     )
     add("--top_p", type=float, default=1.0, help="probability mass, in (0, 1]; default 1.0")
     add(
@@ -100,7 +100,7 @@ def _add_sampling(group) -> None:
         type=int,
         nargs="+",
         help="limit of one answer in tokens, one value or one per turn; default 1000, for models "
-        "of the OpenAI API 512",
+        "of the OpenAI API 512, for those of them that reason 8192, their reasoning included",
     )
     add("--seed", type=int, default=0, help="every draw is derived from it; default 0")
 

@@ -26,6 +26,8 @@ from rise.worker_policy import WorkerPolicy, list_models
 
 SERVER_NAME = re.compile(r"(?P<model>.+)@(?P<url>https?://\S+)")
 OPENAI_NAME = re.compile(r"(gpt-|chatgpt-|o\d)\S*")
+REASONER_NAME = re.compile(r"(o\d|gpt-5(?![.\d]|-chat))\S*")
+"""Models of the OpenAI API that refuse every temperature and top_p but 1."""
 FUNCTION_NAME = re.compile(r".+\.py:\w+")
 CONFIGURATIONS = ("config.json", "adapter_config.json")
 """A directory with one of them holds a model, or a LoRA adapter that names its base model."""
@@ -36,6 +38,9 @@ STUDENT = {"temperature": 1.0, "max_new_tokens": 1000}
 """Published sampling of the learner."""
 TEACHER = {"temperature": 0.7, "max_new_tokens": 512}
 """Published sampling of the teacher, a model of the OpenAI API."""
+REASONER = {"temperature": 1.0, "max_new_tokens": 8192}
+"""A model of the OpenAI API that reasons: its one temperature, and room for what it reasons before
+it answers, which counts as new tokens."""
 
 
 def decide(names: list[str], controller: str) -> dict[str, str]:
@@ -72,8 +77,28 @@ def decide(names: list[str], controller: str) -> dict[str, str]:
 
 def sampling(kinds: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The temperature and the limit of new tokens of every turn: as given, else as published."""
-    turns = [TEACHER if kinds[model] == "openai" else STUDENT for model in config["models"]]
+    turns = [STUDENT if kinds[model] != "openai" else _teacher(model) for model in config["models"]]
     return {name: config.get(name) or [turn[name] for turn in turns] for name in STUDENT}
+
+
+def unavailable_sampling(kinds: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
+    """What is wrong where a reasoning model of the OpenAI API is to sample as it cannot.
+
+    Asked for it, the API refuses every request.
+    """
+    given = sampling(kinds, config)["temperature"]
+    return [
+        f"--{name} {value:g}: {model} takes no other than 1; with several models give one "
+        "temperature per turn, or leave it out"
+        for model, temperature in zip(config["models"], given, strict=True)
+        if kinds[model] == "openai" and REASONER_NAME.fullmatch(model)
+        for name, value in (("temperature", temperature), ("top_p", config["top_p"]))
+        if value != 1
+    ]
+
+
+def _teacher(model: str) -> dict[str, Any]:
+    return REASONER if REASONER_NAME.fullmatch(model) else TEACHER
 
 
 def build(

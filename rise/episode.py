@@ -12,7 +12,7 @@ from typing import Any
 Message = dict[str, str]
 
 PER_SAMPLE = ("actions", "answers", "verdicts", "rewards", "observations", "finish_reasons")
-OPTIONAL = ("shown", "check", "kept", "sees")
+OPTIONAL = ("shown", "check", "kept", "sees", "filtered")
 """Keys that only the runs have which need them."""
 PER_TURN = {"models": "model", "usage": "usage", "chosen": "chosen"} | {k: k for k in OPTIONAL}
 PUBLISHED = ("actions", "observations", "rewards")
@@ -58,6 +58,9 @@ class Turn:
     sees: str | None = None
     """none or reference: what the answering expert was shown in place of the dialogue, or beside
     it (`--expert_sees`); None for the dialogue alone."""
+    filtered: list[int] = field(default_factory=list)
+    """Places, among the samples that were asked for, of those that the server filtered: they are
+    in none of the lists."""
 
     @property
     def action(self) -> str:
@@ -265,6 +268,7 @@ def _turn(history: dict[str, Any], t: int) -> Turn:
         check=history.get("check", {}).get(key),
         kept=history.get("kept", {}).get(key, False),
         sees=history.get("sees", {}).get(key),
+        filtered=history.get("filtered", {}).get(key, []),
     )
 
 

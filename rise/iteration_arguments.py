@@ -156,18 +156,22 @@ def read_config(file: str, parser: argparse.ArgumentParser) -> list[str]:
         raise ValueError("\n".join(problems))
     given = {name: value for name, value in config.items() if value is not None}
     return [
-        f"--{name}={shlex.join(words_of(value)) if name in WORDS else value}"
+        f"--{name}={shlex.join(words_of(value, name)) if name in WORDS else value}"
         for name, value in given.items()
     ]
 
 
-def words_of(value: str | list[Any] | dict[str, Any]) -> list[str]:
-    """Arguments as words.
+def words_of(value: str | list[Any] | dict[str, Any], name: str) -> list[str]:
+    """What one argument of `WORDS` passes on, as words.
 
-    >>> words_of("--learning_rate 1e-5"), words_of(["--limit", 8])
+    >>> words_of("--learning_rate 1e-5", "train_args"), words_of(["--limit", 8], "gen_args")
     (['--learning_rate', '1e-5'], ['--limit', '8'])
-    >>> words_of({"shuffle": True, "temperature": [1.0, 0.7], "only_success": False})
-    ['--shuffle', '--temperature', '1.0', '0.7']
+    >>> words_of({"shuffle": True, "temperature": 0.4, "only_success": False}, "convert_args")
+    ['--shuffle', '--temperature', '0.4']
+    >>> words_of({"correct_to_correct": False}, "convert_args")
+    ['--no-correct_to_correct']
+    >>> words_of({"dataloader_pin_memory": False}, "train_args")
+    ['--dataloader_pin_memory', 'False']
     """
     if isinstance(value, str):
         return shlex.split(value)
@@ -176,11 +180,20 @@ def words_of(value: str | list[Any] | dict[str, Any]) -> list[str]:
     words = []
     for flag, setting in value.items():
         if setting is False:
+            words += _switched_off(flag, name)
             continue
         words.append(f"--{flag}")
         if setting is not True:
             words += [str(each) for each in (setting if isinstance(setting, list) else [setting])]
     return words
+
+
+def _switched_off(flag: str, name: str) -> list[str]:
+    """The words for a flag that is false; most switches are off where they are not given."""
+    if name == "train_args":
+        return [f"--{flag}", "False"]
+    negatable = name == "convert_args" and flag == "correct_to_correct"
+    return [f"--no-{flag}"] if negatable else []
 
 
 def _problems(args: argparse.Namespace) -> list[str]:

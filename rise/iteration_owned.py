@@ -30,6 +30,7 @@ OWNED = {
     "convert_args": {
         "filepath": "--pool",
         "output": "--out",
+        "format": "the trainer reads the published one",
         "model_path": "--model",
         "seed": "--seed",
         "dry_run": "--dry-run",

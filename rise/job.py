@@ -12,7 +12,7 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +165,13 @@ class Job:
         if cost.exceeded(limit, tally):
             return None
         allow_connections(config["concurrency"])
-        owed = (group for group in shard.groups(config) if not run.done >= set(group))
+        refused = refusals(run.path / "rows.jsonl")
+        groups = shard.groups(config)
+        if refused:
+            # First those that nobody has refused: else the refused ones, failing again in a row,
+            # would end every call before the others are asked.
+            groups = sorted(groups, key=lambda group: max(refused[task] for task in group))
+        owed = (group for group in groups if not run.done >= set(group))
         owed = cost.within(limit, tally, owed)
         checkpoints = [name for name, kind in self.kinds.items() if kind == "checkpoint"]
         serving = LocalServing(
@@ -176,7 +182,7 @@ class Job:
             workers_per_model=config["workers_per_model"],
         )
         with serving as local, Progress(tally, self.size, tracker) as progress:
-            plan = self._plan(local.addresses(), run)
+            plan = self._plan(local.addresses(), refused)
             concurrency = config["concurrency"]
             rollout = run_episodes(
                 self.env, plan, run, owed, concurrency=concurrency, report=progress.report
@@ -185,7 +191,7 @@ class Job:
                 return None
             return f"Given up after many failures in a row. {local.complaint() or ''}"
 
-    def _plan(self, local: dict[str, tuple[str, str]], run: RunDir) -> Plan:
+    def _plan(self, local: dict[str, tuple[str, str]], refused: Mapping[int, int]) -> Plan:
         config = self.config
         policies = choice.build(self.kinds, config, local)
         names = ("num_of_samples", "temperature", "max_new_tokens", "top_p", "seed", "feedback")
@@ -196,7 +202,7 @@ class Job:
             revise_if_wrong=bool(config.get("revise_if_wrong")),
             expert_sees=config.get("expert_sees", "feedback"),
             give_up_after=config["give_up_after"],
-            refused=refusals(run.path / "rows.jsonl"),
+            refused=refused,
             **{name: config[name] for name in names},
         )
 
@@ -236,6 +242,9 @@ def check(
     if len(done) == size:
         return _finished(env, config, len(done))
     kinds = choice.decide(models, config["controller_address"])
+    problems = choice.unavailable_sampling(kinds, config)
+    if problems:
+        raise ValueError("\n".join(problems))
     if args.api_base and "openai" not in kinds.values():
         answer = ", ".join(f"{model}: {kind}" for model, kind in kinds.items())
         raise ValueError(
@@ -263,6 +272,11 @@ def _finished(env: Env, config: dict[str, Any], count: int) -> Job:
     So are prices: with other ones the summary is written again.
     """
     stored = read_json(locate(config["log_dir"], config["max_turns"]) / "config.json")
+    if "kinds" in stored:
+        # What is not given is the default, which the run may not have had.
+        kinds = dict(zip(stored["models"], stored["kinds"], strict=True))
+        defaults = choice.sampling(kinds, config)
+        recorded(config["log_dir"], config["max_turns"], config | defaults)
     now = {name: config[name] for name in ("log_dir", *tracking.KEYS)}
     if config["prices"]:
         cost.check_prices(config["prices"], dict.fromkeys(stored["models"], ""), None)

@@ -68,9 +68,10 @@ class OpenAIPolicy(Policy):
     async def sample(
         self, messages, *, n, seed, temperature, top_p, max_new_tokens, problem
     ) -> list[Sample]:
-        settings = {"temperature": temperature, "top_p": top_p}
+        # What has its default is left out: reasoning models refuse a top_p even of 1.
+        settings = {"temperature": temperature} | ({} if top_p == 1 else {"top_p": top_p})
         if self.base_url is None:
-            settings = {} if re.match(r"o\d", self.model) else settings
+            settings = {} if temperature == top_p == 1 else settings
             settings["max_completion_tokens"] = max_new_tokens
         else:
             settings["max_tokens"] = max_new_tokens
@@ -82,7 +83,11 @@ class OpenAIPolicy(Policy):
                 request = settings | {"n": n - len(choices), "seed": seed + len(choices)}
                 request |= {"model": self.model, "messages": messages}
                 choices += await self.retries.run(self._complete, request, spent)
-            samples = [choice for choice in choices[:n] if isinstance(choice, Sample)]
+            samples = [
+                dataclasses.replace(choice, place=place)
+                for place, choice in enumerate(choices[:n])
+                if isinstance(choice, Sample)
+            ]
             if not samples:
                 raise choices[0]
         except PolicyError as error:

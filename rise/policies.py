@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import inspect
 import logging
 import random
@@ -44,6 +43,8 @@ class Sample:
     took, also of those that gave no answer, and likewise for the two counts below."""
     completion_tokens: int = 0
     requests: int = 1
+    place: int | None = None
+    """Which of the n samples it is, counted from 0, where a server may filter some of them."""
 
 
 class PolicyError(Exception):
@@ -83,6 +84,8 @@ class Policy(ABC):
         problem: dict[str, Any],
     ) -> list[Sample]:
         """Give n answers to the dialogue; fewer, but one or more, where a server filtered some.
+
+        Where there are fewer, each says its `place`.
 
         Args:
             messages: the dialogue, ending with a user message.
@@ -183,11 +186,17 @@ class FunctionPolicy(Policy):
             answer = self.function(problem, messages)
         else:
             answer = in_daemon_thread(self.function, problem, messages)
+        # Not wait_for: a TimeoutError of the function's own would look like ours.
+        call = asyncio.ensure_future(answer)
         try:
-            text = await asyncio.wait_for(answer, self.request_timeout)
-        except asyncio.TimeoutError as error:
-            message = f"{self.name} gave no answer within {self.request_timeout:g} s"
-            raise PolicyError("function", message) from error
+            await asyncio.wait({call}, timeout=self.request_timeout)
+            if not call.done():
+                message = f"{self.name} gave no answer within {self.request_timeout:g} s"
+                raise PolicyError("function", message)
+        finally:
+            call.cancel()
+        try:
+            text = call.result()
         except Exception as error:
             message = f"{self.name} raised {type(error).__name__}: {error}{_where(error)}"
             raise PolicyError("function", message) from error
@@ -207,10 +216,10 @@ def load_function(name: str) -> Callable[..., Any]:
     path = Path(file)
     if not path.is_file():
         raise ValueError(f"{name}: there is no file {file}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
+    from envs.plugins import load_file
+
     try:
-        spec.loader.exec_module(module)
+        module = load_file(path)
     except Exception as error:
         message = f"{name}: {file} raised {type(error).__name__}: {error}{_where(error)}"
         raise ValueError(message) from error

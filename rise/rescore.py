@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from envs.base import Env
 
 SHOWN = 20
-"""Changes that are printed; rescored.json has all of them."""
+"""Changes that are printed where rescored.json has all of them."""
 ORIGINAL = "rows.original.jsonl"
 
 
@@ -145,20 +145,21 @@ def moves(before: dict[str, Any], after: dict[str, Any]) -> str:
     )
 
 
-def describe(changes: list[dict[str, Any]], told: bool) -> str:
+def describe(changes: list[dict[str, Any]], told: bool, shown: int | None = SHOWN) -> str:
     """What changed, as text.
 
     Args:
         changes: see `regrade`.
         told: whether the models were told the old verdicts.
+        shown: changes that are listed; the others are said to be in rescored.json. None is all.
     """
     lines = [
         f"problem {change['task_id']}, turn {change['turn']}, sample {change['sample']}: "
         f"{_said(change['before'])} -> {_said(change['after'])}"
-        for change in changes[:SHOWN]
+        for change in changes[:shown]
     ]
-    if len(changes) > SHOWN:
-        lines.append(f"... and {len(changes) - SHOWN} more in rescored.json")
+    if shown is not None and len(changes) > shown:
+        lines.append(f"... and {len(changes) - shown} more in rescored.json")
     kinds = Counter(
         f"{change['before']['verdict']} -> {change['after']['verdict']}" for change in changes
     )
@@ -198,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
         with run, run_errors(job, run):
             write(args.run, lines)
     told = config["stage"] == "gen" or knows_truth(config["feedback"])
-    print(describe(changes, told))
+    print(describe(changes, told, shown=None if args.dry_run else SHOWN))
     if not args.dry_run:
         print(summarise(job, args.run, changes))
     envs.shutdown()

@@ -141,6 +141,8 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
         episode.error = _failure(plan, error, policy, task_id, t)
         return
     turn = await _grade(env, plan, task_id, t, policy.name, samples)
+    if len(samples) < plan.num_of_samples[t]:
+        turn.filtered = sorted({*range(plan.num_of_samples[t])} - {s.place for s in samples})
     if t == 0:
         episode.dialogue = env.opening(task_id)
     else:

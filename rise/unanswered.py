@@ -33,6 +33,9 @@ def measured(episode: Episode, config: dict[str, Any]) -> Episode:
     >>> filtered = sketch("w7,r5 r5")[0]
     >>> [turn.verdicts for turn in measured(filtered, config).turns]
     [['wrong', 'right', 'no_answer'], ['right']]
+    >>> filtered.turns[0].filtered = [0]
+    >>> [turn.verdicts for turn in measured(filtered, config).turns]
+    [['no_answer', 'wrong', 'right'], ['right']]
 
     Args:
         episode: one that is not owed.
@@ -57,11 +60,19 @@ def measured_episodes(path: Path, config: dict[str, Any]) -> list[Episode]:
 
 def _filled(turn: Turn, t: int, samples: int) -> Turn:
     """The turn with blanks for the samples that it lacks; one that only repeats has no others."""
-    lacking = samples - len(turn.actions)
-    if turn.kept or lacking <= 0:
+    made = len(turn.actions)
+    if turn.kept or made >= samples:
         return turn
-    blank = _blank(t, lacking)
-    return replace(turn, **{key: getattr(turn, key) + getattr(blank, key) for key in PER_SAMPLE})
+    # A run from before the places were recorded has them at the end.
+    blank, blanks = _blank(t, 1), turn.filtered or range(made, samples)
+    order = [*range(made)]
+    for place in blanks:
+        order.insert(place, -1)
+    lists = {
+        key: [(getattr(blank, key)[0] if i < 0 else getattr(turn, key)[i]) for i in order]
+        for key in PER_SAMPLE
+    }
+    return replace(turn, **lists, chosen=order.index(turn.chosen))
 
 
 def _blank(t: int, samples: int) -> Turn:

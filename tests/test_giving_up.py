@@ -8,6 +8,7 @@ import json
 import pytest
 from aiohttp import web
 
+from rise import rollout
 from rise.trajectory import load_episodes
 from tests.rise.servers import OpenAI, chat_reply
 from tests.stages import call, write_inputs
@@ -39,9 +40,29 @@ def test_a_filtered_sample_is_not_right_has_no_vote_and_leaves_the_other_samples
     rows = map(json.loads, (place / "log" / "rows.jsonl").read_text().splitlines())
     sizes = {row["task_id"]: len(row["turn_history"]["actions"]["0"]) for row in rows}
     assert sizes == {0: 3, 1: 3, 2: 3, 3: 1, 4: 3, 5: 3}
+    (right,) = (e for e in load_episodes(place / "log") if e.task_id == 3)
+    assert right.turns[0].verdicts == ["right"] and right.turns[0].filtered == [0, 1]
     metrics = summary(place)["metrics"]
     assert metrics["m3@t1"]["n"] == 6 and metrics["m3@t1"]["value"] == 1 / 6
+    # The first sample of that problem is one of the two that were filtered.
+    assert metrics["m1@t1"]["value"] == 0
     assert metrics["pass@k"]["1"]["value"] == pytest.approx(1 / 3 / 6)
+
+
+def test_what_is_refused_again_and_again_does_not_keep_the_others_from_being_asked(
+    place, monkeypatch
+):
+    monkeypatch.setattr(rollout, "GIVE_UP_AFTER", 2)
+    (place / "experts.py").write_text(
+        "def f(problem, messages):\n"
+        "    if problem['task_id'] < 3: raise RuntimeError('no')\n"
+        "    return '5'\n"
+    )
+    words = ("--max_turns", 1, "--models", "experts.py:f", "--log_dir", "log", "--concurrency", 1)
+    assert "Given up after many failures" in call(place, "workflow_gen.py", *words).stdout
+    assert not load_episodes(place / "log")
+    done = call(place, "workflow_gen.py", *words)
+    assert {episode.task_id for episode in load_episodes(place / "log")} == {3, 4, 5}, done.stdout
 
 
 UNWILLING = ("--max_turns", 1, "--models", "experts.py:unwilling", "--log_dir", "log")

@@ -94,6 +94,18 @@ def test_runs_of_different_models_are_not_mixed(place):
     assert "m2@t1" not in summary(place / "log")["metrics"]
 
 
+def test_a_finished_run_is_not_shown_as_one_of_another_sampling(place):
+    arguments = (*STUDENT, "--max_turns", 1)
+    cool = (*arguments, "--temperature", 0.2, "--max_new_tokens", 50)
+    done = evaluate(place, *cool)
+    assert done.returncode == 0 and "Next:" not in done.stdout, done.stderr
+    assert "nobody was asked" in evaluate(place, *cool).stdout
+    refused = evaluate(place, *arguments)
+    assert refused.returncode == 2
+    assert "temperature [0.2] -> [1.0]" in refused.stderr
+    assert "max_new_tokens [50] -> [1000]" in refused.stderr
+
+
 def test_one_run_gives_both_votes(place):
     arguments = ("--max_turns", 3, "--num_of_samples", 3, 1, 1)
     assert evaluate(place, *STUDENT, *arguments).returncode == 0
@@ -264,6 +276,7 @@ def test_the_next_command_repeats_what_both_runs_must_share():
         "problems": 30,
         "max_turns": 5,
     }
+    config |= {"data_path": "a b/d.jsonl", "api_base": "http://localhost:8000/v1"}
     words = shlex.split(parallel_command(config, 100))
     args = parse_args(words[words.index("workflow_eval.py") + 1 :])
     assert (args.temperature, args.max_new_tokens, args.seed, args.top_p) == ([0.7], [64], 3, 0.9)
@@ -272,6 +285,7 @@ def test_the_next_command_repeats_what_both_runs_must_share():
         "--dtype float32",
     )
     assert (args.limit, args.max_turns, args.num_of_samples) == (30, 1, [5])
+    assert (args.data_path, args.api_base) == ("a b/d.jsonl", "http://localhost:8000/v1")
 
 
 def test_a_log_dir_that_cannot_be_made_is_one_error(tmp_path, capsys):

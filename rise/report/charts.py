@@ -55,7 +55,7 @@ def verdicts_by_turn(runs: Sequence[EvaluatedRun]) -> str:
         for verdict, colour in VERDICT_COLOURS.items():
             shares = [100 * count[verdict] / max(1, sum(count.values())) for count in counts]
             if any(shares):
-                label = verdict.replace("_", " ")
+                label = _spoken(verdict)
                 turns = range(1, len(counts) + 1)
                 axes.bar(turns, shares, bottom=below, color=colour, label=label, width=0.7)
                 below = [a + b for a, b in zip(below, shares, strict=True)]
@@ -63,7 +63,11 @@ def verdicts_by_turn(runs: Sequence[EvaluatedRun]) -> str:
         axes.set_xlabel("turn")
         axes.set_title(_short(run.name), loc="left", fontsize=10, color=INK)
     panels[0].set_ylabel("answers, %")
-    handles, labels = panels[0].get_legend_handles_labels()
+    shown = {}
+    for axes in panels:
+        shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    labels = [label for label in map(_spoken, VERDICT_COLOURS) if label in shown]
+    handles = [shown[label] for label in labels]
     figure.legend(
         handles, labels, loc="outside upper right", ncols=4, frameon=False, labelcolor=INK
     )
@@ -129,6 +133,10 @@ def _lengths(run: EvaluatedRun) -> list[list[float]]:
 
 def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2] if values else 0.0
+
+
+def _spoken(verdict: str) -> str:
+    return verdict.replace("_", " ")
 
 
 def _short(name: str) -> str:

@@ -147,6 +147,14 @@ def test_the_example_is_an_environment(place):
             envs.make(QUIZ, "bad.jsonl")
 
 
+@pytest.mark.parametrize("rewards", [{"right": 10}, {"wrong": 1}])
+def test_rewards_by_which_no_log_would_know_a_success_are_refused(place, rewards):
+    paid = {"right": 1, "wrong": 0, "no_answer": -1, "timeout": 0} | rewards
+    (place / "paid.py").write_text(f"{PARITY}\nclass Paid(Parity):\n    rewards = {paid}\n")
+    with pytest.raises(ValueError, match="right must pay 1 and everything else less"):
+        plugins.from_file("paid.py:Paid")
+
+
 def test_a_file_keeps_its_case_and_a_name_does_not():
     shared = ["--data_path", "p", "--log_dir", "l", "--models", "m"]
     for given, recorded in (("Dir/My.py:Env", "Dir/My.py:Env"), ("SVAMP", "svamp")):
@@ -189,7 +197,7 @@ def test_without_texts_of_its_own_a_plug_in_gets_some(place):
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        (None, "No such file"),
+        (None, "there is no file own.py"),
         ("import nothing_like_this", "raised ModuleNotFoundError"),
         ("raise SystemError('x')", "raised SystemError: x"),
         ("class (", "raised SyntaxError"),

@@ -290,12 +290,13 @@ def test_a_file_holds_the_same_arguments_and_the_command_line_goes_first(place, 
     Path("run.json").write_text(json.dumps({"iterations": 3, "train_args": table, "seed": 4}))
     stages = planned("--config", "run.json", "--iterations", "1")
     assert "iteration2/gen" not in stages
-    assert stages["iteration1/train"].command[-3:] == ["--learning_rate", "1e-5", "--bf16"]
+    given = ["--learning_rate", "1e-5", "--bf16", "--tf32", "False"]
+    assert stages["iteration1/train"].command[-5:] == given
     assert value(stages["base/eval"], "--seed") == "4"
     Path("run.json").write_text('{"iteration": 3}')
     with pytest.raises(ValueError, match="unknown name 'iteration': did you mean iterations"):
         planned("--config", "run.json")
-    assert doctest.testmod(iteration_arguments) == (0, 2)
+    assert doctest.testmod(iteration_arguments) == (0, 4)
 
 
 def test_everything_that_is_wrong_is_said_at_once(place, monkeypatch, capsys):
@@ -381,7 +382,10 @@ def test_what_is_done_needs_its_expert_no_longer(place, monkeypatch):
 def test_what_iterate_sets_itself_cannot_be_passed_on(place, monkeypatch, capsys):
     monkeypatch.chdir(place("here"))
     words = ["--gen_args=--log_dir foo --models a b --num_of_samples 1 4 --max_turns=3 --seed 1"]
-    words += ["--convert_args=--filepath a --output b", "--eval_args=--model x --data_path y"]
+    words += [
+        "--convert_args=--filepath a --output b --format messages",
+        "--eval_args=--model x --data_path y",
+    ]
     words += ["--train_args=--model_name_or_path a --data_path b --output_dir c --seed 3"]
     assert iterate.main([*shlex.split(COMMAND), *words, "--dry-run"]) == 2
     said = capsys.readouterr().err
@@ -395,7 +399,7 @@ def test_what_iterate_sets_itself_cannot_be_passed_on(place, monkeypatch, capsys
         "--eval_args has --data_path, which rise.iterate sets: give its --test_data instead",
     ):
         assert part in said, said
-    assert len(said.splitlines()) == 5 + 2 + 2 + 4
+    assert len(said.splitlines()) == 5 + 3 + 2 + 4
     assert planned("--eval_args=--max_turns 2 --num_of_samples 1", "--gen_args=--limit 3")
     assert doctest.testmod(iteration_owned) == (0, 4)
 

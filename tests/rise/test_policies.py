@@ -43,6 +43,7 @@ def functions(tmp_path, monkeypatch):
         "import threading; barrier = threading.Barrier(20, timeout=30)\n"
         "def together(problem, messages): return str(barrier.wait())\n"
         "constant = 1\n"
+        "def reads(problem, messages): raise TimeoutError('the read timed out')\n"
     )
     return tmp_path
 
@@ -79,6 +80,27 @@ def test_failing_function_is_a_typed_error(functions, function, message):
 def test_function_that_hangs_runs_out_of_time(functions):
     with pytest.raises(PolicyError, match=r"no answer within 0.05 s"):
         ask(FunctionPolicy("functions.py:slow", request_timeout=0.05))
+
+
+def test_a_timeout_of_its_own_is_not_ours(functions):
+    with pytest.raises(PolicyError, match="raised TimeoutError: the read timed out"):
+        ask(FunctionPolicy("functions.py:reads"))
+
+
+def test_a_file_is_run_once_and_may_define_dataclasses(functions):
+    (functions / "typed.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from pathlib import Path\n"
+        "@dataclass\n"
+        "class Answer:\n"
+        "    text: str\n"
+        "def f(problem, messages): return Answer('5').text\n"
+        "Path('runs').open('a').write('run ')\n"
+    )
+    assert choice.decide(["typed.py:f"], "http://127.0.0.1:9") == {"typed.py:f": "function"}
+    assert ask(FunctionPolicy("typed.py:f"))[0].text == "5"
+    assert (functions / "runs").read_text() == "run "
 
 
 def test_functions_run_side_by_side(functions):
@@ -224,6 +246,29 @@ def test_sampling_is_as_published_for_each_kind():
     resolved = choice.sampling(kinds, config)
     assert resolved == {"temperature": [1.0, 0.7], "max_new_tokens": [1000, 512]}
     assert choice.sampling(kinds, config | {"temperature": [0.0, 0.5]})["temperature"] == [0.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("model", "reasons"),
+    [
+        ("o3-mini", True),
+        ("gpt-5", True),
+        ("gpt-5-mini-2025-08-07", True),
+        ("gpt-5-chat-latest", False),
+        ("gpt-5.2", False),
+        ("gpt-4o", False),
+    ],
+)
+def test_a_reasoning_model_of_openai_is_asked_without_a_temperature(model, reasons):
+    kinds, config = {model: "openai"}, {"models": [model], "top_p": 1.0}
+    defaults = choice.sampling(kinds, config)
+    assert defaults["temperature"] == [1.0 if reasons else 0.7]
+    assert choice.unavailable_sampling(kinds, config) == []
+    given = config | {"temperature": [0.7], "top_p": 0.9}
+    problems = choice.unavailable_sampling(kinds, given)
+    flags = [problem.split(":")[0] for problem in problems]
+    assert flags == (["--temperature 0.7", "--top_p 0.9"] if reasons else [])
+    assert choice.unavailable_sampling({model: "worker"}, given) == []
 
 
 def test_fingerprint_tells_a_retrained_checkpoint(tmp_path):

@@ -45,7 +45,10 @@ def ask(url, *, n=1, timeout=5.0, key="sk-secret", needs_usage=False):
 
 def test_request_and_samples():
     with OpenAI(lambda _: chat_reply("a", "b")) as server:
-        assert ask(server.url, n=2) == [Sample("a", "stop", 7, 3), Sample("b", "stop", 7, 3)]
+        assert ask(server.url, n=2) == [
+            Sample("a", "stop", 7, 3, place=0),
+            Sample("b", "stop", 7, 3, place=1),
+        ]
     assert server.requests == [
         {
             "model": "teacher",
@@ -53,7 +56,6 @@ def test_request_and_samples():
             "n": 2,
             "seed": 40,
             "temperature": 0.7,
-            "top_p": 1.0,
             "max_tokens": 512,
         }
     ]
@@ -151,7 +153,7 @@ def test_tokens_of_attempts_that_gave_no_answer_are_counted():
     replies = [chat_reply("a"), error(500)(None), chat_reply("b"), chat_reply("c")]
     with OpenAI(lambda _: replies.pop(0)) as server:
         samples = ask(server.url, n=3)
-    assert samples[0] == Sample("a", "stop", 21, 3, requests=3)
+    assert samples[0] == Sample("a", "stop", 21, 3, requests=3, place=0)
     refused = chat_reply("half", reason="content_filter")
     with OpenAI(lambda _: refused) as server, pytest.raises(PolicyError) as caught:
         ask(server.url)
@@ -164,11 +166,11 @@ def test_of_several_choices_those_that_are_not_filtered_are_kept():
     reply["choices"][2]["message"]["content"] = None
     with OpenAI(lambda _: reply) as server:
         # Nothing is lost of what the two others took, and nobody asks for them again.
-        assert ask(server.url, n=3) == [Sample("b", "stop", 7, 9)]
+        assert ask(server.url, n=3) == [Sample("b", "stop", 7, 9, place=1)]
         assert len(server.requests) == 1
     replies = [chat_reply("a", reason="content_filter"), chat_reply("b")]
     with OpenAI(lambda _: replies.pop(0)) as server:
-        assert ask(server.url, n=2) == [Sample("b", "stop", 14, 6, requests=2)]
+        assert ask(server.url, n=2) == [Sample("b", "stop", 14, 6, requests=2, place=1)]
     assert [request["seed"] for request in server.requests] == [40, 41]
 
 

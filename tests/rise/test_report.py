@@ -11,7 +11,7 @@ import pytest
 
 from rise.episode import Episode
 from rise.evaluated import open_run
-from rise.report import mathematics
+from rise.report import charts, mathematics
 from rise.report.__main__ import main
 from rise.report.mathematics import Formulas
 from rise.report.page import transitions
@@ -101,6 +101,15 @@ def test_transitions_count_every_problem_once(tmp_path):
     assert first == {"t": 1, "u": 2, "kept": 1, "fixed": 4, "broken": 2, "wrong": 3}
     assert second == {"t": 2, "u": 3, "kept": 5, "fixed": 2, "broken": 0, "wrong": 3}
     assert overall == {"t": 1, "u": 3, "kept": 3, "fixed": 4, "broken": 0, "wrong": 3}
+
+
+def test_the_legend_has_the_verdicts_of_all_runs(tmp_path):
+    runs = [
+        open_run(write_run(tmp_path / "a", "w7 r5")),
+        open_run(write_run(tmp_path / "b", "- -")),
+    ]
+    legend = charts.verdicts_by_turn(runs)
+    assert all(f">{verdict}<" in legend for verdict in ("right", "wrong", "no answer"))
 
 
 def test_an_oracle_run_breaks_nothing(tmp_path):

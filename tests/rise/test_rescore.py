@@ -85,6 +85,14 @@ def test_a_dry_run_writes_nothing(make_run, capsys):
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
+def test_a_dry_run_lists_every_change(make_run, capsys, monkeypatch):
+    monkeypatch.setattr(rescore, "SHOWN", 0)
+    run = make_run(["wrong", "right"])
+    assert main([str(run), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "problem 0, turn 2, sample 1: wrong (7) -> right" in said and "rescored.json" not in said
+
+
 def test_episodes_that_went_on_by_the_old_grade_are_counted(make_run, capsys):
     assert main([str(make_run(["right", "wrong"], ["wrong", "wrong"], feedback="oracle"))]) == 0
     assert "1 episodes went on by the old grade" in capsys.readouterr().out
