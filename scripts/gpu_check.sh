@@ -4,7 +4,9 @@
 #   bash scripts/gpu_check.sh          # needs a GPU with 80 GB for the 7B model
 #   SMOKE=1 bash scripts/gpu_check.sh  # the same commands with toy sizes, on any machine
 #
-# Everything that is printed also goes to OUT, one file per check.
+# Everything that is printed also goes to OUT, one file per check. A check that fails does not keep
+# the others from running. In an environment of your own it needs what FastChat and this folder
+# install (`pip install -e ./FastChat -e .`) and, for comparison, TRL.
 set -euo pipefail
 
 SMOKE=${SMOKE:-0}              # 1: toy sizes on the CPU, to see that the commands run
@@ -31,12 +33,14 @@ elif ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
 fi
 mkdir -p "$OUT"
 
+failed=()
+
 # Runs one check, shows its output and keeps it in a file.
 check() { # NAME COMMAND...
     local name=$1
     shift
     printf '\n== %s\n+ %s\n' "$name" "$*"
-    "$@" 2>&1 | tee "$OUT/$name.txt"
+    "$@" 2>&1 | tee "$OUT/$name.txt" || failed+=("$name")
 }
 
 check environment "$PYTHON" -m torch.utils.collect_env
@@ -48,4 +52,8 @@ for size in $SIZES; do
         --size "$size" --rows "$STEP" --runs "$RUNS" --device "$DEVICE"
 done
 
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "gpu_check.sh: failed: ${failed[*]}; reports in $OUT" >&2
+    exit 1
+fi
 printf '\nAll checks ran; reports in %s\n' "$OUT"

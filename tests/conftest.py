@@ -17,6 +17,7 @@ SLOW = (
     "test_stock_fschat.py",
     "test_kill.py",
     "test_slurm.py",
+    "test_gpu_check.py",
 )
 """Files that take longest, in this order. Begun last, one of them would run alone at the end."""
 

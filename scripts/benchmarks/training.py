@@ -217,6 +217,7 @@ def main() -> int:
     os.environ |= {
         "OMP_NUM_THREADS": "1",
         "DS_ACCELERATOR": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",  # CPU seconds are compared, which a GPU would make meaningless
         "TOKENIZERS_PARALLELISM": "false",
     }
     args = parse_args()

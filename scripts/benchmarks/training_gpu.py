@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import statistics
 import sys
 import tempfile
@@ -53,14 +54,15 @@ def main(argv: list[str] | None = None) -> int:
     step = trajectories(args.rows, SIZES[args.size]["vocab_size"])
     rate = matrix_rate(args.device)
     print(f"{args.size}, {args.rows} rows, {rate / 1e12:.1f} TFLOP/s in a matrix product")
-    print("\n| program | row tokens/s | MFU | peak GB |")
-    print("|---|---|---|---|")
     full = sum(step.lengths)
+    rows = []
     with tempfile.TemporaryDirectory() as directory:
         for name, (build, computed) in programs(step, Path(directory), args.device).items():
             seconds, parameters, peak = measure(build, args)
             mfu = 6 * parameters * computed / seconds / rate
-            print(f"| {name} | {full / seconds:,.0f} | {mfu:.1%} | {peak} |", flush=True)
+            rows.append(f"| {name} | {full / seconds:,.0f} | {mfu:.1%} | {peak} |")
+            print(f"{name}: measured", flush=True)
+    print("\n| program | row tokens/s | MFU | peak GB |\n|---|---|---|---|", *rows, sep="\n")
     return 0
 
 
@@ -77,14 +79,18 @@ def programs(step: OneStep, directory: Path, device: str) -> dict[str, tuple[Any
     def padded(model: Any) -> Mode:
         return ours(model, step, directory, batching="padded", **common)
 
-    return {
+    found = {
         "ours": (lambda model: ours(model, step, directory, **common), full - shared),
         "ours, padded": (padded, full),
-        "TRL, batch 1": (
-            lambda model: trl(model, tokenizer, step.examples, directory, **single),
-            full,
-        ),
     }
+    if importlib.util.find_spec("trl") is None:
+        print("TRL is not installed (pip install trl): no row of it")
+        return found
+
+    def with_trl(model: Any) -> Mode:
+        return trl(model, tokenizer, step.examples, directory, **single)
+
+    return found | {"TRL, batch 1": (with_trl, full)}
 
 
 def trajectories(rows: int, vocabulary: int) -> OneStep:

@@ -82,7 +82,7 @@ def ours(model: Any, step: OneStep, directory: Path, **arguments: Any) -> Mode:
         **arguments,
     )
     if args.batching == "tree":
-        use_trees(model, None, LENGTH, args.device)
+        print(use_trees(model, None, LENGTH, args.device, model.dtype))
     trainer = RWRTrainer(
         model=model.to(args.device), args=args, train_dataset=step, data_collator=Collator(0)
     )

@@ -36,9 +36,29 @@ if [ -n "${CONTROLLER:-}" ]; then  # a task of srun
 fi
 
 export CONTROLLER=http://$node:$PORT
+answers() { # whether a controller does
+    python - "$CONTROLLER" 2>/dev/null <<'END'
+import sys
+import urllib.request
+
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+opener.open(sys.argv[1] + "/test_connection", timeout=5)
+END
+}
+if answers; then
+    echo "serve.sh: a controller answers at $CONTROLLER already: give another PORT" >&2
+    exit 2
+fi
 python -m fastchat.serve.controller --host "$host" --port "$PORT" &
 controller=$!
-trap 'kill "$controller"; rm -f "$ADDRESS_FILE"' EXIT
+trap 'rm -f "$ADDRESS_FILE"; kill "$controller" 2>/dev/null || true' EXIT
+until answers; do
+    if ! kill -0 "$controller" 2>/dev/null; then
+        echo "serve.sh: the controller ended (see above); is port $PORT of $node taken?" >&2
+        exit 1
+    fi
+    sleep 1
+done
 mkdir -p "$(dirname "$ADDRESS_FILE")"
 echo "$CONTROLLER" >"$ADDRESS_FILE"
 # srun does not take this over from sbatch: without it a step may get a single core.

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -105,6 +106,15 @@ def test_nodes_serve_an_array_whose_shards_are_one_run(place, capsys):
     assert merge.main([*shards, "-o", str(place / "all")]) == 0
     assert "30 of 30 episodes" in capsys.readouterr().out
     assert [episode.task_id for episode in load_episodes(place / "all")] == list(range(PROBLEMS))
+
+
+def test_a_taken_port_ends_the_job_and_leaves_no_address(place):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        knobs = {"PORT": str(taken.getsockname()[1]), "SLURMD_NODENAME": "127.0.0.1"}
+        serving = start(place, "serve.sh", "--model-path", "tiny", HOST="node", **knobs)
+        out, _ = serving.communicate(timeout=120)
+    assert serving.returncode == 1 and "the controller ended (see above); is port" in out
+    assert not (place / "controller").exists()
 
 
 def _speed(controller):
