@@ -2,8 +2,7 @@
 
 A model is named by a directory that holds a checkpoint, or by its id on the Hugging Face hub
 (`ORG/NAME`, also written `hf:ORG/NAME`). The directory of a LoRA adapter stands for its base model
-with the adapter in place, see `adapters.py`. torch and transformers are imported when a function
-is called, so that importing this module costs nothing.
+with the adapter in place, see `adapters.py`. torch and transformers are imported on use only.
 """
 
 from __future__ import annotations
@@ -45,9 +44,7 @@ def load_tokenizer(
         source = base_source(path, base)
     from transformers import AutoTokenizer
 
-    options: dict[str, Any] = (
-        {} if model_max_length is None else {"model_max_length": model_max_length}
-    )
+    options = {} if model_max_length is None else {"model_max_length": model_max_length}
     with _explained(source, "tokenizer"):
         return AutoTokenizer.from_pretrained(
             source, cache_dir=cache_dir, trust_remote_code=trust_remote_code, **options
@@ -136,7 +133,7 @@ def pick_device(device: str | None = "auto") -> str | None:
     """The device to use: "auto" is "cuda" where torch sees a GPU, else "cpu".
 
     Raises:
-        ValueError: torch knows no such device, or it is CUDA and there is no GPU.
+        ValueError: torch knows no such device, or it is CUDA and there is no such GPU.
     """
     import torch
 
@@ -150,6 +147,10 @@ def pick_device(device: str | None = "auto") -> str | None:
         raise ValueError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:1") from error
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch sees no GPU; use cpu or auto")
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if device.startswith("cuda:") and device not in gpus:
+        has = f"{len(gpus)} GPU{'s' * (len(gpus) > 1)}: {', '.join(gpus)}"
+        raise ValueError(f"device {device!r} was asked for, but this machine has {has}")
     return device
 
 
@@ -192,9 +193,8 @@ def context_length(config: Any) -> int:
     Llama 3.1's kind is already part of `max_position_embeddings`.
     """
     config = getattr(config, "text_config", None) or config
-    length = next(
-        (getattr(config, key) for key in _LENGTH_KEYS if getattr(config, key, None)), None
-    )
+    lengths = (getattr(config, key, None) for key in _LENGTH_KEYS)
+    length = next(filter(None, lengths), None)
     if length is None:
         return _DEFAULT_CONTEXT
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastchat.serve.kv_pool import KVPool, LayerShape, PoolCache, Span
+from fastchat.serve.pool_memory import token_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,26 @@ class EngineModel:
             )
             for layer in cache.layers
         ]
+
+    def repeated_bytes(self, shapes: Sequence[LayerShape]) -> int:
+        """Bytes of one layer's keys and values per token, repeated for every query head.
+
+        Attention under a mask makes this copy of all tokens that it attends over, layer by layer.
+        Without grouped-query attention nothing is repeated: 0.
+        """
+        groups = max(getattr(module, "num_key_value_groups", 1) for module in self._body.modules())
+        return groups * max(token_bytes([shape]) for shape in shapes) if groups > 1 else 0
+
+    @property
+    def repeats_in_decoding(self) -> bool:
+        """Whether passes of one token per row make that copy too.
+
+        They do in eager attention, and in transformers before `pack_gqa`, which is used for them.
+        """
+        from transformers.integrations import sdpa_attention
+
+        packs = hasattr(sdpa_attention, "pack_gqa")
+        return self.config._attn_implementation != "sdpa" or not packs
 
     def forward(self, pool: KVPool, span: Span, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
         """Compute new tokens of each row and return the logits after its last one, (B, V)."""

@@ -181,11 +181,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorker:
-    """Load everything that the command line names; tokenizer and template first, they are quick.
+    """Load everything that the command line names; what is quick, and fails if wrong, comes first.
 
     Raises:
         ValueError: the checkpoint, the template, the device or the memory will not do.
     """
+    pick_device(args.device)
     weights = base_source(args.model_path, args.base_model_path)
     tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)
     config = load_config(weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ _FREE_SHARE = 0.95
 _LOGIT_COPIES = 6
 """Float32 tensors of the size of the logits that sampling holds at its peak."""
 _LEAST_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What attention copies of one layer's cache in a pass, see `EngineModel.repeated_bytes`."""
+
+    token_bytes: int
+    """For one token attended over."""
+    tokens: int
+    """The most tokens over which the rows of such a pass attend together."""
 
 
 def token_bytes(shapes: Sequence[LayerShape]) -> int:
@@ -30,8 +41,9 @@ def affordable_tokens(
     max_rows: int,
     vocabulary: int,
     fraction: float | None = None,
+    copies: Copies = Copies(0, 0),
 ) -> int:
-    """Tokens that fit beside the model and the working memory of `max_rows` rows.
+    """Tokens that fit beside the model, the working memory of `max_rows` rows and the copies.
 
     `fraction` is the share of the GPU's memory, in (0, 1], for the pool and the weights, which are
     there already; None is 85 % of what is free for the pool. Without a GPU it has no effect.
@@ -40,7 +52,10 @@ def affordable_tokens(
         ValueError: not even a short prompt fits.
     """
     working = max_rows * vocabulary * 4 * _LOGIT_COPIES
-    tokens = int((_usable_bytes(device, fraction) - working) // token_bytes(shapes))
+    usable = _usable_bytes(device, fraction) - working
+    cached, copied = token_bytes(shapes), copies.token_bytes
+    # A pool of fewer tokens than may be copied at once has copies of all of them at most.
+    tokens = int(max(usable // (cached + copied), (usable - copies.tokens * copied) // cached))
     if tokens < _LEAST_TOKENS:
         limited = device.type == "cuda" and fraction is not None
         limit = f" and --gpu-memory-fraction {fraction:g}" if limited else ""

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.serve.engine_model import EngineModel
 from fastchat.serve.engine_request import EngineRequest, EngineStats, as_request_error
+from fastchat.serve.forward_batches import ForwardBatches
 from fastchat.serve.gpu_errors import is_lost
-from fastchat.serve.kv_pool import KVPool, Span
-from fastchat.serve.pool_memory import affordable_tokens
+from fastchat.serve.kv_pool import KVPool
+from fastchat.serve.pool_memory import Copies, affordable_tokens
 from fastchat.serve.sampling import sample
 from fastchat.serve.slot_table import SHORTEST_SHARE, Row, SlotTable
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import torch
 
 _PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048}
+_ATTENDED_PER_TOKEN = 16
+"""Of the prompt tokens of a step: so many, rows times the longest, are attended over in it at most.
+Attention may copy their keys and values, and short pieces of many long prompts have many."""
 
 
 class SlotEngine:
@@ -65,9 +69,15 @@ class SlotEngine:
         self.model = EngineModel(model)
         shapes = self.model.layer_shapes()
         device = self.model.device
+        self._prefill_tokens = prefill_tokens or _PREFILL_TOKENS.get(device.type, 1024)
+        self._prefill_attended = max(max_length, _ATTENDED_PER_TOKEN * self._prefill_tokens)
         if pool_tokens is None:
+            attended = max_rows * max_length
+            if not self.model.repeats_in_decoding:
+                attended = min(attended, self._prefill_attended)
+            copies = Copies(self.model.repeated_bytes(shapes), attended)
             pool_tokens = affordable_tokens(
-                shapes, device, max_rows, self.model.vocabulary, memory_fraction
+                shapes, device, max_rows, self.model.vocabulary, memory_fraction, copies
             )
         # As many slots again keep what ended rows have computed, for the prompts that continue it.
         self.pool = KVPool(shapes, 2 * max_rows, max_length, pool_tokens, device)
@@ -78,8 +88,9 @@ class SlotEngine:
         self._table = SlotTable(self.pool, max_rows)
         # Tokenizers are not safe to share between threads.
         self._tokenizer = deepcopy(tokenizer)
-        self._prefill_tokens = prefill_tokens or _PREFILL_TOKENS.get(device.type, 1024)
         self._logger = logger or logging.getLogger(__name__)
+        self._prefills = ForwardBatches(self.model, self.pool, self._logger)
+        self._decodes = ForwardBatches(self.model, self.pool, self._logger)
         self._waiting: deque[Row] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -206,7 +217,7 @@ class SlotEngine:
     def _prefill(self) -> None:
         """Compute the next pieces of prompts; finished prompts get their first token."""
         rows, pieces = self._next_pieces()
-        rows, logits = self._forward(rows, pieces)
+        rows, logits = self._prefills.forward(rows, pieces)
         for row in rows:
             row.length += len(pieces[row])
             row.begun = True
@@ -218,9 +229,9 @@ class SlotEngine:
             self._take(new, logits[copies])
 
     def _next_pieces(self) -> tuple[list[Row], dict[Row, list[int]]]:
-        """The first filling rows whose padded batch stays within the budget, at least one."""
+        """The first filling rows whose padded batch stays within the budgets, at least one."""
         pieces: dict[Row, list[int]] = {}
-        width = 0
+        width = end = 0
         for row in self._table.filling:
             if not row.begun:
                 self.stats.reused_tokens += self._table.reuse(row)
@@ -228,47 +239,24 @@ class SlotEngine:
                     # In the next step there is something to copy.
                     break
             piece = row.request.prompt[row.length : row.length + self._prefill_tokens]
-            width = max(width, len(piece))
-            if pieces and width * (len(pieces) + 1) > self._prefill_tokens:
+            width, end = max(width, len(piece)), max(end, row.length + len(piece))
+            count = len(pieces) + 1
+            if pieces and (
+                width * count > self._prefill_tokens or end * count > self._prefill_attended
+            ):
                 break
             pieces[row] = piece
         return list(pieces), pieces
 
     def _decode(self) -> None:
         rows = list(self._table.active)
-        rows, logits = self._forward(rows, {row: row.samples[0].tokens[-1:] for row in rows})
+        pieces = {row: row.samples[0].tokens[-1:] for row in rows}
+        rows, logits = self._decodes.forward(rows, pieces)
         for row in rows:
             row.length += 1
         self.stats.decode_steps += 1
         if rows:
             self._take(rows, logits)
-
-    def _forward(
-        self, rows: list[Row], pieces: dict[Row, list[int]]
-    ) -> tuple[list[Row], torch.Tensor]:
-        """The logits after each row's piece; rows that cannot be computed fail alone."""
-        import torch
-
-        try:
-            counts = [len(pieces[row]) for row in rows]
-            span = Span(rows[0].slot, [row.length for row in rows], counts)
-            return rows, self.model.forward(self.pool, span, [pieces[row] for row in rows])
-        except Exception as error:
-            if is_lost(error):
-                raise
-            if self.model.device.type == "cuda":
-                torch.cuda.empty_cache()
-            if len(rows) == 1:
-                self._logger.error("a request failed: %s: %s", type(error).__name__, error)
-                rows[0].request.fail(as_request_error(error))
-                return [], torch.empty(0)
-            self._logger.warning(
-                "a batch of %d failed (%s); trying its rows one by one", len(rows), error
-            )
-        parts = [part for row in rows if (part := self._forward([row], pieces))[0]]
-        if not parts:
-            return [], torch.empty(0)
-        return [rows[0] for rows, _ in parts], torch.cat([logits for _, logits in parts])
 
     def _take(self, rows: list[Row], logits: torch.Tensor) -> None:
         """Draw a token for each row and see which answers end with it."""

@@ -55,6 +55,17 @@ def test_a_missing_gpu_is_said(checkpoint):
         load_model(checkpoint, device="cuda")
 
 
+@pytest.mark.parametrize(("gpus", "has"), [(1, "1 GPU: cuda:0"), (2, "2 GPUs: cuda:0, cuda:1")])
+def test_a_gpu_that_the_machine_does_not_have_is_said(checkpoint, monkeypatch, gpus, has):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(model_adapter, "load_config", lambda *_: pytest.fail("it began to load"))
+    with pytest.raises(ValueError, match=f"'cuda:7' was asked for, but this machine has {has}$"):
+        load_model(checkpoint, device="cuda:7")
+    for device in ("cuda", "cuda:0", f"cuda:{gpus - 1}", "cpu"):
+        assert model_adapter.pick_device(device) == device
+
+
 def test_stop_ids_come_from_the_generation_config(checkpoint, tmp_path):
     tokenizer = load_tokenizer(checkpoint)
     assert load_stop_ids(checkpoint) == [tokenizer.eos_token_id]

@@ -8,6 +8,7 @@ import torch
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from fastchat.serve import pool_memory
+from fastchat.serve.engine_model import EngineModel
 from fastchat.serve.kv_pool import KVPool, LayerShape, PoolCache, Span
 from fastchat.serve.slot_engine import SlotEngine
 
@@ -101,15 +102,36 @@ def test_models_that_the_pool_gets_wrong_are_refused(tokenizer):
         SlotEngine(GraniteForCausalLM(config).eval(), tokenizer, max_length=64)
 
 
-def test_the_pool_takes_what_the_memory_gives(model, tokenizer, monkeypatch):
-    per_token = pool_memory.token_bytes(SlotEngine(model, tokenizer).model.layer_shapes())
-    working = 4 * model.config.vocab_size * 4 * 6
+def free_for(monkeypatch, model, tokenizer, rows):
+    """Let memory be free for 500 tokens and the copies of one layer that attention makes of them.
+
+    The tiny model has two layers and two query heads per key head: the copies of one layer are as
+    large as the cache.
+    """
+    per_token = 2 * pool_memory.token_bytes(SlotEngine(model, tokenizer).model.layer_shapes())
+    working = rows * model.config.vocab_size * 4 * 6
     monkeypatch.setattr(pool_memory, "free_bytes", lambda _: (working + 500.5 * per_token) / 0.3)
+
+
+def test_the_pool_takes_what_the_memory_gives(model, tokenizer, monkeypatch):
+    free_for(monkeypatch, model, tokenizer, 4)
     engine = SlotEngine(model, tokenizer, max_rows=4, max_length=2048)
     assert engine.max_length == 500
     monkeypatch.setattr(pool_memory, "free_bytes", lambda _: 1000)
     with pytest.raises(ValueError, match="free memory"):
         SlotEngine(model, tokenizer)
+
+
+def test_the_pool_leaves_room_for_what_attention_copies_when_decoding(
+    model, tokenizer, monkeypatch
+):
+    free_for(monkeypatch, model, tokenizer, 20)
+    options = {"max_rows": 20, "max_length": 40, "prefill_tokens": 5}
+    # Prompts of one step attend over 80 tokens at most, decoding rows over whatever there is.
+    monkeypatch.setattr(EngineModel, "repeats_in_decoding", False)
+    assert SlotEngine(model, tokenizer, **options).pool.tokens == 921
+    monkeypatch.setattr(EngineModel, "repeats_in_decoding", True)
+    assert SlotEngine(model, tokenizer, **options).pool.tokens == 500
 
 
 class Gpu:
