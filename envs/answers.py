@@ -63,20 +63,24 @@ class Quantity:
 
 
 # Words after a number are its unit, unless they change its value or are mathematics themselves.
-_UNIT = re.compile(
+UNIT = re.compile(
     r"[A-Za-z]{3,}|[gmhsLl]|cm|mm|km|dm|kg|mg|ml|mL|dL|ft|in|lb|oz|hr|pm|am|mi|yd|th|st|nd|rd|kW|kB"
     r"|MB|GB|TB|Hz|US|pt|qt|of|to|at|on|is|as|by|ha"
 )
 _NOT_A_UNIT = re.compile(
     r"\b(?:pi|sin|cos|tan|log|ln|sqrt|exp|mod|theta|inf|infty|infinity|factorial|squared|cubed|or"
-    r"|plus|minus|times|half|halves|thirds?|quarters?|tenths|hundredths|least|most|zero|one|two"
+    r"|plus|minus|half|halves|thirds?|quarters?|tenths|hundredths|least|most|zero|one|two"
     r"|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|hundred"
-    r"|thousand|million|billion|tens|hundreds|thousands|millions|billions)\b",
+    r"|thousand|million|billion|tens|hundreds|thousands|millions|billions)\b"
+    # "5 times a week" is a count, "5 times the price" a factor
+    r"|\btimes\s+(?:(?:the|that|those|what|his|her|their|its|my|your|our|an? number|[b-z])\b"
+    r"|\w+'s)",
     re.IGNORECASE,
 )
 _NOT_A_LEAD = re.compile(
     r"\b(?:not|than|least|most|under|over|between|except|near|nearly|below|above|or|and|minus|pi"
-    r"|sin|cos|tan|log|ln|sqrt|mod|half of|third of|quarter of)\b",
+    r"|sin|cos|tan|log|ln|sqrt|mod|half of|third of|quarter of)\b"
+    r"|\btimes\s*$",
     re.IGNORECASE,
 )
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
@@ -144,7 +148,7 @@ def _is_unit(after: str) -> bool:
     words = re.findall(r"[A-Za-z]+", re.sub(r"\b([ap])\.m\b", r"\1m", after.replace("'", "")))
     if not words or "/" in after or (len(words) > 1 and (len(words[0]) > 1 or words[0] == "a")):
         return True
-    return len(words) == 1 and _UNIT.fullmatch(words[0]) is not None
+    return len(words) == 1 and UNIT.fullmatch(words[0]) is not None
 
 
 def same_quantity(candidate: Quantity, reference: Quantity) -> bool:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from envs.answers import MAX_ANSWER, Verdict, last_of_chain, quantity, same_quantity
+from envs.answers import MAX_ANSWER, Verdict, last_of_chain, same_quantity
 from envs.exact import TooLarge
 from envs.latex import clean
 from envs.shapes import NAME, Group, intervals, matrix, members, read_group
+from envs.units import number, without_unit
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,8 @@ Outcome = Verdict | Question
 
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 """Blanks, but not between two digits: "20 05" is not 2005."""
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _LONE_BRACE = re.compile(r"([\^_])\{(\w)\}")
-_UNIT = re.compile(
-    r"(?<=[^\s(\[{,=])\s*\\text\{\s*(?!and\b|or\b|if\b|for\b)[A-Za-z][A-Za-z .'/-]*\}"
-    r"(?:\^\{?[23]\}?)?$"
-)
-_PLAIN_UNIT = re.compile(
-    r"(?<=[\w})])\s+(?!pi|sin|cos|tan|log|mod|and|exp|sqrt)(?:[a-z]{3,}|cm|mm|km|ft|in|kg)"
-    r"(?: [a-z]{2,})*(?:\^\{?[23]\}?)?$"
-)
 _LEAD = re.compile(r"^(?:\\text\{[^{}]*\}|(?:the )?(?:final )?answer)\s*(?:is|:)?\s*(?=\S)", re.I)
 _ASSIGNMENT = re.compile(rf"\s*({NAME}(?:\^\{{-1\}})?(?:\([A-Za-z, ]+\))?)\s*=([^=]+)")
 _SWAPPED = re.compile(rf"([^=]+)=\s*({NAME})\s*")
@@ -67,13 +61,13 @@ def _compare(a: str, b: str) -> Outcome:
 
 
 def squeeze(text: str) -> str:
-    """Return ``text`` without blanks, degree signs and braces around one exponent or index."""
-    return _SPACE.sub("", _LONE_BRACE.sub(r"\1\2", text.replace(r"^{\circ}", "")))
+    r"""Return ``text`` without blanks, degree signs, ``\text`` and braces around one exponent."""
+    text = _TEXT.sub(r"\1", text).replace(r"^{\circ}", "")
+    return _SPACE.sub("", _LONE_BRACE.sub(r"\1\2", text))
 
 
 # --- words and bases -------------------------------------------------------------------------
 
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.()'-]|\\[{}])+")
 _FILLER = r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve)"
 _FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
@@ -134,7 +128,7 @@ def _as_equations(a: str, b: str) -> Outcome | None:
         return _question([a], [b])
     if given is not None and squeeze(given[0]) == squeeze(wanted[0]):
         return _compare(given[1], wanted[1])
-    if given is not None and quantity(given[1]) and quantity(wanted[1]):
+    if given is not None and number(given[1]) and number(wanted[1]):
         return "wrong"
     return _question([a], [b])
 
@@ -159,9 +153,9 @@ def _value(text: str) -> str:
     if "=" in text:
         named = _assignment(text)
         first, last = text.split("=")[0], last_of_chain(text)
-        text = named[1] if named else first if quantity(first) and not quantity(last) else last
+        text = named[1] if named else first if number(first) and not number(last) else last
     text = _LEAD.sub("", text.strip()).strip()
-    return _PLAIN_UNIT.sub("", _UNIT.sub("", text)).strip() or text
+    return without_unit(text)
 
 
 # --- numbers and shapes ----------------------------------------------------------------------
@@ -175,12 +169,12 @@ _NOT_ONE_NUMBER = re.compile(
 
 def _as_quantities(a: str, b: str) -> Outcome | None:
     """Judge numbers exactly; a list or a range never answers a reference that is one number."""
-    wanted = quantity(b)
+    wanted = number(b)
     if wanted is None:
         return None
     if _NOT_ONE_NUMBER.search(a):
         return "wrong"
-    given = quantity(a if "=" not in a else _value(a))
+    given = number(a if "=" not in a else _value(a))
     if given is not None:
         return "right" if same_quantity(given, wanted) else "wrong"
     if len(members(_value(a))) != 1:
@@ -224,7 +218,7 @@ def _same(a: str, b: str) -> bool | None:
     """Whether two members are equal; None when strings and numbers cannot tell."""
     if squeeze(a) == squeeze(b):
         return True
-    given, wanted = quantity(a), quantity(b)
+    given, wanted = number(a), number(b)
     if given and wanted:
         return same_quantity(given, wanted)
     infinite = [r"\infty" in text for text in (a, b)]
@@ -291,7 +285,8 @@ _LETTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def _spelled(text: str) -> str:
-    """Write degrees inside a sine as radians and set off the imaginary unit, as it needs them."""
+    """Drop a unit, write degrees inside a sine as radians and set off i, as it needs them."""
+    text = without_unit(text)
     if _TRIG.search(text):
         text = _ANGLE.sub(r"(\\frac{\1 \\pi}{180})", text)
     return _IMAGINARY.sub(" i ", text.replace(r"^{\circ}", ""))

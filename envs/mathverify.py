@@ -16,6 +16,7 @@ import signal
 import sys
 from typing import IO
 
+from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Basic, I
 
@@ -26,6 +27,12 @@ WALL_SECONDS = 2.5
 MEMORY_BYTES = 2 << 30
 COMPARISONS_PER_CHILD = 500
 """A child is replaced after this many comparisons, because sympy's caches only grow."""
+EXTRACTION = LatexExtractionConfig(
+    # as by default but for the units: they would take the c of 6-5c, and units.py drops real ones
+    normalization_config=NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all"
+    )
+)
 
 
 def main() -> None:
@@ -66,7 +73,7 @@ def _read(text: str) -> list:
     """Return what math-verify reads; i, which it takes for a variable, is the number."""
     parsed = parse(
         f"${text}$",
-        extraction_config=[LatexExtractionConfig()],
+        extraction_config=[EXTRACTION],
         fallback_mode="no_fallback",
         parsing_timeout=None,
     )

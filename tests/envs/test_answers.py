@@ -98,6 +98,35 @@ def test_the_reward_is_a_careful_readers(row):
     assert reward == GSM8K.rewards[row["label"]]
 
 
+@pytest.mark.parametrize(
+    ("box", "reference", "verdict"),
+    [
+        (r"5\text{ times}", "5", "right"),
+        ("5 times", "5", "right"),
+        ("4 times.", "4", "right"),
+        (r"\text{4 times}", "4", "right"),
+        ("He goes 4 times", "4", "right"),
+        (r"10\text{ times a week}", "10", "right"),
+        ("5 times (per week)", "5", "right"),
+        ("3 times as many", "3", "right"),
+        ("2 times larger", "2", "right"),
+        ("The number of times is 5", "5", "right"),
+        ("4 times", "5", "wrong"),
+        ("5 times 3", "5", "wrong"),
+        ("5 times 3", "3", "wrong"),
+        (r"5\text{ times }3", "5", "wrong"),
+        ("3 times five", "3", "wrong"),
+        ("three times 5", "5", "wrong"),
+        ("3 times the number", "3", "wrong"),
+        ("3 times a number", "3", "wrong"),
+        ("3 times x", "3", "wrong"),
+        ("3 times Tom's age", "3", "wrong"),
+    ],
+)
+def test_times_count_unless_they_multiply(box, reference, verdict):
+    assert judge(box, reference).verdict == verdict
+
+
 def test_a_box_without_a_digit_has_no_answer():
     assert GSM8K.judge(r"\boxed{eighteen}", "#### 18").answer is None
 
