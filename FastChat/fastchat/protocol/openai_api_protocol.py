@@ -116,7 +116,9 @@ class CommonRequest(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
     return_token_ids: bool = False
-    """Whether every choice carries its `token_ids`, and where the prompt's are; not in streams."""
+    """Whether every choice carries its `token_ids` and `prompt_token_ids`. In a stream a chunk with
+    text carries the ids that are new, and the first one of a choice the prompt's. Stock workers
+    tell none."""
 
     @model_validator(mode="before")
     @classmethod
@@ -157,7 +159,7 @@ class ChatRequest(CommonRequest):
 
     @property
     def longest(self) -> int | None:
-        """Longest answer in tokens, None for what the context leaves."""
+        """Longest answer in tokens, None where the request names none."""
         return self.max_completion_tokens or self.max_tokens
 
 

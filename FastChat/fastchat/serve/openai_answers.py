@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastchat.constants import RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
 from fastchat.serve.metrics import HUNG_UP, Metrics
-from fastchat.serve.openai_asks import Ask, asks_of
+from fastchat.serve.openai_asks import DEFAULT_MAX_TOKENS, Ask, asks_of
 from fastchat.serve.openai_errors import ApiError, from_worker
 from fastchat.serve.openai_replies import DONE, Progress, Shape, event
 from fastchat.serve.openai_workers import Worker, Workers
@@ -33,10 +33,16 @@ class _Outcome:
 
 
 class Answers:
-    """Answers requests with the workers of a controller."""
+    """Answers requests with the workers of a controller.
 
-    def __init__(self, workers: Workers):
+    Args:
+        workers: those of the controller.
+        default_max_tokens: longest answer to a chat that names no length.
+    """
+
+    def __init__(self, workers: Workers, default_max_tokens: int = DEFAULT_MAX_TOKENS):
         self.workers = workers
+        self.default_max_tokens = default_max_tokens
         self.in_flight = 0
         self.metrics = Metrics("api")
         self.metrics.read("in_flight", "Requests being answered", lambda: self.in_flight)
@@ -59,8 +65,7 @@ class Answers:
 
     async def _whole(self, wanted: ChatRequest | CompletionRequest, path: str) -> dict[str, Any]:
         with self._counted(path) as outcome:
-            worker = await self.workers.pick(wanted.model)
-            asks = await asks_of(self.workers, worker, wanted)
+            worker, asks = await self._asks(wanted)
             reply = Shape(wanted).whole(asks, await self._together(worker, asks))
             outcome.code, outcome.usage = 0, reply["usage"]
             return reply
@@ -72,8 +77,8 @@ class Answers:
         shape, begun = Shape(wanted), False
         try:
             with self._counted(path) as outcome:
-                worker = await self.workers.pick(wanted.model)
-                sent = [Progress(a, shape) for a in await asks_of(self.workers, worker, wanted)]
+                worker, asks = await self._asks(wanted)
+                sent = [Progress(ask, shape) for ask in asks]
                 async with contextlib.aclosing(self._frames(worker, sent)) as frames:
                     async for progress, frame in frames:
                         if not begun:
@@ -90,6 +95,11 @@ class Answers:
             if not begun:
                 raise
             yield event(error.body())
+
+    async def _asks(self, wanted: ChatRequest | CompletionRequest) -> tuple[Worker, list[Ask]]:
+        """A worker, and what to ask it."""
+        worker = await self.workers.pick(wanted.model)
+        return worker, await asks_of(self.workers, worker, wanted, self.default_max_tokens)
 
     async def _together(self, worker: Worker, asks: list[Ask]) -> list[dict[str, Any]]:
         path = "/worker_generate"

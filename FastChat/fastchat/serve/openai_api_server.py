@@ -10,6 +10,7 @@ asked for the address of a worker, and the request goes straight to it. No torch
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -24,6 +25,7 @@ from starlette.exceptions import HTTPException
 from fastchat.constants import CONTROLLER_ADDRESS, RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
 from fastchat.serve.openai_answers import Answers
+from fastchat.serve.openai_asks import DEFAULT_MAX_TOKENS
 from fastchat.serve.openai_errors import ApiError, from_worker, parse
 from fastchat.serve.openai_workers import Workers
 from fastchat.serve.wire import BodyLimit, read_json
@@ -46,7 +48,10 @@ _WORKER_SECONDS = 600
 
 
 def create_app(
-    controller: str, keys: list[str] | None = None, silence: float = _WORKER_SECONDS
+    controller: str,
+    keys: list[str] | None = None,
+    silence: float = _WORKER_SECONDS,
+    default_max_tokens: int = DEFAULT_MAX_TOKENS,
 ) -> FastAPI:
     """The server as an ASGI application.
 
@@ -54,9 +59,10 @@ def create_app(
         controller: its URL.
         keys: one of them must come with every request; without any, none is asked for.
         silence: seconds that a worker may send nothing before its request fails.
+        default_max_tokens: longest answer to a chat that names no length.
     """
     workers = Workers(controller, silence)
-    answers = Answers(workers)
+    answers = Answers(workers, default_max_tokens)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -79,7 +85,8 @@ def _add_routes(app: FastAPI, workers: Workers, answers: Answers, with_key: Any)
 
     @app.get("/v1/models", dependencies=[with_key])
     async def models() -> dict[str, Any]:
-        cards = [await _card(workers, name) for name in await workers.models()]
+        names = await workers.models()
+        cards = await asyncio.gather(*(_card(workers, name) for name in names))
         return {"object": "list", "data": cards}
 
     @app.get("/v1/models/{name:path}", dependencies=[with_key])
@@ -101,10 +108,8 @@ def _add_routes(app: FastAPI, workers: Workers, answers: Answers, with_key: Any)
 async def _card(workers: Workers, name: str) -> dict[str, Any]:
     """A model as OpenAI describes it, with vLLM's field for the context."""
     card = {"id": name, "object": "model", "created": 0, "owned_by": "fastchat"}
-    try:
-        return {**card, "max_model_len": (await workers.pick(name)).context_length}
-    except ApiError:
-        return card
+    length = await workers.context_length(name)
+    return card if length is None else {**card, "max_model_len": length}
 
 
 def _key_check(keys: list[str]) -> Callable[[Request], Awaitable[None]]:
@@ -174,6 +179,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=_WORKER_SECONDS,
         help=f"seconds that a worker may send nothing before a request fails ({_WORKER_SECONDS})",
     )
+    parser.add_argument(
+        "--default-max-tokens",
+        type=positive_int,
+        default=DEFAULT_MAX_TOKENS,
+        help="longest answer, in tokens, to a chat that names no length "
+        f"({DEFAULT_MAX_TOKENS}, or what the context leaves)",
+    )
     args = parser.parse_args(argv)
     args.error = parser.error
     return args
@@ -193,7 +205,8 @@ def main(argv: list[str] | None = None) -> None:
         args.controller_address,
         f"{len(keys)} API keys" if keys else "no API key is asked for",
     )
-    serve(create_app(args.controller_address, keys, args.worker_timeout), sock)
+    app = create_app(args.controller_address, keys, args.worker_timeout, args.default_max_tokens)
+    serve(app, sock)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@ from fastchat.serve.conv_prompt import render
 from fastchat.serve.openai_errors import ApiError
 from fastchat.serve.openai_workers import Worker, Workers
 
+DEFAULT_MAX_TOKENS = 4096
+"""Longest answer to a chat that names no length, in tokens. A worker reserves room for the whole of
+an answer: one that may fill a long context would leave room for few others."""
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -25,16 +29,26 @@ class Ask:
 
 
 async def asks_of(
-    workers: Workers, worker: Worker, wanted: ChatRequest | CompletionRequest
+    workers: Workers,
+    worker: Worker,
+    wanted: ChatRequest | CompletionRequest,
+    default_max_tokens: int = DEFAULT_MAX_TOKENS,
 ) -> list[Ask]:
     """The requests to `worker` that answer `wanted`, their choices in order.
+
+    Args:
+        workers: those that `worker` is one of.
+        worker: the one that will answer.
+        wanted: the request.
+        default_max_tokens: longest answer to a chat that names no length.
 
     Raises:
         ApiError: the prompt does not fit, or a stock worker cannot do what is asked.
         RequestError: the worker fails.
     """
     if isinstance(wanted, ChatRequest):
-        bodies = [await _chat_body(workers, worker, wanted)]
+        longest = wanted.longest or default_max_tokens
+        bodies = [await _chat_body(workers, worker, wanted, longest)]
     else:
         bodies = [await _completion_body(workers, worker, wanted, p) for p in wanted.prompts()]
     n = wanted.n
@@ -49,11 +63,12 @@ async def asks_of(
     return asks
 
 
-async def _chat_body(workers: Workers, worker: Worker, wanted: ChatRequest) -> dict[str, Any]:
+async def _chat_body(
+    workers: Workers, worker: Worker, wanted: ChatRequest, longest: int
+) -> dict[str, Any]:
     messages = [message.plain() for message in wanted.messages]
     if worker.conv is None:
         # The worker shortens an answer to what the messages leave of the context.
-        longest = wanted.longest or worker.context_length
         return {"messages": messages, "max_new_tokens": longest}
     try:
         prompt = render(worker.conv, messages)
@@ -61,7 +76,7 @@ async def _chat_body(workers: Workers, worker: Worker, wanted: ChatRequest) -> d
         raise ApiError(400, str(error), param="messages") from error
     own_stop = worker.conv["stop_str"] or []
     return {
-        **await _fitted(workers, worker, prompt, wanted.longest),
+        **await _fitted(workers, worker, prompt, longest),
         "stop": [*wanted.stop, *([own_stop] if isinstance(own_stop, str) else own_stop)],
         "stop_token_ids": [*wanted.stop_token_ids, *(worker.conv["stop_token_ids"] or ())],
     }
@@ -80,14 +95,12 @@ async def _completion_body(
     return {**body, "echo": wanted.echo}
 
 
-async def _fitted(
-    workers: Workers, worker: Worker, prompt: str, longest: int | None
-) -> dict[str, Any]:
-    """A text prompt and the length that is left for its answer.
+async def _fitted(workers: Workers, worker: Worker, prompt: str, longest: int) -> dict[str, Any]:
+    """A text prompt and the length of its answer: `longest` or what the context leaves.
 
     Workers cut the beginning of a text that is too long, silently; here it is an error.
     """
-    count = (await workers.ask(worker, "/count_token", {"prompt": prompt}))["count"]
+    count = (await workers.question(worker, "/count_token", {"prompt": prompt}))["count"]
     room = worker.context_length - count - (1 if worker.is_stock else 0)
     if room < 1:
         raise ApiError(
@@ -96,4 +109,4 @@ async def _fitted(
             f"{worker.context_length}; shorten it",
             "context_length_exceeded",
         )
-    return {"prompt": prompt, "max_new_tokens": min(longest or room, room)}
+    return {"prompt": prompt, "max_new_tokens": min(longest, room)}

@@ -1,0 +1,62 @@
+"""Workers without a model, for tests of what stands in front of workers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import requests
+from fastapi import FastAPI, Request
+
+HANG = 60
+"""Seconds that a server which hangs takes to answer."""
+_STOCK_TEMPLATE = {
+    "name": "one_shot",
+    "system_template": "{system_message}",
+    "system_message": "",
+    "roles": ["Human", "Assistant"],
+    "messages": [],
+    "offset": 0,
+    "sep_style": 1,
+    "sep": "\n",
+    "sep2": None,
+    "stop_str": None,
+    "stop_token_ids": None,
+}
+
+
+def fake_workers(context_length: int = 99, stock: bool = False) -> FastAPI:
+    """Any number of workers, under /MODEL/NUMBER.
+
+    `state.hung` holds (MODEL, PATH) and (MODEL, NUMBER) that are not answered, `state.renamed` the
+    models under other names, and `state.asked` gets (MODEL, PATH, body) of every request.
+    """
+    app = FastAPI()
+    app.state.hung, app.state.renamed, app.state.asked = set(), {}, []
+
+    @app.post("/{model}/{number}/{path}")
+    async def answer(model: str, number: int, path: str, request: Request) -> dict[str, Any]:
+        app.state.asked.append((model, path, await request.json()))
+        if {(model, number), (model, path)} & app.state.hung:
+            await asyncio.sleep(HANG)
+        names = [app.state.renamed.get(model, model)]
+        return {
+            "worker_get_status": {
+                "model_names": names,
+                "extensions": [] if stock else ["messages"],
+            },
+            "model_details": {"context_length": context_length},
+            "worker_get_conv_template": {"conv": _STOCK_TEMPLATE},
+            "count_token": {"count": 10, "error_code": 0},
+            "worker_generate": {"text": "ok", "finish_reason": "stop", "error_code": 0},
+        }[path]
+
+    return app
+
+
+def enter(controller: str, workers: str, model: str, number: int, served: str = "") -> None:
+    """Register one of the workers at a controller, under its model or another one, for good."""
+    status = {"model_names": [served or model], "speed": 1, "queue_length": 0}
+    body = {"worker_name": f"{workers}/{model}/{number}", "worker_status": status}
+    body["check_heart_beat"] = False
+    requests.post(f"{controller}/register_worker", json=body, timeout=10).raise_for_status()
