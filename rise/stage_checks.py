@@ -48,9 +48,17 @@ def _evaluation(words: list[str]) -> list[str]:
 
 def _of_both(args: argparse.Namespace, models: list[str]) -> list[str]:
     """What is wrong with the arguments that both share; the problems may still be fetched."""
-    from rise.arguments import problems_with
+    from rise.arguments import per_turn, problems_with
+    from rise.choice import OPENAI_NAME, unavailable_sampling
 
     found = [each for each in problems_with(args, models) if not each.startswith("--data_path")]
+    if not found:
+        models = per_turn(models, args.max_turns)
+        kinds = {name: "openai" if OPENAI_NAME.fullmatch(name) else "" for name in models}
+        sampling = {"models": models, "top_p": args.top_p}
+        if args.temperature is not None:
+            sampling["temperature"] = per_turn(args.temperature, args.max_turns)
+        found = unavailable_sampling(kinds, sampling)
     return found + _prompt_problems(args)
 
 

@@ -318,6 +318,16 @@ def test_arguments_that_a_stage_refuses_are_found_at_the_start(place, monkeypatc
     assert not Path("out/eval").exists()
 
 
+def test_a_temperature_that_the_expert_cannot_have_is_found_at_the_start(
+    place, monkeypatch, capsys
+):
+    monkeypatch.chdir(place("here"))
+    words = [*shlex.split(COMMAND), "--expert", "o3-mini", "--dry-run"]
+    assert iterate.main([*words, "--gen_args=--prompt_style bare --temperature 1.0 0.7"]) == 2
+    said = capsys.readouterr().err
+    assert "--temperature 0.7: o3-mini takes no other than 1" in said
+
+
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
 def test_arguments_that_contradict_each_other_are_found_at_the_start(
     place, monkeypatch, capsys, more
