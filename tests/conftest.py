@@ -12,6 +12,7 @@ SLOW = (
     "test_quickstart.py",
     "test_reproduce.py",
     "test_iterate.py",
+    "test_iterate_refusals.py",
     "test_nodes.py",
     "test_make_base.py",
     "test_stock_fschat.py",

@@ -1,4 +1,4 @@
-"""Iterations: the stages that are planned, kill -9 at any moment, what is refused.
+"""Iterations: the stages that are planned, and kill -9 at any moment.
 
 python -m pytest tests/rise/test_iterate.py
 
@@ -23,15 +23,15 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from rise import iterate, iteration_arguments, iteration_owned, iteration_plan
+from rise import iterate, iteration_arguments, iteration_plan
 from rise.iteration_plan import Stage, plan
-from rise.iteration_sources import unusable
 from rise.lineage import Lineage, identity
 from rise.stage_process import end_group
+from tests.rise.iterations import COMMAND, TRAINER, make_folder, planned
 from tests.rise.run_dirs import write_run
 from tests.rise.servers import Wire, wire_reply
 from tests.rise.test_serving import alive, wait_until
-from tests.stages import environment, write_inputs
+from tests.stages import environment
 
 ENDINGS = (
     ("base/eval", signal.SIGKILL, False),
@@ -39,21 +39,6 @@ ENDINGS = (
     ("iteration1/convert", signal.SIGINT, False),
 )
 """Where a run is ended early, how, and whether its stage is killed with it."""
-TRAINER = """
-import hashlib, json, pathlib, sys
-given = dict(zip(sys.argv[2::2], sys.argv[3::2]))
-output = pathlib.Path(given["--output_dir"])
-output.mkdir(parents=True, exist_ok=True)
-seen = pathlib.Path(given["--data_path"]).read_bytes()
-seen += pathlib.Path(given["--model_name_or_path"], "model.safetensors").read_bytes()
-(output / "config.json").write_text("{}")
-(output / "model.safetensors").write_bytes(hashlib.sha256(seen).digest())
-"""
-COMMAND = (
-    "--model base --env gsm8k --train_data problems.jsonl --test_data problems.jsonl "
-    "--expert experts.py:teacher --out out --launcher 'python trainer.py' "
-    "--gen_args='--prompt_style bare' --eval_args='--prompt_style bare'"
-)
 
 
 class Models(Wire):
@@ -76,18 +61,7 @@ class Models(Wire):
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with problems, experts, a base and the stand-in for the trainer."""
-
-    def make(name):
-        directory = tmp_path / name
-        (directory / "base").mkdir(parents=True)
-        write_inputs(directory, problems=12)
-        (directory / "base" / "config.json").write_text("{}")
-        (directory / "base" / "model.safetensors").write_bytes(b"base")
-        (directory / "trainer.py").write_text(TRAINER)
-        return directory
-
-    return make
+    return lambda name: make_folder(tmp_path / name)
 
 
 def begin(directory, url, *more, output=subprocess.PIPE):
@@ -113,12 +87,6 @@ def children(pid):
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return []
-
-
-def planned(*words):
-    """The stages of a command line, by name."""
-    args = iterate.parse_args([*shlex.split(COMMAND), *words])
-    return {stage.name: stage for stage in plan(args)}
 
 
 def value(stage, flag):
@@ -297,143 +265,6 @@ def test_a_file_holds_the_same_arguments_and_the_command_line_goes_first(place, 
     with pytest.raises(ValueError, match="unknown name 'iteration': did you mean iterations"):
         planned("--config", "run.json")
     assert doctest.testmod(iteration_arguments) == (0, 4)
-
-
-def test_everything_that_is_wrong_is_said_at_once(place, monkeypatch, capsys):
-    monkeypatch.chdir(place("here"))
-    wrong = ["--iterations", "0", "--boost", "no.json", "--launcher", "nothing-like-it", "--seed=1"]
-    assert iterate.main([*wrong, "--model", "experts.py:student", "--out", "out"]) == 2
-    message = capsys.readouterr().err
-    for part in ("--env is missing", "--iterations is 0", "no.json", "nothing-like-it"):
-        assert part in message
-    assert "experts.py:student cannot be trained" in message
-
-
-@pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_arguments_that_a_stage_refuses_are_found_at_the_start(place, monkeypatch, capsys, more):
-    monkeypatch.chdir(place("here"))
-    assert iterate.main([*shlex.split(COMMAND), "--eval_args=--limt 3", *more]) == 2
-    message = capsys.readouterr().err
-    assert "nothing was begun" in message and "unrecognized arguments: --limt" in message
-    assert not Path("out/eval").exists()
-
-
-def test_a_temperature_that_the_expert_cannot_have_is_found_at_the_start(
-    place, monkeypatch, capsys
-):
-    monkeypatch.chdir(place("here"))
-    words = [*shlex.split(COMMAND), "--expert", "o3-mini", "--dry-run"]
-    assert iterate.main([*words, "--gen_args=--prompt_style bare --temperature 1.0 0.7"]) == 2
-    said = capsys.readouterr().err
-    assert "--temperature 0.7: o3-mini takes no other than 1" in said
-
-
-@pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_arguments_that_contradict_each_other_are_found_at_the_start(
-    place, monkeypatch, capsys, more
-):
-    monkeypatch.chdir(place("here"))
-    words = ["--boost", "expert", "--gen_args=--temperature 1.0 0.7 --correct_to_correct"]
-    words += ["--eval_args=--revise_if_wrong --prompt_style none.json --limit 0"]
-    words += ["--convert_args=--to pair_sft --match_tokens out/later.json --only_success"]
-    words += ["--train_args=--lora_r 4 --tree_tokens 0"]
-    assert iterate.main([*shlex.split(COMMAND), *words, *more]) == 2
-    said = capsys.readouterr().err
-    for part in (
-        "workflow_gen.py: error: --temperature has 2 values for --max_turns 1",
-        "--correct_to_correct needs --max_turns 2 or more (boost/gen)",
-        "--revise_if_wrong needs --feedback self or critique: a model's own check (base/eval, ",
-        "--limit is 0: ",
-        "none.json",
-        "--only_success says nothing about pairs: leave it out with --to pair_sft (iteration1/conv",
-        "--lora_r does nothing without --use_lora True (boost/train, iteration1/train)",
-        "--tree_tokens is 0: it must be at least 1 (boost/train, iteration1/train)",
-    ):
-        assert part in said, said
-    assert "later.json" not in said and "data_path" not in said
-    assert not Path("out/eval").exists()
-
-
-@pytest.mark.parametrize("dry", [True, False])
-def test_models_and_problems_that_cannot_be_used_are_found_at_the_start(
-    place, monkeypatch, capsys, dry
-):
-    monkeypatch.chdir(place("here"))
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    Path("data").mkdir()
-    Path("expert.py").write_text("def one(problem):\n    return ''\n")
-    Path("rows.jsonl").write_text('{"query": "1+1?"}\n')
-    Path("text.jsonl").write_text("not JSON\n")
-    more = ["--dry-run"] if dry else []
-    words = ["--model", "data", "--expert", "expert.py:one", "--train_data", "rows.jsonl"]
-    words += ["--test_data", "text.jsonl", "--eval_args=--limit 0"]
-    assert iterate.main([*shlex.split(COMMAND), *words, *more]) == 2
-    said = capsys.readouterr().err
-    for part in ("data is a directory without config.json", "expert.py:one is called as one(pr"):
-        assert part in said, said
-    assert "rows.jsonl" in said and "text.jsonl" in said and "--limit is 0" in said
-    # A dry run shows what is planned before the key is there.
-    code = iterate.main([*shlex.split(COMMAND), "--expert", "gpt-3.5-turbo", *more])
-    shown = capsys.readouterr()
-    assert code == (0 if dry else 2)
-    assert "OPENAI_API_KEY" in (shown.out if dry else shown.err)
-    assert not Path("out/eval").exists()
-
-
-def test_what_is_done_needs_its_expert_no_longer(place, monkeypatch):
-    monkeypatch.chdir(place("here"))
-    args = iterate.parse_args([*shlex.split(COMMAND), "--expert", "gpt-3.5-turbo"])
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    stages = plan(args)
-    assert "OPENAI_API_KEY" in "".join(unusable(args, stages))
-    assert unusable(args, [stage for stage in stages if stage.step != "gen"]) == []
-
-
-def test_what_iterate_sets_itself_cannot_be_passed_on(place, monkeypatch, capsys):
-    monkeypatch.chdir(place("here"))
-    words = ["--gen_args=--log_dir foo --models a b --num_of_samples 1 4 --max_turns=3 --seed 1"]
-    words += [
-        "--convert_args=--filepath a --output b --format messages",
-        "--eval_args=--model x --data_path y",
-    ]
-    words += ["--train_args=--model_name_or_path a --data_path b --output_dir c --seed 3"]
-    assert iterate.main([*shlex.split(COMMAND), *words, "--dry-run"]) == 2
-    said = capsys.readouterr().err
-    for part in (
-        "--gen_args has --log_dir, which rise.iterate sets: give its --out instead",
-        "--gen_args has --models, which rise.iterate sets: give its --model and --expert instead",
-        "--gen_args has --num_of_samples, which rise.iterate sets: give its --expert_samples",
-        "--gen_args has --max_turns, which rise.iterate sets: it generates an attempt and",
-        "--convert_args has --filepath, which rise.iterate sets: give its --pool instead",
-        "--train_args has --output_dir, which rise.iterate sets: give its --out instead",
-        "--eval_args has --data_path, which rise.iterate sets: give its --test_data instead",
-    ):
-        assert part in said, said
-    assert len(said.splitlines()) == 5 + 3 + 2 + 4
-    assert planned("--eval_args=--max_turns 2 --num_of_samples 1", "--gen_args=--limit 3")
-    assert doctest.testmod(iteration_owned) == (0, 4)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--train_from", "last", "--iterations", "2"], "give --train_from base"),
-        (["--boost", "expert"], "leave out --boost expert"),
-    ],
-)
-def test_an_adapter_is_not_trained_further(words, said, place, monkeypatch, capsys):
-    monkeypatch.chdir(place("here"))
-    command = [*shlex.split(COMMAND), *words, "--dry-run"]
-    assert iterate.main([*command, "--train_args=--q_lora True"]) == 2
-    assert (
-        capsys.readouterr()
-        .err.splitlines()[-1]
-        .endswith(
-            f"are no models to train further: {said}"
-            + (", or give the boosted model as --model" if "--boost" in words else "")
-        )
-    )
-    assert iterate.main([*command, "--train_args=--use_lora False"]) == 0
 
 
 def test_the_size_of_every_stage_is_foretold(place, monkeypatch, capsys):
