@@ -40,5 +40,5 @@ if [ "$TO" = sft ]; then
     )
 fi
 command+=("$@")
-printf "+"; printf " %q" "${command[@]}"; echo
+echo "+$(printf " %q" "${command[@]}")"
 exec "${command[@]}"

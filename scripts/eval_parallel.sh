@@ -25,5 +25,5 @@ command=(
     python workflow_eval.py --model "$MODEL" --data_path "$DATA_PATH" --env "$ENV_NAME"
     --log_dir "$LOG_DIR" --max_turns 1 --num_of_samples "$SAMPLES" --seed "$SEED" "$@"
 )
-printf "+"; printf " %q" "${command[@]}"; echo
+echo "+$(printf " %q" "${command[@]}")"
 exec "${command[@]}"

@@ -27,5 +27,5 @@ command=(
     --log_dir "$LOG_DIR" --max_turns "$MAX_TURNS" --num_of_samples 1
     --context_window "$CONTEXT_WINDOW" --seed "$SEED" "$@"
 )
-printf "+"; printf " %q" "${command[@]}"; echo
+echo "+$(printf " %q" "${command[@]}")"
 exec "${command[@]}"

@@ -74,5 +74,5 @@ command=(
     --report_to "$REPORT_TO"
     "$@"
 )
-printf "+"; printf " %q" "${command[@]}"; echo
+echo "+$(printf " %q" "${command[@]}")"  # at once: several nodes may share the output
 exec "${command[@]}"

@@ -29,5 +29,5 @@ command=(
     --max_turns "$MAX_TURNS" --num_of_samples "${samples[@]}" --models "${models[@]}"
     --seed "$SEED" "$@"
 )
-printf "+"; printf " %q" "${command[@]}"; echo
+echo "+$(printf " %q" "${command[@]}")"
 exec "${command[@]}"

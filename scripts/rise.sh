@@ -50,5 +50,5 @@ if [[ " $* " != *" --config"* ]]; then
     )
 fi
 command+=("$@")
-printf "+"; printf " %q" "${command[@]}"; echo
+echo "+$(printf " %q" "${command[@]}")"
 exec "${command[@]}"

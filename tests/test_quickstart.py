@@ -62,7 +62,7 @@ def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
         trained = json.loads((out / name / "training.json").read_text())
         assert trained["steps"] == steps[0]
         assert trained["settings"]["group_trajectories"] == (name == "grouped")
-    assert (tmp_path / "study.md").read_text().count("\n") == 7
+    assert (tmp_path / "study.md").read_text().count("\n") == 7 + 1 + 7
 
     code, _, stderr = quickstart(out, TEST="17")
     assert code == 2

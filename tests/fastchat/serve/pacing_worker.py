@@ -64,7 +64,7 @@ class PacingWorker(BaseModelWorker):
 def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser()
-    add_worker_arguments(parser)
+    add_worker_arguments(parser, "requests")
     args = parser.parse_args()
     logger = build_logger("pacing_worker")
     sock = listen(args.host, args.port)
