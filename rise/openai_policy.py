@@ -68,12 +68,13 @@ class OpenAIPolicy(Policy):
     async def sample(
         self, messages, *, n, seed, temperature, top_p, max_new_tokens, problem
     ) -> list[Sample]:
-        # What has its default is left out: reasoning models refuse a top_p even of 1.
-        settings = {"temperature": temperature} | ({} if top_p == 1 else {"top_p": top_p})
+        settings = {"temperature": temperature, "top_p": top_p}
         if self.base_url is None:
-            settings = {} if temperature == top_p == 1 else settings
+            # 1 is the API's default, and models that reason may refuse to be told even that.
+            settings = {name: value for name, value in settings.items() if value != 1}
             settings["max_completion_tokens"] = max_new_tokens
         else:
+            # Said always: the default of such a server may be the checkpoint's, not 1.
             settings["max_tokens"] = max_new_tokens
         choices: list[Sample | PolicyError] = []
         spent: Counter[str] = Counter()

@@ -56,6 +56,7 @@ def test_request_and_samples():
             "n": 2,
             "seed": 40,
             "temperature": 0.7,
+            "top_p": 1.0,
             "max_tokens": 512,
         }
     ]
@@ -147,6 +148,25 @@ def test_reply_that_is_no_json_is_malformed(kind):
     with OpenAI(lambda _: page) as server, pytest.raises(PolicyError) as caught:
         ask(server.url)
     assert caught.value.kind == "malformed"
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_the_openai_api_is_not_told_its_own_defaults(temperature, monkeypatch):
+    async def once():
+        policy = OpenAIPolicy("o3", model="o3", base_url=None, key="sk-secret")
+        try:
+            settings = SETTINGS | {"temperature": temperature}
+            return await policy.sample(MESSAGES, n=1, seed=40, **settings)
+        finally:
+            await policy.close()
+
+    with OpenAI(lambda _: chat_reply("a")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        assert asyncio.run(once())[0].text == "a"
+    (request,) = server.requests
+    told = {"temperature": 0.7} if temperature != 1 else {}
+    assert {key: request[key] for key in ("temperature", "top_p") if key in request} == told
+    assert request["max_completion_tokens"] == 512 and "max_tokens" not in request
 
 
 def test_tokens_of_attempts_that_gave_no_answer_are_counted():
