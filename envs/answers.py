@@ -64,12 +64,12 @@ class Quantity:
 
 # Words after a number are its unit, unless they change its value or are mathematics themselves.
 UNIT = re.compile(
-    r"[A-Za-z]{3,}|[gmhsLl]|cm|mm|km|dm|kg|mg|ml|mL|dL|ft|in|lb|oz|hr|pm|am|mi|yd|th|st|nd|rd|kW|kB"
+    r"[A-Za-z]{3,}|[gmhsLl]|cm|mm|km|dm|kg|mg|ml|mL|dL|ft|in|lb|oz|hr|[ap]m|[AP]M|mi|yd|th|st|nd|rd|kW|kB"
     r"|MB|GB|TB|Hz|US|pt|qt|of|to|at|on|is|as|by|ha"
 )
 _NOT_A_UNIT = re.compile(
     r"\b(?:pi|sin|cos|tan|log|ln|sqrt|exp|mod|theta|inf|infty|infinity|factorial|squared|cubed|or"
-    r"|plus|minus|half|halves|thirds?|quarters?|tenths|hundredths|least|most|zero|one|two"
+    r"|plus|minus|half|halves|thirds?|quarters?|(?:fif|six|seven|eigh|nin|ten|twelf)ths|hundredths|least|most|zero|one|two"
     r"|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|hundred"
     r"|thousand|million|billion|tens|hundreds|thousands|millions|billions)\b"
     # "5 times a week" is a count, "5 times the price" a factor
@@ -79,8 +79,8 @@ _NOT_A_UNIT = re.compile(
 )
 _NOT_A_LEAD = re.compile(
     r"\b(?:not|than|least|most|under|over|between|except|near|nearly|below|above|or|and|minus|pi"
-    r"|sin|cos|tan|log|ln|sqrt|mod|half of|third of|quarter of)\b"
-    r"|\btimes\s*$",
+    r"|sin|cos|tan|log|ln|sqrt|mod|half of|third of|quarter of|root of|square of|cube of|up to)\b"
+    r"|\b(?:times|twice|(?:double|triple)(?: the)?)\s*$",
     re.IGNORECASE,
 )
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
@@ -92,7 +92,8 @@ _FIRST = re.compile(r"[\d({\\]|\.\d|(?<![A-Za-z])[-+]")
 _LAST = re.compile(r"[\d)}!%][^\d)}!%]*$")
 _BEFORE = re.compile(r"[A-Za-z][A-Za-z.,:;'\"() -]*(?<=[ :.])", re.ASCII)
 _AFTER = re.compile(r"[ .,:;]*|[ .,:;/-]*[A-Za-z][A-Za-z.,:;'\"/ -]*", re.ASCII)
-_LABEL = re.compile(r"^\s*(?:[A-Z]\s*:|\\?#)")
+_LABEL = re.compile(r"^\s*(?:[A-Z]\s*:|\\?#|\(?[A-E]\)(?=\s*[-\d]))")
+_NEGATIVE = re.compile(r"\b(?:negative|minus)\s+(?=[\d.])", re.IGNORECASE)
 _CURRENCY = re.compile(r"^\s*(?:USD|US|EUR|GBP|CAD|AUD|Rs\.?)\s*(?=[-\d])")
 
 
@@ -116,7 +117,7 @@ def quantity(text: str) -> Quantity | None:
     """
     text = _TEXT.sub(r" \1 ", text).replace(r"^{\circ}", " degrees ")
     text = _PERCENT_WORD.sub("%", _UNIT_POWER.sub("", _REMARK.sub("", text)))
-    text = _CURRENCY.sub("", _LABEL.sub("", text)).strip().rstrip(".,;:?\"'")
+    text = _NEGATIVE.sub("-", _CURRENCY.sub("", _LABEL.sub("", text))).strip().rstrip(".,;:?\"'")
     first, last = _FIRST.search(text), _LAST.search(text)
     if first is None or last is None or last.start() < first.start():
         return None
@@ -166,8 +167,13 @@ def same_quantity(candidate: Quantity, reference: Quantity) -> bool:
     return share or (plain and (reference.percent or points))
 
 
-_THOUSANDS = re.compile(r"(?<=\d)k$")
+_SUFFIX = re.compile(r"(?<=\d)([kKM])$")
+_ZEROS = {"k": 3, "K": 3, "M": 6}
 _GSM8K_JOINS = re.compile(r"(?<=\d)(?:,\s+|\s+,\s*|\\?_)(?=\d{3}(?!\d))")
+_LAKHS = re.compile(r"(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])")
+_ONE_MEMBER = re.compile(r"(?:\[|\\\{)([^\[\]{},;]*)(?:\]|\\\})")
+_FULL_HOUR = re.compile(r"(?<![\d:])(1?\d|2[0-4]):00(?![\d:])")
+_DIGIT = re.compile(r"(?<!\^\{)[0-9]")
 _CHAIN = re.compile(r"=|\\approx(?![a-zA-Z])|\\implies|\\(?:R|r)ightarrow|\\to(?![a-zA-Z])")
 _PARTS = re.compile(r",|;|\bor\b|\band\b")
 
@@ -191,8 +197,12 @@ def read_number(answer: str) -> Quantity | None:
     """
     if len(answer) > MAX_ANSWER:
         return None
-    text = answer if re.search(r"[(\[]", answer) else _GSM8K_JOINS.sub("", answer)
-    return quantity(_THOUSANDS.sub(r" \\cdot 10^{3}", last_of_chain(clean(text))))
+    text = _LAKHS.sub(lambda match: match[0].replace(",", ""), answer)
+    text = text if re.search(r"[(\[]", text) else _GSM8K_JOINS.sub("", text)
+    text = _FULL_HOUR.sub(r"\1", last_of_chain(clean(text)).strip())
+    alone = _ONE_MEMBER.fullmatch(text)
+    text = _SUFFIX.sub(lambda m: rf" \cdot 10^{{{_ZEROS[m[1]]}}}", alone[1] if alone else text)
+    return quantity(text)
 
 
 def gsm8k_reference(answer: str) -> Quantity:
@@ -217,7 +227,7 @@ def gsm8k_reference(answer: str) -> Quantity:
 
 def compare_number(answer: str, reference: Quantity) -> Verdict:
     """Judge a boxed answer whose reference is one number; without a digit it is no answer."""
-    if not re.search("[0-9]", answer):
+    if not _DIGIT.search(clean(answer[:MAX_ANSWER])):
         return "no_answer"
     try:
         number = read_number(answer)

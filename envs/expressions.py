@@ -14,6 +14,7 @@ from envs.exact import TooLarge
 from envs.latex import clean
 from envs.shapes import NAME, Group, intervals, matrix, members, read_group
 from envs.units import number, without_unit
+from envs.words import as_named_sets, as_words, in_base, in_digits
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ Outcome = Verdict | Question
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 """Blanks, but not between two digits: "20 05" is not 2005."""
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_FIGURE = re.compile(r"\\(?:overline|angle|triangle)\s*(?:\{\s*([A-Z]{2,})\s*\}|([A-Z]{2,}))")
+_THREE_DIGITS = re.compile(r"(?<=\d),(?=[1-9]\d{2}(?!\d))")
+"""A comma that may separate thousands or members: 128,256."""
+_MODULUS = re.compile(
+    r"\s*(?:\\pmod|\(\s*(?:(?:\\[bp]?)?mod|\\text\{\s*mod\s*\}))\s*\{?\s*\w+\s*\}?\s*\)?\s*$"
+)
 _LONE_BRACE = re.compile(r"([\^_])\{(\w)\}")
 _LEAD = re.compile(r"^(?:\\text\{[^{}]*\}|(?:the )?(?:final )?answer)\s*(?:is|:)?\s*(?=\S)", re.I)
 _ASSIGNMENT = re.compile(rf"\s*({NAME}(?:\^\{{-1\}})?(?:\([A-Za-z, ]+\))?)\s*=([^=]+)")
@@ -44,15 +51,21 @@ def compare(candidate: str, reference: str) -> Outcome:
     if max(len(candidate), len(reference)) > MAX_ANSWER:
         return "wrong"
     try:
-        return _compare(clean(candidate), clean(reference))
+        outcome = _compare(clean(candidate), clean(reference))
+        if outcome == "wrong" and _THREE_DIGITS.search(candidate + " " + reference):
+            lists = (_THREE_DIGITS.sub(", ", text) for text in (candidate, reference))
+            outcome = _compare(*map(clean, lists))
     except TooLarge:
         return "timeout"
+    return outcome
 
 
 def _compare(a: str, b: str) -> Outcome:
+    if not _MODULUS.search(b):
+        a = _MODULUS.sub("", a).replace(r"\equiv", "=") if _MODULUS.search(a) else a
     if squeeze(a) == squeeze(b):
         return "right"
-    for decide in (_as_words, _in_base, _as_equations, _as_quantities, _as_shapes):
+    for decide in (as_named_sets, as_words, in_base, _as_equations, _as_quantities, _as_shapes):
         outcome = decide(a, b)
         if outcome is not None:
             return outcome
@@ -61,57 +74,12 @@ def _compare(a: str, b: str) -> Outcome:
 
 
 def squeeze(text: str) -> str:
-    r"""Return ``text`` without blanks, degree signs, ``\text`` and braces around one exponent."""
-    text = _TEXT.sub(r"\1", text).replace(r"^{\circ}", "")
+    r"""Return ``text`` without blanks, degree signs, ``\text`` and braces around one exponent.
+
+    What a figure is, as in ``\angle ABC``, goes too.
+    """
+    text = _FIGURE.sub(r"\1\2", _TEXT.sub(r"\1", text).replace(r"^{\circ}", ""))
     return _SPACE.sub("", _LONE_BRACE.sub(r"\1\2", text))
-
-
-# --- words and bases -------------------------------------------------------------------------
-
-_WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.()'-]|\\[{}])+")
-_FILLER = r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve)"
-_FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
-_CHOICE = re.compile(r"(?:\\text\{)?\s*\(?([A-Za-z])\)(?!.*\([A-Za-z]\))")
-_BASE_NAMES = ",,two,three,four,five,six,seven,eight,nine,ten,eleven,twelve,,,,sixteen"
-_BASES = {name: str(base) for base, name in enumerate(_BASE_NAMES.split(",")) if name}
-_BASE = re.compile(r"(-?)0*([0-9][0-9A-Za-z]*)_([0-9]{1,2})")
-
-
-def _as_words(a: str, b: str) -> Outcome | None:
-    r"""Judge ``\text{odd}``, ``\text{(E)}``, ``\text{A, C and F}``: case and order do not count."""
-    wanted = _words(b)
-    if wanted is None or not (r"\text" in b or len(b) > 2):
-        return None
-    if _words(a) == wanted:
-        return "right"
-    choice = _CHOICE.match(a)  # "(E) 12" names a choice and repeats what it says
-    return "right" if choice and [choice[1].lower()] == wanted else "wrong"
-
-
-def _words(text: str) -> list[str] | None:
-    if not _WORDS_ONLY.fullmatch(text):
-        return None
-    plain = re.sub(r"[().{}\\]", "", _TEXT.sub(r" \1 ", text)).lower()
-    items = (" ".join(item.split()) for item in re.split(r",|\band\b|\bor\b", plain))
-    return sorted(_FILLERS.sub("", item) for item in items if item)
-
-
-def _in_base(a: str, b: str) -> Outcome | None:
-    """Judge ``3032_5``: digits and base must agree; an equal value in another base does not do."""
-    given, wanted = (_BASE.fullmatch(_flat_base(text)) for text in (a, b))
-    if wanted is not None:
-        return "right" if given and given.groups() == wanted.groups() else "wrong"
-    if given is None or not re.fullmatch(r"-?\d+", b):
-        return None
-    base = int(given[3])
-    legal = 2 <= base <= 36 and all(int(digit, 36) < base for digit in given[2])
-    return "right" if legal and int(given[1] + given[2], base) == int(b) else "wrong"
-
-
-def _flat_base(text: str) -> str:
-    flat = re.sub(r"\\text|[{}()\s]", "", text).replace("base", "_")
-    name = re.search(r"(?<=_)[a-z]+$", flat)
-    return flat[: name.start()] + _BASES.get(name[0], name[0]) if name else flat
 
 
 # --- equations, names and units --------------------------------------------------------------
@@ -174,7 +142,7 @@ def _as_quantities(a: str, b: str) -> Outcome | None:
         return None
     if _NOT_ONE_NUMBER.search(a):
         return "wrong"
-    given = number(a if "=" not in a else _value(a))
+    given = number(in_digits(a) if "=" not in a else _value(a))
     if given is not None:
         return "right" if same_quantity(given, wanted) else "wrong"
     if len(members(_value(a))) != 1:

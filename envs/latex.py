@@ -25,7 +25,8 @@ _SYMBOLS = str.maketrans(
         **{"π": r"\pi ", "∞": r"\infty ", "°": r"^{\circ}", "±": r"\pm "},
         **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup "},
         **{"∩": r"\cap ", "∈": r"\in ", "θ": r"\theta ", "∅": r"\emptyset "},
-        **{"∕": "/", "⁄": "/", "％": "%", "＝": "="},
+        **{"∕": "/", "⁄": "/", "ℝ": r"\mathbb{R}"},
+        **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width １２％
     }
 )
 
@@ -39,6 +40,8 @@ _RULES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
         (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
+        (r"^\s*([*\"“])([^*\"“”]*)[*\"”]\s*$", r"\2"),
+        (r"^\s*\\(?:therefore|because|implies|[Rr]ightarrow|to)" + _END, ""),
         # plain text: sqrt(2), 3pi/4, x**2; a root sign takes the whole number after it
         (r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|infty)(?![a-zA-Z])", r"\\\1 "),
         (r"(?<![\\a-zA-Z])infinity(?![a-zA-Z])", r"\\infty "),
@@ -47,7 +50,12 @@ _RULES = [
         (r"\*\*(?=[\d({-])", "^"),
         (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
         (r"(?<!\\)\\[()\[\]]|`", ""),
-        (r"\\\$|\\(?:pounds|euro|yen|cents?)" + _END + r"|[$€£¥₹¢]", ""),
+        (
+            r"\\(?:pounds|euro|yen|cents?|text(?:dollar|euro|sterling|yen|cent))"
+            + _END
+            + r"|\\?[$€£¥₹¢₱₩₦₫₽₺฿]",
+            "",
+        ),
         (r"\\%|\\percent" + _END, "%"),
         (rf"\\(?:{_STYLES}){_END}", ""),
         (rf"\\(?:{_SIZES})\.", ""),
@@ -55,6 +63,7 @@ _RULES = [
         (r"\\textcolor\s*\{[a-zA-Z]*\}|\\color\s*(?:\{[a-zA-Z]*\}|[a-z]+\s)", ""),
         (r"\\(?:hspace|vspace|phantom)\*?\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", " "),
         (r"\\(?:text|math)(?:bf|it|rm|sf|tt|normal|up|md|sc)" + _END, r"\\text"),
+        (r"\\emph" + _END, r"\\text"),
         (r"\\[hm]box" + _END, r"\\text"),
         (r"\\text\s*\{", r"\\text{"),
         (r"\\[dtc]frac" + _END, r"\\frac"),
@@ -70,7 +79,14 @@ _RULES = [
         (r"\\(?:degree|degrees)" + _END, r"^{\\circ}"),
         (r"\^\s*\\circ" + _END, r"^{\\circ}"),
         (r"\^\s*\{\s*\\circ\s*\}", r"^{\\circ}"),
+        (r"\\text\{([^{}]*)\^\{\\circ\}([^{}]*)\}", r"\\text{\1}^{\\circ}\\text{\2}"),
         (r"\\text\{\s*(-?[\d.,]+|[:+-])\s*\}", r"\1"),
+        (
+            r"(?<=\d)\s*\^\s*(?:\{\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?<=\{)(?:st|nd|rd|th))"
+            r"(?:\s*\})?",
+            "",
+        ),
+        (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
         (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
         (r"\\log\s*_\s*(?:e" + _END + r"|\{\s*e\s*\})", r"\\ln "),
         (
@@ -127,7 +143,7 @@ def clean(text: str) -> str:
     text = _join_thousands(text)
     for pattern, replacement in _LATE_RULES:
         text = pattern.sub(replacement, text)
-    text = _brace_arguments(text).strip().rstrip(".,;:").strip()
+    text = _brace_arguments(text).strip().rstrip(".,;:\\").strip()
     while text.startswith("{") and matching_brace(text, 0) == len(text) - 1:
         text = text[1:-1].strip()
     return text

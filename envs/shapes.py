@@ -55,7 +55,7 @@ def _both_signs(item: str) -> list[str]:
 
 def read_group(text: str) -> Group:
     """Return the members of ``text`` with its outer brackets; one member in () has no kind."""
-    text = text.strip()
+    text = _MEMBER_OF.sub("", text).strip()
     marks = list(_MARK.finditer(text))
     if len(marks) < 2 or marks[0].start() or marks[-1].end() < len(text) or not _wraps(marks):
         return Group("", tuple(members(text)))
@@ -78,7 +78,9 @@ def _wraps(marks: list[re.Match]) -> bool:
 
 _RELATION = re.compile(r"(\\[lg]e(?![a-zA-Z])|[<>])")
 _MEMBER_OF = re.compile(rf"^\s*{NAME}\s*\\in(?![a-zA-Z])\s*")
-_SET_BUILDER = re.compile(rf"\s*\\\{{\s*{NAME}\s*(?:\||\\mid|:)([^|:]+)\\\}}\s*")
+_REAL = rf"{NAME}\s*\\in\s*\\mathbb\s*\{{?R\}}?\s*"
+_IS_REAL = re.compile(rf"^\s*{_REAL},|,\s*{_REAL}$")
+_SET_BUILDER = re.compile(rf"\s*\\\{{\s*(?:{NAME}\s*|{_REAL})(?:\||\\mid|:)([^|:]+)\\\}}\s*")
 _UNEQUAL = re.compile(rf"\s*{NAME}\s*\\ne(?![a-zA-Z])\s*(.+)")
 _PUNCTURED = re.compile(
     r"\s*(?:\\mathbb\s*\{?R\}?|\(-\\infty,\s*\\infty\))\s*(?:\\setminus|\\backslash|-)\s*\\\{([^,]+)\\\}\s*"
@@ -93,7 +95,8 @@ def intervals(text: str) -> list[Group] | None:
     None when it is not a union of intervals in a notation that is read here.
     """
     built = _SET_BUILDER.fullmatch(text)
-    text = _MEMBER_OF.sub("", built[1] if built else text).replace(r"+\infty", r"\infty")
+    text = _IS_REAL.sub("", built[1] if built else text)
+    text = _MEMBER_OF.sub("", text).replace(r"+\infty", r"\infty")
     hole = _UNEQUAL.fullmatch(text) or _PUNCTURED.fullmatch(text)
     if hole:
         point = hole[1].strip()
@@ -158,8 +161,8 @@ def _mirrored(piece: str) -> str:
 
 
 _MATRIX = re.compile(
-    r"\\begin\{(?P<name>[pbB]?matrix|array)\}(?:\s*\{[clr| ]*\})?(?P<body>.*)\\end\{(?P=name)\}"
-    r"[)\]\s]*",
+    r"\\begin\{(?P<name>(?:[pbB]|small)?matrix|array)\}(?:\s*\{[clr| ]*\})?(?P<body>.*)"
+    r"\\end\{(?P=name)\}[)\]\s]*",
     re.DOTALL,
 )
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")

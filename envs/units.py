@@ -21,13 +21,13 @@ _UNAMBIGUOUS = (
     r"|years?|dollars?|cents?|points?|square|cubic)(?![A-Za-z])"
 )
 _GLUED = re.compile(_UNAMBIGUOUS)
-_PRODUCT = (
+PRODUCT = (
     r"(?:abc[a-z]*|(?:sin|cos|tan|log|ln)x"
     r"|(?!(?:k?mp?h|kph|kwh|rpm|fps|lbs|hrs|yrs|yds|pts|qts|cts|tsp|tbsp|sqft)(?![a-z]))"
     r"[b-df-hj-np-tv-z]{3,})(?![A-Za-z])"
 )
 """Three letters or more that are no word: mgh, xyz."""
-_VARIABLES = re.compile(_PRODUCT)
+_VARIABLES = re.compile(PRODUCT)
 _STRAY = re.compile(r"(?<![A-Za-z'])[b-fi-knoqrt-z](?![A-Za-z])")
 """A letter alone that stands for no unit; a and p are left out for a.m. and p.m."""
 _SUM = re.compile(r"[\d)}!%]\s*[-+]")
@@ -69,7 +69,7 @@ _TEXT_UNIT = re.compile(
     rf"{_POWER}$"
 )
 _WORD_UNIT = re.compile(
-    rf"(?<=[\w}})])\s+(?!pi|sin|cos|tan|log|mod|and|exp|sqrt|{_PRODUCT})"
+    rf"(?<=[\w}})])\s+(?!pi|sin|cos|tan|log|mod|and|exp|sqrt|{PRODUCT})"
     rf"(?:[a-z]{{3,}}|cm|mm|km|ft|in|kg)(?: [a-z]{{2,}})*{_POWER}$"
 )
 _COMMAND = r"\\(?:frac|sqrt|pi|cdot|times)(?![A-Za-z])"

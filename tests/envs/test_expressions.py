@@ -7,14 +7,13 @@ reader gives them, ``LETTERS`` the ones where a letter could be a unit or a vari
 at once by the real processes, and each row is then one test.
 """
 
-import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from envs import MATH, checker
 from envs.expressions import Question, compare
+from tests.envs.grading import verdicts_of
 
 ROWS = [
     json.loads(line)
@@ -118,17 +117,7 @@ def as_test(row: dict[str, str]):
 @pytest.fixture(scope="module")
 def verdicts():
     """Return the verdict on each row."""
-
-    async def judge(row: dict[str, str]) -> str:
-        _, outcome = MATH._examine(row["response"], row["reference"])
-        return await checker.check_async(outcome) if isinstance(outcome, Question) else outcome
-
-    async def judge_all() -> list[str]:
-        return await asyncio.gather(*map(judge, ROWS))
-
-    found = asyncio.run(judge_all())
-    yield {(row["reference"], row["response"]): v for row, v in zip(ROWS, found, strict=True)}
-    checker.shutdown()
+    return verdicts_of([(row["reference"], row["response"]) for row in ROWS])
 
 
 @pytest.mark.parametrize(("reference", "response", "label"), [as_test(row) for row in ROWS])

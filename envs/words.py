@@ -1,0 +1,96 @@
+r"""Answers that are words or names: ``\text{odd}``, ``\text{(E)}``, ``\mathbb{R}``, ``3032_5``.
+
+Works on text that ``latex.clean`` has brought into one spelling.
+"""
+
+import re
+
+from envs.answers import Verdict
+from envs.shapes import NAME
+from envs.units import PRODUCT
+
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.()'-]|\\[{}])+")
+_A_WORD = re.compile(rf"(?<![A-Za-z])(?!{PRODUCT})(?![A-Z]+(?![a-z]))[A-Za-z]{{3,}}")
+"""Three letters or more that are neither a product, xyz, nor the corners of a figure, ABC."""
+_LETTERED = re.compile(r"\(?[A-Z]\)|[A-Z](?:\s*,\s*[A-Z])+")
+_FILLER = r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve)"
+_FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
+_CHOICE = re.compile(r"(?:\\text\{)?\s*\(?([A-Za-z])\)(?!.*\([A-Za-z]\))")
+_BASE_NAMES = ",,two,three,four,five,six,seven,eight,nine,ten,eleven,twelve,,,,sixteen"
+_BASES = {name: str(base) for base, name in enumerate(_BASE_NAMES.split(",")) if name}
+_BASE = re.compile(r"(-?)0*([0-9][0-9A-Za-z]*)_([0-9]{1,2})")
+_SPELLED = {**_BASES, "zero": "0", "one": "1"}
+
+
+def as_words(a: str, b: str) -> Verdict | None:
+    r"""Judge ``\text{odd}``, ``\text{(E)}``, ``\text{A, C and F}``: case and order do not count.
+
+    None where the reference ``b`` is no words: ``p - q`` and ``xyz`` are expressions.
+    """
+    wanted = _words(b)
+    if wanted is None or not (r"\text" in b or _A_WORD.search(b) or _LETTERED.fullmatch(b)):
+        return None
+    if _words(a) == wanted:
+        return "right"
+    choice = _CHOICE.match(a)  # "(E) 12" names a choice and repeats what it says
+    return "right" if choice and [choice[1].lower()] == wanted else "wrong"
+
+
+def _words(text: str) -> list[str] | None:
+    if not _WORDS_ONLY.fullmatch(text):
+        return None
+    plain = re.sub(r"[().{}\\]", "", _TEXT.sub(r" \1 ", text)).lower()
+    items = (" ".join(item.split()) for item in re.split(r",|\band\b|\bor\b", plain))
+    return sorted(_FILLERS.sub("", item) for item in items if item)
+
+
+_SETS = {
+    "reals": re.compile(
+        rf"(?:{NAME}\s*\\in\s*)?(?:\\mathbb\s*\{{?R\}}?|\(\s*-\s*\\infty\s*,\s*\+?\s*\\infty\s*\)"
+        r"|(?:the )?(?:set of )?(?:all )?real(?:s| numbers))",
+        re.IGNORECASE,
+    ),
+    "empty": re.compile(
+        r"\\emptyset|(?:there (?:is|are) )?no (?:real )?(?:solutions?|roots?)", re.IGNORECASE
+    ),
+}
+
+
+def as_named_sets(a: str, b: str) -> Verdict | None:
+    r"""Judge ``\mathbb{R}``, ``(-\infty,\infty)`` and "all real numbers" against each other.
+
+    None unless both are the real numbers or the empty set, in one of their names.
+    """
+    given, wanted = (_set_name(text) for text in (a, b))
+    if given is None or wanted is None:
+        return None
+    return "right" if given == wanted else "wrong"
+
+
+def _set_name(text: str) -> str | None:
+    plain = " ".join(_TEXT.sub(r" \1 ", text).split())
+    return next((name for name, spelling in _SETS.items() if spelling.fullmatch(plain)), None)
+
+
+def in_digits(text: str) -> str:
+    r"""Return ``2`` of ``\text{two}``; anything but one whole number up to twelve as it is."""
+    return _SPELLED.get(_TEXT.sub(r"\1", text).strip().lower(), text)
+
+
+def in_base(a: str, b: str) -> Verdict | None:
+    """Judge ``3032_5``: digits and base must agree; an equal value in another base does not do."""
+    given, wanted = (_BASE.fullmatch(_flat_base(text)) for text in (a, b))
+    if wanted is not None:
+        return "right" if given and given.groups() == wanted.groups() else "wrong"
+    if given is None or not re.fullmatch(r"-?\d+", b):
+        return None
+    base = int(given[3])
+    legal = 2 <= base <= 36 and all(int(digit, 36) < base for digit in given[2])
+    return "right" if legal and int(given[1] + given[2], base) == int(b) else "wrong"
+
+
+def _flat_base(text: str) -> str:
+    flat = re.sub(r"\\text|[{}()\s]", "", text).replace("base", "_")
+    name = re.search(r"(?<=_)[a-z]+$", flat)
+    return flat[: name.start()] + _BASES.get(name[0], name[0]) if name else flat
