@@ -148,7 +148,7 @@ def _difference(a: dict[int, bool], b: dict[int, bool]) -> dict[str, Any]:
 def _notes(runs: Sequence[EvaluatedRun]) -> list[str]:
     notes = []
     for key in SETTINGS:
-        values = {run.name: _setting(run, key) for run in runs}
+        values = _settings(runs, key)
         if len({str(value) for value in values.values()}) > 1:
             listed = ", ".join(f"{name} {value}" for name, value in values.items())
             notes.append(f"the runs differ in {key}: {listed}")
@@ -161,7 +161,12 @@ def _notes(runs: Sequence[EvaluatedRun]) -> list[str]:
     return notes
 
 
-def _setting(run: EvaluatedRun, key: str) -> Any:
-    """A setting; lists over the turns count by turn 1, since runs may differ in length."""
-    value = run.config.get(key)
-    return value[0] if isinstance(value, list) and value else value
+def _settings(runs: Sequence[EvaluatedRun], key: str) -> dict[str, Any]:
+    """A setting of each run; of lists over the turns the turns that all runs have count."""
+    values = {run.name: run.config.get(key) for run in runs}
+    turns = min((len(value) for value in values.values() if isinstance(value, list)), default=0)
+    for name, value in values.items():
+        if isinstance(value, list):
+            common = value[:turns]
+            values[name] = common[0] if len(set(common)) == 1 else common
+    return values

@@ -82,6 +82,16 @@ def test_what_differs_besides_the_models_is_said(tmp_path, capsys):
     assert "different numbers of problems: one 8, two 6" in shown
 
 
+def test_sampling_that_differs_at_a_later_turn_is_said(tmp_path, capsys):
+    one = write_run(tmp_path / "one", *BASE, max_new_tokens=[8, 8, 8])
+    two = write_run(tmp_path / "two", *BASE, max_new_tokens=[8, 40])
+    same = write_run(tmp_path / "same", *BASE, max_new_tokens=[8, 8])
+    assert main([str(one), str(two)]) == 0
+    assert "the runs differ in max_new_tokens: one 8, two [8, 40]" in capsys.readouterr().out
+    assert main([str(one), str(same)]) == 0
+    assert "max_new_tokens" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("key", "values"),
     [
