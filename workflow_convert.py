@@ -36,7 +36,7 @@ from rise.parser import Parser
 from rise.preferences import PairCounts, format_pairs, preference_pairs
 from rise.repairs import repair_rows
 from rise.row_spill import RowSpill
-from rise.sources import Pool, Source, load_prompts, read_source
+from rise.sources import Pool, Source, load_prompts, problems_with, read_source
 from rise.token_budget import match_tokens
 
 
@@ -100,15 +100,7 @@ def check_args(args: argparse.Namespace) -> list[Source]:
         load_prompts(args.env, args.prompt_style)
     except ValueError as error:
         problems.append(str(error))
-    for source in sources:
-        if args.env and source.env and source.env != args.env:
-            problems.append(f"--env is {args.env}, but {source.path} is a run of {source.env}")
-        if source.stage == "eval" and not args.allow_evaluations:
-            problems.append(
-                f"--filepath {source.path} is an evaluation (its config.json has the stage eval): "
-                "training on its problems spoils them as a test; give a run of workflow_gen.py, or "
-                "--allow_evaluations"
-            )
+    problems += problems_with(sources, args.env, args.allow_evaluations)
     if problems:
         raise ValueError("\n".join(problems))
     return sources
@@ -145,7 +137,10 @@ def run(args: argparse.Namespace) -> int:
         return DONE
     make = write_pairs if args.to == "dpo" else write_rows
     with RowSpill(args.output) as spill:
-        return make(Pool(sources, args.limit), args, settings, spill)
+        pool = Pool(sources, args.limit)
+        for notice in pool.unfinished():
+            print(notice, file=sys.stderr)
+        return make(pool, args, settings, spill)
 
 
 def write_rows(

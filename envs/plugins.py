@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import math
 import re
 import sys
 from pathlib import Path
@@ -107,9 +108,15 @@ def _checked(name: str, kind: object) -> type[Env]:
     missing += sorted(kind.__abstractmethods__)
     if missing:
         raise ValueError(f"environment {name} lacks {', '.join(missing)}: see envs/README.md")
+    if not isinstance(kind.rewards, dict):
+        raise ValueError(f"environment {name}: rewards is {kind.rewards!r}: give a dict")
     unpaid = [verdict for verdict in get_args(Verdict) if verdict not in kind.rewards]
     if unpaid:
         raise ValueError(f"environment {name}: rewards has no value for {', '.join(unpaid)}")
+    if not all(type(reward) in (int, float) for reward in kind.rewards.values()) or not all(
+        map(math.isfinite, kind.rewards.values())
+    ):
+        raise ValueError(f"environment {name}: rewards is {kind.rewards}: give finite numbers")
     others = {verdict: reward for verdict, reward in kind.rewards.items() if verdict != "right"}
     if kind.rewards["right"] != 1 or max(others.values()) >= 1:
         raise ValueError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ from rise.convert_arguments import NOT_COMPARED
 from rise.dataset import Row, Rules, all_rewards, rows_from_episode
 from rise.dataset_report import RowCounts
 from rise.episode import Episode, Message
+from rise.logs import lacks_dialogue
 from rise.prompt_means import PromptMeans
 from rise.sources import Pool, Source, load_prompts
 from rise.token_budget import trained_tokens
@@ -61,7 +64,11 @@ def rules_for(source: Source, args: argparse.Namespace) -> Rules:
 
 
 def settings_of(args: argparse.Namespace, sources: list[Source]) -> dict[str, Any]:
-    """What decides the output: the arguments, and of each log its content and how it is read."""
+    """What decides the output: the arguments, and of each log its content and how it is read.
+
+    Raises:
+        ValueError: if a log is damaged, or the file of its prompt cannot be used.
+    """
     inputs = []
     for source in sources:
         rules = rules_for(source, args)
@@ -72,7 +79,23 @@ def settings_of(args: argparse.Namespace, sources: list[Source]) -> dict[str, An
         settings["match_tokens"] = trained_tokens(args.match_tokens, args.model_path)
     if args.to == "pair_sft":
         settings["weighting"] = "none"
+    prompts = [
+        _prompt_checksum(source.env or args.env, args.prompt_style, source) for source in sources
+    ]
+    if any(prompts):
+        settings["prompts"] = prompts
     return settings | {"inputs": inputs}
+
+
+def _prompt_checksum(env: str | None, style: str, source: Source) -> str | None:
+    """A checksum of the texts around a question, where they are read from a file and needed."""
+    import envs
+
+    is_own = style in ("default", "bare") and (env or "gsm8k") in envs.NAMES
+    if is_own or not lacks_dialogue(source.rows):
+        return None
+    opening = load_prompts(env, style).opening("")
+    return hashlib.sha256(json.dumps(opening).encode()).hexdigest()[:16]
 
 
 def opening_of(

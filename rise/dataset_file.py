@@ -7,14 +7,17 @@ report beside it is its own.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rise.iterated import place
+from rise.json_files import read_json, write_json
 from rise.plots import plot_weights
-from rise.trajectory import read_json, write_json
+
+log = logging.getLogger(__name__)
 
 
 def report_path(output: Path) -> Path:
@@ -64,22 +67,41 @@ def write_dataset(
         as_lines: JSON lines instead of a JSON list.
 
     Returns:
-        The files.
+        The files. A histogram that cannot be drawn is a warning: it is not worth the rows.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f"{output.name}.tmp")
+    picture = output.with_name(f"{output.name}_hist.png")
+    files = [output, report_path(output)]
     begin, between, end = (b"", b"\n", b"\n") if as_lines else (b"[\n", b",\n", b"\n]\n")
     try:
-        with open(temporary, "wb") as file:
+        with open(_new(output), "wb") as file:
             for number, row in enumerate(rows):
                 file.write((between if number else begin) + row)
             file.write(end)
-        output.unlink(missing_ok=True)
-        files = [report_path(output)]
-        if weights:
-            files.append(plot_weights(weights, output.with_name(f"{output.name}_hist.png")))
-        write_json(report_path(output), report)
-        os.replace(temporary, output)
+        write_json(_new(report_path(output)), report)
+        if weights and _drawn(weights, _new(picture)):
+            files.append(picture)
+        # All is made: only now does the old data set go.
+        for path in (output, picture):
+            path.unlink(missing_ok=True)
+        for path in reversed(files):
+            os.replace(_new(path), path)
     finally:
-        temporary.unlink(missing_ok=True)
-    return [output, *files]
+        for path in (*files, picture):
+            _new(path).unlink(missing_ok=True)
+    return files
+
+
+def _new(path: Path) -> Path:
+    """Where a file is made before it takes its place."""
+    return path.with_name(f"{path.name}.tmp")
+
+
+def _drawn(weights: Sequence[float], path: Path) -> bool:
+    """Draw the histogram; whether it could be done."""
+    try:
+        plot_weights(weights, path)
+    except (ValueError, ArithmeticError) as error:
+        log.warning("the weights, %g to %g, cannot be drawn: %s", min(weights), max(weights), error)
+        return False
+    return True

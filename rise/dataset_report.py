@@ -47,6 +47,9 @@ class RowCounts:
     def to_dict(self) -> dict[str, Any]:
         """The counts as JSON; there must be a row."""
         weights = self.weights
+        # Relative to the largest, since the sum of a few may be too large for a number.
+        largest = max(map(abs, weights))
+        mean = largest * (sum(weight / largest for weight in weights) / len(weights))
         return {
             "episodes": self.episodes,
             "attempts": (
@@ -60,7 +63,7 @@ class RowCounts:
             "rows_by_reward": _listing(self._rewards),
             "weights": {
                 "min": min(weights),
-                "mean": sum(weights) / len(weights),
+                "mean": mean,
                 "max": max(weights),
                 "negative": sum(weight < 0 for weight in weights),
                 "effective_sample_size": effective_sample_size(weights),

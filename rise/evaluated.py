@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rise.episode import Episode
+from rise.json_files import read_object
 from rise.metrics import headline_hits, summarise
 from rise.siblings import complete, is_parallel, sibling
-from rise.trajectory import read_json
 from rise.unanswered import measured_episodes
 from rise.votes import SameAnswer
 
@@ -56,7 +56,7 @@ def open_run(path: str | Path, name: str | None = None) -> EvaluatedRun:
     if not episodes:
         raise ValueError(f"{path} has no finished episode yet: go on with that run first")
     other = None if is_parallel(config) else sibling(path, log_dir_of(path), config)
-    parallel = measured_episodes(other, read_json(other / "config.json")) if other else None
+    parallel = measured_episodes(other, read_object(other / "config.json")) if other else None
     allowed = {"max_turns": config["max_turns"], "feedback": config["feedback"]}
     same = grader_of(config)
     return EvaluatedRun(
@@ -91,7 +91,7 @@ def read_config(path: Path, stage: str | None = None) -> dict[str, Any]:
     """
     if not (path / "config.json").is_file() or not (path / "rows.jsonl").is_file():
         raise ValueError(f"{path} is no run: give a directory with config.json and rows.jsonl")
-    config = read_json(path / "config.json")
+    config = read_object(path / "config.json")
     if stage is not None and config.get("stage") != stage:
         raise ValueError(
             f"{path} is a run of stage {config.get('stage')!r}: give one of workflow_{stage}.py"

@@ -7,6 +7,7 @@ than the memory: it is read piece by piece.
 from __future__ import annotations
 
 import json
+import sys
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from rise.episode import Episode
-from rise.rows import rows
+from rise.rows import is_task_id, line_of, naming, rows
 
 BLOCK = 1 << 20
 """Bytes of a published log that are read at once."""
@@ -23,6 +24,8 @@ LONGEST_MARK = 16
 """Where a value is cut by the end of a block, JSON complains at most this far before the end; about
 a cut string it complains at the string's beginning."""
 DECODER = json.JSONDecoder()
+ROLES = ("system", "user", "assistant")
+FLOAT_MAX = sys.float_info.max
 
 
 class EpisodeLog:
@@ -64,30 +67,57 @@ class EpisodeLog:
                 yield self._episode(file.read(int(length)), int(offset))
 
     def _episode(self, record: bytes, offset: int) -> Episode:
-        try:
+        with naming(self.path, offset):
             episode = Episode.from_dict(json.loads(record))
+            _check_texts(episode)
             _check_samples(episode)
             return episode
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            cause = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
+
+
+def lacks_dialogue(path: Path) -> bool:
+    """Whether a finished episode of a log has no dialogue: its prompt is then made from a style.
+
+    Raises:
+        ValueError: if the log is damaged.
+    """
+    records = (record for _, _, record in _records(path))
+    return any(not record.get("error") and not record.get("dialogue") for record in records)
+
+
+def _check_texts(episode: Episode) -> None:
+    """Raise ValueError unless the question and all messages are texts, of roles that there are."""
+    name = f"episode {episode.task_id}"
+    if not isinstance(episode.query, str):
+        raise ValueError(f"{name}: its query is {episode.query!r}, expected a text")
+    for message in episode.dialogue:
+        if message["role"] not in ROLES:
             raise ValueError(
-                f"{self.path}, line {_line_of(self.path, offset)}: {cause}: this record is not as "
-                "workflow_gen.py writes it; take it out of the log"
-            ) from error
+                f"{name}: its dialogue has a message of role {message['role']!r}, expected "
+                f"{', '.join(ROLES)}"
+            )
+        if not isinstance(message["content"], str):
+            raise ValueError(
+                f"{name}: its dialogue has a message with content {message['content']!r}, expected "
+                "a text"
+            )
 
 
 def _check_samples(episode: Episode) -> None:
     """Raise ValueError unless every turn has actions, each with its feedback and its reward."""
     for number, turn in enumerate(episode.turns, start=1):
         texts, rewards = [*turn.actions, *turn.observations], turn.rewards
+        name = f"episode {episode.task_id}, turn {number}"
         in_step = len(turn.actions) == len(turn.observations) == len(rewards) > 0
         of_type = all(isinstance(text, str) for text in texts)
         if not (in_step and of_type and all(isinstance(r, (int, float)) for r in rewards)):
             raise ValueError(
-                f"episode {episode.task_id}, turn {number}: expected as many actions (texts) as "
+                f"{name}: expected as many actions (texts) as "
                 f"observations (texts) and rewards (numbers), got {len(turn.actions)}, "
                 f"{len(turn.observations)} and {len(rewards)}"
             )
+        # Compared and not asked by isfinite, for which a whole number can be too large.
+        if not all(-FLOAT_MAX <= reward <= FLOAT_MAX for reward in rewards):
+            raise ValueError(f"{name}: its rewards are {rewards}, expected finite numbers")
 
 
 def _records(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
@@ -135,7 +165,7 @@ class _Scanner:
                 raise self._damaged("a key and a colon are expected")
             self._peek()
             record, offset, length = self._value()
-            if not isinstance(record, dict) or not isinstance(record.get("task_id"), int):
+            if not isinstance(record, dict) or not is_task_id(record.get("task_id")):
                 raise ValueError(f'{self._path}, key "{key}": this is no episode with a task_id')
             yield offset, length, record
             mark = self._next_mark()
@@ -185,16 +215,6 @@ class _Scanner:
     def _damaged(self, cause: str, position: int | None = None) -> ValueError:
         offset = self._passed + (self._at if position is None else position)
         return ValueError(
-            f"{self._path} is not valid JSON (line {_line_of(self._path, offset)}, byte {offset}: "
+            f"{self._path} is not valid JSON (line {line_of(self._path, offset)}, byte {offset}: "
             f"{cause}): give the run's rows.jsonl, which loses nothing"
         )
-
-
-def _line_of(path: Path, offset: int) -> int:
-    """The number of the line, counted from 1, in which a byte of a file is."""
-    lines = 1
-    with open(path, "rb") as file:
-        while offset > 0 and (block := file.read(min(BLOCK, offset))):
-            lines += block.count(b"\n")
-            offset -= len(block)
-    return lines

@@ -16,6 +16,8 @@ import numpy as np
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK = "#333333"
+NARROW = 1e-6
+"""Share of their size by which weights must differ to be told apart in a histogram."""
 DODGE = 0.04  # turns between two runs' points, so that their intervals do not hide each other
 
 
@@ -63,13 +65,23 @@ def plot_weights(weights: Sequence[float], path: str | Path) -> Path:
         raise ValueError("there is no row, so there are no weights to draw")
     figure, axes = _canvas(width=5.6)
     # matplotlib makes an object of every number that is not in a numpy array.
-    axes.hist(np.asarray(weights), bins=40, color=COLOURS[0])
+    values = np.asarray(weights)
+    axes.hist(values, bins=40, range=_span(values), color=COLOURS[0])
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)  # a single row is visible
     axes.set_xlabel("weight of a row")
     axes.set_ylabel("rows (logarithmic)")
     axes.set_title(f"Weights of {len(weights)} rows", loc="left", fontsize=11)
     return _save(figure, path)
+
+
+def _span(values: np.ndarray) -> tuple[float, float]:
+    """From where to where a histogram goes; wide enough where its values are (nearly) equal."""
+    low, high = float(values.min()), float(values.max())
+    size = max(abs(low), abs(high))
+    if high - low > NARROW * size:
+        return low, high
+    return low - size / 2, high + size / 2
 
 
 def _canvas(width: float) -> tuple[Any, Any]:
@@ -131,6 +143,9 @@ def _label_ends(axes: Any, ends: list[tuple[str, str, float]]) -> None:
 def _save(figure: Any, path: str | Path) -> Path:
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    try:
+        figure.savefig(temporary, format="png")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path

@@ -5,8 +5,8 @@
 
 Reads   a run directory of workflow_eval.py or workflow_gen.py.
 Writes  into it, unless --dry-run: rows.jsonl and <max_turns>_turns.json with today's verdicts,
-        summary.json, and rescored.json with every change. The first rescoring keeps the rows as
-        they were in rows.original.jsonl.
+        summary.json, and rescored.json with every change. Rows are kept as they were generated in
+        rows.original.jsonl, and the changes are those since then, also when it is done again.
 
 What the models were told does not change: where feedback followed the old grade (generation,
 evaluation with an oracle), the report counts the episodes that would have gone another way.
@@ -31,8 +31,9 @@ from rise.evaluated import log_dir_of, open_run, read_config, with_sibling
 from rise.feedback import knows_truth
 from rise.job import Job
 from rise.parser import Parser
-from rise.rows import rows
+from rise.rows import lines_at, naming, rows
 from rise.table import HEADLINE, headline_order
+from rise.text_keys import text_key
 from rise.trajectory import read_json, write_json
 
 if TYPE_CHECKING:
@@ -88,16 +89,34 @@ def regrade(episode: Episode, env: type[Env]) -> tuple[Episode, list[dict[str, A
     return replace(episode, turns=turns), changes
 
 
+def originals(path: Path) -> Iterator[tuple[str, bool]]:
+    """(line, whether it is kept) of a run's rows as they were generated, in the order of the run.
+
+    A run that went on after it was rescored has rows that are kept nowhere else yet.
+
+    Raises:
+        ValueError: if a row is no episode; the file and the line are named.
+    """
+    original = path / ORIGINAL
+    found = rows(original) if original.exists() else ()
+    kept = {_key(original, offset, row): offset for offset, _, row in found if row}
+    for offset, line, row in rows(path / "rows.jsonl"):
+        if row is None:
+            continue
+        place = kept.get(_key(path / "rows.jsonl", offset, row))
+        if place is not None:
+            (line,) = lines_at(original, [place])
+        yield line.decode("ascii").rstrip("\n") + "\n", place is not None
+
+
 def rescored_rows(path: Path, env: type[Env], changes: list[dict[str, Any]]) -> Iterator[str]:
     """The lines of a new rows.jsonl; adds to `changes` what is different in them."""
     from tqdm import tqdm
 
-    journal = rows(path / "rows.jsonl")
-    for _, line, row in tqdm(journal, desc="grading", unit="episode", disable=None):
-        if row is None:
-            continue
+    for line, _ in tqdm(originals(path), desc="grading", unit="episode", disable=None):
+        row = json.loads(line)
         if not row["turn_history"].get("verdicts"):
-            yield line.decode("ascii")
+            yield line
             continue
         episode, found = regrade(Episode.from_dict(row), env)
         changes += found
@@ -106,14 +125,21 @@ def rescored_rows(path: Path, env: type[Env], changes: list[dict[str, Any]]) -> 
 
 def write(path: Path, lines: Iterator[str]) -> None:
     """Replace the rows; a reader or a killed process finds the old ones or the new ones."""
-    temporary = path / "rows.rescored.tmp"
-    with open(temporary, "w", encoding="ascii") as file:
-        file.writelines(lines)
-    if not (path / ORIGINAL).exists():
-        kept = path / f"{ORIGINAL}.tmp"
-        shutil.copyfile(path / "rows.jsonl", kept)
-        os.replace(kept, path / ORIGINAL)
-    os.replace(temporary, path / "rows.jsonl")
+    original, temporary = path / ORIGINAL, path / "rows.rescored.tmp"
+    kept = path / f"{ORIGINAL}.tmp"
+    try:
+        with open(temporary, "w", encoding="ascii") as file:
+            file.writelines(lines)
+        with open(kept, "wb") as file:
+            if original.exists():
+                with open(original, "rb") as before:
+                    shutil.copyfileobj(before, file)
+            file.writelines(line.encode() for line, is_kept in originals(path) if not is_kept)
+        os.replace(kept, original)
+        os.replace(temporary, path / "rows.jsonl")
+    finally:
+        for leftover in (temporary, kept):
+            leftover.unlink(missing_ok=True)
 
 
 def summarise(job: Job, path: Path, changes: list[dict[str, Any]]) -> str:
@@ -196,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             run = job.open_run()
     if not args.dry_run:
-        with run, run_errors(job, run):
+        with usage_errors(), run, run_errors(job, run):
             write(args.run, lines)
     told = config["stage"] == "gen" or knows_truth(config["feedback"])
     print(describe(changes, told, shown=None if args.dry_run else SHOWN))
@@ -204,6 +230,14 @@ def main(argv: list[str] | None = None) -> int:
         print(summarise(job, args.run, changes))
     envs.shutdown()
     return DONE
+
+
+def _key(path: Path, offset: int, row: dict[str, Any]) -> int:
+    """What a row shares with the one that it was before it was rescored: its problem, its texts."""
+    with naming(path, offset):
+        episode = Episode.from_dict(row)
+    texts = [turn.actions for turn in episode.turns]
+    return text_key(json.dumps([episode.task_id, episode.error, texts]))
 
 
 def _said(grade: dict[str, Any]) -> str:

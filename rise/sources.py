@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rise import shard
 from rise.episode import Episode
+from rise.json_files import read_object
 from rise.logs import EpisodeLog
-from rise.trajectory import locate, read_json
+from rise.rows import finished
+from rise.trajectory import locate
 
 if TYPE_CHECKING:
     from envs.prompts import PromptStyle
@@ -23,6 +26,15 @@ QUICK = 3.0
 SLOW_REFRESH = 30.0
 """Seconds between two progress lines where the output is a file."""
 PUBLISHED_NAME = re.compile(r"(\d+)_turns\.json")
+TYPES = {
+    "env": str,
+    "stage": str,
+    "context_window": int,
+    "correct_to_correct": bool,
+    "problems": int,
+    "shard": str,
+}
+"""What config.json has for the keys that are read here, or null."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,10 @@ class Source:
     """Whether episodes that were right at turn 1 went on."""
     stage: str | None = None
     """gen or eval; None for a published log, which does not say."""
+    run: Path | None = None
+    """The directory of the run, resolved; None for a published log, which does not say."""
+    size: int | None = None
+    """How many problems the run plays; None for a published log, which does not say."""
 
 
 class Pool:
@@ -64,6 +80,15 @@ class Pool:
 
     def __len__(self) -> int:
         return self._size
+
+    def unfinished(self) -> list[str]:
+        """What is said of each log whose run was not finished; empty where all were."""
+        return [
+            f"{source.path} holds {count} of its {source.size} problems: the run is not finished, "
+            "the command that began it goes on with it"
+            for source, log in zip(self.sources, self._logs, strict=True)
+            if source.size is not None and (count := _finished_of(source, log)) < source.size
+        ]
 
     def episodes(self, doing: str) -> Iterator[tuple[int, Episode]]:
         """(number of the log, episode); a progress line appears where it takes long.
@@ -97,7 +122,7 @@ def read_source(path: str | Path) -> Source:
             f"--filepath {path}: there is no such log or run directory; workflow_gen.py writes it "
             "into its --log_dir"
         )
-    config = _config(rows)
+    run, config = _config(rows)
     return Source(
         path=path,
         rows=rows,
@@ -106,7 +131,40 @@ def read_source(path: str | Path) -> Source:
         context_window=config.get("context_window"),
         correct_to_correct=bool(config.get("correct_to_correct")),
         stage=config.get("stage"),
+        run=run,
+        size=_size(config),
     )
+
+
+def problems_with(
+    sources: list[Source], env: str | None, allow_evaluations: bool = False
+) -> list[str]:
+    """Everything that speaks against converting these logs together.
+
+    Args:
+        sources: the logs.
+        env: as --env takes it; None is not given.
+        allow_evaluations: whether --allow_evaluations is given.
+    """
+    problems = []
+    for number, source in enumerate(sources):
+        if env and source.env and source.env != env:
+            problems.append(f"--env is {env}, but {source.path} is a run of {source.env}")
+        if source.stage == "eval" and not allow_evaluations:
+            problems.append(
+                f"--filepath {source.path} is an evaluation (its config.json has the stage eval): "
+                "training on its problems spoils them as a test; give a run of workflow_gen.py, or "
+                "--allow_evaluations"
+            )
+        for earlier in sources[:number]:
+            is_same_run = source.run is not None and source.run == earlier.run
+            if is_same_run or source.sha256 == earlier.sha256:
+                shared = "of the same run" if is_same_run else "equal, byte by byte"
+                problems.append(
+                    f"--filepath {earlier.path} and {source.path} are {shared}: give one of them, "
+                    "else every row is there twice"
+                )
+    return problems
 
 
 @functools.cache
@@ -125,8 +183,15 @@ def load_prompts(env: str | None, style: str) -> PromptStyle:
     return envs.find(env or "gsm8k").load_style(style)
 
 
-def _config(rows: Path) -> dict[str, Any]:
-    """The config.json of the run that wrote this file; empty for a published log."""
+def _config(rows: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The directory of the run that wrote this file, and its configuration.
+
+    Returns:
+        None and an empty one for a published log, which does not say.
+
+    Raises:
+        ValueError: if there is a config.json that is not as a run writes it.
+    """
     directory, turns = rows.parent, None
     published = PUBLISHED_NAME.fullmatch(rows.name)
     if published:
@@ -134,9 +199,32 @@ def _config(rows: Path) -> dict[str, Any]:
         directory = locate(directory, turns)
     path = directory / "config.json"
     if not path.is_file():
-        return {}
-    config = read_json(path)
-    return config if turns is None or config.get("max_turns") == turns else {}
+        return None, {}
+    config = read_object(path)
+    if turns is not None and config.get("max_turns") != turns:
+        return None, {}
+    for key, kind in TYPES.items():
+        if config.get(key) is not None and type(config[key]) is not kind:
+            raise ValueError(
+                f"{path}: {key} is {config[key]!r}, expected {kind.__name__} or null: correct it, "
+                "or give a copy of the log without its config.json"
+            )
+    return directory.resolve(), config
+
+
+def _size(config: dict[str, Any]) -> int | None:
+    """How many problems a run with this configuration plays; None where it does not say."""
+    if config.get("problems") is None:
+        return None
+    return len(shard.task_ids({"shown_attempt": "own", "seed": 0} | config))
+
+
+def _finished_of(source: Source, log: EpisodeLog) -> int:
+    """How many problems of a run are finished, those without an answer included."""
+    journal = source.run / "rows.jsonl"
+    # A log has no problem that ended without an answer: only the rows tell whether some are owed.
+    is_full = len(log) >= source.size or not journal.is_file()
+    return len(log) if is_full else len(finished(journal))
 
 
 def _checksum(path: Path) -> str:

@@ -6,6 +6,7 @@ first averaged within the problem. Intervals are at the 95 % level.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -172,9 +173,16 @@ def effective_sample_size(weights: Sequence[float]) -> float:
     3.0
     >>> effective_sample_size([1.0, 1.0, 0.0, -1.0])
     3.0
+    >>> effective_sample_size([1e300, -1e300, 1.0])
+    2.0
     """
-    squares = sum(weight * weight for weight in weights)
-    return sum(abs(weight) for weight in weights) ** 2 / squares if squares else 0.0
+    largest = max(map(abs, weights), default=0.0)
+    if largest == 0:
+        return 0.0
+    # Brought near 1, without rounding: the square of a large one may be too large for a number.
+    exponent = -math.frexp(largest)[1]
+    total = sum(math.ldexp(abs(weight), exponent) for weight in weights)
+    return total**2 / sum(math.ldexp(weight, exponent) ** 2 for weight in weights)
 
 
 def _check_some(values: Sequence[float]) -> None:

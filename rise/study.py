@@ -14,14 +14,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rise import grid
 from rise.endings import run_program
+from rise.json_files import read_object, write_json
 from rise.parser import Parser
-from rise.trajectory import read_json, write_json
 
 MODELS = ("base", "control", "rise")
 METRICS = ("m1@t1", "m5@t1", "m1@t5", "p1@t5")
@@ -54,13 +55,13 @@ def collect(directory: Path, seeds: Sequence[str], names: Sequence[str]) -> dict
     `names` includes "rise", against which the others are held.
 
     Raises:
-        ValueError: an evaluation is missing.
+        ValueError: an evaluation is missing, or lacks a metric.
     """
     found: dict[str, Any] = {}
     for name in names:
         runs = [_metrics(directory / f"seed{seed}" / "eval" / name) for seed in seeds]
-        values = {metric: [run[metric]["value"] for run in runs] for metric in METRICS}
-        values[GAIN] = [run["m1@t5"]["value"] - run["m5@t1"]["value"] for run in runs]
+        values = {metric: [run[metric] for run in runs] for metric in METRICS}
+        values[GAIN] = [run["m1@t5"] - run["m5@t1"] for run in runs]
         found[name] = {
             metric: over_seeds(numbers) | {"by_seed": dict(zip(seeds, numbers, strict=True))}
             for metric, numbers in values.items()
@@ -100,7 +101,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--variants", nargs="*", default=[], help="models beside base, control and rise"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for flag, names in (("--seeds", args.seeds), ("--variants", [*MODELS, *args.variants])):
+        if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
+            parser.error(f"{flag}: {', '.join(repeated)} would count twice: give each once")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -122,11 +127,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _metrics(run: Path) -> dict[str, Any]:
+def _metrics(run: Path) -> dict[str, float]:
+    """The values of `METRICS` in one evaluation."""
     summary = run / "summary.json"
     if not summary.is_file():
         raise ValueError(f"{summary} is missing: run bash scripts/study.sh again")
-    return read_json(summary)["metrics"]
+    metrics = read_object(summary).get("metrics") or {}
+    if missing := [metric for metric in METRICS if metric not in metrics]:
+        raise ValueError(
+            f"{summary} has no {', '.join(missing)}: run bash scripts/study.sh again, which "
+            "evaluates over five turns and with five samples"
+        )
+    return {metric: metrics[metric]["value"] for metric in METRICS}
 
 
 def _cell(rate: dict[str, Any] | None, metric: str) -> str:

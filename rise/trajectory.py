@@ -7,7 +7,6 @@ and `summary.json`. The record itself is in `rise.episode`; its names can be imp
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import logging
@@ -18,6 +17,7 @@ from typing import IO, Any
 
 from rise.episode import Episode, Message, Turn, is_owed, visible
 from rise.iterated import place
+from rise.json_files import read_json, read_object, replacing, write_json
 from rise.logs import EpisodeLog
 from rise.rows import episodes_at, finished, lines_at, rows
 
@@ -137,7 +137,7 @@ class RunDir:
 
     def write_log(self) -> Path:
         """Write the published log from the rows and return its path; errors are not in it."""
-        with _replacing(self.log_path) as file:
+        with replacing(self.log_path) as file:
             file.write("{")
             answered = sorted(self._offsets.keys() - self._unanswered)
             lines = lines_at(self.path / "rows.jsonl", map(self._offsets.get, answered))
@@ -173,7 +173,7 @@ class RunDir:
     def _read_rows(self) -> None:
         """Find the finished episodes; cut off a last line that a kill has torn."""
         end = 0
-        for offset, line, row in rows(self.path / "rows.jsonl"):
+        for offset, line, row in rows(self.path / "rows.jsonl", to_append=True):
             if row is None:
                 log.warning("the last line of %s is torn: its episode is redone", self.path)
                 break
@@ -191,7 +191,7 @@ def locate(log_dir: str | Path, max_turns: int) -> Path:
     """The directory in which the run with `max_turns` turns lives, whether it exists or not."""
     log_dir = Path(log_dir)
     config = log_dir / "config.json"
-    if not config.exists() or read_json(config).get("max_turns") == max_turns:
+    if not config.exists() or read_object(config).get("max_turns") == max_turns:
         return log_dir
     return log_dir / f"{max_turns}_turns"
 
@@ -213,7 +213,7 @@ def recorded(log_dir: str | Path, max_turns: int, known: dict[str, Any]) -> set[
         return set()
     _compare({key: stored.get(key) for key in known}, known, path)
     journal = path / "rows.jsonl"
-    return set(finished(journal)) if journal.exists() else set()
+    return set(finished(journal, to_append=True)) if journal.exists() else set()
 
 
 def load_episodes(path: str | Path) -> list[Episode]:
@@ -232,45 +232,13 @@ def load_episodes(path: str | Path) -> list[Episode]:
     return list(EpisodeLog(path).episodes())
 
 
-def write_json(path: Path, value: Any) -> Path:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
-    with _replacing(path) as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-    return path
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[str]]:
-    """A file to write that takes the place of `path` when it is complete, and is gone otherwise."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ValueError: if it holds no valid JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from error
-
-
 def _stored_config(path: Path) -> dict[str, Any] | None:
     """The configuration of the run in `path`; None where none is, or none that has a row."""
     config, journal = path / "config.json", path / "rows.jsonl"
     has_rows = journal.exists() and journal.stat().st_size > 0
     if has_rows and not config.exists():
         raise ValueError(f"{path} has rows.jsonl but no config.json: give another {place()}")
-    return read_json(config) if has_rows else None
+    return read_object(config) if has_rows else None
 
 
 def differences(stored: dict[str, Any], config: dict[str, Any], but: Set[str] = frozenset()) -> str:
@@ -291,7 +259,7 @@ def _compare(stored: dict[str, Any], config: dict[str, Any], path: Path) -> None
     changed.
     """
     changes = differences(stored, config)
-    if changes and finished(path / "rows.jsonl"):
+    if changes and finished(path / "rows.jsonl", to_append=True):
         raise ValueError(
             f"{path} holds a run of another configuration ({changes}): give another {place()}, "
             "or the same arguments to go on with it"

@@ -33,19 +33,24 @@ def weight(reward: float, mean: float, weighting: str, temperature: float) -> fl
         temperature: tau, above 0.
 
     Raises:
-        ValueError: for an unknown weighting, tau not above 0, or a weight too large for a float.
+        ValueError: for an unknown weighting, tau not a number above 0, or a weight that is not
+            finite: too large for a float, or of such a reward.
     """
+    _check(temperature)
     if weighting == "none":
         return 1.0
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting is {weighting!r}: it must be one of {', '.join(WEIGHTINGS)}")
-    if weighting == "advantage":
-        return _exp(reward - mean, temperature)
-    size = _exp(reward, temperature)
-    if weighting == "exp":
-        return size
-    # Equal rewards centre to 0 exactly, whatever the mean's rounding left over.
-    return 0.0 if math.isclose(size, mean, rel_tol=1e-12) else size - mean
+    size = _exp(reward - mean if weighting == "advantage" else reward, temperature)
+    if weighting == "centered":
+        # Equal rewards centre to 0 exactly, whatever the mean's rounding left over.
+        size = 0.0 if math.isclose(size, mean, rel_tol=1e-12) else size - mean
+    if not math.isfinite(size):
+        raise ValueError(
+            f"the {weighting} weight of reward {reward} is {size} (mean {mean}, temperature "
+            f"{temperature}): give finite rewards, or raise --temperature"
+        )
+    return size
 
 
 def mean_over(rewards: Sequence[float], weighting: str, temperature: float) -> float:
@@ -67,11 +72,17 @@ def centred_value(reward: float, weighting: str, temperature: float) -> float:
 
 
 def _exp(reward: float, temperature: float) -> float:
-    if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}: tau must be above 0 (the paper: 0.4)")
+    _check(temperature)
     try:
         return math.exp(reward / temperature)
     except OverflowError as error:
         raise ValueError(
             f"exp({reward} / {temperature}) is too large for a number: raise --temperature"
         ) from error
+
+
+def _check(temperature: float) -> None:
+    if not 0 < temperature < math.inf:
+        raise ValueError(
+            f"temperature is {temperature}: tau must be a number above 0 (the paper: 0.4)"
+        )

@@ -18,11 +18,13 @@ from xml.etree.ElementTree import Element
 LONGEST = 500
 """Characters of a formula that is converted; longer ones are rarely formulas."""
 # A dollar sign opens a formula where no space follows, and closes one where no space is before it
-# and no digit behind it: "$5 and $7" are prices.
+# and no digit behind it: "$5 and $7" are prices. What \( opens holds no second \(, and so for \[:
+# a text that opens one after the other is not read to its end from each. After a backslash they
+# open nothing: \\[2pt] is the end of a line.
 FORMULA = re.compile(
     r"\$\$(?P<display>[^$]+)\$\$"
-    r"|\\\[(?P<bracket>.+?)\\\]"
-    r"|\\\((?P<round>.+?)\\\)"
+    r"|(?<!\\)\\\[(?P<bracket>(?:[^\\]|\\[^\[\]])+)\\\]"
+    r"|(?<!\\)\\\((?P<round>(?:[^\\]|\\[^()])+)\\\)"
     r"|\$(?P<dollar>(?=\S)[^$\n]*?(?<=\S))\$(?!\d)"
     r"|(?P<box>\\boxed\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})",
     re.DOTALL,

@@ -155,6 +155,24 @@ def test_rewards_by_which_no_log_would_know_a_success_are_refused(place, rewards
         plugins.from_file("paid.py:Paid")
 
 
+@pytest.mark.parametrize(
+    ("rewards", "message"),
+    [
+        ("base | {'wrong': '0'}", "give finite numbers"),
+        ("base | {'wrong': None}", "give finite numbers"),
+        ("base | {'wrong': float('nan')}", "give finite numbers"),
+        ("base | {'wrong': float('-inf')}", "give finite numbers"),
+        ("[1, 0]", "give a dict"),
+    ],
+)
+def test_rewards_that_are_no_finite_numbers_are_refused(place, rewards, message):
+    base = "{'right': 1, 'wrong': 0, 'no_answer': -1, 'timeout': 0}"
+    odd = f"{PARITY}\nbase = {base}\nclass Odd(Parity):\n    rewards = {rewards}\n"
+    (place / "odd.py").write_text(odd)
+    with pytest.raises(ValueError, match=rf"environment odd.py:Odd: rewards is .*: {message}"):
+        plugins.from_file("odd.py:Odd")
+
+
 def test_a_file_keeps_its_case_and_a_name_does_not():
     shared = ["--data_path", "p", "--log_dir", "l", "--models", "m"]
     for given, recorded in (("Dir/My.py:Env", "Dir/My.py:Env"), ("SVAMP", "svamp")):

@@ -12,6 +12,7 @@ import pytest
 
 from rise import compare, comparison, grid
 from rise.compare import main
+from rise.report.__main__ import main as report
 from tests.rise.run_dirs import write_run
 
 # The right answer is 5. m1@t1 2/8; votes over three turns: right in problems 0, 1, 2, 3, 4, 5.
@@ -39,6 +40,31 @@ def test_the_table_has_gains_over_the_first_turn_of_the_same_run(runs, capsys):
     assert (base["m1@t1"], base["m1@t3"]) == ("37.5", "37.5 (+0.0)")
     assert (rise["m1@t1"], rise["m1@t3"], rise["p1@t3"]) == ("25.0", "75.0 (+50.0)", "75.0 (+50.0)")
     assert rise["cost of m1@t3"] == "3 samples, 12 tokens"
+
+
+@pytest.mark.parametrize("tool", ["compare", "report"])
+def test_a_damaged_row_is_named_with_run_and_line(runs, tool, tmp_path, capsys):
+    rows = tmp_path / "rise" / "rows.jsonl"
+    lines = rows.read_text().splitlines()
+    lines[2] = '{"task_id": 2}'
+    rows.write_text("\n".join(lines) + "\n")
+    if tool == "compare":
+        assert main(runs) == 2
+    else:
+        assert report([*runs, "-o", str(tmp_path / "report.html")]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert f"rise.{tool}: error: {rows}, line 3: an episode is an object with a" in error
+
+
+def test_the_last_episode_counts_without_the_end_of_its_line(runs, tmp_path, capsys, caplog):
+    rows = tmp_path / "rise" / "rows.jsonl"
+    whole = rows.read_bytes()
+    for cut, count in ((1, 8), (2, 7)):
+        rows.write_bytes(whole[:-cut])
+        assert main([*runs, "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["runs"][1]["n"] == count
+    assert caplog.messages == [f"line 8 of {rows} is torn: its episode is left out"]
 
 
 def test_runs_are_tested_over_the_problems_that_both_have(runs, capsys):

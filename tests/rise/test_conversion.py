@@ -153,7 +153,7 @@ def test_a_bad_record_in_the_middle_leaves_nothing(tmp_path, capsys):
     ],
 )
 def test_no_conversion_holds_its_rows_in_memory(tmp_path, monkeypatch, flags):
-    monkeypatch.setattr("rise.dataset_file.plot_weights", lambda weights, path: path)
+    monkeypatch.setattr("rise.dataset_file.plot_weights", lambda weights, path: path.touch())
     (template,) = sketch("w7,r5 r5")
     template.turns[0].actions[0] = "x" * 20_000
     template.dialogue[1]["content"] = "x" * 20_000

@@ -208,6 +208,9 @@ def test_a_weight_of_zero_trains_nothing_and_is_dropped():
     [
         ("exp", 0, "above 0"),
         ("exp", -1, "above 0"),
+        ("exp", math.nan, "temperature is nan"),
+        ("none", math.nan, "temperature is nan"),
+        ("advantage", math.inf, "temperature is inf"),
         ("exp", 1e-3, "raise --temperature"),
         ("centered", 1e-3, "raise --temperature"),
         ("square", 1, "exp, advantage, centered, none"),
@@ -216,6 +219,15 @@ def test_a_weight_of_zero_trains_nothing_and_is_dropped():
 def test_weights_that_make_no_sense_are_refused(weighting, temperature, message):
     with pytest.raises(ValueError, match=message):
         weight(1, 0.5, weighting, temperature)
+
+
+@pytest.mark.parametrize("weighting", ["exp", "advantage", "centered"])
+@pytest.mark.parametrize("reward", [math.nan, math.inf])
+def test_a_weight_that_is_no_number_is_refused(weighting, reward):
+    with pytest.raises(ValueError, match=f"the {weighting} weight of reward {reward} is "):
+        weight(reward, 0.0, weighting, 0.4)
+    with pytest.raises(ValueError, match="the centered weight of reward 0 is -inf"):
+        weight(0, math.inf, "centered", 0.4)
 
 
 def test_an_unknown_criterion_is_refused_at_the_first_turn_too():

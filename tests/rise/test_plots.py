@@ -3,6 +3,8 @@
 python -m pytest tests/rise/test_plots.py
 """
 
+import math
+
 import numpy as np
 import pytest
 from matplotlib import image
@@ -45,6 +47,15 @@ def test_one_turn_and_full_marks_can_be_drawn(tmp_path):
 
 def test_weights(tmp_path):
     path = plot_weights([12.18] * 10 + [1.0] * 30, tmp_path / "weights.png")
+    assert len(rows_of_colour(image.imread(path), COLOURS[0])) > 100
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[1.0], [5e21] * 3, [6.7, math.nextafter(6.7, 7)], [-5e21, -5e21], [-1e300, 1e300], [0.0]],
+)
+def test_weights_of_any_size_and_distance_are_drawn(weights, tmp_path):
+    path = plot_weights(weights, tmp_path / "weights.png")
     assert len(rows_of_colour(image.imread(path), COLOURS[0])) > 100
 
 

@@ -6,6 +6,7 @@ python -m pytest tests/rise/test_report.py
 import doctest
 import json
 import re
+import time
 
 import pytest
 
@@ -75,6 +76,7 @@ def test_the_examples_in_the_docstrings_hold():
         ("$$a^2$$ again $$a^2$$", 1),
         (r"$\undefined{$ and $\frac{1}{$", 0),
         ("$" + "x+" * 400 + "y$", 0),
+        (r"\[ \begin{matrix} a \\[2pt] b \end{matrix} \] and \( \( x \)", 2),
     ],
 )
 def test_formulas_are_found_and_nothing_is_lost(text, formulas):
@@ -83,6 +85,14 @@ def test_formulas_are_found_and_nothing_is_lost(text, formulas):
     assert len(found.trees) == formulas
     if not formulas:
         assert "".join(pieces) == text
+
+
+@pytest.mark.parametrize("repeated", [r"\(x ", r"\[x ", r"\\[x ", r"\boxed{", "$$ ", r"\(a$"])
+def test_a_text_that_opens_formulas_in_a_loop_is_read_once(repeated):
+    started = time.process_time()
+    assert Formulas().pieces(repeated * 30_000)
+    # Read to its end from each opening, it would take a minute.
+    assert time.process_time() - started < 5
 
 
 def test_a_converted_formula_has_known_elements_only():

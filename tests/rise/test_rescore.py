@@ -66,15 +66,63 @@ def test_grades_are_made_anew_and_changes_listed(make_run, capsys):
     assert log["0"]["turn_history"]["verdicts"] == {"0": ["wrong"], "1": ["right"]}
 
 
-def test_a_second_time_nothing_changes_and_the_first_rows_are_kept(make_run, capsys):
+def test_a_second_time_gives_the_same_changes_and_the_first_rows_are_kept(make_run, capsys):
     run = make_run(["wrong", "right"], ["wrong", "wrong"])
     original = (run / "rows.jsonl").read_text()
     assert main([str(run)]) == 0
-    rescored = (run / "rows.jsonl").read_text()
+    first = {name: (run / name).read_text() for name in ("rows.jsonl", "rescored.json")}
+    for _ in range(2):
+        assert main([str(run)]) == 0
+        assert "1 attempts are graded differently" in capsys.readouterr().out
+        assert {name: (run / name).read_text() for name in first} == first
+        assert read_json(run / "summary.json")["rescored"]["changes"] == 1
+        assert (run / "rows.original.jsonl").read_text() == original
+    assert main([str(run), "--dry-run"]) == 0
+    assert "1 attempts are graded differently" in capsys.readouterr().out
+
+
+def test_a_rescoring_that_was_killed_before_its_record_is_done_again(make_run, monkeypatch):
+    run = make_run(["wrong", "right"])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rescore, "summarise", interrupt)
+        main([str(run)])
+    assert not (run / "rescored.json").exists()
     assert main([str(run)]) == 0
-    assert "0 attempts are graded differently" in capsys.readouterr().out
-    assert (run / "rows.jsonl").read_text() == rescored
-    assert (run / "rows.original.jsonl").read_text() == original
+    assert len(json.loads((run / "rescored.json").read_text())) == 1
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_rows_that_came_after_a_rescoring_are_kept_as_they_were_too(make_run):
+    run = make_run(["wrong", "right"], ["right", "right"], problems=2)
+    first, second = original = (run / "rows.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "rows.jsonl").write_bytes(first)
+    assert main([str(run)]) == 0
+    with open(run / "rows.jsonl", "ab") as file:
+        file.write(second)
+    for _ in range(2):
+        assert main([str(run)]) == 0
+        changes = json.loads((run / "rescored.json").read_text())
+        assert [(c["task_id"], c["turn"]) for c in changes] == [(0, 2), (1, 1), (1, 2)]
+        assert (run / "rows.original.jsonl").read_bytes() == b"".join(original)
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_a_row_that_is_no_episode_is_named_and_nothing_is_written(make_run, flags, capsys):
+    run = make_run(["wrong", "right"])
+    with open(run / "rows.jsonl", "a") as file:
+        file.write('{"task_id": 1}\n')
+    before = {path.name: path.stat().st_size for path in run.iterdir() if "rows" in path.name}
+    with pytest.raises(SystemExit) as stopped:
+        main([str(run), *flags])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and len(error.splitlines()) == 1
+    assert f"{run}/rows.jsonl, line 2: an episode is an object" in error
+    assert before == {
+        path.name: path.stat().st_size for path in run.iterdir() if "rows" in path.name
+    }
 
 
 def test_a_dry_run_writes_nothing(make_run, capsys):

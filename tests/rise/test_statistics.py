@@ -82,3 +82,5 @@ def test_effective_sample_size():
     # One row of weight 3 and three of weight 1: (3 + 3)^2 / (9 + 3) = 3.
     assert effective_sample_size([3, 1, 1, 1]) == 3
     assert effective_sample_size([0, 0]) == 0
+    assert effective_sample_size([1e217, -1e217, 1.0]) == 2
+    assert effective_sample_size([5e-324, 5e-324]) == 2

@@ -57,6 +57,34 @@ def test_a_variant_is_held_against_rise_seed_by_seed(directory, capsys):
     assert "-10.0 (-10.0 to -10.0)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("missing", "named"), [("m5@t1", "m5@t1"), ("metrics", "m1@t1, m5@t1, m1@t5, p1@t5")]
+)
+def test_a_missing_metric_is_one_line_with_run_and_metric(directory, missing, named, capsys):
+    path = directory / "seed1" / "eval" / "rise" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary.pop(missing, None)
+    summary.get("metrics", {}).pop(missing, None)
+    path.write_text(json.dumps(summary))
+    assert main([str(directory), "--seeds", "0", "1"]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and f"{path} has no {named}: run" in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds", "0", "1", "0"], "--seeds: 0 would count twice"),
+        (["--seeds", "0", "--variants", "a", "b", "a", "rise"], "--variants: a, rise would count"),
+    ],
+)
+def test_what_is_named_twice_is_refused(directory, flags, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(directory), *flags])
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+    assert not (directory / "study.json").exists()
+
+
 def test_a_missing_evaluation_is_one_line(directory, capsys):
     assert main([str(directory), "--seeds", "0", "2"]) == 2
     assert "seed2/eval/base/summary.json is missing" in capsys.readouterr().err

@@ -203,7 +203,9 @@ def test_torn_last_line_is_redone(tmp_path):
     whole = rows.read_bytes()
     for cut in (1, 2, 100):
         rows.write_bytes(whole[:-cut])
-        assert [e.task_id for e in load_episodes(tmp_path)] == [0]
+        # Where the end of the line alone is missing, a reader has all of the episode.
+        assert [e.task_id for e in load_episodes(tmp_path)] == ([0, 1] if cut == 1 else [0])
+        assert recorded(tmp_path, 2, {"seed": 0}) == {0}
         with RunDir.open(tmp_path, CONFIG, 2) as run:
             assert run.done == {0}
             run.append(episode(1))
