@@ -133,7 +133,7 @@ def _finish(args: argparse.Namespace, stages: list[Stage], lineage: Lineage) -> 
     comparison, report = args.out / "comparison.md", args.out / "report.html"
     compare = ["python", "-m", "rise.compare", *runs, "--format", "markdown"]
     environment = stage_environment(stages[0])
-    print(f"\n+ {shlex.join(compare)} > {comparison}", flush=True)
+    print(f"\n+ {shlex.join(compare)} > {shlex.quote(str(comparison))}", flush=True)
     done = subprocess.run(compare, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         return FAILED

@@ -152,13 +152,27 @@ def read_config(file: str, parser: argparse.ArgumentParser) -> list[str]:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
         problems.append(f"--config {file} has the unknown name {name!r}: {hint}")
+    # Whoever writes null or false wants nothing of it: there is no switch among them.
+    given = {n: v for n, v in config.items() if v is not None and v is not False}
+    problems += [
+        f"--config {file}: {name} is {json.dumps(value)}: give {_form(name)}"
+        for name, value in given.items()
+        if name in known and (value is True or not isinstance(value, _types(name)))
+    ]
     if problems:
         raise ValueError("\n".join(problems))
-    given = {name: value for name, value in config.items() if value is not None}
     return [
         f"--{name}={shlex.join(words_of(value, name)) if name in WORDS else value}"
         for name, value in given.items()
     ]
+
+
+def _types(name: str) -> tuple[type, ...]:
+    return (str, list, dict) if name in WORDS else (str, int, float)
+
+
+def _form(name: str) -> str:
+    return "a string, a list or an object" if name in WORDS else "a string or a number"
 
 
 def words_of(value: str | list[Any] | dict[str, Any], name: str) -> list[str]:
@@ -172,20 +186,29 @@ def words_of(value: str | list[Any] | dict[str, Any], name: str) -> list[str]:
     ['--no-correct_to_correct']
     >>> words_of({"dataloader_pin_memory": False}, "train_args")
     ['--dataloader_pin_memory', 'False']
+    >>> words_of({"lr_scheduler_kwargs": {"num_cycles": 2}, "max_steps": None}, "train_args")
+    ['--lr_scheduler_kwargs', '{"num_cycles": 2}']
     """
     if isinstance(value, str):
         return shlex.split(value)
     if isinstance(value, list):
-        return [str(word) for word in value]
+        return [_word(each) for each in value]
     words = []
     for flag, setting in value.items():
+        if setting is None:
+            continue
         if setting is False:
             words += _switched_off(flag, name)
             continue
         words.append(f"--{flag}")
         if setting is not True:
-            words += [str(each) for each in (setting if isinstance(setting, list) else [setting])]
+            words += [_word(each) for each in (setting if isinstance(setting, list) else [setting])]
     return words
+
+
+def _word(value: Any) -> str:
+    """A value as one word: the trainer reads objects as JSON."""
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _switched_off(flag: str, name: str) -> list[str]:

@@ -24,6 +24,9 @@ EVALUATION = ["--max_turns", "5", "--num_of_samples", "5", "1", "1", "1", "1"]
 """Five turns and, at turn 1, five samples: the sequential and the parallel vote in one run."""
 TRAINER = "FastChat/fastchat/train/train_mem.py"
 
+TRAINER_FILES = ("chat_template", "eval_data_path", "deepspeed", "lora_weight_path")
+"""Arguments of the trainer that may name a file."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -95,6 +98,16 @@ def files_of(command: list[str]) -> dict[str, str]:
     plugin = FILE_FORM.fullmatch(args.env)
     files = {"env": plugin["file"]} if plugin else {}
     return files | ({"prompts": args.prompt_style} if args.prompt_style.endswith(".json") else {})
+
+
+def trainer_files(words: list[str]) -> dict[str, str]:
+    """The files and directories that arguments of the trainer name, beside model and data."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in TRAINER_FILES:
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", nargs="?")
+    args, _ = parser.parse_known_args(words)
+    # A template may be one of the built-in names, and DeepSpeed's file be given as its text.
+    return {name: path for name, path in vars(args).items() if path and os.path.exists(path)}
 
 
 def evaluations(stages: list[Stage]) -> list[str]:
@@ -173,7 +186,7 @@ def _train(args: argparse.Namespace, name: str, model: str, data: str) -> Stage:
         command += ["--report_to", "wandb", "--run_name", _run_name(args, f"{name}/train")]
         environment["WANDB_PROJECT"] = args.wandb_project
     command += args.train_args
-    inputs = {"model": model, "data": data}
+    inputs = {"model": model, "data": data} | trainer_files(args.train_args)
     return Stage(f"{name}/train", command, Path(output), inputs, environment)
 
 

@@ -29,11 +29,6 @@ cd "$(dirname "$0")/.."
 SECONDS=0
 
 . scripts/quickstart_stages.sh
-case $EXPERT in
-    program) TEACHER=data/arithmetic.py:expert SAMPLES=1 ;;
-    self) TEACHER=$OUT/base SAMPLES=16 ;;
-    *) echo "quickstart.sh: EXPERT must be program or self, not '$EXPERT'" >&2; exit 2 ;;
-esac
 for knob in SEED PROBLEMS ROLLOUTS TEST CHATS EPOCHS; do
     if ! [[ ${!knob} =~ ^[0-9]+$ ]]; then
         echo "quickstart.sh: $knob must be a whole number, not '${!knob}'" >&2
@@ -76,8 +71,7 @@ trap "kill -- -$CONTROL 2>/dev/null || true" EXIT
 
 say "3/6 generate: the base answers; told that it is wrong, '$EXPERT' answers turn 2"
 for ((i = 1; i <= ROLLOUTS; i++)); do
-    generate "$OUT/gen$i" 2 --num_of_samples 1 "$SAMPLES" --models "$OUT/base" "$TEACHER" \
-        --correct_to_correct --seed $((SEED + 1000 * i))
+    roll_out "$OUT/gen$i" "$OUT/base" "$i"
 done
 
 say "4/6 convert: weight exp(reward / 0.4) on every answer"

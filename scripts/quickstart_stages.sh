@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The stages of the embedded problems, for quickstart.sh and study.sh, which source this file. They
-# need OUT, SEED, SIZE, DEVICE and the environment that quickstart.sh sets up.
+# need OUT, SEED, SIZE, DEVICE, EXPERT and the environment that quickstart.sh sets up.
 
 # How hard the problems are (wins and losses in each), how many there are, and how fast the model of
 # that size (scripts/make_base.py) is fine-tuned.
@@ -18,6 +18,12 @@ case $DEVICE in
     cpu) trainer=(--use_cpu True); export DS_ACCELERATOR=cpu ;;
     cuda) trainer=() ;;
     *) echo "$(basename "$0"): DEVICE must be cpu or cuda, not '$DEVICE'" >&2; exit 2 ;;
+esac
+# Answers at turn 2, of which the best counts.
+case $EXPERT in
+    program) SAMPLES=1 ;;
+    self) SAMPLES=16 ;;
+    *) echo "$(basename "$0"): EXPERT must be program or self, not '$EXPERT'" >&2; exit 2 ;;
 esac
 # Two processes share two cores: one thread each.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
@@ -58,6 +64,14 @@ generate() { # DIRECTORY TURNS SAMPLES... -- MODELS...
     run python workflow_gen.py --env gsm8k --prompt_style bare --data_path "$OUT/data/train.jsonl" \
         --log_dir "$directory" --max_turns "$turns" --temperature 1.0 --max_new_tokens 96 \
         --worker_args "--device $DEVICE" --seed "$SEED" "$@"
+}
+
+# Episode NUMBER of each problem: the student answers, and who EXPERT says answers turn 2.
+roll_out() { # DIRECTORY STUDENT NUMBER
+    local teacher=data/arithmetic.py:expert
+    if [ "$EXPERT" = self ]; then teacher=$2; fi
+    generate "$1" 2 --num_of_samples 1 "$SAMPLES" --models "$2" "$teacher" --correct_to_correct \
+        --seed $((SEED + 1000 * $3))
 }
 
 convert() { # OUTPUT CRITERIA WEIGHTING RUN...

@@ -13,8 +13,9 @@ SEEDS=${SEEDS:-0 1 2 3 4}    # one quickstart each
 # What is trained beside the quickstart's models: iteration2 (its model generates, both iterations
 # are pooled), grouped (the quickstart's data with --group_trajectories), or CRITERIA-WEIGHTING of
 # workflow_convert.py (the quickstart itself is all-exp; best-exp would be the same rows, since the
-# expert is always right).
+# program is always right).
 VARIANTS=${VARIANTS:-iteration2 grouped better-exp success-exp all-none all-advantage all-centered}
+EXPERT=${EXPERT:-program}    # program | self, as the quickstart; iteration2 is its own teacher then
 SIZE=${SIZE:-small}          # small | medium | large, as the quickstart
 EPOCHS=${EPOCHS:-4}          # as the quickstart; its other knobs are passed on too
 ROLLOUTS=${ROLLOUTS:-1}      # as the quickstart
@@ -23,7 +24,7 @@ STUDY=${OUT:-log/study}      # where everything is written, seed by seed
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 
 cd "$(dirname "$0")/.."
-export SIZE EPOCHS ROLLOUTS DEVICE VENV
+export EXPERT SIZE EPOCHS ROLLOUTS DEVICE VENV
 read -ra seeds <<<"$SEEDS"
 read -ra variants <<<"$VARIANTS"
 for seed in "${seeds[@]}"; do
@@ -39,8 +40,7 @@ variant() { # NAME
     case $1 in
         iteration2)
             for ((j = 1; j <= ROLLOUTS; j++)); do
-                generate "$OUT/iteration2_gen$j" 2 --num_of_samples 1 1 --correct_to_correct \
-                    --models "$OUT/rise" data/arithmetic.py:expert --seed $((SEED + 1000 * j))
+                roll_out "$OUT/iteration2_gen$j" "$OUT/rise" "$j"
             done
             convert "$data" all exp "$OUT"/gen[0-9]* "$OUT"/iteration2_gen[0-9]*
             ;;

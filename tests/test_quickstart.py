@@ -8,6 +8,7 @@ script (scripts/benchmarks/RESULTS.md), not here.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,41 @@ def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
     code, _, stderr = quickstart(out, TEST="17")
     assert code == 2
     assert "give another OUT" in stderr
+
+
+FINISHED = """
+mkdir -p "$OUT/rise" "$OUT/gen1"
+echo '{"steps": 3}' >"$OUT/rise/training.json"
+"""
+"""What is left of a finished quickstart, for the study."""
+
+
+@pytest.mark.parametrize(
+    ("expert", "models", "samples"),
+    [("self", "{rise} {rise}", "1 16"), ("program", "{rise} data/arithmetic.py:expert", "1 1")],
+)
+def test_the_second_iteration_of_a_study_is_taught_as_the_first(tmp_path, expert, models, samples):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "bin").mkdir()
+    for name in ("study.sh", "quickstart_stages.sh"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
+    (tmp_path / "scripts" / "quickstart.sh").write_text(FINISHED)
+    programs = {"python": f'[ "$1" != -c ] || exec {sys.executable} "$@"', "deepspeed": ":"}
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    knobs = {"EXPERT": expert, "SEEDS": "0", "VARIANTS": "iteration2", "ROLLOUTS": "1"}
+    subprocess.run(
+        ["bash", tmp_path / "scripts" / "study.sh"],
+        env=os.environ | knobs | {"OUT": str(tmp_path / "log"), "VENV": "."},
+        capture_output=True,
+        check=True,
+    )
+    seed = tmp_path / "log" / "seed0"
+    lines = (seed / "iteration2.log").read_text().splitlines()
+    [asked] = [line for line in lines if "workflow_gen.py" in line]
+    assert f"--models {models.format(rise=seed / 'rise')} --correct_to_correct" in asked
+    assert f"--num_of_samples {samples} --models" in asked
 
 
 def test_knobs_that_are_no_numbers_are_refused(tmp_path):

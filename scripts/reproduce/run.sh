@@ -25,6 +25,11 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
     export PATH="$PWD/$VENV/bin:$PATH"
 fi
 
+dry=false scratch=
+for word in "$@"; do
+    case $word in --dry-run | --dry_run) dry=true ;; esac
+done
+
 # Whose answers at turn 2: of the student itself as it samples, of an expert as published.
 gen="--concurrency $CONCURRENCY --temperature 1.0"
 boost=""
@@ -44,7 +49,15 @@ if [ "$SMOKE" = 1 ]; then
     echo "SMOKE=1: a tiny random model on the CPU; none of the numbers means anything"
     OUT=$OUT-smoke MODEL=$OUT/tiny
     TRAIN_DATA=data/demo_$ENV_NAME.jsonl TEST_DATA=$TRAIN_DATA
-    mkdir -p "$OUT"
+    if $dry && [ ! -d "$MODEL" ]; then
+        # The commands are checked against a model, and a dry run writes none in its place.
+        scratch=$(mktemp -d)
+        trap 'rm -r "$scratch"' EXIT
+        echo "--dry-run: the model is in $scratch meanwhile; it would be $MODEL"
+        MODEL=$scratch/tiny
+    else
+        mkdir -p "$OUT"
+    fi
     python scripts/reproduce/smoke.py --template "$TEMPLATE" --output_dir "$MODEL"
     tiny="--limit 4 --max_new_tokens 16 --worker_args '--device cpu --num-threads 1'"
     gen=$tiny boost=$tiny evaluate=$tiny launcher=python
@@ -54,7 +67,7 @@ if [ "$SMOKE" = 1 ]; then
 elif [ $((BATCH % NUM_GPUS)) != 0 ]; then
     echo "run.sh: NUM_GPUS=$NUM_GPUS does not divide BATCH=$BATCH: change one of them" >&2
     exit 2
-elif [ ! -f "$TRAIN_DATA" ] && [[ " $* " != *" --dry-run "* ]]; then
+elif [ ! -f "$TRAIN_DATA" ] && ! $dry; then
     python data/fetch.py "$ENV_NAME"
 fi
 
@@ -67,4 +80,8 @@ command=(
 if [ -n "$BOOST" ]; then command+=(--boost "$BOOST"); fi
 if [ "$BOOST" = expert ] && [ -n "$boost" ]; then command+=(--boost_args="$boost"); fi
 if [ -n "$WANDB_PROJECT" ]; then command+=(--wandb_project "$WANDB_PROJECT"); fi
-exec "${command[@]}" "$@"
+if [ -n "$scratch" ]; then
+    "${command[@]}" "$@"
+else
+    exec "${command[@]}" "$@"  # a batch system's SIGTERM reaches it
+fi

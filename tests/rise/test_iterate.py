@@ -155,7 +155,9 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(place
     assert (disturbed / "out" / "report.html").stat().st_size > 10_000
 
 
-def test_an_output_is_not_recorded_as_made_of_what_replaced_its_input(place, monkeypatch, capfd):
+@pytest.fixture
+def training(place, monkeypatch):
+    """Only the training runs, with a trainer that leaves what is there as it is."""
     monkeypatch.chdir(place("here"))
     lazy = 'import os, sys\nif os.path.exists("out/iteration1/model"): sys.exit()\n'
     Path("trainer.py").write_text(lazy + TRAINER)
@@ -164,6 +166,9 @@ def test_an_output_is_not_recorded_as_made_of_what_replaced_its_input(place, mon
     monkeypatch.setattr(iterate, "plan", lambda args: [s for s in plan(args) if s.step == "train"])
     monkeypatch.setattr(iterate, "refused_commands", lambda stages: [])
     monkeypatch.setattr(iterate, "_finish", lambda *arguments: 0)
+
+
+def test_an_output_is_not_recorded_as_made_of_what_replaced_its_input(training, capfd):
     assert iterate.main(shlex.split(COMMAND)) == 0
     before = Path("out/lineage.json").read_text()
     Path("base/model.safetensors").write_bytes(b"another base")
@@ -174,6 +179,30 @@ def test_an_output_is_not_recorded_as_made_of_what_replaced_its_input(place, mon
     shutil.rmtree("out/iteration1/model")
     assert iterate.main(shlex.split(COMMAND)) == 0
     assert Path("out/lineage.json").read_text() != before
+
+
+@pytest.mark.parametrize("flag", ["--chat-template ", "--eval_data_path=", "--deepspeed "])
+def test_a_file_that_the_trainers_arguments_name_is_an_input(training, capfd, flag):
+    Path("file").write_text("one")
+    words = [*shlex.split(COMMAND), f"--train_args={flag}file --bf16 True"]
+    assert iterate.main(words) == iterate.main(words) == 0
+    Path("file").write_text("another")
+    assert iterate.main(words) == 2
+    role = flag.strip(" =-").replace("-", "_")
+    assert f"that was made when {role} file had another content" in capfd.readouterr().err
+
+
+def test_what_an_older_lineage_did_not_record_as_an_input_is_recorded_now(training, capfd):
+    Path("file").write_text("one")
+    words = [*shlex.split(COMMAND), "--train_args=--chat_template file"]
+    assert iterate.main(words) == 0
+    path = Path("out/lineage.json")
+    lineage = json.loads(path.read_text())
+    recorded = lineage["stages"]["iteration1/train"]["inputs"].pop("chat_template")
+    path.write_text(json.dumps(lineage))
+    assert iterate.main(words) == 0
+    lineage = json.loads(path.read_text())
+    assert lineage["stages"]["iteration1/train"]["inputs"]["chat_template"] == recorded
 
 
 def test_a_changed_row_of_a_run_is_another_input(tmp_path):
@@ -264,7 +293,46 @@ def test_a_file_holds_the_same_arguments_and_the_command_line_goes_first(place, 
     Path("run.json").write_text('{"iteration": 3}')
     with pytest.raises(ValueError, match="unknown name 'iteration': did you mean iterations"):
         planned("--config", "run.json")
-    assert doctest.testmod(iteration_arguments) == (0, 4)
+    assert doctest.testmod(iteration_arguments) == (0, 5)
+
+
+def test_null_and_false_in_a_file_give_nothing(place, monkeypatch):
+    monkeypatch.chdir(place("here"))
+    kwargs = {"num_cycles": 2}
+    content = {"wandb_project": False, "boost": False, "controller_address": None}
+    content |= {"gen_args": {"limit": None, "temperature": [1.0, 0.7]}, "eval_args": False}
+    content |= {"train_args": {"lr_scheduler_kwargs": kwargs, "learning_rate": None}}
+    Path("run.json").write_text(json.dumps(content))
+    words = ["--config", "run.json", "--model", "base", "--env", "gsm8k", "--out", "out"]
+    words += ["--train_data", "problems.jsonl", "--test_data", "problems.jsonl"]
+    args = iterate.parse_args([*words, "--expert", "experts.py:teacher"])
+    assert (args.wandb_project, args.boost, args.controller_address) == ("", "", None)
+    assert args.gen_args == ["--temperature", "1.0", "0.7"] and args.eval_args == []
+    assert args.train_args == ["--lr_scheduler_kwargs", json.dumps(kwargs)]
+
+
+def test_a_value_of_a_file_that_is_no_word_is_refused_by_its_name(place, monkeypatch):
+    monkeypatch.chdir(place("here"))
+    content = {"launcher": ["torchrun", "--nproc_per_node", 2], "wandb_project": True}
+    content |= {"expert": {"name": "gpt-4"}, "gen_args": 3, "iteration": 2}
+    Path("run.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError) as refused:
+        planned("--config", "run.json")
+    said = str(refused.value).splitlines()
+    assert len(said) == 5 and "unknown name 'iteration'" in said[0]
+    launcher = 'launcher is ["torchrun", "--nproc_per_node", 2]: give a string or a number'
+    assert f"--config run.json: {launcher}" in said
+    assert "--config run.json: wandb_project is true: give a string or a number" in said
+    assert "--config run.json: gen_args is 3: give a string, a list or an object" in said
+
+
+def test_the_command_that_makes_the_comparison_can_be_pasted(place, monkeypatch, capsys):
+    monkeypatch.chdir(place("here"))
+    for name in ("eval/base", "eval/iteration1"):
+        write_run(Path("my out") / name, "w7 r5", stage="eval")
+    args = iterate.parse_args([*shlex.split(COMMAND), "--out", "my out"])
+    assert iterate._finish(args, plan(args), Lineage(Path("my out/lineage.json"))) == 0
+    assert "--format markdown > 'my out/comparison.md'\n" in capsys.readouterr().out
 
 
 def test_the_size_of_every_stage_is_foretold(place, monkeypatch, capsys):

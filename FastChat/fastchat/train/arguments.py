@@ -154,6 +154,13 @@ class TrainingArguments(transformers.TrainingArguments):
         return int(self.hf_deepspeed_config.get_value("zero_optimization.stage", 0))
 
     @property
+    def deepspeed_content(self) -> dict[str, Any]:
+        """The content of the DeepSpeed file as it is written, "auto" included."""
+        from accelerate.utils.deepspeed import HfDeepSpeedConfig
+
+        return HfDeepSpeedConfig(self.deepspeed).config
+
+    @property
     def tree_budget(self) -> int:
         """Tokens of one forward pass over a tree, at most."""
         # No more than a padded pass, so that a command that fitted in memory still does.

@@ -6,13 +6,17 @@ file with its size: what a killed process left behind is never resumed from.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from fastchat.train.iterated import elsewhere
 
 logger = logging.getLogger("fastchat.train")
 
@@ -26,6 +30,11 @@ MODEL_FILES = (
     "adapter_config.json",
 )
 """What a saved model or adapter consists of, beside its tokenizer."""
+
+TOKENIZER_FILES = ("tokenizer*", "*.jinja")
+
+TORCH_WRITER = ("PytorchStreamWriter", "inline_container")
+"""What the errors of torch.save name where writing failed."""
 
 
 def mark_complete(directory: Path, step: int, processes: int) -> None:
@@ -55,7 +64,8 @@ def last_complete(output_dir: Path, processes: int) -> Path | None:
         if mark["processes"] != processes:
             raise ValueError(
                 f"{directory} was written by {mark['processes']} processes and this run has "
-                f"{processes}: resume with as many, or start anew with --overwrite_output_dir"
+                f"{processes}: resume with as many, or "
+                f"{elsewhere(', or start anew with --overwrite_output_dir')}"
             )
         return directory
     return None
@@ -94,6 +104,49 @@ def rotate(output_dir: Path, limit: int | None, best: str | None) -> None:
     excess = len(found) - max(limit, len(spared)) if limit else 0
     for directory in [path for path in found if path not in spared][: max(0, excess)]:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def saving(directory: Path) -> Iterator[None]:
+    """Say of a failure to write, whoever reports it, where it was and how to go on.
+
+    Raises:
+        OSError: the disk is full, say.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch.save has no type of its own for it, but names its writer.
+        if isinstance(error, RuntimeError) and not any(name in str(error) for name in TORCH_WRITER):
+            raise
+        raise OSError(
+            f"{directory} cannot be saved ({str(error).splitlines()[0]}): see to the disk; the "
+            "same command goes on from the last complete checkpoint, if any"
+        ) from error
+
+
+def saved_files(directory: Path) -> list[str]:
+    """Names of the files that make a saved model, with its tokenizer."""
+    patterns = (*MODEL_FILES, *TOKENIZER_FILES)
+    return sorted({path.name for pattern in patterns for path in directory.glob(pattern)})
+
+
+def missing_files(directory: Path, record: dict[str, Any]) -> str | None:
+    """What a finished run no longer has of what its record says it saved; None if it is whole."""
+    from safetensors import SafetensorError
+
+    # Records from before the names were kept have the number of parameters alone.
+    lost = [name for name in record.get("files", ()) if not (directory / name).is_file()]
+    if lost:
+        return f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} missing"
+    try:
+        saved = saved_parameters(directory)
+    except SafetensorError as error:
+        return f"its weights cannot be read ({error})"
+    expected = record["parameters"]
+    return f"holds {saved:,} of its {expected:,} parameters" if saved < expected else None
 
 
 def saved_parameters(directory: Path) -> int:

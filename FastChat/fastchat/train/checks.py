@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
@@ -56,6 +60,10 @@ def contradictions(arguments: Arguments) -> list[str]:
             f"choose one of {', '.join(ORDERS)}"
         )
     problems += _batching_problems(training)
+    if training.deepspeed:
+        found = _mismatches(training.deepspeed, training.hf_deepspeed_config)
+        # Only the training itself knows how many processes share a batch: see `check_schedule`.
+        problems += [problem for problem in found if ": train_batch_size=" not in problem]
     problems += [
         f"--report_to {name} is unknown; choose wandb, tensorboard, all, none, or one of "
         f"{', '.join(sorted(INTEGRATION_TO_CALLBACK.keys() - {'wandb', 'tensorboard'}))}"
@@ -72,6 +80,39 @@ def contradictions(arguments: Arguments) -> list[str]:
             f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
         )
     return problems
+
+
+def check_schedule(training: TrainingArguments, config: Any, examples: int) -> None:
+    """Refuse a DeepSpeed file that contradicts the size or number of steps, before loading weights.
+
+    Args:
+        training: the trainer's own arguments.
+        config: the model's configuration.
+        examples: how many are trained on.
+
+    Raises:
+        ValueError: with one line per entry.
+    """
+    if not training.deepspeed:
+        return
+    steps = math.ceil(training.num_train_epochs * math.ceil(examples / training.step_examples))
+    steps = training.max_steps if training.max_steps > 0 else steps
+    # transformers compares them once the model is there; this is the same on a copy.
+    trial = copy.deepcopy(training.hf_deepspeed_config)
+    try:
+        trial.trainer_config_finalize(training, SimpleNamespace(config=config), steps)
+    except ValueError as error:
+        problems = _mismatches(training.deepspeed, trial) or [f"--deepspeed: {error}"]
+        raise ValueError("\n".join(problems)) from error
+
+
+def _mismatches(file: Any, config: Any) -> list[str]:
+    """What the DeepSpeed file and the arguments say differently, as transformers found it."""
+    found = [line.removeprefix("- ds ").partition(" vs hf ") for line in config.mismatches]
+    return [
+        f'--deepspeed {file}: {entry} contradicts {argument}: write "auto" there'
+        for entry, _, argument in found
+    ]
 
 
 def _data_problems(data: DataArguments) -> list[str]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from fastchat.train import environment
 from fastchat.train.arguments import Arguments, TrainingArguments
-from fastchat.train.checkpoints import checkpoints, clear, read_json
+from fastchat.train.checkpoints import checkpoints, clear, missing_files, read_json
+from fastchat.train.iterated import elsewhere, is_stage
 from fastchat.train.model_files import fingerprint
 
 RECORD = "training.json"
@@ -46,7 +47,28 @@ DECISIVE = (
 )
 """Arguments of the trainer that change the result; logging and saving may differ on resume."""
 
-ADDED_LATER = {"model_fingerprint", "adapter_fingerprint", "chat_template_sha256"}
+BEST = (
+    "metric_for_best_model",
+    "greater_is_better",
+    "eval_strategy",
+    "eval_steps",
+    "save_strategy",
+    "save_steps",
+)
+"""Those that decide which checkpoint `--load_best_model_at_end` takes."""
+
+DEEPSPEED = ("optimizer", "scheduler", "gradient_clipping", "bf16", "fp16", "data_types")
+"""Entries of the DeepSpeed file that change the result, beside ZeRO's stage."""
+
+ADDED_LATER = {
+    "model_fingerprint",
+    "adapter_fingerprint",
+    "chat_template_sha256",
+    "load_best_model_at_end",
+    "eval_data_sha256",
+    *BEST,
+    *(f"deepspeed_{name}" for name in DEEPSPEED),
+}
 """Settings that records from before they existed lack, and that are not compared with those."""
 
 
@@ -62,7 +84,16 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
         "data_sha256": digest,
         "examples_per_step": args.step_examples,
         "zero_stage": args.zero_stage,
+        "load_best_model_at_end": args.load_best_model_at_end,
     }
+    if args.load_best_model_at_end:
+        settings |= {name: _plain(getattr(args, name)) for name in BEST}
+        settings["eval_data_sha256"] = data_args.eval_data_path and file_sha256(
+            data_args.eval_data_path
+        )
+    if args.deepspeed:
+        content = args.deepspeed_content
+        settings |= {f"deepspeed_{name}": content.get(name) for name in DEEPSPEED}
     if model_args.chat_template and Path(model_args.chat_template).is_file():
         settings["chat_template_sha256"] = file_sha256(model_args.chat_template)
     if lora.enabled:
@@ -81,8 +112,8 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def check_record(output_dir: Path, settings: dict[str, Any]) -> bool:
-    """Whether `output_dir` holds a finished run with these settings.
+def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
+    """Whether `output_dir` holds a finished run with these settings, whole; says so, or what lacks.
 
     Raises:
         ValueError: it holds a run with other settings, or a checkpoint that no run of ours wrote.
@@ -93,7 +124,7 @@ def check_record(output_dir: Path, settings: dict[str, Any]) -> bool:
         if foreign:
             raise ValueError(
                 f"{output_dir} holds {foreign[0].name} but no {RECORD}, so it is no run of this "
-                "program: name another --output_dir, or pass --overwrite_output_dir"
+                f"program: {elsewhere(', or pass --overwrite_output_dir')}"
             )
         return False
     before = record["settings"]
@@ -104,10 +135,18 @@ def check_record(output_dir: Path, settings: dict[str, Any]) -> bool:
     ]
     if differing:
         raise ValueError(
-            f"{output_dir} holds a run with other settings: {', '.join(differing)}. Name another "
-            "--output_dir, or pass --overwrite_output_dir to delete that run"
+            f"{output_dir} holds a run with other settings: {', '.join(differing)}: "
+            f"{elsewhere(', or pass --overwrite_output_dir to delete that run')}"
         )
-    return record["status"] == "finished"
+    if record["status"] != "finished":
+        return False
+    lost = missing_files(output_dir, record)
+    if lost:
+        environment.say(f"{output_dir} was finished, but {lost}: it is made again")
+        return False
+    anew = "" if is_stage() else " (--overwrite_output_dir trains it anew)"
+    environment.say(f"{output_dir} is finished; nothing to do{anew}")
+    return True
 
 
 def start_anew(args: TrainingArguments) -> None:

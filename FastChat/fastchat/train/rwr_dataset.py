@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fastchat.conversation import ChatTemplate
+from fastchat.train.arguments import DataArguments
+from fastchat.train.environment import say
 from fastchat.train.prefix_tree import PrefixOrder
 from fastchat.train.row_file import Place, RowReader
 from fastchat.train.rows import Target, read_targets, targets_of
@@ -178,6 +180,25 @@ class RWRDataset:
         self.report.weight_mean = sum(weights) / len(weights)
         self.report.weight_min, self.report.weight_max = min(weights), max(weights)
         self.report.effective_samples = total**2 / sum(weight**2 for weight in weights)
+
+
+def read_data(
+    data: DataArguments, template: ChatTemplate, max_length: int
+) -> tuple[RWRDataset, RWRDataset | None]:
+    """The examples to train on and those to evaluate on, if any.
+
+    Raises:
+        ValueError: a file is malformed, or too much of the training data cannot be used.
+    """
+    lazy = data.lazy_preprocess
+    train_set = RWRDataset(data.data_path, template, max_length, lazy)
+    say(f"data: {train_set.report}")
+    train_set.check_dropped(data.max_dropped_fraction)
+    if data.eval_data_path is None:
+        return train_set, None
+    eval_set = RWRDataset(data.eval_data_path, template, max_length, lazy)
+    say(f"evaluation data: {eval_set.report}")
+    return train_set, eval_set
 
 
 def encode(target: Target, template: ChatTemplate, max_length: int) -> tuple[Example | None, int]:

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from fastchat.train.batches import IGNORED, Passes, StepBatches, StepCollator, TreeCollator
-from fastchat.train.checkpoints import mark_complete, rotate
+from fastchat.train.checkpoints import mark_complete, rotate, saving
 from fastchat.train.flex_tree import FLEX, FLEX_BLOCK, TOLERANCE
 from fastchat.train.step_statistics import StepStatistics
 from fastchat.train.tree_model import attention_inputs, can_use_trees, tree_error
@@ -248,15 +248,17 @@ class RWRTrainer(transformers.Trainer):
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(*args, **kwargs)
-        finally:
-            self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            step, output_dir = self.state.global_step, Path(self.args.output_dir)
-            mark_complete(output_dir / f"checkpoint-{step}", step, self.args.world_size)
-            rotate(output_dir, limit, self.state.best_model_checkpoint)
+        step, output_dir = self.state.global_step, Path(self.args.output_dir)
+        directory = output_dir / f"checkpoint-{step}"
+        with saving(directory):
+            try:
+                super()._save_checkpoint(*args, **kwargs)
+            finally:
+                self.args.save_total_limit = limit
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                mark_complete(directory, step, self.args.world_size)
+                rotate(output_dir, limit, self.state.best_model_checkpoint)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers', with plain attention where training has that of trees.

@@ -11,7 +11,8 @@ Writes  --output_dir: checkpoint-N/ while it trains; at the end the model, its t
         chat template, and training.json (arguments, data, versions, log).
 
 The same command resumes a killed run from its last complete checkpoint and repeats the losses it
-would have had; a finished run is left alone; a run with other settings is refused.
+would have had; a finished run is left alone, or made again where its files are gone; a run with
+other settings is refused, and so is a second run while one is at work there.
 
 `--use_lora True` trains a LoRA adapter, `--q_lora True` one beside a model in 4 bits: `lora.py`.
 
@@ -24,8 +25,10 @@ Exit codes: 0 done, 1 failed, 2 refused (arguments or data), 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,20 +46,24 @@ from fastchat.model.model_adapter import (
     pick_attention,
 )
 from fastchat.train import environment
-from fastchat.train.arguments import Arguments, DataArguments, TrainingArguments, parse
+from fastchat.train.arguments import Arguments, TrainingArguments, parse
 from fastchat.train.batches import Collator
 from fastchat.train.checkpoints import (
     last_complete,
     model_parameters,
+    saved_files,
     saved_parameters,
+    saving,
     trained_parameters,
     write_json,
 )
-from fastchat.train.checks import check
+from fastchat.train.checks import check, check_schedule
 from fastchat.train.environment import fail, say
+from fastchat.train.iterated import is_stage
 from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
-from fastchat.train.run_record import RECORD, check_record, new_record, start_anew
-from fastchat.train.rwr_dataset import RWRDataset, marked_sample
+from fastchat.train.output_lock import output_lock
+from fastchat.train.run_record import RECORD, is_finished, new_record, start_anew
+from fastchat.train.rwr_dataset import RWRDataset, marked_sample, read_data
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
 from fastchat.train.tree_model import use_trees
 
@@ -92,15 +99,16 @@ def main(argv: list[str] | None = None) -> int:
     if not environment.is_first_process():
         logging.getLogger("fastchat.train").setLevel(logging.ERROR)
     try:
-        try:
-            run = prepare(argv)
-            model = None if run is None else load(run)
-        except ValueError as error:
-            code = fail(str(error), 2)
-        else:
-            code = 0
-            if run is not None:
-                fit(run, model)
+        with contextlib.ExitStack() as held:
+            try:
+                run = prepare(argv, held)
+                model = None if run is None else load(run)
+            except ValueError as error:
+                code = fail(str(error), 2)
+            else:
+                code = 0
+                if run is not None:
+                    fit(run, model)
     except TrainingError as error:
         return fail(str(error), 1)
     except torch.distributed.DistNetworkError as error:
@@ -121,8 +129,12 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def prepare(argv: list[str] | None = None) -> Run | None:
+def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
     """Read and check arguments and data; None if the run is finished already.
+
+    Args:
+        argv: the command line; None is this process's.
+        held: what is held until the run ends: the lock of the output directory.
 
     Raises:
         ValueError: something is wrong with the arguments, the data or the output directory.
@@ -130,12 +142,12 @@ def prepare(argv: list[str] | None = None) -> Run | None:
     arguments = parse(argv)
     check(arguments)
     model_args, lora, data_args, args = arguments
+    held.enter_context(output_lock(args))
     record = new_record(arguments)
     output_dir = Path(args.output_dir)
     resume = None
     if not args.overwrite_output_dir:
-        if check_record(output_dir, record["settings"]):
-            say(f"{output_dir} is finished; nothing to do (--overwrite_output_dir trains it anew)")
+        if is_finished(output_dir, record["settings"]):
             return None
         resume = last_complete(output_dir, args.world_size)
     tokenizer = load_tokenizer(
@@ -151,6 +163,7 @@ def prepare(argv: list[str] | None = None) -> Run | None:
     if lora.enabled:
         check_targets(lora, config, args, model_args.trust_remote_code)
     train_set, eval_set = read_data(data_args, template, longest_example(config, args))
+    check_schedule(args, config, len(train_set.lengths))
     if template.unusual_completions:
         say(
             f"chat template {template.name!r}: {template.unusual_completions} answers are written "
@@ -158,25 +171,6 @@ def prepare(argv: list[str] | None = None) -> Run | None:
         )
     record["data"] |= train_set.report.to_dict()
     return Run(arguments, config, template, train_set, eval_set, record, resume)
-
-
-def read_data(
-    data: DataArguments, template: ChatTemplate, max_length: int
-) -> tuple[RWRDataset, RWRDataset | None]:
-    """The examples to train on and those to evaluate on, if any.
-
-    Raises:
-        ValueError: a file is malformed, or too much of the training data cannot be used.
-    """
-    lazy = data.lazy_preprocess
-    train_set = RWRDataset(data.data_path, template, max_length, lazy)
-    say(f"data: {train_set.report}")
-    train_set.check_dropped(data.max_dropped_fraction)
-    if data.eval_data_path is None:
-        return train_set, None
-    eval_set = RWRDataset(data.eval_data_path, template, max_length, lazy)
-    say(f"evaluation data: {eval_set.report}")
-    return train_set, eval_set
 
 
 def fit(run: Run, model: Any) -> None:
@@ -205,7 +199,8 @@ def fit(run: Run, model: Any) -> None:
     if run.resume:
         say(f"resuming from {run.resume}")
     trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
-    trainer.save_model()
+    with saving(run.output_dir):
+        trainer.save_model()
     if args.should_save:
         finish(run, trainer, time.monotonic() - started)
     trainer.accelerator.wait_for_everyone()
@@ -264,6 +259,7 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     state = trainer.state
     run.record |= {
         "status": "finished",
+        "files": saved_files(run.output_dir),
         "parameters": saved,
         "steps": state.global_step,
         "seconds": round(seconds, 1),
@@ -275,10 +271,14 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     course = f", loss {losses[0]:.4f} -> {losses[-1]:.4f}" if losses else ""
     say(
         f"trained {state.global_step} steps in {seconds:.0f} s{course}\n"
-        f"checkpoint: {run.output_dir} ({saved:,} parameters, reopened)\n"
-        f"next: python workflow_eval.py --model {run.output_dir} --data_path data/gsm8k/test.jsonl "
-        "--env gsm8k --max_turns 5 --num_of_samples 1 1 1 1 1 --log_dir log/"
+        f"checkpoint: {run.output_dir} ({saved:,} parameters, reopened)"
     )
+    if not is_stage():
+        say(
+            f"next: python workflow_eval.py --model {shlex.quote(str(run.output_dir))} "
+            "--data_path data/gsm8k/test.jsonl --env gsm8k --max_turns 5 "
+            "--num_of_samples 1 1 1 1 1 --log_dir log/"
+        )
 
 
 def longest_example(config: Any, args: TrainingArguments) -> int:
