@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rise.iterated import place
+from rise.iterated import is_stage, place
 from rise.json_files import read_json, write_json
 from rise.plots import plot_weights
 
@@ -37,16 +37,21 @@ def is_written(output: Path, settings: dict[str, Any]) -> bool:
     if not report.exists():
         raise ValueError(
             f"{output} exists, but {report.name} does not, so nobody knows how it was made: "
-            "--overwrite replaces it"
+            f"give another {place('--output')}{_or_overwrite()}"
         )
     before, now = read_json(report).get("settings", {}), json.loads(json.dumps(settings))
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
         raise ValueError(
             f"{output} was made with other settings ({', '.join(differing)}): give another "
-            f"{place('--output')}, or --overwrite"
+            f"{place('--output')}{_or_overwrite()}"
         )
     return True
+
+
+def _or_overwrite() -> str:
+    """The other remedy, which rise.iterate does not have."""
+    return "" if is_stage() else ", or --overwrite to replace it"
 
 
 def write_dataset(

@@ -8,7 +8,7 @@ import json
 import pytest
 
 import workflow_convert
-from rise.dataset_file import write_dataset
+from rise.dataset_file import is_written, write_dataset
 from rise.sketch import sketch
 from tests.test_workflow_convert import write_run
 
@@ -79,3 +79,16 @@ def test_a_picture_that_cannot_be_drawn_costs_no_row(tmp_path, caplog):
     assert "the weights, 1.7e+308 to 1.7e+308, cannot be drawn" in caplog.text
     # A picture of the old rows must not stand beside the new ones.
     assert sorted(written) == sorted(tmp_path.iterdir()) and len(written) == 2
+
+
+def test_a_stage_of_an_iterated_run_is_not_offered_flags_that_its_user_lacks(tmp_path, monkeypatch):
+    output = tmp_path / "data.json"
+    write_dataset(output, [b"{}"], {"settings": {"criteria": "all"}})
+    with pytest.raises(ValueError, match="give another --output, or --overwrite to replace it"):
+        is_written(output, {"criteria": "best"})
+    monkeypatch.setenv("RISE_ITERATE_STAGE", "iteration1/convert")
+    with pytest.raises(ValueError, match="give another --out of rise.iterate$"):
+        is_written(output, {"criteria": "best"})
+    (tmp_path / "data.json.report.json").unlink()
+    with pytest.raises(ValueError, match="give another --out of rise.iterate$"):
+        is_written(output, {"criteria": "best"})
