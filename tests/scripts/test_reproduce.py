@@ -94,14 +94,14 @@ def test_a_dry_run_counts_what_will_be_asked_for(tmp_path):
     assert refused.returncode == 2 and "NUM_GPUS=6 does not divide BATCH=64" in refused.stderr
 
 
-@pytest.mark.parametrize("flag", ["--dry-run", "--dry_run"])
-def test_a_dry_run_fetches_and_writes_nothing(tmp_path, flag):
+def test_a_dry_run_fetches_and_writes_nothing(tmp_path):
     out = tmp_path / "out"
     missing = {"TRAIN_DATA": str(tmp_path / "none.jsonl"), "TEST_DATA": str(tmp_path / "none")}
-    done = run(FOLDER / "qwen3_4b_gsm8k.sh", flag, OUT=str(out), **missing)
+    done = run(FOLDER / "qwen3_4b_gsm8k.sh", "--dry_run", OUT=str(out), **missing)
     assert done.returncode == 0, done.stderr
     assert "# base/eval: " in done.stdout.splitlines()[0], "something ran before"
-    done = run(FOLDER / "qwen3_4b_gsm8k.sh", flag, SMOKE="1", OUT=str(out), TMPDIR=str(tmp_path))
+    knobs = {"SMOKE": "1", "OUT": str(out), "TMPDIR": str(tmp_path)}
+    done = run(FOLDER / "qwen3_4b_gsm8k.sh", "--dry-run", **knobs)
     assert done.returncode == 0, done.stderr
     assert f"it would be {out}-smoke/tiny\n" in done.stdout and "iteration1/train" in done.stdout
     assert not list(tmp_path.glob("out*")) and not list(tmp_path.glob("tmp.*"))
