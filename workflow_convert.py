@@ -101,6 +101,18 @@ def check_args(args: argparse.Namespace) -> list[Source]:
     except ValueError as error:
         problems.append(str(error))
     problems += problems_with(sources, args.env, args.allow_evaluations)
+    from rise.dataset_file import report_path
+
+    output = args.output.resolve()
+    for source in sources:
+        # --overwrite is for data sets, not for the files of a run that cost hours.
+        of_run = output.parent == source.run and not report_path(output).exists()
+        is_input = output in (source.path.resolve(), source.rows.resolve())
+        if is_input or (of_run and output.exists()):
+            problems.append(
+                f"--output {args.output} is among the files of --filepath {source.path}, which is "
+                "read: give another --output"
+            )
     if problems:
         raise ValueError("\n".join(problems))
     return sources

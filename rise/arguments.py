@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shlex
 from pathlib import Path
@@ -208,7 +209,10 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
     counts = {name: getattr(args, name) for name in COUNTS if getattr(args, name) is not None}
     checks = [
         (min(samples) < 1, f"--num_of_samples is {samples}: each 1 or more"),
-        (min(lists["--temperature"]) < 0, f"--temperature is {args.temperature}: each 0 or more"),
+        (
+            not all(0 <= value < math.inf for value in lists["--temperature"]),
+            f"--temperature is {args.temperature}: each a number, 0 or more",
+        ),
         (min(lists["--max_new_tokens"]) < 1, f"--max_new_tokens {args.max_new_tokens}: 1 or more"),
         (not 0 < args.top_p <= 1, f"--top_p is {args.top_p}: give a value in (0, 1]"),
         (limit is not None and limit < 0, f"--dialogue_limit is {limit}: 0 or more"),
@@ -225,7 +229,7 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
             f"--concurrency is {args.concurrency}, but this shell allows {most_connections()} "
             "connections: give less, or raise the limit of `ulimit -Hn`",
         ),
-        (args.request_timeout <= 0, f"--request_timeout is {args.request_timeout} s: above 0"),
+        (not args.request_timeout > 0, f"--request_timeout is {args.request_timeout} s: above 0"),
         (Path(args.log_dir).is_file(), f"--log_dir {args.log_dir} is a file"),
         (not Path(args.data_path).is_file(), f"--data_path {args.data_path} is not a file"),
     ]

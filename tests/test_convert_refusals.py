@@ -248,3 +248,18 @@ def test_a_prompt_that_changed_in_its_file_is_another_setting(tmp_path, flag, ha
         assert again == f"0 {shown} done"
     else:
         assert again.startswith(f"2 {shown} ") and "other settings (prompts)" in again
+
+
+@pytest.mark.parametrize(
+    ("read", "written"),
+    [("", "rows.jsonl"), ("2_turns.json", "2_turns.json"), ("", "config.json")],
+)
+def test_what_is_read_is_never_written_over(tmp_path, read, written, capsys):
+    run = tmp_path / "run"
+    write_run(run, sketch("w7 r5"))
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert convert("--filepath", run / read, "--output", run / written, "--overwrite") == 2
+    assert f"--output {run / written} is among the files of --filepath" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    for _ in range(2):  # a data set may stand beside them
+        assert convert("--filepath", run, "--output", run / "data.json", "--overwrite") == 0
