@@ -59,7 +59,7 @@ def contradictions(arguments: Arguments) -> list[str]:
             f"--train_sampling_strategy {training.train_sampling_strategy} is not supported; "
             f"choose one of {', '.join(ORDERS)}"
         )
-    problems += _batching_problems(training)
+    problems += _batching_problems(training) + _number_problems(training)
     if training.deepspeed:
         found = _mismatches(training.deepspeed, training.hf_deepspeed_config)
         # Only the training itself knows how many processes share a batch: see `check_schedule`.
@@ -149,6 +149,23 @@ def _batching_problems(training: TrainingArguments) -> list[str]:
             f"--group_trajectories and --train_sampling_strategy {training.train_sampling_strategy}"
             " contradict each other: give one of them"
         )
+    return problems
+
+
+def _number_problems(training: TrainingArguments) -> list[str]:
+    """Numbers that transformers and torch find impossible only once the model is loaded."""
+    problems = [
+        f"--{name} is {getattr(training, name)}: it must be at least 1"
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
+        if getattr(training, name) < 1
+    ]
+    problems += [
+        f"--{name} is {getattr(training, name)}: it must be a number, 0 or more"
+        for name in ("learning_rate", "weight_decay", "max_grad_norm")
+        if not 0 <= getattr(training, name) < math.inf
+    ]
+    if training.max_steps <= 0 and not 0 < training.num_train_epochs < math.inf:
+        problems.append(f"--num_train_epochs is {training.num_train_epochs}: it must be above 0")
     return problems
 
 

@@ -133,6 +133,10 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
         for key in sorted(before.keys() | settings.keys())
         if before.get(key) != settings.get(key) and not (key in ADDED_LATER and key not in before)
     ]
+    is_begun = checkpoints(output_dir) or list(output_dir.glob("*.safetensors"))
+    if differing and record["status"] != "finished" and not is_begun:
+        environment.say(f"{output_dir}: a run with other settings ended before it saved anything")
+        return False
     if differing:
         raise ValueError(
             f"{output_dir} holds a run with other settings: {', '.join(differing)}: "

@@ -53,6 +53,14 @@ REFUSED = {
         ["--group_trajectories", "True", "--train_sampling_strategy", "sequential"],
         "contradict each other",
     ),
+    "no rate": ("ok", ["--learning_rate", "nan"], "--learning_rate is nan: it must be a number"),
+    "negative rate": ("ok", ["--learning_rate", "-1"], "--learning_rate is -1.0"),
+    "no decay": ("ok", ["--weight_decay", "nan"], "--weight_decay is nan"),
+    "no norm": ("ok", ["--max_grad_norm", "inf"], "--max_grad_norm is inf"),
+    "no batch": ("ok", ["--per_device_train_batch_size", "0"], "it must be at least 1"),
+    "no pass": ("ok", ["--gradient_accumulation_steps", "0"], "it must be at least 1"),
+    "no epochs": ("ok", ["--num_train_epochs", "nan"], "--num_train_epochs is nan"),
+    "zero epochs": ("ok", ["--num_train_epochs", "0"], "--num_train_epochs is 0"),
     "no deepspeed file": ("ok", ["--deepspeed", "nowhere.json"], "nowhere.json"),
 }
 

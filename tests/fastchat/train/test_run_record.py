@@ -53,6 +53,23 @@ def test_another_chat_template_under_the_same_path_is_refused(tmp_path, capsys):
     assert "chat_template_sha256 (was " in capsys.readouterr().err
 
 
+def test_a_run_that_saved_nothing_does_not_bind_the_next_one(tmp_path, capsys):
+    case, output = make_case(tmp_path), tmp_path / "out"
+    assert main(command(case, output, "--max_steps", "1")) == 0
+    record = json.loads((output / "training.json").read_text())
+    (output / "training.json").write_text(json.dumps(record | {"status": "running"}))
+    other = command(case, output, "--max_steps", "1", rate="1e-2")
+    assert main(other) == 2, "there is a checkpoint of the other run"
+    for path in output.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    assert main(other) == 2, "there are weights of the other run"
+    (output / "model.safetensors").unlink()
+    capsys.readouterr()
+    assert main(other) == 0
+    assert "ended before it saved anything" in capsys.readouterr().out
+    assert json.loads((output / "training.json").read_text())["settings"]["learning_rate"] == 1e-2
+
+
 def test_a_record_from_before_fingerprints_is_accepted(tmp_path, capsys):
     case, output = make_case(tmp_path), tmp_path / "out"
     assert main(command(case, output, "--max_steps", "1")) == 0
