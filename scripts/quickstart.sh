@@ -25,6 +25,11 @@ DEVICE=${DEVICE:-cpu}        # cpu | cuda; the numbers in the README are the CPU
 OUT=${OUT:-log/quickstart}   # where everything is written
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 
+case ${1:-} in
+    "") ;;
+    -h | --help) sed -n '2,/^case /{/^set /d;/^case /d;s/^# \{0,1\}//;p}' "$0"; exit ;;
+    *) echo "quickstart.sh takes no arguments, not '$1': its knobs are variables, see --help" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/.."
 SECONDS=0
 
@@ -32,6 +37,10 @@ SECONDS=0
 for knob in SEED PROBLEMS ROLLOUTS TEST CHATS EPOCHS; do
     if ! [[ ${!knob} =~ ^[0-9]+$ ]]; then
         echo "quickstart.sh: $knob must be a whole number, not '${!knob}'" >&2
+        exit 2
+    fi
+    if [ "$knob" != SEED ] && ((10#${!knob} == 0)); then
+        echo "quickstart.sh: $knob must be above 0" >&2
         exit 2
     fi
 done

@@ -31,7 +31,9 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 run() {
-    echo "+ $*"
+    printf '+'
+    printf ' %q' "$@"
+    echo
     "$@"
 }
 

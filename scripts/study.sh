@@ -23,6 +23,11 @@ DEVICE=${DEVICE:-cpu}        # cpu | cuda, as the quickstart
 STUDY=${OUT:-log/study}      # where everything is written, seed by seed
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 
+case ${1:-} in
+    "") ;;
+    -h | --help) sed -n '2,/^case /{/^set /d;/^case /d;s/^# \{0,1\}//;p}' "$0"; exit ;;
+    *) echo "study.sh takes no arguments, not '$1': its knobs are variables, see --help" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/.."
 export EXPERT SIZE EPOCHS ROLLOUTS DEVICE VENV
 read -ra seeds <<<"$SEEDS"

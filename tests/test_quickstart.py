@@ -114,12 +114,24 @@ def test_knobs_that_are_no_numbers_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("script", ["quickstart.sh", "study.sh"])
+def test_arguments_start_nothing(tmp_path, script):
+    words = ["bash", ROOT / "scripts" / script]
+    environment = os.environ | {"OUT": str(tmp_path / "out")}
+    told = subprocess.run([*words, "--help"], env=environment, capture_output=True, text=True)
+    assert told.returncode == 0 and "\nEPOCHS=${EPOCHS:-4} " in told.stdout
+    other = subprocess.run([*words, "x"], env=environment, capture_output=True, text=True)
+    assert other.returncode == 2 and f"{script} takes no arguments, not 'x'" in other.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("knob", "value", "remedy"),
     [
         ("EXPERT", "teacher", "EXPERT must be program or self, not 'teacher'"),
         ("SIZE", "huge", "SIZE must be small, medium or large, not 'huge'"),
         ("DEVICE", "tpu", "DEVICE must be cpu or cuda, not 'tpu'"),
+        ("PROBLEMS", "0", "PROBLEMS must be above 0"),
     ],
 )
 def test_an_unknown_choice_is_refused(tmp_path, knob, value, remedy):
