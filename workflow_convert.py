@@ -23,6 +23,7 @@ import random
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rise.arguments import env_help, env_name
@@ -101,21 +102,25 @@ def check_args(args: argparse.Namespace) -> list[Source]:
     except ValueError as error:
         problems.append(str(error))
     problems += problems_with(sources, args.env, args.allow_evaluations)
-    from rise.dataset_file import report_path
-
-    output = args.output.resolve()
-    for source in sources:
-        # --overwrite is for data sets, not for the files of a run that cost hours.
-        of_run = output.parent == source.run and not report_path(output).exists()
-        is_input = output in (source.path.resolve(), source.rows.resolve())
-        if is_input or (of_run and output.exists()):
-            problems.append(
-                f"--output {args.output} is among the files of --filepath {source.path}, which is "
-                "read: give another --output"
-            )
+    problems += [
+        f"--output {args.output} is among the files of --filepath {source.path}, which is read: "
+        "give another --output"
+        for source in sources
+        if _is_of(source, args.output.resolve())
+    ]
     if problems:
         raise ValueError("\n".join(problems))
     return sources
+
+
+def _is_of(source: Source, output: Path) -> bool:
+    """Whether a file is a log's or its run's: --overwrite is for data sets, not for episodes."""
+    from rise.dataset_file import report_path
+
+    if output in (source.path.resolve(), source.rows.resolve()):
+        return True
+    is_data_set = report_path(output).exists()
+    return output.parent == source.run and output.exists() and not is_data_set
 
 
 def next_command(args: argparse.Namespace) -> str:
