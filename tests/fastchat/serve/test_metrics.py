@@ -5,6 +5,7 @@ python -m pytest tests/fastchat/serve/test_metrics.py
 
 import logging
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -80,6 +81,10 @@ def test_a_worker_shows_requests_tokens_queue_and_engine(worker):
         replies = [post(f"{url}/worker_generate", hello) for _ in range(2)]
         frames(f"{url}/worker_generate_stream", hello)
         post(f"{url}/worker_generate", {**hello, "prompt_token_ids": [5]})
+        # An answer may arrive a moment before its places in the engine are given back.
+        deadline = time.monotonic() + 30
+        while scrape(url)["rise_worker_engine_running"] and time.monotonic() < deadline:
+            time.sleep(0.01)
         numbers, engine = scrape(url), post(f"{url}/worker_get_status")["engine"]
     prompt = replies[0]["usage"]["prompt_tokens"]
     assert numbers["rise_worker_requests_total{0}{/worker_generate}"] == 2
