@@ -5,7 +5,6 @@ python -m pytest tests/fastchat/serve/test_metrics.py
 
 import logging
 import random
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fastchat.serve.base_model_worker import create_app
 from fastchat.serve.metrics import Metrics
 from fastchat.serve.model_worker import build_worker, parse_args
-from tests.fastchat.serve.servers import frames, post, running
+from tests.fastchat.serve.servers import frames, post, running, wait_for
 
 
 def scrape(url):
@@ -82,9 +81,7 @@ def test_a_worker_shows_requests_tokens_queue_and_engine(worker):
         frames(f"{url}/worker_generate_stream", hello)
         post(f"{url}/worker_generate", {**hello, "prompt_token_ids": [5]})
         # An answer may arrive a moment before its places in the engine are given back.
-        deadline = time.monotonic() + 30
-        while scrape(url)["rise_worker_engine_running"] and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: scrape(url)["rise_worker_engine_running"] == 0)
         numbers, engine = scrape(url), post(f"{url}/worker_get_status")["engine"]
     prompt = replies[0]["usage"]["prompt_tokens"]
     assert numbers["rise_worker_requests_total{0}{/worker_generate}"] == 2
