@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastchat.serve import conv_prompt
+from fastchat.serve import conv_style as conv_prompt
 from rise.episode import Message
 
 IN_FLIGHT = 5

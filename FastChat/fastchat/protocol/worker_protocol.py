@@ -152,3 +152,38 @@ def _refusal(error: ValidationError) -> RequestError:
     ranged = first["type"].startswith(("greater_than", "less_than", "finite"))
     code = ErrorCode.PARAM_OUT_OF_RANGE if ranged else ErrorCode.VALIDATION_TYPE_ERROR
     return RequestError(code, f"{place}: {message}" if place else message)
+
+
+def wire_reply(
+    texts: list[str],
+    reasons: list[FinishReason | None],
+    prompt: int,
+    counts: list[int],
+    ids: tuple[list[int] | None, list[list[int]] | None],
+) -> dict[str, Any]:
+    """The samples of an answer as a frame; lists only where there are several.
+
+    Args:
+        texts: of the samples, with what is echoed.
+        reasons: why they ended; None for those that go on.
+        prompt: length of the prompt in tokens.
+        counts: generated tokens of the samples.
+        ids: tokens of the prompt and of the samples, if they were asked for.
+    """
+    several, completion = len(texts) > 1, sum(counts)
+    reply = GenerateReply(
+        text=texts if several else texts[0],
+        usage=Usage(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=prompt + completion,
+        ),
+        finish_reason=reasons if several else reasons[0],
+        completion_tokens=counts,
+        prompt_token_ids=ids[0],
+        token_ids=ids[1],
+    )
+    wire = reply.model_dump(exclude_none=True)
+    # FastChat's clients look for the key in every frame of a stream.
+    wire.setdefault("finish_reason", None)
+    return wire

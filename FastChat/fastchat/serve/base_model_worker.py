@@ -21,9 +21,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastchat.constants import CONTROLLER_ADDRESS, WORKER_PORT, ErrorCode, RequestError
 from fastchat.conversation import BUILT_IN
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
-from fastchat.serve.metrics import HUNG_UP, Metrics
+from fastchat.serve.http import BodyLimit, frame, read_json, unless_dropped
+from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.registration import Registration
-from fastchat.serve.wire import BodyLimit, frame, read_json, unless_dropped
 from fastchat.utils import normal_url, positive_int
 
 _WILDCARDS = ("0.0.0.0", "::")

@@ -34,9 +34,16 @@ from fastchat.protocol.controller_protocol import (
     WorkerStatus,
 )
 from fastchat.protocol.worker_protocol import parse
-from fastchat.serve.metrics import HUNG_UP, Metrics
-from fastchat.serve.relay import accepts, frames, open_session, was_refused
-from fastchat.serve.wire import BodyLimit, frame, read_json
+from fastchat.serve.http import (
+    BodyLimit,
+    accepts,
+    frame,
+    frames,
+    open_session,
+    read_json,
+    was_refused,
+)
+from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry
 from fastchat.utils import OneLineParser, build_logger, listen, serve, url_of
 

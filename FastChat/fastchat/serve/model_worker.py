@@ -39,10 +39,10 @@ from fastchat.serve.base_model_worker import (
     create_app,
     registration_of,
 )
-from fastchat.serve.conv_fields import conv_fields
+from fastchat.serve.conv_style import conv_fields
 from fastchat.serve.engine_request import EngineRequest
 from fastchat.serve.gpu_errors import end_when_lost, is_full
-from fastchat.serve.metrics import read_engine
+from fastchat.serve.prometheus import read_engine
 from fastchat.serve.prompts import Prompts
 from fastchat.serve.sampling import SamplingParams
 from fastchat.serve.worker_reply import Job, reply_of

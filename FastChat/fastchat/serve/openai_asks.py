@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
-from fastchat.serve.conv_prompt import render
+from fastchat.serve.conv_style import render
 from fastchat.serve.openai_errors import ApiError
 from fastchat.serve.openai_workers import Worker, Workers
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastchat.constants import ErrorCode, RequestError
-from fastchat.protocol.worker_protocol import FinishReason, GenerateRequest
+from fastchat.protocol.worker_protocol import FinishReason, GenerateRequest, wire_reply
 from fastchat.serve.stopping import cut_at_stop, hold_back
-from fastchat.serve.worker_reply import wire_reply
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from fastchat.constants import ErrorCode, RequestError
-from fastchat.serve.relay import open_session
+from fastchat.serve.http import open_session
 
 _STATUS_CODES = {
     400: ErrorCode.VALIDATION_TYPE_ERROR,

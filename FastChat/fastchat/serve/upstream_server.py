@@ -16,7 +16,7 @@ from pathlib import Path
 
 import requests
 
-from fastchat.serve.relay import accepts
+from fastchat.serve.http import accepts
 
 _POLL_SECONDS = 0.5
 _PROGRESS_SECONDS = 10.0

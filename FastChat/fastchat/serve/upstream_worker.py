@@ -12,7 +12,7 @@ from fastchat.constants import ErrorCode, RequestError
 from fastchat.conversation import ChatTemplate
 from fastchat.protocol.worker_protocol import GenerateRequest
 from fastchat.serve.base_model_worker import BaseModelWorker
-from fastchat.serve.conv_fields import conv_fields
+from fastchat.serve.conv_style import conv_fields
 from fastchat.serve.prompts import Prompts, plain_messages
 from fastchat.serve.upstream_answer import UpstreamJob
 from fastchat.serve.upstream_client import Abilities, UpstreamClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastchat.protocol.worker_protocol import FinishReason, GenerateReply, Usage
+from fastchat.protocol.worker_protocol import FinishReason, wire_reply
 from fastchat.serve.engine_request import EngineRequest, Sample
 from fastchat.serve.stopping import cut_at_stop, decode, hold_back
 
@@ -32,41 +32,6 @@ def reply_of(job: Job, tokenizer: Any, *, final: bool) -> dict[str, Any]:
         [len(sample) for sample in tokens],
         (request.prompt, tokens) if job.return_token_ids else (None, None),
     )
-
-
-def wire_reply(
-    texts: list[str],
-    reasons: list[FinishReason | None],
-    prompt: int,
-    counts: list[int],
-    ids: tuple[list[int] | None, list[list[int]] | None],
-) -> dict[str, Any]:
-    """The samples of an answer as a frame; lists only where there are several.
-
-    Args:
-        texts: of the samples, with what is echoed.
-        reasons: why they ended; None for those that go on.
-        prompt: length of the prompt in tokens.
-        counts: generated tokens of the samples.
-        ids: tokens of the prompt and of the samples, if they were asked for.
-    """
-    several, completion = len(texts) > 1, sum(counts)
-    reply = GenerateReply(
-        text=texts if several else texts[0],
-        usage=Usage(
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            total_tokens=prompt + completion,
-        ),
-        finish_reason=reasons if several else reasons[0],
-        completion_tokens=counts,
-        prompt_token_ids=ids[0],
-        token_ids=ids[1],
-    )
-    wire = reply.model_dump(exclude_none=True)
-    # FastChat's clients look for the key in every frame of a stream.
-    wire.setdefault("finish_reason", None)
-    return wire
 
 
 def answer_of(

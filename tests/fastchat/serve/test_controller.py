@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from fastchat.constants import ErrorCode
-from fastchat.serve import relay
+from fastchat.serve import http as relay
 from fastchat.serve.controller import create_app
 from tests.fastchat.serve.servers import frames, post, running, wait_for
 

@@ -7,7 +7,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from fastchat.conversation import BUILT_IN, ChatTemplate
-from fastchat.serve.conv_fields import conv_fields
+from fastchat.serve.conv_style import conv_fields
 from tests.tiny import tiny_tokenizer
 
 USER = {"role": "user", "content": "What is 2 + 2?"}

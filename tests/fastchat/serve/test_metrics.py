@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastchat.serve.base_model_worker import create_app
-from fastchat.serve.metrics import Metrics
 from fastchat.serve.model_worker import build_worker, parse_args
+from fastchat.serve.prometheus import Metrics
 from tests.fastchat.serve.servers import frames, post, running, wait_for
 
 
