@@ -107,7 +107,7 @@ def build_model(size: str, device: Any) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from fastchat.serve.pool_memory import free_bytes
+    from fastchat.serve.engine.kv_pool import free_bytes
 
     config = LlamaConfig(**SIZES[size], max_position_embeddings=4096)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -170,7 +170,7 @@ def head(bandwidth: float | None) -> list[str]:
 
 def table_row(args: argparse.Namespace, model: Any, rows: int, bandwidth: float | None) -> str:
     """One line of the table: the rates with that many rows."""
-    from fastchat.serve.slot_engine import SlotEngine
+    from fastchat.serve.engine.engine import SlotEngine
 
     engine = SlotEngine(model, None, max_rows=rows, max_length=args.prompt + args.new)
     slots = slots_of(engine, args.prompt + args.new)
@@ -217,8 +217,8 @@ def make_prompts(args: argparse.Namespace, rows: int, run: int, vocabulary: int)
 
 def drain(engine: Any, prompts: list[list[int]], new: int) -> tuple[float, float]:
     """Answer all prompts; returns seconds of wall and of CPU time."""
-    from fastchat.serve.engine_request import EngineRequest
-    from fastchat.serve.sampling import SamplingParams
+    from fastchat.serve.engine.request import EngineRequest
+    from fastchat.serve.engine.sampling import SamplingParams
 
     requests = [EngineRequest(prompt, SamplingParams(), new, seed=7) for prompt in prompts]
     wall, cpu = time.perf_counter(), time.process_time()
@@ -234,7 +234,7 @@ def drain(engine: Any, prompts: list[list[int]], new: int) -> tuple[float, float
 
 def step_bytes(args: argparse.Namespace, model: Any, engine: Any, rows: int) -> float:
     """Bytes that one decode step has to read: the weights, and on average half of the answers."""
-    from fastchat.serve.pool_memory import token_bytes
+    from fastchat.serve.engine.kv_pool import token_bytes
 
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     if not model.config.tie_word_embeddings:

@@ -25,7 +25,7 @@ class Replay:
         import envs
         from fastchat.conversation import ChatTemplate
         from fastchat.model.model_adapter import load_model, load_tokenizer
-        from fastchat.serve.slot_engine import SlotEngine
+        from fastchat.serve.engine.engine import SlotEngine
 
         self._concurrency = concurrency
         self._env = envs.make("gsm8k", problems)
@@ -76,8 +76,8 @@ class Replay:
         return wrong
 
     def _requests_of(self, episode: Any, max_new_tokens: int, seed: int) -> list[Any]:
-        from fastchat.serve.engine_request import EngineRequest
-        from fastchat.serve.sampling import SamplingParams
+        from fastchat.serve.engine.request import EngineRequest
+        from fastchat.serve.engine.sampling import SamplingParams
         from rise.episode import visible
         from rise.rollout import draw_seed
 

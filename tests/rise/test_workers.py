@@ -18,9 +18,9 @@ from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import load_model, load_tokenizer
 from fastchat.serve.base_model_worker import create_app
 from fastchat.serve.controller import create_app as create_controller
+from fastchat.serve.engine.engine import SlotEngine
 from fastchat.serve.model_worker import ModelWorker
 from fastchat.serve.registration import Registration
-from fastchat.serve.slot_engine import SlotEngine
 from rise import workers as pool
 from rise.policies import PolicyError, Retries
 from rise.rollout import Plan, play

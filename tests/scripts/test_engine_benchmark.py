@@ -5,7 +5,7 @@ python -m pytest tests/scripts/test_engine_benchmark.py
 
 import pytest
 
-from fastchat.serve import slot_engine
+from fastchat.serve.engine import engine as slot_engine
 from scripts.benchmarks import engine
 
 LENGTH = 150

@@ -40,12 +40,12 @@ from fastchat.serve.base_model_worker import (
     registration_of,
 )
 from fastchat.serve.conv_style import conv_fields
-from fastchat.serve.engine_request import EngineRequest
-from fastchat.serve.gpu_errors import end_when_lost, is_full
+from fastchat.serve.engine.gpu_errors import end_when_lost, is_full
+from fastchat.serve.engine.replies import Job, reply_of
+from fastchat.serve.engine.request import EngineRequest
+from fastchat.serve.engine.sampling import SamplingParams
 from fastchat.serve.prometheus import read_engine
 from fastchat.serve.prompts import Prompts
-from fastchat.serve.sampling import SamplingParams
-from fastchat.serve.worker_reply import Job, reply_of
 from fastchat.utils import (
     OneLineParser,
     build_logger,
@@ -211,7 +211,7 @@ def _load_engine(
     import torch
     from transformers.utils import logging as hub_logging
 
-    from fastchat.serve.slot_engine import SlotEngine
+    from fastchat.serve.engine.engine import SlotEngine
 
     hub_logging.disable_progress_bar()
     if args.num_threads:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastchat.serve import model_worker
-from fastchat.serve.engine_model import EngineModel
+from fastchat.serve.engine.model import EngineModel
 
 LONG = 40
 """Tokens of a long prompt."""

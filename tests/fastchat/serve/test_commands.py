@@ -130,7 +130,7 @@ def test_wrong_options_are_one_line_and_exit_code_2(checkpoint, capsys, options,
 
 
 @pytest.mark.parametrize(
-    "place", ["transformers.PreTrainedModel.to", "fastchat.serve.slot_engine.KVPool"]
+    "place", ["transformers.PreTrainedModel.to", "fastchat.serve.engine.engine.KVPool"]
 )
 @pytest.mark.parametrize(
     "error",

@@ -9,12 +9,11 @@ from transformers.integrations import sdpa_attention
 from transformers.models.llama import modeling_llama
 
 from fastchat.model.model_adapter import load_model
-from fastchat.serve.engine_model import EngineModel
-from fastchat.serve.engine_request import EngineRequest
-from fastchat.serve.kv_pool import KVPool, Span
-from fastchat.serve.pool_memory import token_bytes
-from fastchat.serve.sampling import SamplingParams
-from fastchat.serve.slot_engine import SlotEngine
+from fastchat.serve.engine.engine import SlotEngine
+from fastchat.serve.engine.kv_pool import KVPool, Span, token_bytes
+from fastchat.serve.engine.model import EngineModel
+from fastchat.serve.engine.request import EngineRequest
+from fastchat.serve.engine.sampling import SamplingParams
 
 ROWS = 3
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fastchat.constants import ErrorCode, RequestError
-from fastchat.serve.engine_request import EngineRequest
-from fastchat.serve.sampling import SamplingParams
-from fastchat.serve.slot_engine import SlotEngine
+from fastchat.serve.engine.engine import SlotEngine
+from fastchat.serve.engine.request import EngineRequest
+from fastchat.serve.engine.sampling import SamplingParams
 
 ROWS = 16
 STEPS = 30
@@ -88,7 +88,7 @@ def test_prompts_are_computed_in_parts_that_fit_too(engine, monkeypatch, caplog)
 
 
 def test_memory_that_comes_back_is_used_again(engine, monkeypatch, caplog):
-    monkeypatch.setattr("fastchat.serve.forward_batches._HALVINGS_UNTIL_RETRY", 3)
+    monkeypatch.setattr("fastchat.serve.engine.batches._HALVINGS_UNTIL_RETRY", 3)
     ask(engine)
     engine.step()
     memory = Memory(engine, monkeypatch, ROWS - 1)

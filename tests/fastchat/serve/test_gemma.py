@@ -11,7 +11,7 @@ from transformers import (
     Gemma3TextConfig,
 )
 
-from fastchat.serve.slot_engine import SlotEngine
+from fastchat.serve.engine.engine import SlotEngine
 from tests.fastchat.serve.test_slot_engine import assert_greedy_equals_generate
 
 

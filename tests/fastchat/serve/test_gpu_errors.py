@@ -10,10 +10,10 @@ import requests
 import torch
 
 from fastchat.constants import ErrorCode, RequestError
-from fastchat.serve.engine_request import EngineRequest, as_request_error
-from fastchat.serve.gpu_errors import is_full, is_lost
-from fastchat.serve.sampling import SamplingParams
-from fastchat.serve.slot_engine import SlotEngine
+from fastchat.serve.engine.engine import SlotEngine
+from fastchat.serve.engine.gpu_errors import is_full, is_lost
+from fastchat.serve.engine.request import EngineRequest, as_request_error
+from fastchat.serve.engine.sampling import SamplingParams
 from tests.fastchat.serve.losing_worker import LONG, MESSAGE
 from tests.fastchat.serve.servers import free_port, post, process, wait_for
 
@@ -47,7 +47,7 @@ def test_a_lost_gpu_ends_every_request_and_the_thread(model, tokenizer, monkeypa
 
     engine = SlotEngine(model, tokenizer, max_rows=2, max_length=128)
     # Kernels run behind the calls: their errors come where a result is waited for.
-    target = engine.model if place == "forward" else "fastchat.serve.slot_engine"
+    target = engine.model if place == "forward" else "fastchat.serve.engine.engine"
     monkeypatch.setattr(*([target, place] if place == "forward" else [f"{target}.{place}"]), fails)
     lost = []
     engine.on_lost = lambda: lost.append(True)

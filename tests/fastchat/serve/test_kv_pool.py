@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import GraniteConfig, GraniteForCausalLM
 
-from fastchat.serve import pool_memory
-from fastchat.serve.engine_model import EngineModel
-from fastchat.serve.kv_pool import KVPool, LayerShape, PoolCache, Span
-from fastchat.serve.slot_engine import SlotEngine
+from fastchat.serve.engine import kv_pool as pool_memory
+from fastchat.serve.engine.engine import SlotEngine
+from fastchat.serve.engine.kv_pool import KVPool, LayerShape, PoolCache, Span
+from fastchat.serve.engine.model import EngineModel
 
 SHAPES = [LayerShape(heads=2, key_size=3, value_size=5, dtype=torch.float32)] * 2
 

@@ -10,10 +10,10 @@ import torch
 
 from fastchat.constants import RequestError
 from fastchat.model.model_adapter import load_model
-from fastchat.serve.engine_request import EngineRequest
-from fastchat.serve.sampling import SamplingParams
-from fastchat.serve.slot_engine import SlotEngine
-from fastchat.serve.slot_table import SHORTEST_SHARE
+from fastchat.serve.engine.engine import SlotEngine
+from fastchat.serve.engine.request import EngineRequest
+from fastchat.serve.engine.sampling import SamplingParams
+from fastchat.serve.engine.slots import SHORTEST_SHARE
 
 GREEDY = SamplingParams(temperature=0.0)
 

@@ -11,9 +11,9 @@ from scipy.stats import chisquare
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.model.model_adapter import load_model
-from fastchat.serve.engine_request import EngineRequest
-from fastchat.serve.sampling import SamplingParams
-from fastchat.serve.slot_engine import SlotEngine
+from fastchat.serve.engine.engine import SlotEngine
+from fastchat.serve.engine.request import EngineRequest
+from fastchat.serve.engine.sampling import SamplingParams
 
 GREEDY = SamplingParams(temperature=0.0)
 

@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from fastchat.serve.engine_request import EngineRequest
+from fastchat.serve.engine.request import EngineRequest
+from fastchat.serve.engine.sampling import SamplingParams
 from fastchat.serve.model_worker import build_worker, parse_args
-from fastchat.serve.sampling import SamplingParams
 
 
 def greedy(path: Path, *more: str) -> tuple[Any, list[int]]:

@@ -20,14 +20,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastchat.constants import ErrorCode, RequestError
-from fastchat.serve.engine_model import EngineModel
-from fastchat.serve.engine_request import EngineRequest, EngineStats, as_request_error
-from fastchat.serve.forward_batches import ForwardBatches
-from fastchat.serve.gpu_errors import is_lost
-from fastchat.serve.kv_pool import KVPool
-from fastchat.serve.pool_memory import Copies, affordable_tokens
-from fastchat.serve.sampling import sample
-from fastchat.serve.slot_table import SHORTEST_SHARE, Row, SlotTable
+from fastchat.serve.engine.batches import ForwardBatches
+from fastchat.serve.engine.gpu_errors import is_lost
+from fastchat.serve.engine.kv_pool import Copies, KVPool, affordable_tokens
+from fastchat.serve.engine.model import EngineModel
+from fastchat.serve.engine.request import EngineRequest, EngineStats, as_request_error
+from fastchat.serve.engine.sampling import sample
+from fastchat.serve.engine.slots import SHORTEST_SHARE, Row, SlotTable
 
 if TYPE_CHECKING:
     import torch

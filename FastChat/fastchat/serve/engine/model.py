@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastchat.serve.kv_pool import KVPool, LayerShape, PoolCache, Span
-from fastchat.serve.pool_memory import token_bytes
+from fastchat.serve.engine.kv_pool import KVPool, LayerShape, PoolCache, Span, token_bytes
 
 if TYPE_CHECKING:
     import torch

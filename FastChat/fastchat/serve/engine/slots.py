@@ -15,8 +15,8 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 
-from fastchat.serve.engine_request import EngineRequest, Sample
-from fastchat.serve.kv_pool import KVPool
+from fastchat.serve.engine.kv_pool import KVPool
+from fastchat.serve.engine.request import EngineRequest, Sample
 
 SHORTEST_SHARE = 16
 """Tokens from which on copying is worth it."""

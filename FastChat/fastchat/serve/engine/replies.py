@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastchat.protocol.worker_protocol import FinishReason, wire_reply
-from fastchat.serve.engine_request import EngineRequest, Sample
+from fastchat.serve.engine.request import EngineRequest, Sample
 from fastchat.serve.stopping import cut_at_stop, decode, hold_back
 
 

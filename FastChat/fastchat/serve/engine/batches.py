@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from fastchat.serve.engine_model import EngineModel
-from fastchat.serve.engine_request import as_request_error
-from fastchat.serve.gpu_errors import is_lost
-from fastchat.serve.kv_pool import KVPool, Span
-from fastchat.serve.slot_table import Row
+from fastchat.serve.engine.gpu_errors import is_lost
+from fastchat.serve.engine.kv_pool import KVPool, Span
+from fastchat.serve.engine.model import EngineModel
+from fastchat.serve.engine.request import as_request_error
+from fastchat.serve.engine.slots import Row
 
 if TYPE_CHECKING:
     import torch

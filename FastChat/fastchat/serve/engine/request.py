@@ -10,8 +10,8 @@ from typing import Any
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.protocol.worker_protocol import FinishReason
-from fastchat.serve.gpu_errors import is_full
-from fastchat.serve.sampling import SamplingParams
+from fastchat.serve.engine.gpu_errors import is_full
+from fastchat.serve.engine.sampling import SamplingParams
 from fastchat.serve.stopping import contains_stop
 
 
