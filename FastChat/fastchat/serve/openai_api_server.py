@@ -25,10 +25,10 @@ from starlette.exceptions import HTTPException
 from fastchat.constants import CONTROLLER_ADDRESS, RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
 from fastchat.serve.http import BodyLimit, read_json
-from fastchat.serve.openai_answers import Answers
-from fastchat.serve.openai_asks import DEFAULT_MAX_TOKENS
-from fastchat.serve.openai_errors import ApiError, from_worker, parse
-from fastchat.serve.openai_workers import Workers
+from fastchat.serve.openai.answers import Answers
+from fastchat.serve.openai.errors import ApiError, from_worker, parse
+from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS
+from fastchat.serve.openai.workers import Workers
 from fastchat.utils import (
     OneLineParser,
     build_logger,

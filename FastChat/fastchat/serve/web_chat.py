@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from fastchat.constants import RequestError
 from fastchat.conversation import Message
 from fastchat.protocol.openai_api_protocol import ChatRequest
-from fastchat.serve.openai_asks import asks_of
-from fastchat.serve.openai_errors import ApiError
-from fastchat.serve.openai_workers import Workers
+from fastchat.serve.openai.errors import ApiError
+from fastchat.serve.openai.requests import asks_of
+from fastchat.serve.openai.workers import Workers
 
 _SILENCE = 600.0
 """Seconds that a worker may send nothing."""

@@ -9,7 +9,8 @@ import time
 import pytest
 import requests
 
-from fastchat.serve import controller, openai_workers
+from fastchat.serve import controller
+from fastchat.serve.openai import workers as openai_workers
 from fastchat.serve.openai_api_server import create_app, parse_args
 from tests.fastchat.serve.fake_workers import enter, fake_workers
 from tests.fastchat.serve.servers import running

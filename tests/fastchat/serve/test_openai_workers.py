@@ -11,10 +11,11 @@ import pytest
 import requests
 from fastapi import FastAPI
 
-from fastchat.serve import controller, openai_workers
+from fastchat.serve import controller
+from fastchat.serve.openai import workers as openai_workers
+from fastchat.serve.openai.errors import ApiError
+from fastchat.serve.openai.workers import Workers
 from fastchat.serve.openai_api_server import create_app
-from fastchat.serve.openai_errors import ApiError
-from fastchat.serve.openai_workers import Workers
 from tests.fastchat.serve.fake_workers import HANG, enter, fake_workers
 from tests.fastchat.serve.servers import running
 

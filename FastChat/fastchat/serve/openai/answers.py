@@ -14,10 +14,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastchat.constants import RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
 from fastchat.serve.http import unless_dropped
-from fastchat.serve.openai_asks import DEFAULT_MAX_TOKENS, Ask, asks_of
-from fastchat.serve.openai_errors import ApiError, from_worker
-from fastchat.serve.openai_replies import DONE, Progress, Shape, event
-from fastchat.serve.openai_workers import Worker, Workers
+from fastchat.serve.openai.errors import ApiError, from_worker
+from fastchat.serve.openai.replies import DONE, Progress, Shape, event
+from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, Ask, asks_of
+from fastchat.serve.openai.workers import Worker, Workers
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 
 _WAITING_FRAMES = 64

@@ -7,8 +7,8 @@ from typing import Any
 
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
 from fastchat.serve.conv_style import render
-from fastchat.serve.openai_errors import ApiError
-from fastchat.serve.openai_workers import Worker, Workers
+from fastchat.serve.openai.errors import ApiError
+from fastchat.serve.openai.workers import Worker, Workers
 
 DEFAULT_MAX_TOKENS = 4096
 """Longest answer to a chat that names no length, in tokens. A worker reserves room for the whole of

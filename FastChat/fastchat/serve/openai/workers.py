@@ -20,7 +20,7 @@ import aiohttp
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.serve.http import frames, open_session, was_refused
-from fastchat.serve.openai_errors import ApiError
+from fastchat.serve.openai.errors import ApiError
 
 _LOOK_UP_SECONDS = 1.0
 """How often the controller, which names one worker at a time, is asked once it names no new one."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
-from fastchat.serve.openai_asks import Ask
+from fastchat.serve.openai.requests import Ask
 
 DONE = b"data: [DONE]\n\n"
 """The last event of a stream that succeeded."""
