@@ -39,9 +39,9 @@ from fastchat.serve.base_model_worker import (
     create_app,
     registration_of,
 )
-from fastchat.serve.upstream_client import Abilities, UpstreamClient, explore
-from fastchat.serve.upstream_server import ServerEnded, UpstreamServer, Watch, free_port
-from fastchat.serve.upstream_worker import UpstreamWorker
+from fastchat.serve.upstream.client import Abilities, UpstreamClient, explore
+from fastchat.serve.upstream.process import ServerEnded, UpstreamServer, Watch, free_port
+from fastchat.serve.upstream.worker import UpstreamWorker
 from fastchat.utils import (
     OneLineParser,
     build_logger,

@@ -21,7 +21,7 @@ import uvicorn
 from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import load_tokenizer
 from fastchat.serve import vllm_worker
-from fastchat.serve.upstream_worker import UpstreamWorker
+from fastchat.serve.upstream.worker import UpstreamWorker
 from fastchat.utils import listen
 
 ROOT = Path(__file__).parents[3]

@@ -13,7 +13,7 @@ import requests
 
 from fastchat.constants import ErrorCode
 from fastchat.serve import base_model_worker, controller, openai_api_server, vllm_worker
-from fastchat.serve.upstream_client import UpstreamClient
+from fastchat.serve.upstream.client import UpstreamClient
 from tests.fastchat.serve.servers import (
     ASK,
     CONTEXT,
