@@ -85,10 +85,10 @@ def _prompt_problems(args: argparse.Namespace) -> list[str]:
 
 
 def _training(words: list[str]) -> list[str]:
-    from fastchat.train import environment
+    from fastchat.train import launch
 
-    environment.name_accelerator()
-    environment.quiet()
+    launch.name_accelerator()
+    launch.quiet()
     from fastchat.train.arguments import parse
     from fastchat.train.checks import contradictions
 

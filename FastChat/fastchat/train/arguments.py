@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from fastchat.train.environment import set_single_process
 from fastchat.train.lora import LoraArguments
+from fastchat.train.processes import set_single_process
 
 
 def option(default: Any, text: str) -> Any:

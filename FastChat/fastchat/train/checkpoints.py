@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastchat.train.iterated import elsewhere
+from fastchat.train.processes import elsewhere
 
 logger = logging.getLogger("fastchat.train")
 

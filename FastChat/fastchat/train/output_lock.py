@@ -18,8 +18,7 @@ from typing import IO
 import torch
 
 from fastchat.train.arguments import TrainingArguments
-from fastchat.train.environment import is_first_process
-from fastchat.train.iterated import elsewhere
+from fastchat.train.processes import elsewhere, is_first_process
 
 logger = logging.getLogger("fastchat.train")
 

@@ -3,21 +3,27 @@
 It holds the settings that decide the result (a run with other settings is refused in the same
 directory), the data with its checksum and what became of its rows, versions, and at the end the
 log of all steps.
+
+Which weights a directory holds: training begins from files that may be replaced in place.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import importlib.util
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from fastchat.train import environment
+from fastchat.model.model_adapter import resolve
+from fastchat.train import processes, tracking
 from fastchat.train.arguments import Arguments, TrainingArguments
 from fastchat.train.checkpoints import checkpoints, clear, missing_files, read_json
-from fastchat.train.iterated import elsewhere, is_stage
-from fastchat.train.model_files import fingerprint
+from fastchat.train.processes import elsewhere, is_stage
 
 RECORD = "training.json"
 
@@ -107,8 +113,8 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
         "data": {"path": data_args.data_path, "sha256": digest},
         "processes": args.world_size,
         "device": str(args.device.type),
-        "versions": environment.versions(),
-        "git_commit": environment.git_commit(),
+        "versions": versions(),
+        "git_commit": git_commit(),
     }
 
 
@@ -135,7 +141,7 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
     ]
     is_begun = checkpoints(output_dir) or list(output_dir.glob("*.safetensors"))
     if differing and record["status"] != "finished" and not is_begun:
-        environment.say(f"{output_dir}: a run with other settings ended before it saved anything")
+        processes.say(f"{output_dir}: a run with other settings ended before it saved anything")
         return False
     if differing:
         raise ValueError(
@@ -146,17 +152,17 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
         return False
     lost = missing_files(output_dir, record)
     if lost:
-        environment.say(f"{output_dir} was finished, but {lost}: it is made again")
+        processes.say(f"{output_dir} was finished, but {lost}: it is made again")
         return False
     anew = "" if is_stage() else " (--overwrite_output_dir trains it anew)"
-    environment.say(f"{output_dir} is finished; nothing to do{anew}")
+    processes.say(f"{output_dir} is finished; nothing to do{anew}")
     return True
 
 
 def start_anew(args: TrainingArguments) -> None:
     """Delete what an earlier run left in the output directory, once for all processes."""
     if args.should_save:
-        for name in (RECORD, environment.TRACKING):
+        for name in (RECORD, tracking.TRACKING):
             (Path(args.output_dir) / name).unlink(missing_ok=True)
         clear(Path(args.output_dir))
     args.distributed_state.wait_for_everyone()
@@ -174,3 +180,55 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 def _plain(value: Any) -> Any:
     """Enumerations as their values, so that the setting survives JSON; nothing given is None."""
     return None if value == {} else getattr(value, "value", value)
+
+
+PACKAGES = ("fschat", "torch", "transformers", "accelerate", "deepspeed", "flash_attn")
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide the result; None where missing."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the tree that this file lies in ("-dirty" if changed); None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+SUFFIXES = (".safetensors", ".bin", ".jinja")
+NAMES = ("config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json")
+SAMPLED_BYTES = 1 << 16
+"""Bytes read at the beginning, the middle and the end of each file."""
+
+
+def fingerprint(model: str) -> str | None:
+    """A checksum of a checkpoint's or an adapter's files; None for an id of the hub.
+
+    Names, sizes and samples of the files are read, not all of them: a large model takes minutes.
+    """
+    folder = Path(resolve(model))
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (path.suffix in SUFFIXES or path.name in NAMES):
+            size = path.stat().st_size
+            digest.update(f"{path.name}:{size}:".encode())
+            with path.open("rb") as file:
+                for start in sorted({0, size // 2, max(0, size - SAMPLED_BYTES)}):
+                    file.seek(start)
+                    digest.update(file.read(SAMPLED_BYTES))
+    return digest.hexdigest()[:16]

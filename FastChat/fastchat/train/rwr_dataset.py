@@ -17,10 +17,9 @@ from typing import Any
 
 from fastchat.conversation import ChatTemplate
 from fastchat.train.arguments import DataArguments
-from fastchat.train.environment import say
 from fastchat.train.prefix_tree import PrefixOrder
-from fastchat.train.row_file import Place, RowReader
-from fastchat.train.rows import Target, read_targets, targets_of
+from fastchat.train.processes import say
+from fastchat.train.rows import Place, RowReader, Target, read_targets, targets_of
 
 
 @dataclass(frozen=True, slots=True)

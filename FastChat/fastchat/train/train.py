@@ -45,7 +45,7 @@ from fastchat.model.model_adapter import (
     load_tokenizer,
     pick_attention,
 )
-from fastchat.train import environment
+from fastchat.train import processes, tracking
 from fastchat.train.arguments import Arguments, TrainingArguments, parse
 from fastchat.train.batches import Collator
 from fastchat.train.checkpoints import (
@@ -58,10 +58,9 @@ from fastchat.train.checkpoints import (
     write_json,
 )
 from fastchat.train.checks import check, check_schedule
-from fastchat.train.environment import fail, say
-from fastchat.train.iterated import is_stage
 from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
 from fastchat.train.output_lock import output_lock
+from fastchat.train.processes import fail, is_stage, say
 from fastchat.train.run_record import RECORD, is_finished, new_record, start_anew
 from fastchat.train.rwr_dataset import RWRDataset, marked_sample, read_data
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
@@ -96,7 +95,7 @@ class Run:
 def main(argv: list[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
     logging.basicConfig(format="%(message)s")
-    if not environment.is_first_process():
+    if not processes.is_first_process():
         logging.getLogger("fastchat.train").setLevel(logging.ERROR)
     try:
         with contextlib.ExitStack() as held:
@@ -182,7 +181,7 @@ def fit(run: Run, model: Any) -> None:
     args, tokenizer, started = run.args, run.template.tokenizer, time.monotonic()
     if args.overwrite_output_dir:
         start_anew(args)
-    args.report_to = environment.start_wandb(args.report_to, args.output_dir, args.run_name)
+    args.report_to = tracking.start_wandb(args.report_to, args.output_dir, args.run_name)
     if run.eval_set is None:
         args.eval_strategy, args.do_eval = "no", False
     trainer = RWRTrainer(
@@ -211,7 +210,7 @@ def load(run: Run) -> Any:
     model_args, lora, args = run.arguments.model, run.arguments.lora, run.args
     wanted = model_args.attn_implementation
     if args.deepspeed:
-        environment.start_deepspeed(on_cpu=args.device.type == "cpu")
+        processes.start_deepspeed(on_cpu=args.device.type == "cpu")
     attention = wanted or pick_attention(run.config)
     if attention.startswith("flash") and not (args.bf16 or args.fp16):
         attention = "sdpa"

@@ -10,6 +10,6 @@ from pathlib import Path
 if __name__ == "__main__":
     if not __package__:
         sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from fastchat.train.environment import run
+    from fastchat.train.launch import run
 
     run(["--use_lora", "True", *sys.argv[1:]])

@@ -15,6 +15,6 @@ if __name__ == "__main__":
     if not __package__:
         # Launchers start this file by its path: the tree that it lies in is the one to import.
         sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from fastchat.train.environment import run
+    from fastchat.train.launch import run
 
     run(sys.argv[1:])

@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS)]
 CHECK = """
 import sys
 sys.path.insert(0, "FastChat")
-from fastchat.train import environment
-environment.name_accelerator()
+from fastchat.train import launch
+launch.name_accelerator()
 from fastchat.train.arguments import parse
 from fastchat.train.checks import contradictions
 print("found:", contradictions(parse(sys.argv[1:])))

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from fastchat.train import environment
+from fastchat.train import processes
 from fastchat.train.train import main
 from tests.fastchat.train.data import command, make_case, record, row, rows, write_rows
 from tests.tiny import save_tiny_model
@@ -141,6 +141,6 @@ def test_all_problems_are_named_at_once(tmp_path, capsys):
 @pytest.mark.parametrize(("code", "told"), [(2, True), (1, True), (130, False)])
 def test_another_rank_tells_what_the_first_one_does_not(monkeypatch, capsys, code, told):
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(environment, "OTHER_RANKS_WAIT", 0.0)
-    assert environment.fail("no such file on this node", code) == code
+    monkeypatch.setattr(processes, "OTHER_RANKS_WAIT", 0.0)
+    assert processes.fail("no such file on this node", code) == code
     assert ("no such file on this node" in capsys.readouterr().err) == told

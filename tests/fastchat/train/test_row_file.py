@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from fastchat.train import row_file
-from fastchat.train.row_file import RowReader, read_rows
+from fastchat.train import rows as row_file
+from fastchat.train.rows import RowReader, read_rows
 from tests.fastchat.train.data import rows
 
 CONTENT = [*rows(5), 123456789, {"text": 'é 漢 \u2028 😀 ] , " \\ [{'}, {}, {"long": "ü" * 300}]

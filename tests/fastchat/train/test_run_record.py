@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from fastchat.conversation import BUILT_IN
-from fastchat.train.model_files import SAMPLED_BYTES, fingerprint
+from fastchat.train.run_record import SAMPLED_BYTES, fingerprint
 from fastchat.train.train import main
 from tests.fastchat.train.data import command, figures, make_case, rows, write_rows
 from tests.tiny import save_tiny_model

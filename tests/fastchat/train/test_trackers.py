@@ -10,7 +10,7 @@ import time
 import pytest
 import wandb
 
-from fastchat.train.environment import start_wandb
+from fastchat.train.tracking import start_wandb
 from fastchat.train.train import main
 from tests.fastchat.train.data import make_case, row, write_rows
 from tests.offline_wandb import read_offline_run, read_offline_runs
@@ -114,6 +114,6 @@ def test_a_run_may_be_tracked_nowhere(case, tmp_path):
 
 
 def test_trackers_that_are_not_installed_are_left_out_with_a_notice(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("fastchat.train.environment.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("fastchat.train.processes.importlib.util.find_spec", lambda name: None)
     assert start_wandb(["wandb"], str(tmp_path), None) == []
     assert "wandb is not installed (pip install wandb): it gets nothing" in caplog.text

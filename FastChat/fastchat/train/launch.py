@@ -1,0 +1,58 @@
+"""The entry of a training process: run, and leave with its exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+
+
+def name_accelerator() -> None:
+    """Tell DeepSpeed that there is no GPU, before it is imported: it would warn at each guess."""
+    import torch
+
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def quiet() -> None:
+    """Leave out progress bars of single files, and warnings that nobody here can act on."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    # DeepSpeed calls collectives by names that torch 2.13 deprecates.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    # peft asks for a property by the name that it had before transformers 5.18.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    # It also imports bitsandbytes, which looks for kernels that nothing here uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def run(arguments: list[str]) -> None:
+    """Train as a command line says and end this process with the exit code."""
+    code = 130
+    try:
+        name_accelerator()
+        quiet()
+        from fastchat.train.train import main
+
+        code = main(arguments)
+    except KeyboardInterrupt:
+        # While the packages are still being imported.
+        print("train_mem.py: interrupted before anything was begun", file=sys.stderr)
+    leave(code)
+
+
+def leave(code: int) -> None:
+    """End this process with an exit code, and its wandb run with it."""
+    if "wandb" in sys.modules:
+        import wandb
+
+        wandb.finish(exit_code=code)
+        wandb.teardown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread of gloo that still wants the interpreter while that shuts down aborts the process
+    # (seen in one of thirty finished runs of two processes), so it is not shut down.
+    os._exit(code)

@@ -1,0 +1,97 @@
+"""What surrounds a training process: launch variables, DeepSpeed's start, trackers, versions.
+
+What the trainer says otherwise as a stage of `rise.iterate`, whose flags are not its own.
+
+`rise.iterate` sets a variable in the environment of its stages: their user has typed no
+--output_dir, and the next command is not theirs to run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+
+logger = logging.getLogger("fastchat.train")
+
+OTHER_RANKS_WAIT = 5.0
+"""Seconds in which the first process can print its error: launchers end all when one leaves."""
+
+
+def set_single_process() -> None:
+    """Set the variables of a launcher for one process, if no launcher has set them.
+
+    DeepSpeed reads them, and without them looks for MPI. With several GPUs and no launcher,
+    transformers would copy the model to every GPU in one process instead of using one.
+    """
+    if "RANK" in os.environ or "LOCAL_RANK" in os.environ:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(
+        RANK="0",
+        LOCAL_RANK="0",
+        WORLD_SIZE="1",
+        LOCAL_WORLD_SIZE="1",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def say(text: str) -> None:
+    """Print on the first process."""
+    if is_first_process():
+        print(text, flush=True)
+
+
+def fail(text: str, code: int) -> int:
+    """Print an error and return its exit code."""
+    if not is_first_process() and code != 1:
+        # A launcher ends this wait if the first process has the same to say.
+        time.sleep(OTHER_RANKS_WAIT)
+    if is_first_process() or code != 130:
+        print(f"train_mem.py: error: {text}", file=sys.stderr, flush=True)
+    return code
+
+
+def start_deepspeed(on_cpu: bool) -> None:
+    """Tell DeepSpeed about the process group before a model is loaded.
+
+    transformers opens the group itself on CPUs, and ZeRO-3's partitioned loading would then take
+    every process for the only one.
+    """
+    import deepspeed
+
+    if on_cpu and not os.environ.get("FASTCHAT_SHM_COMM"):
+        # An optional all-reduce through shared memory is compiled at the first start, which
+        # takes over a minute and a compiler; gloo does without. FASTCHAT_SHM_COMM=1 keeps it.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed()
+
+
+VARIABLE = "RISE_ITERATE_STAGE"
+"""Name of the stage, such as iteration1/train; absent elsewhere."""
+
+
+def is_stage() -> bool:
+    """Whether this process is a stage of an iterated run."""
+    return bool(os.environ.get(VARIABLE))
+
+
+def elsewhere(instead: str = "") -> str:
+    """The remedy for an output directory that cannot be used.
+
+    Args:
+        instead: what else helps where the user gives the trainer's flags.
+    """
+    if is_stage():
+        return "give another --out of rise.iterate"
+    return f"name another --output_dir{instead}"
