@@ -27,7 +27,7 @@ from engine import SIZES
 from training_data import build_tokenizer
 from training_modes import LENGTH, Mode, OneStep, ours, trl
 
-from fastchat.train.prefix_tree import divide
+from fastchat.train.prefix_tree.trie import divide
 from fastchat.train.rwr_dataset import Example
 
 PREAMBLE, QUESTION, ATTEMPT = 330, 100, 150

@@ -15,10 +15,10 @@ import torch
 
 from fastchat.train.arguments import TrainingArguments
 from fastchat.train.batches import Collator
-from fastchat.train.prefix_tree import PrefixOrder
+from fastchat.train.prefix_tree.model import use_trees
+from fastchat.train.prefix_tree.trie import PrefixOrder
 from fastchat.train.rwr_dataset import Example
 from fastchat.train.rwr_trainer import RWRTrainer
-from fastchat.train.tree_model import use_trees
 
 LENGTH = 2048
 """Tokens that the published code pads every row to."""

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from fastchat.train.prefix_tree import PrefixOrder, build_tree, divide
+from fastchat.train.prefix_tree.model import tree_inputs
+from fastchat.train.prefix_tree.trie import PrefixOrder, build_tree, divide
 from fastchat.train.rwr_dataset import Example
-from fastchat.train.tree_model import tree_inputs
 
 IGNORED = -100
 """Label of a token without loss."""

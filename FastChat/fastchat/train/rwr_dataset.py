@@ -17,7 +17,7 @@ from typing import Any
 
 from fastchat.conversation import ChatTemplate
 from fastchat.train.arguments import DataArguments
-from fastchat.train.prefix_tree import PrefixOrder
+from fastchat.train.prefix_tree.trie import PrefixOrder
 from fastchat.train.processes import say
 from fastchat.train.rows import Place, RowReader, Target, read_targets, targets_of
 

@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader
 
 from fastchat.train.batches import IGNORED, Passes, StepBatches, StepCollator, TreeCollator
 from fastchat.train.checkpoints import mark_complete, rotate, saving
-from fastchat.train.flex_tree import FLEX, FLEX_BLOCK, TOLERANCE
+from fastchat.train.prefix_tree.flex import FLEX, FLEX_BLOCK, TOLERANCE
+from fastchat.train.prefix_tree.model import attention_inputs, can_use_trees, tree_error
 from fastchat.train.statistics import StepStatistics
-from fastchat.train.tree_model import attention_inputs, can_use_trees, tree_error
 
 
 class TrainingError(RuntimeError):

@@ -60,11 +60,11 @@ from fastchat.train.checkpoints import (
 from fastchat.train.checks import check, check_schedule
 from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
 from fastchat.train.output_lock import output_lock
+from fastchat.train.prefix_tree.model import use_trees
 from fastchat.train.processes import fail, is_stage, say
 from fastchat.train.run_record import RECORD, is_finished, new_record, start_anew
 from fastchat.train.rwr_dataset import RWRDataset, marked_sample, read_data
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
-from fastchat.train.tree_model import use_trees
 
 
 @dataclass

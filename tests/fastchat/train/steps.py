@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from fastchat.conversation import ChatTemplate
 from fastchat.train.arguments import TrainingArguments
 from fastchat.train.batches import Collator
+from fastchat.train.prefix_tree.model import use_trees
 from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.rwr_trainer import RWRTrainer
-from fastchat.train.tree_model import use_trees
 from tests.fastchat.train.data import in_float64
 from tests.tiny import tiny_config, tiny_tokenizer
 

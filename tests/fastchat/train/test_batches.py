@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 
 from fastchat.train.batches import IGNORED, Collator, StepBatches, TreeCollator, keep_together
-from fastchat.train.prefix_tree import PrefixOrder
+from fastchat.train.prefix_tree.trie import PrefixOrder
 from fastchat.train.rwr_dataset import Example
 
 LENGTHS = [(37 * i) % 101 + 3 for i in range(45)]

@@ -15,9 +15,9 @@ from torch.nn.attention import flex_attention as torch_flex
 from transformers import AutoModelForCausalLM
 from transformers.integrations import flex_attention as wrapper
 
-from fastchat.train import flex_tree
-from fastchat.train.flex_tree import FLEX, FLEX_BLOCK, flex_problem
-from fastchat.train.tree_model import tree_error
+from fastchat.train.prefix_tree import flex as flex_tree
+from fastchat.train.prefix_tree.flex import FLEX, FLEX_BLOCK, flex_problem
+from fastchat.train.prefix_tree.model import tree_error
 from tests.fastchat.train.data import in_float64, make_case, rows, write_rows
 from tests.fastchat.train.steps import (
     assert_same_step,

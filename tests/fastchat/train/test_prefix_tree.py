@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from fastchat.train.prefix_tree import Node, PrefixOrder, build_tree, divide
+from fastchat.train.prefix_tree.trie import Node, PrefixOrder, build_tree, divide
 
 ROWS = [[1, 2, 3, 4, 5], [1, 2, 3, 9], [7, 8], [1, 2], [1, 2, 3, 4, 6], [7, 8]]
 """Two branches, the beginning of others, a row without relatives and its duplicate."""

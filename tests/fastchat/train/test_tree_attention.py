@@ -8,10 +8,11 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from fastchat.train.flex_tree import FLEX, TOLERANCE
-from fastchat.train.prefix_tree import build_tree
-from fastchat.train.tree_attention import SEGMENTS, TreeNodes, tree_attention
-from fastchat.train.tree_model import tree_error, tree_rule, use_trees
+from fastchat.train.flex_tree import tree_rule
+from fastchat.train.prefix_tree.attention import SEGMENTS, TreeNodes, tree_attention
+from fastchat.train.prefix_tree.flex import FLEX, TOLERANCE
+from fastchat.train.prefix_tree.model import tree_error, use_trees
+from fastchat.train.prefix_tree.trie import build_tree
 from tests.tiny import tiny_config
 
 CPU = torch.device("cpu")
@@ -92,7 +93,9 @@ def test_known_families_are_trained_on_trees_and_pass_the_check(family):
 def test_the_check_notices_a_model_that_does_not_follow_the_tree(monkeypatch):
     model = AutoModelForCausalLM.from_config(tiny_config())
     use_trees(model, None, 512, CPU)
-    monkeypatch.setattr("fastchat.train.tree_model.attention_inputs", lambda model, inputs: {})
+    monkeypatch.setattr(
+        "fastchat.train.prefix_tree.model.attention_inputs", lambda model, inputs: {}
+    )
     assert tree_error(model, model, CPU) > TOLERANCE
 
 
@@ -122,7 +125,7 @@ def test_attention_code_that_was_asked_for_is_kept():
 
 @pytest.mark.parametrize(("problem", "attention"), [(None, FLEX), ("it fails", SEGMENTS)])
 def test_flex_attention_is_taken_on_a_gpu_where_it_works(problem, attention, monkeypatch):
-    monkeypatch.setattr("fastchat.train.tree_model.flex_problem", lambda *asked: problem)
+    monkeypatch.setattr("fastchat.train.prefix_tree.model.flex_problem", lambda *asked: problem)
     model = AutoModelForCausalLM.from_config(tiny_config())
     said = use_trees(model, None, 512, torch.device("cuda"))
     assert model.config._attn_implementation == attention

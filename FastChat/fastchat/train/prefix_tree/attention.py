@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from fastchat.train.prefix_tree import Node
+from fastchat.train.prefix_tree.trie import Node
 
 SEGMENTS = "prefix_tree"
 UNSUPPORTED = ("softcap", "s_aux", "position_bias")

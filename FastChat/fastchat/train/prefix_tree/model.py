@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastchat.train.flex_tree import FLEX, FLEX_BLOCK, flex_problem
-from fastchat.train.prefix_tree import TokenTree, build_tree
-from fastchat.train.tree_attention import SEGMENTS, TreeNodes
+from fastchat.train.prefix_tree.attention import SEGMENTS, TreeNodes
+from fastchat.train.prefix_tree.flex import FLEX, FLEX_BLOCK, block_mask, flex_problem
+from fastchat.train.prefix_tree.trie import TokenTree, build_tree
 
 SAMPLE = 300
 """Tokens of the longest row of the small tree that is compared with its rows: several blocks."""
@@ -135,32 +135,6 @@ def attention_inputs(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     if kinds:
         return {"attention_mask": masks}
     return {"attention_mask": masks["sliding_attention"] or masks["full_attention"]}
-
-
-def block_mask(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> Any:
-    """The rule of the tree as a block mask of flex_attention.
-
-    Args:
-        depths: int64 (T,), see `TokenTree`.
-        ends: int64 (T,), see `TokenTree`.
-        window: tokens of its row that a token sees, itself included; None is all.
-    """
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    size = len(depths)
-    return create_block_mask(tree_rule(depths, ends, window), None, None, size, size, depths.device)
-
-
-def tree_rule(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> Any:
-    """Whether a query sees a key, as flex_attention asks; arguments as for `block_mask`."""
-
-    def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:
-        visible = (key <= query) & (query < ends[key])
-        if window is not None:
-            visible = visible & (depths[query] - depths[key] < window)
-        return visible
-
-    return sees
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_torch_flex_attn_available
 from transformers.utils.import_utils import is_torch_greater_or_equal
 
-from fastchat.train.prefix_tree import TokenTree, build_tree
-from fastchat.train.tree_attention import TreeNodes, tree_attention
+from fastchat.train.prefix_tree.attention import TreeNodes, tree_attention
+from fastchat.train.prefix_tree.trie import TokenTree, build_tree
 
 FLEX = "flex_attention"
 FLEX_BLOCK = 128
@@ -74,7 +74,7 @@ def flex_problem(config: Any, device: torch.device, dtype: torch.dtype) -> str |
 
 def _error_of_one_layer(config: Any, device: torch.device, dtype: torch.dtype) -> float:
     """The largest relative difference (norms) of output and gradients to `tree_attention`."""
-    from fastchat.train.tree_model import block_mask
+    from fastchat.train.prefix_tree.flex import block_mask
 
     tree, heads = _sample_tree(), config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -111,3 +111,29 @@ def _sample_tree() -> TokenTree:
 
 
 ALL_ATTENTION_FUNCTIONS.register(FLEX, flex_attention)
+
+
+def block_mask(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> Any:
+    """The rule of the tree as a block mask of flex_attention.
+
+    Args:
+        depths: int64 (T,), see `TokenTree`.
+        ends: int64 (T,), see `TokenTree`.
+        window: tokens of its row that a token sees, itself included; None is all.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    size = len(depths)
+    return create_block_mask(tree_rule(depths, ends, window), None, None, size, size, depths.device)
+
+
+def tree_rule(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> Any:
+    """Whether a query sees a key, as flex_attention asks; arguments as for `block_mask`."""
+
+    def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        visible = (key <= query) & (query < ends[key])
+        if window is not None:
+            visible = visible & (depths[query] - depths[key] < window)
+        return visible
+
+    return sees
