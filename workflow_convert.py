@@ -12,7 +12,7 @@ Writes  --output, a JSON list of rows for train_mem.py, or JSON lines for other 
 
 Every turn that the criteria keep is a row: what the model saw, its answer, and how much the answer
 counts. What the model saw (context window, correct-to-correct) is read from the run's config.json.
-The rules are in rise/dataset.py.
+The rules are in rise/dataset/rules.py.
 """
 
 from __future__ import annotations
@@ -27,18 +27,16 @@ from pathlib import Path
 from typing import Any
 
 from rise.arguments import env_help, env_name
-from rise.conversion import rules_for, settings_of, training_rows
-from rise.convert_arguments import add_output, add_rules, problems_of
-from rise.dataset_report import RowCounts, TokenCounts, format_report
+from rise.dataset.arguments import add_output, add_rules, problems_of
+from rise.dataset.near_duplicates import without_near_duplicates
+from rise.dataset.pairs import PairCounts, format_pairs, preference_pairs, repair_rows
+from rise.dataset.report import RowCounts, TokenCounts, format_report
+from rise.dataset.rows import rules_for, settings_of, training_rows
+from rise.dataset.sources import Pool, Source, load_prompts, problems_with, read_source
+from rise.dataset.writer import RowSpill, match_tokens
 from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, run_program, said
 from rise.iterated import is_stage
-from rise.near_duplicates import without_near_duplicates
 from rise.parser import Parser
-from rise.preferences import PairCounts, format_pairs, preference_pairs
-from rise.repairs import repair_rows
-from rise.row_spill import RowSpill
-from rise.sources import Pool, Source, load_prompts, problems_with, read_source
-from rise.token_budget import match_tokens
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -115,7 +113,7 @@ def check_args(args: argparse.Namespace) -> list[Source]:
 
 def _is_of(source: Source, output: Path) -> bool:
     """Whether a file is a log's or its run's: --overwrite is for data sets, not for episodes."""
-    from rise.dataset_file import report_path
+    from rise.dataset.writer import report_path
 
     if output in (source.path.resolve(), source.rows.resolve()):
         return True
@@ -145,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: if an argument or a log is wrong.
     """
-    from rise.dataset_file import is_written
+    from rise.dataset.writer import is_written
 
     sources = check_args(args)
     settings = settings_of(args, sources)
@@ -224,7 +222,7 @@ def finish(
     weights: Sequence[float] = (),
 ) -> None:
     """Put the rows in order and write them, or in a dry run show the first one."""
-    from rise.dataset_file import write_dataset
+    from rise.dataset.writer import write_dataset
     from rise.tracked_results import log_conversion
 
     if args.shuffle:

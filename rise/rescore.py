@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rise.configuration import git_commit, versions
+from rise.dataset.text_keys import text_key
 from rise.endings import DONE, run_errors, run_program, usage_errors
 from rise.episode import Episode
 from rise.evaluated import log_dir_of, open_run, read_config, with_sibling
@@ -33,7 +34,6 @@ from rise.job import Job
 from rise.parser import Parser
 from rise.rows import lines_at, naming, rows
 from rise.table import HEADLINE, headline_order
-from rise.text_keys import text_key
 from rise.trajectory import read_json, write_json
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ def _of_both(args: argparse.Namespace, models: list[str]) -> list[str]:
 
 
 def _conversion(words: list[str]) -> list[str]:
-    from rise.convert_arguments import problems_of
+    from rise.dataset.arguments import problems_of
     from workflow_convert import parse_args
 
     args = parse_args(words)
@@ -75,7 +75,7 @@ def _conversion(words: list[str]) -> list[str]:
 
 def _prompt_problems(args: argparse.Namespace) -> list[str]:
     """What is wrong with the files of an environment or of a prompt style."""
-    from rise.sources import load_prompts
+    from rise.dataset.sources import load_prompts
 
     try:
         load_prompts(args.env, args.prompt_style)

@@ -84,7 +84,7 @@ def test_convert_pools_logs_and_parses(call):
 @pytest.mark.parametrize("to", ["dpo", "pair_sft"])
 def test_pairs_are_converted_without_the_flags_of_rows(call, to):
     import workflow_convert
-    from rise.convert_arguments import problems_of
+    from rise.dataset.arguments import problems_of
 
     words = call("convert", TO=to)
     args = workflow_convert.parse_args(words[2:])

@@ -206,7 +206,7 @@ def test_a_file_that_is_no_conversion_is_kept(log, output, capsys):
 
 
 def test_an_interrupted_conversion_is_done_again(log, output, monkeypatch):
-    from rise import dataset_file
+    from rise.dataset import writer as dataset_file
 
     def stop(*_):
         raise KeyboardInterrupt

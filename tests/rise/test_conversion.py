@@ -12,13 +12,14 @@ from collections import Counter
 import pytest
 
 import workflow_convert
-from rise import text_keys, text_stats
-from rise.dataset import Rules, rows_from_episode
-from rise.near_duplicates import without_near_duplicates
-from rise.prompt_means import PromptMeans
-from rise.row_spill import RowSpill
+from rise import text_stats
+from rise.dataset import text_keys
+from rise.dataset.near_duplicates import without_near_duplicates
+from rise.dataset.rules import Rules, rows_from_episode
+from rise.dataset.text_keys import text_key
+from rise.dataset.weights import PromptMeans
+from rise.dataset.writer import RowSpill
 from rise.sketch import sketch
-from rise.text_keys import text_key
 from tests.test_workflow_convert import write_run
 
 
@@ -153,7 +154,7 @@ def test_a_bad_record_in_the_middle_leaves_nothing(tmp_path, capsys):
     ],
 )
 def test_no_conversion_holds_its_rows_in_memory(tmp_path, monkeypatch, flags):
-    monkeypatch.setattr("rise.dataset_file.plot_weights", lambda weights, path: path.touch())
+    monkeypatch.setattr("rise.dataset.writer.plot_weights", lambda weights, path: path.touch())
     (template,) = sketch("w7,r5 r5")
     template.turns[0].actions[0] = "x" * 20_000
     template.dialogue[1]["content"] = "x" * 20_000

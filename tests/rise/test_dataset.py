@@ -8,10 +8,11 @@ import math
 
 import pytest
 
-from rise import dataset, weights
-from rise.dataset import Rules, rows_from_episode
+from rise.dataset import rules as dataset
+from rise.dataset import weights
+from rise.dataset.rules import Rules, rows_from_episode
+from rise.dataset.weights import mean_over, weight
 from rise.sketch import sketch
-from rise.weights import mean_over, weight
 
 
 def turns(episode_text: str, **rules) -> list[int]:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 import workflow_convert
-from rise.dataset_file import is_written, write_dataset
+from rise.dataset.writer import is_written, write_dataset
 from rise.sketch import sketch
 from tests.test_workflow_convert import write_run
 

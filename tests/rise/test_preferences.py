@@ -9,8 +9,8 @@ import json
 import pytest
 
 import workflow_convert
-from rise import preferences
-from rise.preferences import pairs_of
+from rise.dataset import pairs as preferences
+from rise.dataset.pairs import pairs_of
 from rise.sketch import sketch
 from tests.test_workflow_convert import write_run
 

@@ -104,7 +104,7 @@ def reward_of(action: str, text: str) -> int:
 def test_selected_actions_and_their_weights(
     name, flags, every, better, best, success, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("rise.dataset_file.plot_weights", lambda weights, path: path.touch())
+    monkeypatch.setattr("rise.dataset.writer.plot_weights", lambda weights, path: path.touch())
     log, output = tmp_path / "2_turns.json", tmp_path / "data.json"
     log.write_text(json.dumps({"0": published_record(LOGS[name])}))
     expected = {"all": every, "better": better, "best": best, "success": success}

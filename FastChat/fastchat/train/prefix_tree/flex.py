@@ -74,7 +74,7 @@ def flex_problem(config: Any, device: torch.device, dtype: torch.dtype) -> str |
 
 def _error_of_one_layer(config: Any, device: torch.device, dtype: torch.dtype) -> float:
     """The largest relative difference (norms) of output and gradients to `tree_attention`."""
-    from fastchat.train.prefix_tree.flex import block_mask
+    pass
 
     tree, heads = _sample_tree(), config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from rise import tracking
-from rise.dataset import CRITERIA, FORMATS
-from rise.token_budget import trained_tokens
-from rise.weights import WEIGHTINGS, weight
+from rise.dataset.rules import CRITERIA, FORMATS
+from rise.dataset.weights import WEIGHTINGS, weight
+from rise.dataset.writer import trained_tokens
 
 TARGETS = {"sft": "weighted rows", "dpo": "preference pairs", "pair_sft": "pairs"}
 """What --to makes, in words."""

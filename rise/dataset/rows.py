@@ -8,15 +8,14 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rise.convert_arguments import NOT_COMPARED
-from rise.dataset import Row, Rules, all_rewards, rows_from_episode
-from rise.dataset_report import RowCounts
+from rise.dataset.arguments import NOT_COMPARED
+from rise.dataset.report import RowCounts
+from rise.dataset.rules import Row, Rules, all_rewards, rows_from_episode
+from rise.dataset.sources import Pool, Source, load_prompts
+from rise.dataset.weights import RELATIVE, PromptMeans
+from rise.dataset.writer import trained_tokens
 from rise.episode import Episode, Message
 from rise.logs import lacks_dialogue
-from rise.prompt_means import PromptMeans
-from rise.sources import Pool, Source, load_prompts
-from rise.token_budget import trained_tokens
-from rise.weights import RELATIVE
 
 
 def training_rows(
@@ -32,7 +31,7 @@ def training_rows(
         style: the prompt of logs without dialogues, as --prompt_style takes it.
 
     Raises:
-        ValueError: if a record is no episode, or as `rise.dataset.rows_from_episode`.
+        ValueError: if a record is no episode, or as `rise.dataset.rules.rows_from_episode`.
     """
     means = None
     if rules[0].weighting in RELATIVE:

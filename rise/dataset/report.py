@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from typing import Any
 
-from rise.dataset import Row
+from rise.dataset.rules import Row
 from rise.episode import Message
 from rise.statistics import effective_sample_size
 

@@ -8,7 +8,7 @@ An attempt is the chosen sample of a turn. The rules apply in this order:
    tell two apart; the text of those that stay is the one that the model wrote.
 3. `until_success`: nothing after the first success.
 4. `--criteria` (`meets_criteria`): all, better, best or success.
-5. `--weighting` (`rise.weights.weight`): exp, advantage, centered or none. A weight of 0 trains
+5. `--weighting` (`rise.dataset.weights.weight`): exp, advantage, centered or none. A weight of 0 trains
    nothing, so such a row is dropped.
 
 A row shows what the model saw when it answered: the opening and the last `context_window` - 1
@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rise.dataset.weights import mean_over, weight
 from rise.episode import Episode, Message, visible
-from rise.weights import mean_over, weight
 
 CRITERIA = ("all", "better", "best", "success")
 FORMATS = ("fastchat", "messages")
@@ -48,7 +48,7 @@ class Rules:
     context_window: int | None = None
     """c: a row shows the opening and at most c - 1 earlier attempts; None: all of them."""
     weighting: str = "exp"
-    """exp, advantage, centered or none: see `rise.weights.weight`."""
+    """exp, advantage, centered or none: see `rise.dataset.weights.weight`."""
     temperature: float = 0.4
     """tau in the weight."""
 

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rise.dataset import Row
-from rise.row_spill import RowSpill
-from rise.text_keys import groups, messages_key
+from rise.dataset.rules import Row
+from rise.dataset.text_keys import groups, messages_key
+from rise.dataset.writer import RowSpill
 from rise.text_stats import common_share, piece_set
 
 NumberedRow = tuple[int, Row]

@@ -1,0 +1,250 @@
+"""The file of a data set, with its report and its histogram beside it.
+
+The data set itself is put in place last, and taken away first when it is replaced: where it is, the
+report beside it is its own.
+
+Rows on their way into a data set: on the disk, with 8 bytes each in memory to find them again.
+
+The file has no name: nothing is left behind when the program is stopped, however that happens.
+
+As many trained tokens as another data set has: two data sets that cost the same training.
+
+A baseline on fewer rows, such as the right answers alone, gets as many passes over its rows as its
+budget holds, and of the last pass a random part.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rise.dataset.report import TokenCounts
+from rise.iterated import is_stage, place
+from rise.json_files import read_json, write_json
+from rise.plots import plot_weights
+from rise.trajectory import read_json
+
+log = logging.getLogger(__name__)
+
+
+def report_path(output: Path) -> Path:
+    """OUTPUT.report.json."""
+    return output.with_name(f"{output.name}.report.json")
+
+
+def is_written(output: Path, settings: dict[str, Any]) -> bool:
+    """Whether the data set is there, made with these settings.
+
+    Raises:
+        ValueError: if the file is there but was made otherwise.
+    """
+    if not output.exists():
+        return False
+    report = report_path(output)
+    if not report.exists():
+        raise ValueError(
+            f"{output} exists, but {report.name} does not, so nobody knows how it was made: "
+            f"give another {place('--output')}{_or_overwrite()}"
+        )
+    before, now = read_json(report).get("settings", {}), json.loads(json.dumps(settings))
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if differing:
+        raise ValueError(
+            f"{output} was made with other settings ({', '.join(differing)}): give another "
+            f"{place('--output')}{_or_overwrite()}"
+        )
+    return True
+
+
+def _or_overwrite() -> str:
+    """The other remedy, which rise.iterate does not have."""
+    return "" if is_stage() else ", or --overwrite to replace it"
+
+
+def write_dataset(
+    output: Path,
+    rows: Iterable[bytes],
+    report: dict[str, Any],
+    weights: Sequence[float] = (),
+    *,
+    as_lines: bool = False,
+) -> list[Path]:
+    """Write the rows, one per line, then the histogram of their weights and the report.
+
+    Args:
+        output: the file; a reader sees the old one or the whole new one. Directories are made.
+        rows: one after the other, each as JSON; at least one.
+        report: what to say about them, with the "settings" that `is_written` compares.
+        weights: of the rows, in any order; without them there is no histogram.
+        as_lines: JSON lines instead of a JSON list.
+
+    Returns:
+        The files. A histogram that cannot be drawn is a warning: it is not worth the rows.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    picture = output.with_name(f"{output.name}_hist.png")
+    files = [output, report_path(output)]
+    begin, between, end = (b"", b"\n", b"\n") if as_lines else (b"[\n", b",\n", b"\n]\n")
+    try:
+        with open(_new(output), "wb") as file:
+            for number, row in enumerate(rows):
+                file.write((between if number else begin) + row)
+            file.write(end)
+        write_json(_new(report_path(output)), report)
+        if weights and _drawn(weights, _new(picture)):
+            files.append(picture)
+        # All is made: only now does the old data set go.
+        for path in (output, picture):
+            path.unlink(missing_ok=True)
+        for path in reversed(files):
+            os.replace(_new(path), path)
+    finally:
+        for path in (*files, picture):
+            _new(path).unlink(missing_ok=True)
+    return files
+
+
+def _new(path: Path) -> Path:
+    """Where a file is made before it takes its place."""
+    return path.with_name(f"{path.name}.tmp")
+
+
+def _drawn(weights: Sequence[float], path: Path) -> bool:
+    """Draw the histogram; whether it could be done."""
+    try:
+        plot_weights(weights, path)
+    except (ValueError, ArithmeticError) as error:
+        log.warning("the weights, %g to %g, cannot be drawn: %s", min(weights), max(weights), error)
+        return False
+    return True
+
+
+class RowSpill:
+    """Context manager; rows are appended, then read in any order.
+
+    Args:
+        output: the file that the rows are for: they are kept on the same disk, in the nearest
+            directory above it that exists.
+    """
+
+    def __init__(self, output: Path):
+        self._output = output
+        self._directory = next(path for path in output.absolute().parents if path.is_dir())
+        self.offsets = array("Q")
+        """Where each row begins, in the order in which they came."""
+        self._end = 0
+
+    def __enter__(self) -> RowSpill:
+        try:
+            self._file = tempfile.TemporaryFile(dir=self._directory)
+        except OSError as error:
+            # It has a random name, which tells the user nothing.
+            raise OSError(error.errno, error.strerror, f"--output {self._output}") from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row."""
+        self.offsets.append(self._end)
+        # A half surrogate pair is no UTF-8; in ASCII it is an escape, as it was in the log.
+        try:
+            line = json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            line = json.dumps(row).encode("ascii")
+        self._end += self._file.write(line + b"\n")
+
+    def lines(self, offsets: Iterable[int]) -> Iterator[bytes]:
+        """The rows that begin there as JSON, without the ends of lines."""
+        for offset in offsets:
+            self._file.seek(offset)
+            yield self._file.readline().rstrip(b"\n")
+
+    def rows(self, offsets: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The rows that begin there."""
+        return map(json.loads, self.lines(offsets))
+
+
+def trained_tokens(path: Path, model_path: str | None) -> int:
+    """The trained tokens of a data set of workflow_convert.py, as its report has them.
+
+    Args:
+        path: the data set.
+        model_path: whose tokens are counted for the new one.
+
+    Raises:
+        ValueError: if there is no such report, if it counted no tokens, or those of another model.
+    """
+    report = report_path(path)
+    if not report.is_file():
+        raise ValueError(
+            f"--match_tokens {path}: {report.name} is not beside it; give a file that "
+            "workflow_convert.py wrote"
+        )
+    found = read_json(report)
+    counted_with = found.get("settings", {}).get("model_path")
+    if model_path is None or "answer" not in found.get("tokens", {}):
+        raise ValueError(
+            "--match_tokens compares tokens: convert both data sets with --model_path, the "
+            "checkpoint that is trained"
+        )
+    if counted_with != model_path:
+        raise ValueError(
+            f"--match_tokens {path} was counted with the tokenizer of {counted_with}, "
+            f"--model_path is {model_path}: give the same"
+        )
+    budget = found.get("match_tokens", found["tokens"]["answer"])
+    return budget["total"]
+
+
+def repeated(lengths: Sequence[int], budget: int, seed: int) -> list[int]:
+    """Which rows to write so that their lengths add up to the budget, to half a row.
+
+    Args:
+        lengths: trained tokens of each row, each above 0.
+        budget: the sum to reach.
+        seed: of the choice of rows for the last pass.
+
+    Returns:
+        Places in `lengths`: all of them as often as the budget holds them all, then some of them;
+        at least one.
+
+    >>> repeated([3, 3, 3], 18, seed=0), sorted(repeated([3, 3, 3], 15, seed=0)[:3])
+    ([0, 1, 2, 0, 1, 2], [0, 1, 2])
+    """
+    passes, rest = divmod(budget, sum(lengths))
+    places = list(range(len(lengths))) * passes
+    last = list(range(len(lengths)))
+    random.Random(seed).shuffle(last)
+    for place in last:
+        if 2 * rest < lengths[place]:
+            break
+        places.append(place)
+        rest -= lengths[place]
+    return places or last[:1]
+
+
+def match_tokens(spill: RowSpill, tokens: TokenCounts, budget: int, seed: int) -> dict[str, int]:
+    """Let a spill give its rows so often that the budget is met; returns what the report says.
+
+    Raises:
+        ValueError: if the tokens were not counted.
+    """
+    lengths = tokens.answers
+    if len(lengths) != len(spill):
+        raise ValueError(f"--match_tokens: {tokens.to_dict()['not counted']}")
+    places = repeated(lengths, budget, seed)
+    spill.offsets = array("Q", (spill.offsets[place] for place in places))
+    total = sum(lengths[place] for place in places)
+    return {"budget": budget, "rows": len(places), "total": total}
