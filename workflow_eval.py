@@ -22,7 +22,7 @@ import shlex
 
 from rise.arguments import add_common, add_feedback
 from rise.endings import DONE, FAILED, none_fits, run_errors, run_program, usage_errors
-from rise.feedback import asks_itself
+from rise.episodes.feedback import asks_itself
 from rise.iterated import is_stage
 from rise.parser import Parser
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from rise.arguments import add_common, add_feedback
 from rise.endings import DONE, FAILED, none_fits, run_errors, run_program, usage_errors
-from rise.feedback import EXPERT_SEES
+from rise.episodes.feedback import EXPERT_SEES
 from rise.iterated import is_stage
 from rise.parser import Parser
 

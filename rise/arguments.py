@@ -9,9 +9,10 @@ import shlex
 from pathlib import Path
 from typing import TypeVar
 
-from rise import shard, tracking
+from rise import tracking
 from rise.cost import parse_prices
-from rise.feedback import FEEDBACK
+from rise.episodes import shard
+from rise.episodes.feedback import FEEDBACK
 from rise.open_files import most_connections
 
 T = TypeVar("T")

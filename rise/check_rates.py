@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rise.episode import Episode
+from rise.episodes.episode import Episode
 from rise.statistics import bootstrap_mean, wilson
 
 
@@ -61,7 +61,7 @@ def unclear(episodes: Sequence[Episode], turn: int) -> list[bool]:
 def revisions(episodes: Sequence[Episode]) -> list[int]:
     """How many answers each problem got after its first one; those that stand are none.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("w7 r5 r5", "r5 r5 r5")
     >>> run[0].turns[2].kept = True
     >>> revisions(run)
@@ -71,8 +71,8 @@ def revisions(episodes: Sequence[Episode]) -> list[int]:
 
 
 def checked(*answers: tuple[str, str]) -> list[Episode]:
-    """Episodes for examples: the word of the first turn, as in `rise.sketch`, and what is said."""
-    from rise.sketch import sketch
+    """Episodes for examples: the word of the first turn, as in `rise.episodes.shorthand`, and what is said."""
+    from rise.episodes.shorthand import sketch
 
     episodes = sketch(*(word for word, _ in answers))
     for episode, (_, says) in zip(episodes, answers, strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rise.episode import Episode
+from rise.episodes.episode import Episode
 from rise.evaluated import EvaluatedRun
 from rise.statistics import mcnemar, paired_difference
 from rise.table import headline_order
@@ -62,7 +62,7 @@ def cost(episodes: Sequence[Episode], turns: bool) -> dict[str, float]:
     cache computes fewer. What a model says of its own answer costs tokens and is no sample; an
     answer that stands costs nothing.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("w7,r5 r5")
     >>> run[0].turns[0].usage = {"prompt_tokens": 100, "completion_tokens": 60}
     >>> run[0].turns[1].usage = {"prompt_tokens": 150, "completion_tokens": 20}

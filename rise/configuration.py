@@ -16,7 +16,7 @@ from rise import tracking
 from rise.arguments import controller_url, per_turn, window
 from rise.choice import fingerprint
 from rise.cost import parse_prices
-from rise.feedback import texts_of
+from rise.episodes.feedback import texts_of
 
 if TYPE_CHECKING:
     from envs.base import Env
@@ -105,7 +105,7 @@ def git_commit() -> str | None:
 
 
 def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
-    """What may differ when a run is resumed; see `rise.trajectory.NOT_COMPARED`."""
+    """What may differ when a run is resumed; see `rise.episodes.journal.NOT_COMPARED`."""
     return {
         "controller_address": controller_url(args.controller_address),
         "api_base": args.api_base,

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rise import forecast, shard
-from rise.episode import Episode, Message
+from rise import forecast
+from rise.episodes import shard
+from rise.episodes.episode import Episode, Message
 from rise.job import Job
 from rise.rollout import next_prompt
 

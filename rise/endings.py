@@ -16,9 +16,9 @@ from rise import cost
 from rise.iterated import place
 
 if TYPE_CHECKING:
+    from rise.episodes.journal import RunDir
     from rise.job import Job
     from rise.tally import Tally
-    from rise.trajectory import RunDir
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 BROKEN_PIPE = 128 + signal.SIGPIPE

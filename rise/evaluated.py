@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rise.episode import Episode
+from rise.episodes.episode import Episode
 from rise.json_files import read_object
 from rise.metrics import headline_hits, summarise
 from rise.siblings import complete, is_parallel, sibling

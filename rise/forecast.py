@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rise import shard
-from rise.episode import Message, visible
-from rise.feedback import asks_itself
+from rise.episodes import shard
+from rise.episodes.episode import Message, visible
+from rise.episodes.feedback import asks_itself
 from rise.tally import MILLION
 
 if TYPE_CHECKING:

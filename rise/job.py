@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rise import choice, cost, shard, tracking
+from rise import choice, cost, tracking
 from rise.arguments import controller_url, per_turn, problems_with, smoke
 from rise.configuration import configuration, make_env
 from rise.endings import (
@@ -31,14 +31,15 @@ from rise.endings import (
     unanswered,
     unfinished,
 )
-from rise.episode import Episode, is_owed
+from rise.episodes import shard
+from rise.episodes.episode import Episode, is_owed
+from rise.episodes.journal import RunDir, locate, read_json, recorded
+from rise.episodes.rows import refusals, rows
 from rise.open_files import allow_connections
 from rise.progress import Progress
 from rise.rollout import Plan, run_episodes
-from rise.rows import refusals, rows
 from rise.serving import LocalServing, ServingError
 from rise.tally import Tally
-from rise.trajectory import RunDir, locate, read_json, recorded
 
 if TYPE_CHECKING:
     from envs.base import Env

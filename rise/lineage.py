@@ -17,8 +17,8 @@ from typing import Any
 from rise import grid
 from rise.choice import fingerprint
 from rise.configuration import git_commit
+from rise.episodes.journal import read_json, write_json
 from rise.iteration_plan import Stage
-from rise.trajectory import read_json, write_json
 
 CHUNK = 1 << 20
 

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from rise.endings import DONE, run_errors, run_program, usage_errors
-from rise.episode import Episode, is_owed
+from rise.episodes.episode import Episode, is_owed
+from rise.episodes.journal import RunDir, differences, read_json
+from rise.episodes.rows import episodes_at, finished, rows
 from rise.evaluated import open_run, read_config, with_sibling
 from rise.job import Job
 from rise.parser import Parser
-from rise.rows import episodes_at, finished, rows
 from rise.table import format_table
-from rise.trajectory import RunDir, differences, read_json
 
 SHOWN = 5
 """Task ids that an error names."""

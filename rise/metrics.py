@@ -21,7 +21,7 @@ one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u"; "turns_used"; lists
 reached the turn); where the model judges itself "check" and "revisions"; "warnings", sentences.
 
 A run is forced when every problem plays all its turns; only an oracle run stops, at the first
-success. What the feedback modes are, and which of them know the truth, is in `rise.feedback`. With
+success. What the feedback modes are, and which of them know the truth, is in `rise.episodes.feedback`. With
 several samples in a turn those go on with the best one, so that their rates by turn are those of
 best-of-N and say nothing about the change from turn to turn. A problem whose episode failed with an
 error is owed, and in no denominator until it is answered: n says how many are. One whose prompt
@@ -39,8 +39,8 @@ from typing import Any
 
 from rise.cautions import cautions
 from rise.check_rates import check_rates
-from rise.episode import Episode
-from rise.feedback import FEEDBACK, asks_itself, is_forced, knows_truth
+from rise.episodes.episode import Episode
+from rise.episodes.feedback import FEEDBACK, asks_itself, is_forced, knows_truth
 from rise.statistics import (
     Rate,
     bootstrap_mean,
@@ -106,7 +106,7 @@ def summarise(
 
     The keys are listed at the top of this module.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("w7,r5,r5 r5", "r5,w7,w7 r5", "w7,w8,- -", "w7,w7,w7 r5")
     >>> metrics = summarise(run, str.__eq__, max_turns=2, feedback="none")
     >>> [metrics[name]["value"] for name in ("m1@t1", "m3@t1", "m1@t2", "p1@t2")]
@@ -164,7 +164,7 @@ def headline_hits(
 
     Metrics that the run does not allow are left out. Arguments and errors are those of `summarise`.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("w7,r5,r5 r5", "w7,w7,w7 r5")
     >>> headline_hits(run, str.__eq__, max_turns=2, feedback="none")["m3@t1"]
     {0: True, 1: False}

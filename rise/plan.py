@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rise.episode import REFUSALS, Turn
-from rise.feedback import is_forced, knows_truth
+from rise.episodes.episode import REFUSALS, Turn
+from rise.episodes.feedback import is_forced, knows_truth
 from rise.policies import Policy
 
 SEED_RANGE = 2**31 - 2**12
@@ -31,7 +31,7 @@ class Plan:
     seed: int = 0
     """Seed of the run: every draw is derived from it."""
     feedback: str = "oracle"
-    """none, oracle, verdict, self or critique: see `rise.feedback`."""
+    """none, oracle, verdict, self or critique: see `rise.episodes.feedback`."""
     generation: bool = False
     """The best sample continues, as it becomes data, whatever the feedback is. Otherwise it does
     where the feedback rests on the truth, and elsewhere the first sample continues."""

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from rise.episode import Message
+from rise.episodes.episode import Message
 from rise.keys import redact
 
 log = logging.getLogger(__name__)

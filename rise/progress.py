@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from rise.episode import Episode
+from rise.episodes.episode import Episode
 from rise.tally import Tally
 
 log = logging.getLogger(__name__)

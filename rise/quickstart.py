@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rise.endings import run_program
+from rise.episodes.journal import Episode, load_episodes, read_json, write_json
 from rise.parser import Parser
-from rise.trajectory import Episode, load_episodes, read_json, write_json
 
 RUNS = {"base": "base", "sft": "control", "rise": "rise"}
 """Key in results.json -> directory of the run."""

@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING, Any
 from rise.configuration import git_commit, versions
 from rise.dataset.text_keys import text_key
 from rise.endings import DONE, run_errors, run_program, usage_errors
-from rise.episode import Episode
+from rise.episodes.episode import Episode
+from rise.episodes.feedback import knows_truth
+from rise.episodes.journal import read_json, write_json
+from rise.episodes.rows import lines_at, naming, rows
 from rise.evaluated import log_dir_of, open_run, read_config, with_sibling
-from rise.feedback import knows_truth
 from rise.job import Job
 from rise.parser import Parser
-from rise.rows import lines_at, naming, rows
 from rise.table import HEADLINE, headline_order
-from rise.trajectory import read_json, write_json
 
 if TYPE_CHECKING:
     from envs.base import Env

@@ -9,44 +9,21 @@ so many calls that it is given up.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rise.episode import Episode, Message, Turn, visible
-from rise.feedback import asks_itself
+from rise.episodes.episode import Episode, Message, Turn, visible
+from rise.episodes.feedback import asks_itself
+from rise.episodes.journal import RunDir
 from rise.plan import Plan, draw_seed
 from rise.policies import Policy, PolicyError, Sample
 from rise.self_check import ask, keep, told
-from rise.trajectory import RunDir
 
 if TYPE_CHECKING:
     from envs.base import Env
 
 GIVE_UP_AFTER = 100
 """Failed episodes in a row after which no further one is begun: somebody who answered is gone."""
-
-
-def groups_of(task_ids: Sequence[int], shown_attempt: str, seed: int) -> Iterable[list[int]]:
-    """The problems that must be played together: single ones, or pairs that exchange attempts.
-
-    With `shown_attempt` "other" the problems are shuffled by the seed and paired; an odd one makes
-    a group of three.
-
-    Raises:
-        ValueError: if attempts are to be exchanged and there is only one problem.
-    """
-    if shown_attempt == "own":
-        return ([task_id] for task_id in task_ids)
-    if len(task_ids) < 2:
-        raise ValueError("--shown_attempt other needs two problems or more")
-    shuffled = list(task_ids)
-    random.Random(seed).shuffle(shuffled)
-    groups = [shuffled[i : i + 2] for i in range(0, len(shuffled), 2)]
-    if len(groups[-1]) == 1:
-        odd = groups.pop()
-        groups[-1] += odd
-    return groups
 
 
 async def play(env: Env, plan: Plan, task_ids: Sequence[int]) -> list[Episode]:

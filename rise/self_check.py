@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rise.episode import Message, Turn
+from rise.episodes.episode import Message, Turn
 from rise.policies import Policy
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rise import shard
-from rise.rows import finished
-from rise.trajectory import read_json, write_json
+from rise.episodes import shard
+from rise.episodes.journal import read_json, write_json
+from rise.episodes.rows import finished
 
 SAME = ("env", "env_sha256", "data_sha256", "prompt_sha256", "problems", "shard", "top_p")
 """Keys of config.json that both runs share."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastchat.serve import conv_style as conv_prompt
-from rise.episode import Message
+from rise.episodes.episode import Message
 
 IN_FLIGHT = 5
 """Requests that a stock worker generates at the same time unless told otherwise; more would wait

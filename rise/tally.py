@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rise.episode import Episode, is_refused
+from rise.episodes.episode import Episode, is_refused
 
 MILLION = 1_000_000
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rise import tracking
-from rise.episode import Episode
+from rise.episodes.episode import Episode
+from rise.episodes.journal import RunDir
 from rise.table import headline_order
 from rise.tracking import Tracker
-from rise.trajectory import RunDir
 
 if TYPE_CHECKING:
     from rise.evaluated import EvaluatedRun

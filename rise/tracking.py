@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rise.episodes.journal import read_json, write_json
 from rise.event_files import EventFiles
-from rise.trajectory import read_json, write_json
 from rise.wandb_run import WandbRun
 
 log = logging.getLogger(__name__)

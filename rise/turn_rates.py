@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rise.episode import Episode, Turn
-from rise.feedback import is_forced
+from rise.episodes.episode import Episode, Turn
+from rise.episodes.feedback import is_forced
 from rise.statistics import Rate, paired_difference
 from rise.text_stats import edit_similarity, repetition
 from rise.votes import graded
@@ -23,7 +23,7 @@ def m1_t1(episodes: Sequence[Episode]) -> list[bool]:
     Formula: (problems whose first sample is right) / (all problems). Where turn 1 has more
     samples, the others do not count: choosing among them would need the truth.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> m1_t1(sketch("r5", "w7,r5", "-"))
     [True, False, False]
     """
@@ -39,7 +39,7 @@ def acc_t(episodes: Sequence[Episode], turn: int, feedback: str) -> list[bool]:
     any of the turns 1..t, and it cannot fall. With several samples per turn a run whose feedback
     knows the truth goes on with the best, and its acc@t is that of best-of-N.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> acc_t(sketch("r5 w7", "w7 r5", "- w7"), 2, feedback="none")
     [False, True, False]
     >>> acc_t(sketch("r5", "w7 r5", "- w7"), 2, feedback="oracle")
@@ -59,7 +59,7 @@ def p1_tk(episodes: Sequence[Episode], turns: int) -> list[bool]:
     Formula: (problems with at least one right attempt) / (all problems). Without an oracle nobody
     knows which attempt that is. A forced run and an oracle run agree on it.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> p1_tk(sketch("r5 w7", "w7 w8", "w7 -"), 2), p1_tk(sketch("r5", "w7 w8", "w7 -"), 2)
     ([True, False, False], [True, False, False])
     """
@@ -80,7 +80,7 @@ def pass_at_k(episodes: Sequence[Episode], k: int) -> list[float]:
     2021, eq. 1). Only the samples of turn 1 count: the attempts of later turns have seen each
     other, see `p1_tk` for them.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("r5,w7,w8,w9", "w7,r5,-,r5", "w7,w7,w8,-")
     >>> pass_at_k(run, 1), pass_at_k(run, 2)
     ([0.25, 0.5, 0.0], [0.5, 0.8333333333333334, 0.0])
@@ -107,7 +107,7 @@ def fixed(episodes: Sequence[Episode], t: int, u: int) -> list[bool]:
     Formula: (problems wrong at t, right at u) / (all problems), so that
     Delta(t, u) = i->c minus c->i.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> fixed(sketch("w7 r5", "r5 r5", "r5 w7"), 1, 2)
     [True, False, False]
     """
@@ -119,7 +119,7 @@ def broken(episodes: Sequence[Episode], t: int, u: int) -> list[bool]:
 
     Formula: (problems right at t, not right at u) / (all problems).
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> broken(sketch("w7 r5", "r5 r5", "r5 -"), 1, 2)
     [False, False, True]
     """
@@ -129,7 +129,7 @@ def broken(episodes: Sequence[Episode], t: int, u: int) -> list[bool]:
 def delta(episodes: Sequence[Episode], t: int, u: int) -> Rate:
     """Delta(t, u): acc@u minus acc@t over all problems, paired bootstrap. Forced runs only.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> delta(sketch("w7 r5", "w7 r5", "r5 w7", "r5 r5"), 1, 2).value
     0.25
     """
@@ -139,7 +139,7 @@ def delta(episodes: Sequence[Episode], t: int, u: int) -> Rate:
 def turns_used(episodes: Sequence[Episode]) -> list[int]:
     """The number of turns that each problem took: K in a forced run, fewer where an oracle stops.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> turns_used(sketch("r5", "w7 r5", "w7 w8 w9"))
     [1, 2, 3]
     """
@@ -152,7 +152,7 @@ def verdict_share(episodes: Sequence[Episode], turn: int, verdict: str) -> list[
     One value per problem that reached the turn: the denominator is those problems, and all samples
     of a problem count alike.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> verdict_share(sketch("-,w7 r5", "r5", "w7 -"), 2, "no_answer")
     [0.0, 1.0]
     >>> verdict_share(sketch("-,w7 r5", "r5", "w7 -"), 1, "no_answer")
@@ -167,7 +167,7 @@ def cut_share(episodes: Sequence[Episode], turn: int) -> list[float]:
 
     Counted like `verdict_share`; an answer is cut where its finish_reason is length.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> cut_share(sketch("w7~", "r5", "w7,w8~"), 1)
     [1.0, 0.0, 0.5]
     """
@@ -181,7 +181,7 @@ def copied(episodes: Sequence[Episode], turn: int) -> list[bool]:
     One value per problem that was asked at the turn: an answer that stands without being asked for
     again is no copy. Attempts without an answer count too.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> copied(sketch("w7 w7", "w7 r5", "r5"), 2)
     [True, False]
 
@@ -197,7 +197,7 @@ def repeated(episodes: Sequence[Episode], turn: int) -> list[float]:
 
     One value per problem that reached the turn, the mean over all its samples.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("w7 r5", "r5")
     >>> run[0].turns[0].actions = ["it is 4 so it is 4 so it is 4"]
     >>> repeated(run, 1)
@@ -212,7 +212,7 @@ def similar(episodes: Sequence[Episode], turn: int) -> list[float]:
 
     One value per problem that was asked at the turn. Attempts without an answer count too.
 
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> similar(sketch("w7 w7", "w7 r5", "r5"), 2)
     [1.0, 0.75]
 

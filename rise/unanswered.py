@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rise.episode import PER_SAMPLE, Episode, Turn
-from rise.feedback import is_forced
-from rise.rows import episodes_at, finished
+from rise.episodes.episode import PER_SAMPLE, Episode, Turn
+from rise.episodes.feedback import is_forced
+from rise.episodes.rows import episodes_at, finished
 
 NOT_MADE = "none"
 """Finish reason of an attempt that could not be made: neither stop nor length."""
@@ -29,7 +29,7 @@ def measured(episode: Episode, config: dict[str, Any]) -> Episode:
     >>> blocked = Episode(7, "1+1?", "2", error={"kind": "context_overflow", "final": True})
     >>> [turn.verdicts for turn in measured(blocked, config).turns]
     [['no_answer', 'no_answer', 'no_answer'], ['no_answer']]
-    >>> from rise.sketch import sketch
+    >>> from rise.episodes.shorthand import sketch
     >>> filtered = sketch("w7,r5 r5")[0]
     >>> [turn.verdicts for turn in measured(filtered, config).turns]
     [['wrong', 'right', 'no_answer'], ['right']]

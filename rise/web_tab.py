@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rise.episode import Message, visible
+from rise.episodes.episode import Message, visible
 
 if TYPE_CHECKING:
     from envs.base import Env

@@ -12,7 +12,7 @@ import pytest
 from fastchat.conversation import ChatTemplate
 from fastchat.train.rows import targets_of
 from rise.dataset import writer as token_budget
-from rise.sketch import sketch
+from rise.episodes.shorthand import sketch
 from tests.test_workflow_convert import convert, read, write_run
 from tests.tiny import tiny_tokenizer
 

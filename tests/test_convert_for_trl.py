@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 import workflow_convert
-from rise.sketch import sketch
+from rise.episodes.shorthand import sketch
 from tests.test_workflow_convert import write_run
 from tests.tiny import save_tiny_model
 

@@ -10,7 +10,7 @@ import pytest
 
 from fastchat.conversation import ChatTemplate
 from fastchat.train.rows import read_targets
-from rise.sketch import sketch
+from rise.episodes.shorthand import sketch
 from tests.test_workflow_convert import convert, read, write_run
 from tests.tiny import tiny_tokenizer
 

@@ -9,7 +9,7 @@ import logging
 import pytest
 
 import workflow_convert
-from rise.sketch import sketch
+from rise.episodes.shorthand import sketch
 from tests.test_workflow_convert import write_run
 
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from rise import rollout
-from rise.trajectory import load_episodes
+from rise.episodes.journal import load_episodes
 from tests.rise.servers import OpenAI, chat_reply
 from tests.stages import call, write_inputs
 

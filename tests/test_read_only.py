@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from rise.sketch import sketch
+from rise.episodes.shorthand import sketch
 from tests.stages import ROOT, environment
 from tests.test_workflow_convert import write_run
 

@@ -32,7 +32,7 @@ def checkpoint(request, tmp_path):
 def play(url, question, context_window):
     """Three turns with the worker; returns the record and the ids it was fed at every turn."""
     from envs.prompts import load_style
-    from rise.episode import Episode, Turn, visible
+    from rise.episodes.episode import Episode, Turn, visible
 
     style = load_style("gsm8k", "default")
     opening = style.opening(question)

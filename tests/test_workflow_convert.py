@@ -14,8 +14,8 @@ import pytest
 
 import workflow_convert
 from fastchat.train.rows import read_targets
-from rise.episode import Episode
-from rise.sketch import sketch
+from rise.episodes.episode import Episode
+from rise.episodes.shorthand import sketch
 
 ROOT = Path(__file__).parents[1]
 

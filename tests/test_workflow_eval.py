@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 import workflow_eval
-from rise.trajectory import load_episodes
+from rise.episodes.journal import load_episodes
 from tests.rise.servers import Wire, wire_reply
 from tests.stages import begin, call, files_in, write_inputs
 

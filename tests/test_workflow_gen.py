@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 import workflow_gen
-from rise.trajectory import load_episodes
+from rise.episodes.journal import load_episodes
 from tests.rise.servers import OpenAI, Wire, chat_reply, wire_reply
 from tests.stages import ROOT, begin, call, command, environment, files_in, write_inputs
 

@@ -29,7 +29,7 @@ from rise.dataset.rules import SUCCESS, Row, Rules, attempts_of, until_success
 from rise.dataset.sources import Pool
 from rise.dataset.text_keys import groups, messages_key
 from rise.dataset.writer import RowSpill
-from rise.episode import Episode, Message, visible
+from rise.episodes.episode import Episode, Message, visible
 
 Answer = tuple[str, int]
 """What was said, and its reward."""

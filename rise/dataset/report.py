@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from rise.dataset.rules import Row
-from rise.episode import Message
+from rise.episodes.episode import Message
 from rise.statistics import effective_sample_size
 
 

@@ -14,8 +14,8 @@ from rise.dataset.rules import Row, Rules, all_rewards, rows_from_episode
 from rise.dataset.sources import Pool, Source, load_prompts
 from rise.dataset.weights import RELATIVE, PromptMeans
 from rise.dataset.writer import trained_tokens
-from rise.episode import Episode, Message
-from rise.logs import lacks_dialogue
+from rise.episodes.episode import Episode, Message
+from rise.episodes.log import lacks_dialogue
 
 
 def training_rows(

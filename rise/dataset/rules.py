@@ -12,7 +12,7 @@ An attempt is the chosen sample of a turn. The rules apply in this order:
    nothing, so such a row is dropped.
 
 A row shows what the model saw when it answered: the opening and the last `context_window` - 1
-attempts that are left, through the same function as the rollout (`rise.episode.visible`).
+attempts that are left, through the same function as the rollout (`rise.episodes.episode.visible`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rise.dataset.weights import mean_over, weight
-from rise.episode import Episode, Message, visible
+from rise.episodes.episode import Episode, Message, visible
 
 CRITERIA = ("all", "better", "best", "success")
 FORMATS = ("fastchat", "messages")

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rise import shard
-from rise.episode import Episode
+from rise.episodes import shard
+from rise.episodes.episode import Episode
+from rise.episodes.journal import locate
+from rise.episodes.log import EpisodeLog
+from rise.episodes.rows import finished
 from rise.json_files import read_object
-from rise.logs import EpisodeLog
-from rise.rows import finished
-from rise.trajectory import locate
 
 if TYPE_CHECKING:
     from envs.prompts import PromptStyle
@@ -50,7 +50,7 @@ class Source:
     env: str | None
     """Name of the environment; None for a published log, which does not say."""
     context_window: int | None
-    """As in `rise.episode.visible`; None shows all earlier attempts."""
+    """As in `rise.episodes.episode.visible`; None shows all earlier attempts."""
     correct_to_correct: bool
     """Whether episodes that were right at turn 1 went on."""
     stage: str | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from rise.episode import Message
+from rise.episodes.episode import Message
 
 
 def text_key(*texts: str) -> int:

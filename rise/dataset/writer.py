@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from rise.dataset.report import TokenCounts
+from rise.episodes.journal import read_json
 from rise.iterated import is_stage, place
 from rise.json_files import read_json, write_json
 from rise.plots import plot_weights
-from rise.trajectory import read_json
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rise.episode import Episode, Turn
+from rise.episodes.episode import Episode, Turn
+from rise.episodes.feedback import is_forced
 from rise.evaluated import EvaluatedRun
-from rise.feedback import is_forced
 from rise.report.mathematics import Formulas
 
 

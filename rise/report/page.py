@@ -10,7 +10,7 @@ from typing import Any
 
 from rise.compare import difference_table, paper_table
 from rise.comparison import compare
-from rise.episode import Message
+from rise.episodes.episode import Message
 from rise.evaluated import EvaluatedRun
 from rise.report import browser, charts
 from rise.table import headline_order, statement

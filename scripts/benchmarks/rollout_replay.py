@@ -45,7 +45,7 @@ class Replay:
             max_new_tokens: its limit of one answer, in tokens.
             seed: its seed.
         """
-        from rise.trajectory import load_episodes
+        from rise.episodes.journal import load_episodes
 
         episodes = load_episodes(rows)
         self._requests = [self._requests_of(e, max_new_tokens, seed) for e in episodes]
@@ -78,7 +78,7 @@ class Replay:
     def _requests_of(self, episode: Any, max_new_tokens: int, seed: int) -> list[Any]:
         from fastchat.serve.engine.request import EngineRequest
         from fastchat.serve.engine.sampling import SamplingParams
-        from rise.episode import visible
+        from rise.episodes.episode import visible
         from rise.rollout import draw_seed
 
         opening, requests = self._env.opening(episode.task_id), []

@@ -17,7 +17,7 @@ import workflow_eval
 import workflow_gen
 from envs import plugins
 from envs.prompts import load_style
-from rise.trajectory import load_episodes
+from rise.episodes.journal import load_episodes
 from tests.stages import call
 
 README = (Path(envs.__file__).parent / "README.md").read_text(encoding="utf-8")

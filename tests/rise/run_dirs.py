@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from rise.sketch import sketch
-from rise.trajectory import RunDir
+from rise.episodes.journal import RunDir
+from rise.episodes.shorthand import sketch
 
 
 def write_run(directory: Path, *problems: str, **settings) -> Path:
-    """A finished evaluation on GSM8K whose problems are written as `rise.sketch` reads them."""
+    """A finished evaluation on GSM8K whose problems are written as `rise.episodes.shorthand` reads them."""
     episodes = sketch(*problems)
     longest = max(episodes, key=lambda episode: len(episode.turns))
     turns = len(longest.turns)

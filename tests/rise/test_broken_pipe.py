@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from rise.endings import BROKEN_PIPE, run_program, usage_errors
-from rise.sketch import sketch
-from rise.trajectory import load_episodes
+from rise.episodes.journal import load_episodes
+from rise.episodes.shorthand import sketch
 from tests.rise import run_dirs
 from tests.stages import ROOT, command, environment, write_inputs
 from tests.test_workflow_convert import write_run

@@ -19,7 +19,7 @@ from rise.dataset.rules import Rules, rows_from_episode
 from rise.dataset.text_keys import text_key
 from rise.dataset.weights import PromptMeans
 from rise.dataset.writer import RowSpill
-from rise.sketch import sketch
+from rise.episodes.shorthand import sketch
 from tests.test_workflow_convert import write_run
 
 

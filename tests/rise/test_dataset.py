@@ -12,7 +12,7 @@ from rise.dataset import rules as dataset
 from rise.dataset import weights
 from rise.dataset.rules import Rules, rows_from_episode
 from rise.dataset.weights import mean_over, weight
-from rise.sketch import sketch
+from rise.episodes.shorthand import sketch
 
 
 def turns(episode_text: str, **rules) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 
 import workflow_convert
 from rise.dataset.writer import is_written, write_dataset
-from rise.sketch import sketch
+from rise.episodes.shorthand import sketch
 from tests.test_workflow_convert import write_run
 
 

@@ -10,13 +10,14 @@ import json
 import pytest
 
 import envs
-from rise import check_rates, feedback, votes
+from rise import check_rates, votes
 from rise.comparison import cost
-from rise.episode import Episode
+from rise.episodes import feedback
+from rise.episodes.episode import Episode
+from rise.episodes.shorthand import sketch
 from rise.metrics import format_table, summarise
 from rise.policies import Policy, PolicyError, Sample
 from rise.rollout import Plan, draw_seed, play
-from rise.sketch import sketch
 from rise.tally import Tally
 from rise.unanswered import measured
 

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from rise.trajectory import load_episodes
+from rise.episodes.journal import load_episodes
 from tests.stages import command, environment, write_inputs
 
 PROBLEMS = 60

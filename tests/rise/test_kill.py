@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from rise.episodes.journal import load_episodes
 from rise.serving import free_ports
-from rise.trajectory import load_episodes
 from tests.fastchat.serve.servers import post, wait_for
 from tests.rise.test_serving import alive, wait_until
 from tests.stages import begin, call, command, environment, write_inputs

@@ -8,10 +8,10 @@ import tracemalloc
 
 import pytest
 
-from rise import logs
-from rise.episode import Episode
-from rise.logs import EpisodeLog
-from rise.sketch import sketch
+from rise.episodes import log as logs
+from rise.episodes.episode import Episode
+from rise.episodes.log import EpisodeLog
+from rise.episodes.shorthand import sketch
 
 
 def records(*problems: str) -> dict[str, dict]:

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from rise import merge
-from rise.trajectory import load_episodes
+from rise.episodes.journal import load_episodes
 from tests.stages import call, files_in, write_inputs
 
 GEN = ("workflow_gen.py", "--max_turns", 2, "--models", "experts.py:student", "experts.py:teacher")

@@ -9,10 +9,11 @@ from itertools import combinations
 
 import pytest
 
-from rise import cautions, metrics, sketch, statistics, table, turn_rates, votes
-from rise.episode import Episode
+from rise import cautions, metrics, statistics, table, turn_rates, votes
+from rise.episodes import shorthand as sketch
+from rise.episodes.episode import Episode
+from rise.episodes.shorthand import sketch as make
 from rise.metrics import format_table, summarise
-from rise.sketch import sketch as make
 
 
 def same_number(a: str, b: str) -> bool:

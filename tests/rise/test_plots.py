@@ -10,9 +10,9 @@ import pytest
 from matplotlib import image
 from matplotlib.colors import to_rgb
 
+from rise.episodes.shorthand import sketch
 from rise.metrics import summarise
 from rise.plots import COLOURS, plot_accuracy_by_turn, plot_weights
-from rise.sketch import sketch
 
 
 def metrics(*problems: str) -> dict:

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from rise import arguments, choice, episode, wire
+from rise import arguments, choice, wire
+from rise.episodes import episode
 from rise.policies import FunctionPolicy, PolicyError, Retries
 from rise.serving import free_ports
 from tests.rise.servers import OpenAI, Wire, chat_reply, wire_reply

@@ -11,7 +11,7 @@ import pytest
 import workflow_convert
 from rise.dataset import pairs as preferences
 from rise.dataset.pairs import pairs_of
-from rise.sketch import sketch
+from rise.episodes.shorthand import sketch
 from tests.test_workflow_convert import write_run
 
 

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from rise import progress
-from rise.episode import Episode
+from rise.episodes.episode import Episode
+from rise.episodes.shorthand import sketch
 from rise.progress import Progress
-from rise.sketch import sketch
 from rise.tally import Tally
 
 

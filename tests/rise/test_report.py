@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from rise.episode import Episode
+from rise.episodes.episode import Episode
 from rise.evaluated import open_run
 from rise.report import charts, mathematics
 from rise.report.__main__ import main

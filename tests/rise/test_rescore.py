@@ -9,8 +9,8 @@ import json
 import pytest
 
 from rise import rescore
+from rise.episodes.journal import load_episodes, read_json
 from rise.rescore import main
-from rise.trajectory import load_episodes, read_json
 from tests.rise.run_dirs import write_run
 
 # What the responses say; the reference is 5.
@@ -154,7 +154,7 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
 
 
 def test_a_run_that_is_being_written_is_left_alone(make_run, capsys):
-    from rise.trajectory import RunDir
+    from rise.episodes.journal import RunDir
 
     run = make_run(["wrong", "right"])
     with RunDir.open(run, read_json(run / "config.json"), 2), pytest.raises(SystemExit):

@@ -10,10 +10,11 @@ import pytest
 
 import envs
 from rise import rollout
-from rise.episode import Episode
+from rise.episodes.episode import Episode
+from rise.episodes.journal import RunDir
 from rise.policies import Policy, PolicyError, Sample
-from rise.rollout import Plan, draw_seed, groups_of, play, run_episodes
-from rise.trajectory import RunDir
+from rise.rollout import Plan, draw_seed, play, run_episodes
+from rise.shard import groups_of
 
 RIGHT, WRONG, NONE = "so \\boxed{2}", "so \\boxed{3}", "no idea"
 

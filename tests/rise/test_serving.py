@@ -15,8 +15,8 @@ from unittest import mock
 
 import pytest
 
+from rise.episodes.journal import load_episodes
 from rise.serving import LocalServing, ServingError, free_ports
-from rise.trajectory import load_episodes
 from rise.worker_policy import WorkerPolicy
 from tests.stages import ROOT, call, command, environment, write_inputs
 from tests.tiny import save_tiny_model

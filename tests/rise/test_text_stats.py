@@ -8,8 +8,8 @@ import random
 import pytest
 from nltk.metrics.distance import edit_distance
 
+from rise.episodes.shorthand import sketch
 from rise.metrics import summarise
-from rise.sketch import sketch
 from rise.text_stats import COMPARED_WORDS, copy_rate, edit_similarity, repetition
 from rise.turn_rates import repeated, similar
 

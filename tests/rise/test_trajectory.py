@@ -7,15 +7,7 @@ import json
 
 import pytest
 
-from rise.trajectory import (
-    Episode,
-    RunDir,
-    Turn,
-    load_episodes,
-    locate,
-    recorded,
-    visible,
-)
+from rise.episodes.journal import Episode, RunDir, Turn, load_episodes, locate, recorded, visible
 
 OPENING = [{"role": "system", "content": "s"}, {"role": "user", "content": "1+1?"}]
 CONFIG = {"stage": "gen", "seed": 0, "concurrency": 64}

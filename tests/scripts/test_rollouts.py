@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rise.episode import Episode, Turn
+from rise.episodes.episode import Episode, Turn
 from tests.tiny import save_tiny_model
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "scripts/benchmarks"

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from rise import merge
+from rise.episodes.journal import load_episodes
 from rise.serving import free_ports
-from rise.trajectory import load_episodes
 from tests.fastchat.serve.servers import post, wait_for
 from tests.stages import ROOT, environment, write_inputs
 from tests.tiny import save_tiny_model

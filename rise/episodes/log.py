@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from rise.episode import Episode
-from rise.rows import is_task_id, line_of, naming, rows
+from rise.episodes.episode import Episode
+from rise.episodes.rows import is_task_id, line_of, naming, rows
 
 BLOCK = 1 << 20
 """Bytes of a published log that are read at once."""

@@ -7,10 +7,14 @@ and so do the seeds, so that the shards together are the one run: see `rise.merg
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
 
 
 def parse(text: str) -> tuple[int, int]:
@@ -34,7 +38,7 @@ def groups(config: dict[str, Any]) -> Iterator[list[int]]:
 
     Pairs are made of the whole file, so that every shard and every resumed run makes the same.
     """
-    from rise.rollout import groups_of
+    from rise.episodes.shard import groups_of
 
     number, count = parse(config.get("shard") or "1/1")
     everything = range(config["problems"])
@@ -52,3 +56,25 @@ def task_ids(config: dict[str, Any]) -> Sequence[int]:
         number, count = parse(config.get("shard") or "1/1")
         return range(number - 1, config["problems"], count)
     return sorted(chain.from_iterable(groups(config)))
+
+
+def groups_of(task_ids: Sequence[int], shown_attempt: str, seed: int) -> Iterable[list[int]]:
+    """The problems that must be played together: single ones, or pairs that exchange attempts.
+
+    With `shown_attempt` "other" the problems are shuffled by the seed and paired; an odd one makes
+    a group of three.
+
+    Raises:
+        ValueError: if attempts are to be exchanged and there is only one problem.
+    """
+    if shown_attempt == "own":
+        return ([task_id] for task_id in task_ids)
+    if len(task_ids) < 2:
+        raise ValueError("--shown_attempt other needs two problems or more")
+    shuffled = list(task_ids)
+    random.Random(seed).shuffle(shuffled)
+    groups = [shuffled[i : i + 2] for i in range(0, len(shuffled), 2)]
+    if len(groups[-1]) == 1:
+        odd = groups.pop()
+        groups[-1] += odd
+    return groups

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rise.episode import Episode, is_owed, is_refused
+from rise.episodes.episode import Episode, is_owed, is_refused
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rise.episode import Episode, Turn
+from rise.episodes.episode import Episode, Turn
 
 VERDICTS = {"r": "right", "w": "wrong", "t": "timeout", "-": "no_answer"}
 

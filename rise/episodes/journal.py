@@ -2,7 +2,7 @@
 
 A run directory holds `config.json`, `rows.jsonl` (one episode per line, in the order in which they
 finished), `<max_turns>_turns.json` (the published log: an object keyed by the index as a string)
-and `summary.json`. The record itself is in `rise.episode`; its names can be imported from here.
+and `summary.json`. The record itself is in `rise.episodes.episode`; its names can be imported from here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import IO, Any
 
-from rise.episode import Episode, Message, Turn, is_owed, visible
+from rise.episodes.episode import Episode, Message, Turn, is_owed, visible
+from rise.episodes.log import EpisodeLog
+from rise.episodes.rows import episodes_at, finished, lines_at, rows
 from rise.iterated import place
 from rise.json_files import read_json, read_object, replacing, write_json
-from rise.logs import EpisodeLog
-from rise.rows import episodes_at, finished, lines_at, rows
 
 __all__ = [
     "Episode",
