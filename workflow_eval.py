@@ -111,9 +111,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(job, run, tally, tracker) -> None:
     """Write the log and the summary; print the table and what to run next."""
-    from rise.evaluated import open_run, with_sibling
     from rise.job import SMOKE_DONE
-    from rise.metrics import format_table
+    from rise.metrics.evaluation import open_run, with_sibling
+    from rise.metrics.summary import format_table
     from rise.tracked_results import log_evaluation
 
     run.write_log()

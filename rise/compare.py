@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rise import grid
-from rise.comparison import compare
 from rise.endings import run_program, said
-from rise.evaluated import open_run
+from rise.metrics import tables as grid
+from rise.metrics.comparison import compare
+from rise.metrics.evaluation import open_run
+from rise.metrics.tables import format_p, headline_order
 from rise.parser import Parser
-from rise.table import format_p, headline_order
 
 FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
     "text": grid.text,
@@ -86,7 +86,7 @@ def paper_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Rows are runs; columns the headline rates with gains, then tokens generated per problem.
 
     Args:
-        found: what `rise.comparison.compare` returns.
+        found: what `rise.metrics.comparison.compare` returns.
     """
     names = _all_metrics(run["metrics"] for run in found["runs"])
     votes = [name for name in names if name.startswith("m") and name != "m1@t1"]
@@ -106,7 +106,7 @@ def difference_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]
     """The tested differences: turns against samples within each run, then run against first run.
 
     Args:
-        found: what `rise.comparison.compare` returns.
+        found: what `rise.metrics.comparison.compare` returns.
     """
     header = ["difference", "points", "95 % interval", "p (McNemar)", "n"]
     rows = []

@@ -25,10 +25,10 @@ from rise.endings import DONE, run_errors, run_program, usage_errors
 from rise.episodes.episode import Episode, is_owed
 from rise.episodes.journal import RunDir, differences, read_json
 from rise.episodes.rows import episodes_at, finished, rows
-from rise.evaluated import open_run, read_config, with_sibling
 from rise.job import Job
+from rise.metrics.evaluation import open_run, read_config, with_sibling
+from rise.metrics.tables import format_table
 from rise.parser import Parser
-from rise.table import format_table
 
 SHOWN = 5
 """Task ids that an error names."""

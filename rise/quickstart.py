@@ -44,7 +44,7 @@ def collect(directory: Path) -> dict[str, Any]:
 def comparison(runs: dict[str, list[Episode]], problems: Path) -> dict[str, Any]:
     """RISE's five turns against five parallel samples of each model, paired over the problems."""
     import envs
-    from rise.metrics import m1_tk, mk_t1, paired_difference
+    from rise.metrics.summary import m1_tk, mk_t1, paired_difference
 
     same_answer = envs.make("gsm8k", problems, prompt_style="bare").same_answer
     turns = m1_tk(runs["rise"], same_answer, 5, feedback="none")
@@ -62,7 +62,7 @@ def causal_check(own: list[Episode], other: list[Episode]) -> dict[str, Any]:
     Both runs have the same problems, seeds and first attempts; only what is shown differs. If the
     model reads its attempt, the difference between the two is what reading it is worth.
     """
-    from rise.statistics import paired_difference, wilson
+    from rise.metrics.statistics import paired_difference, wilson
 
     hits = [[e.turns[1].verdict == "right" for e in run] for run in (own, other)]
     first = [episode.turns[0].verdict == "right" for episode in own]
@@ -144,7 +144,7 @@ def main() -> None:
         results = collect(directory)
     except ValueError as error:
         sys.exit(f"quickstart: {error}")
-    from rise.plots import plot_accuracy_by_turn
+    from rise.metrics.plots import plot_accuracy_by_turn
 
     write_json(directory / "results.json", results)
     plot_accuracy_by_turn({TITLES[key]: results[key] for key in RUNS}, directory / "accuracy.png")

@@ -31,10 +31,10 @@ from rise.episodes.episode import Episode
 from rise.episodes.feedback import knows_truth
 from rise.episodes.journal import read_json, write_json
 from rise.episodes.rows import lines_at, naming, rows
-from rise.evaluated import log_dir_of, open_run, read_config, with_sibling
 from rise.job import Job
+from rise.metrics.evaluation import log_dir_of, open_run, read_config, with_sibling
+from rise.metrics.tables import HEADLINE, headline_order
 from rise.parser import Parser
-from rise.table import HEADLINE, headline_order
 
 if TYPE_CHECKING:
     from envs.base import Env

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rise import grid
 from rise.endings import run_program
 from rise.json_files import read_object, write_json
+from rise.metrics import tables as grid
 from rise.parser import Parser
 
 MODELS = ("base", "control", "rise")

@@ -97,7 +97,7 @@ class Tally:
 
     def summary(self) -> dict[str, Any]:
         """The counts as JSON; lists run over the turns. Rates carry n and a 95 % interval."""
-        from rise.statistics import wilson
+        from rise.metrics.statistics import wilson
 
         total = self.finished
         graded = [sum(counts.values()) for counts in self.verdicts]

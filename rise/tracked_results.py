@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from rise import tracking
 from rise.episodes.episode import Episode
 from rise.episodes.journal import RunDir
-from rise.table import headline_order
+from rise.metrics.tables import headline_order
 from rise.tracking import Tracker
 
 if TYPE_CHECKING:
-    from rise.evaluated import EvaluatedRun
     from rise.job import Job
+    from rise.metrics.evaluation import EvaluatedRun
 
 MOST_DIALOGUES = 200
 """Rows of the table of dialogues."""
@@ -62,7 +62,7 @@ def log_evaluation(
         counts: `Tally.summary` of the run.
         own: the run as it is measured.
         shown: the one that the closing table is about: of two runs that belong together the one
-            with several turns, see `rise.siblings`. Final values and the page are about it.
+            with several turns, see `rise.metrics.evaluation`. Final values and the page are about it.
     """
     from rise.report.page import render, transitions
 

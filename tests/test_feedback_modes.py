@@ -8,7 +8,7 @@ import json
 import pytest
 
 from rise.episodes.journal import load_episodes
-from rise.evaluated import open_run
+from rise.metrics.evaluation import open_run
 from tests.rise.servers import Wire, wire_reply
 from tests.stages import call, write_inputs
 

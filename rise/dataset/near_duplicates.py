@@ -17,7 +17,7 @@ from pathlib import Path
 from rise.dataset.rules import Row
 from rise.dataset.text_keys import groups, messages_key
 from rise.dataset.writer import RowSpill
-from rise.text_stats import common_share, piece_set
+from rise.metrics.texts import common_share, piece_set
 
 NumberedRow = tuple[int, Row]
 """A row with the number of the log that it is from."""

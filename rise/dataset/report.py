@@ -8,7 +8,7 @@ from typing import Any
 
 from rise.dataset.rules import Row
 from rise.episodes.episode import Message
-from rise.statistics import effective_sample_size
+from rise.metrics.statistics import effective_sample_size
 
 
 class RowCounts:

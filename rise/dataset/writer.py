@@ -29,7 +29,7 @@ from rise.dataset.report import TokenCounts
 from rise.episodes.journal import read_json
 from rise.iterated import is_stage, place
 from rise.json_files import read_json, write_json
-from rise.plots import plot_weights
+from rise.metrics.plots import plot_weights
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rise.compare import names_of
 from rise.endings import run_program, said
-from rise.evaluated import open_run
+from rise.metrics.evaluation import open_run
 from rise.parser import Parser
 from rise.report.page import render
 

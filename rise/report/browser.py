@@ -14,7 +14,7 @@ from typing import Any
 
 from rise.episodes.episode import Episode, Turn
 from rise.episodes.feedback import is_forced
-from rise.evaluated import EvaluatedRun
+from rise.metrics.evaluation import EvaluatedRun
 from rise.report.mathematics import Formulas
 
 

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rise.evaluated import EvaluatedRun
-from rise.plots import COLOURS, INK, MARKERS
+from rise.metrics.evaluation import EvaluatedRun
+from rise.metrics.plots import COLOURS, INK, MARKERS
 
 VERDICT_COLOURS = {
     "right": "#009E73",

@@ -9,12 +9,12 @@ from importlib import resources
 from typing import Any
 
 from rise.compare import difference_table, paper_table
-from rise.comparison import compare
 from rise.episodes.episode import Message
-from rise.evaluated import EvaluatedRun
+from rise.metrics.comparison import compare
+from rise.metrics.evaluation import EvaluatedRun
+from rise.metrics.tables import headline_order, statement
+from rise.metrics.turns import acc_t
 from rise.report import browser, charts
-from rise.table import headline_order, statement
-from rise.turn_rates import acc_t
 
 SETTINGS = (
     "env",

@@ -76,7 +76,7 @@ def main() -> int:
 
 def print_totals(rows: list[Row], rewards: dict[str, list[int]]) -> None:
     """Accuracy per environment, with the three kinds of error."""
-    from rise.statistics import wilson
+    from rise.metrics.statistics import wilson
 
     print("| rows | grader | accuracy | 95 % interval | FP | FN | wrong code |")
     print("|---|---|---|---|---|---|---|")

@@ -16,7 +16,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
-from rise.votes import vote
+from rise.metrics.votes import vote
 
 GSM8K_ROWS = [
     {"question": "What is 40 + 32?", "answer": "40 + 32 = <<40+32=72>>72\n#### 72"},
@@ -176,7 +176,7 @@ def test_same_answer_does_not_depend_on_which_of_the_two_comes_first(write):
     assert env.same_answer("(1,2)", "1,2") and env.same_answer("1,2", "(1,2)")
     for answers in (["(1,2)", "1,2", "7", "7"], ["1,2", "(1,2)", "7", "7"]):
         assert vote(answers, env.same_answer) == [0, 1]
-    assert not env.same_answer("(1,2)", r"\{1,2\}"), "what rise.votes says of it"
+    assert not env.same_answer("(1,2)", r"\{1,2\}"), "what rise.metrics.votes says of it"
     assert env.same_answer("1,2", r"\{1,2\}")
 
 

@@ -10,8 +10,10 @@ import json
 
 import pytest
 
-from rise import compare, comparison, grid
+from rise import compare
 from rise.compare import main
+from rise.metrics import comparison
+from rise.metrics import tables as grid
 from rise.report.__main__ import main as report
 from tests.rise.run_dirs import write_run
 

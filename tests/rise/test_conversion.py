@@ -12,7 +12,6 @@ from collections import Counter
 import pytest
 
 import workflow_convert
-from rise import text_stats
 from rise.dataset import text_keys
 from rise.dataset.near_duplicates import without_near_duplicates
 from rise.dataset.rules import Rules, rows_from_episode
@@ -20,6 +19,7 @@ from rise.dataset.text_keys import text_key
 from rise.dataset.weights import PromptMeans
 from rise.dataset.writer import RowSpill
 from rise.episodes.shorthand import sketch
+from rise.metrics import texts as text_stats
 from tests.test_workflow_convert import write_run
 
 

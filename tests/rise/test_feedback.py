@@ -10,16 +10,17 @@ import json
 import pytest
 
 import envs
-from rise import check_rates, votes
-from rise.comparison import cost
 from rise.episodes import feedback
 from rise.episodes.episode import Episode
 from rise.episodes.shorthand import sketch
-from rise.metrics import format_table, summarise
+from rise.metrics import turns as check_rates
+from rise.metrics import votes
+from rise.metrics.comparison import cost
+from rise.metrics.evaluation import measured
+from rise.metrics.summary import format_table, summarise
 from rise.policies import Policy, PolicyError, Sample
 from rise.rollout import Plan, draw_seed, play
 from rise.tally import Tally
-from rise.unanswered import measured
 
 RIGHT, WRONG = "so \\boxed{2}", "so \\boxed{3}"
 SAYS_RIGHT, SAYS_WRONG = "I see no fault: \\boxed{right}", "1+1 is no 3: \\boxed{wrong}"

@@ -9,11 +9,15 @@ from itertools import combinations
 
 import pytest
 
-from rise import cautions, metrics, statistics, table, turn_rates, votes
 from rise.episodes import shorthand as sketch
 from rise.episodes.episode import Episode
 from rise.episodes.shorthand import sketch as make
-from rise.metrics import format_table, summarise
+from rise.metrics import statistics, votes
+from rise.metrics import summary as cautions
+from rise.metrics import summary as metrics
+from rise.metrics import tables as table
+from rise.metrics import turns as turn_rates
+from rise.metrics.summary import format_table, summarise
 
 
 def same_number(a: str, b: str) -> bool:

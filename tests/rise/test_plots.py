@@ -11,8 +11,8 @@ from matplotlib import image
 from matplotlib.colors import to_rgb
 
 from rise.episodes.shorthand import sketch
-from rise.metrics import summarise
-from rise.plots import COLOURS, plot_accuracy_by_turn, plot_weights
+from rise.metrics.plots import COLOURS, plot_accuracy_by_turn, plot_weights
+from rise.metrics.summary import summarise
 
 
 def metrics(*problems: str) -> dict:

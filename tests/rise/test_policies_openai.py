@@ -10,8 +10,9 @@ import json
 import pytest
 from aiohttp import web
 
-from rise import cost, keys, unanswered
+from rise import cost, keys
 from rise.keys import find_key
+from rise.metrics import evaluation as unanswered
 from rise.openai_policy import OpenAIPolicy
 from rise.policies import PolicyError, Retries, Sample
 from rise.serving import free_ports

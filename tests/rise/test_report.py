@@ -11,7 +11,7 @@ import time
 import pytest
 
 from rise.episodes.episode import Episode
-from rise.evaluated import open_run
+from rise.metrics.evaluation import open_run
 from rise.report import charts, mathematics
 from rise.report.__main__ import main
 from rise.report.mathematics import Formulas

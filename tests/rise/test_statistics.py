@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from rise.statistics import (
+from rise.metrics.statistics import (
     bootstrap_mean,
     effective_sample_size,
     mcnemar,

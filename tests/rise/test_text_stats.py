@@ -9,9 +9,9 @@ import pytest
 from nltk.metrics.distance import edit_distance
 
 from rise.episodes.shorthand import sketch
-from rise.metrics import summarise
-from rise.text_stats import COMPARED_WORDS, copy_rate, edit_similarity, repetition
-from rise.turn_rates import repeated, similar
+from rise.metrics.summary import summarise
+from rise.metrics.texts import COMPARED_WORDS, copy_rate, edit_similarity, repetition
+from rise.metrics.turns import repeated, similar
 
 
 @pytest.mark.parametrize(

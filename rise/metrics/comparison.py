@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rise.episodes.episode import Episode
-from rise.evaluated import EvaluatedRun
-from rise.statistics import mcnemar, paired_difference
-from rise.table import headline_order
+from rise.metrics.evaluation import EvaluatedRun
+from rise.metrics.statistics import mcnemar, paired_difference
+from rise.metrics.tables import headline_order
 
 SETTINGS = (
     "env",

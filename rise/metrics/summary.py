@@ -9,9 +9,9 @@
 | pass@k | any of k independent samples right | `pass_at_k` | several samples at turn 1 |
 | acc@t | right at turn t (oracle: by turn t) | `acc_t` | any run |
 | delta, i->c, c->i | change between two turns | `delta`, `fixed`, `broken` | p1@tK, but no oracle |
-| check, revisions | what a model's own checks are worth | `rise.check_rates` | self, critique |
-| turns_used, no_answer, timeout, length, copied | per turn | `rise.turn_rates` | any run |
-| repetition, similarity | per turn: loops, likeness to the last | `rise.turn_rates` | any run |
+| check, revisions | what a model's own checks are worth | `rise.metrics.turns` | self, critique |
+| turns_used, no_answer, timeout, length, copied | per turn | `rise.metrics.turns` | any run |
+| repetition, similarity | per turn: loops, likeness to the last | `rise.metrics.turns` | any run |
 
 `summarise` returns the headline rates m1@t1, mK@t1, m1@tK, p1@tK; "pass@k" keyed "k", for k = 1, 2,
 4, ... and all samples of turn 1; "acc@t" (a list, turn 1 first); "paired", the differences of the
@@ -25,9 +25,11 @@ success. What the feedback modes are, and which of them know the truth, is in `r
 several samples in a turn those go on with the best one, so that their rates by turn are those of
 best-of-N and say nothing about the change from turn to turn. A problem whose episode failed with an
 error is owed, and in no denominator until it is answered: n says how many are. One whose prompt
-never fits the context is in all of them, as not right: `rise.unanswered`. The functions hold the
-formulas with worked examples: `rise.votes`, `rise.turn_rates`; intervals and tests are in
-`rise.statistics`, the printed table in `rise.table`.
+never fits the context is in all of them, as not right: `rise.metrics.evaluation`. The functions hold the
+formulas with worked examples: `rise.metrics.votes`, `rise.metrics.turns`; intervals and tests are in
+`rise.metrics.statistics`, the printed table in `rise.metrics.tables`.
+
+When a run's numbers should not be believed yet: what to look at before publishing them.
 """
 
 from __future__ import annotations
@@ -37,11 +39,9 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
-from rise.cautions import cautions
-from rise.check_rates import check_rates
 from rise.episodes.episode import Episode
 from rise.episodes.feedback import FEEDBACK, asks_itself, is_forced, knows_truth
-from rise.statistics import (
+from rise.metrics.statistics import (
     Rate,
     bootstrap_mean,
     mcnemar,
@@ -49,10 +49,11 @@ from rise.statistics import (
     paired_difference,
     wilson,
 )
-from rise.table import format_table
-from rise.turn_rates import (
+from rise.metrics.tables import format_table
+from rise.metrics.turns import (
     acc_t,
     broken,
+    check_rates,
     copied,
     cut_share,
     delta,
@@ -65,7 +66,7 @@ from rise.turn_rates import (
     turns_used,
     verdict_share,
 )
-from rise.votes import SameAnswer, m1_tk, mk_t1, vote
+from rise.metrics.votes import SameAnswer, m1_tk, mk_t1, vote
 
 PARALLEL = re.compile(r"m(?!1@)\d+@t1")
 """mK@t1 with K above 1."""
@@ -256,3 +257,52 @@ def _troubles(episodes: Sequence[Episode], turns: range) -> dict[str, Any]:
         "repetition": over_turns(lambda turn: repeated(episodes, turn)),
         "similarity": over_turns(lambda turn: similar(episodes, turn) if turn > 1 else []),
     }
+
+
+LOWEST, HIGHEST = 0.05, 0.95
+"""Accuracies between which a method can show anything."""
+MOST_UNCLEAR = 0.2
+"""Share of a model's checks without a verdict above which its revisions are not its own choice."""
+MOST_CUT = 0.05
+"""Share of cut answers above which the limit of new tokens is part of what is measured."""
+
+
+def cautions(metrics: dict[str, Any]) -> list[str]:
+    """One sentence per doubt about a run, with the remedy; empty where there is none.
+
+    >>> rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 96}
+    >>> fine = {"m1@t1": rate, "length": [rate | {"value": 0.01}, None]}
+    >>> cautions(fine)
+    []
+    >>> cautions(fine | {"m1@t1": rate | {"value": 0.97}})
+    ['m1@t1 is 97.0 %, above 95 %: there is hardly a mistake to mend; take harder problems']
+
+    Args:
+        metrics: what `rise.metrics.summary.summarise` returns.
+    """
+    found = []
+    accuracy = metrics["m1@t1"]["value"]
+    if accuracy < LOWEST:
+        found.append(
+            f"m1@t1 is {100 * accuracy:.1f} %, below {100 * LOWEST:.0f} %: read a few answers, the "
+            "prompt, the chat template or the answer format may be wrong"
+        )
+    if accuracy > HIGHEST:
+        found.append(
+            f"m1@t1 is {100 * accuracy:.1f} %, above {100 * HIGHEST:.0f} %: there is hardly a "
+            "mistake to mend; take harder problems"
+        )
+    shares = [rate["value"] if rate else 0.0 for rate in metrics["length"]]
+    if (most := max(shares)) > MOST_CUT:
+        found.append(
+            f"{100 * most:.1f} % of the answers of turn {1 + shares.index(most)} were cut at the "
+            f"limit of new tokens, more than {100 * MOST_CUT:.0f} %: raise --max_new_tokens"
+        )
+    for turn, rate in enumerate(metrics.get("check", {}).get("unclear", []), start=1):
+        if rate and rate["value"] > MOST_UNCLEAR:
+            found.append(
+                f"{100 * rate['value']:.1f} % of the checks of turn {turn} say neither right nor "
+                "wrong, and their answers are revised: read some, they are in rows.jsonl"
+            )
+            break
+    return found

@@ -1,11 +1,16 @@
 """The closing table of an evaluation: at most ten lines, the last one says what the run shows.
 
 Warnings follow, where the numbers should not be believed yet.
+
+A table of texts as plain text, Markdown, LaTeX or CSV.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 HEADLINE = re.compile(r"[mp]\d+@t\d+")
@@ -14,7 +19,7 @@ PAIRED_LINES = 2  # with four headline rates the table has ten lines
 
 
 def format_table(metrics: dict[str, Any]) -> str:
-    """The metrics of `rise.metrics.summarise` as text: value, 95 % interval and n of each.
+    """The metrics of `rise.metrics.summary.summarise` as text: value, 95 % interval and n of each.
 
     >>> rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 96}
     >>> gain = {"value": 0.1, "low": 0.04, "high": 0.16, "n": 96, "p_value": 0.002}
@@ -138,3 +143,79 @@ def format_p(p_value: float) -> str:
 
 def _by_turn(rates: list[dict[str, float] | None]) -> str:
     return " -> ".join(f"{100 * rate['value']:.1f}" if rate else "-" for rate in rates) + " %"
+
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+    }
+)
+
+
+def text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned with spaces: the first to the left, the others to the right.
+
+    >>> print(text(["run", "m1@t1"], [["base", "38.0"], ["rise", "39.0"]]))
+    run   m1@t1
+    base   38.0
+    rise   39.0
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (header, *rows)
+    )
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""A Markdown table.
+
+    >>> print(markdown(["run", "m1@t1"], [["a|b", "38.0"]]))
+    | run | m1@t1 |
+    |---|---:|
+    | a\|b | 38.0 |
+    """
+    rule = "|---" + "|---:" * (len(header) - 1) + "|"
+    lines = [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        for row in (header, *rows)
+    ]
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""A LaTeX tabular (booktabs).
+
+    >>> print(latex(["run", "m1@t1"], [["my_run", "38.0"]]))
+    \begin{tabular}{lr}
+    \toprule
+    run & m1@t1 \\
+    \midrule
+    my\_run & 38.0 \\
+    \bottomrule
+    \end{tabular}
+    """
+    first, *others = (
+        " & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in (header, *rows)
+    )
+    columns = "l" + "r" * (len(header) - 1)
+    begin = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", first, r"\midrule"]
+    return "\n".join([*begin, *others, r"\bottomrule", r"\end{tabular}"])
+
+
+def comma_separated(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Comma-separated values.
+
+    >>> print(comma_separated(["run", "m1@t1"], [["a, b", "38.0"]]))
+    run,m1@t1
+    "a, b",38.0
+    """
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    return buffer.getvalue().rstrip("\n")

@@ -1,0 +1,248 @@
+"""A run of workflow_eval.py, opened again: to compare it, to grade it anew, to show it.
+
+Everything is computed from the rows, so that an old run is measured by today's definitions.
+
+The two runs of one evaluation: turns one after the other, and samples side by side.
+
+The paper compares the vote over K turns (m1@tK) with the vote over K samples of turn 1 (mK@t1).
+Both commands may be given one --log_dir; each then finds the other's run there.
+
+Attempts that nobody could make, in the numbers.
+
+An episode whose prompt never fits the model's context ends with a final error: it is not owed and
+is never data. Metrics must not drop it, since the longest problems are hard ones and their loss
+would look like a gain. So for metrics alone the attempts that could not be made stand there as
+attempts without an answer: not right at that turn, no vote, and in every denominator (n stays the
+number of problems). The same holds for samples of a turn that a server filtered: without them one
+problem with fewer samples would lower the K of mK@t1 for all.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rise.episodes import shard
+from rise.episodes.episode import PER_SAMPLE, Episode, Turn
+from rise.episodes.feedback import is_forced
+from rise.episodes.journal import read_json, write_json
+from rise.episodes.rows import episodes_at, finished
+from rise.json_files import read_object
+from rise.metrics.summary import headline_hits, summarise
+from rise.metrics.votes import SameAnswer
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """The episodes of one evaluation and what they measure."""
+
+    name: str
+    """What tables call it."""
+    path: Path
+    config: dict[str, Any]
+    episodes: list[Episode]
+    parallel: list[Episode] | None
+    """The run with several samples at turn 1 that the same --log_dir holds; None without one."""
+    hits: dict[str, dict[int, bool]]
+    """Metric -> task id -> whether the problem counts as right, see `headline_hits`."""
+    metrics: dict[str, Any]
+    """What `rise.metrics.summary.summarise` returns."""
+
+    @property
+    def queries(self) -> dict[int, str]:
+        """Task id -> question."""
+        return {episode.task_id: episode.query for episode in self.episodes}
+
+
+def open_run(path: str | Path, name: str | None = None) -> EvaluatedRun:
+    """Read a finished or unfinished evaluation from its run directory.
+
+    Args:
+        path: the directory that holds config.json and rows.jsonl.
+        name: what tables call the run; by default the name of its directory.
+
+    Raises:
+        ValueError: if it is no evaluation of ours, or has no finished episode.
+    """
+    path = Path(path)
+    config = read_config(path, stage="eval")
+    episodes = measured_episodes(path, config)
+    if not episodes:
+        raise ValueError(f"{path} has no finished episode yet: go on with that run first")
+    other = None if is_parallel(config) else sibling(path, log_dir_of(path), config)
+    parallel = measured_episodes(other, read_object(other / "config.json")) if other else None
+    allowed = {"max_turns": config["max_turns"], "feedback": config["feedback"]}
+    same = grader_of(config)
+    return EvaluatedRun(
+        name=name or path.resolve().name,
+        path=path,
+        config=config,
+        episodes=episodes,
+        parallel=parallel,
+        hits=headline_hits(episodes, same, parallel=parallel, **allowed),
+        metrics=summarise(episodes, same, parallel=parallel, **allowed),
+    )
+
+
+def with_sibling(run: EvaluatedRun) -> EvaluatedRun:
+    """The evaluation that shows a finished run and its sibling together: the one with the turns.
+
+    Where that is the other one, its summary.json gets the vote of the parallel samples.
+    """
+    other = sibling(run.path, log_dir_of(run.path), run.config)
+    if other is None or not is_parallel(run.config):
+        return run
+    joint = open_run(other)
+    complete(other, joint.metrics)
+    return joint
+
+
+def read_config(path: Path, stage: str | None = None) -> dict[str, Any]:
+    """The configuration of a run directory.
+
+    Raises:
+        ValueError: if there is none, or it is of another stage than `stage`.
+    """
+    if not (path / "config.json").is_file() or not (path / "rows.jsonl").is_file():
+        raise ValueError(f"{path} is no run: give a directory with config.json and rows.jsonl")
+    config = read_object(path / "config.json")
+    if stage is not None and config.get("stage") != stage:
+        raise ValueError(
+            f"{path} is a run of stage {config.get('stage')!r}: give one of workflow_{stage}.py"
+        )
+    return config
+
+
+def grader_of(config: dict[str, Any]) -> SameAnswer:
+    """Whether two answers are equal, by the environment of a run; remembers what it was asked.
+
+    Raises:
+        ValueError: if the environment is not installed here.
+    """
+    import envs
+
+    return functools.cache(envs.find(config["env"]).same_answer)
+
+
+def log_dir_of(path: Path) -> Path:
+    """The --log_dir that a run was given: it may live in `<max_turns>_turns/` below that."""
+    inside = path.name.endswith("_turns") and (path.parent / "config.json").is_file()
+    return path.parent if inside else path
+
+
+SAME = ("env", "env_sha256", "data_sha256", "prompt_sha256", "problems", "shard", "top_p")
+"""Keys of config.json that both runs share."""
+SAME_AT_TURN_1 = ("models", "fingerprints", "kinds", "temperature", "max_new_tokens")
+"""Keys with one value per turn, of which the first one is shared."""
+
+
+def sibling(run_path: Path, log_dir: str | Path, config: dict[str, Any]) -> Path | None:
+    """The finished run that completes this one, or None.
+
+    A run with one turn and several samples is completed by one with several turns and one sample
+    at turn 1, and the other way round.
+    """
+    log_dir = Path(log_dir)
+    for path in [log_dir, *sorted(log_dir.glob("*_turns"))]:
+        if path == run_path or not (path / "summary.json").exists():
+            continue
+        other = read_json(path / "config.json")
+        if other["stage"] != "eval" or is_parallel(config) == is_parallel(other):
+            continue
+        if _first_turns_agree(config, other) and _is_finished(path, other):
+            return path
+    return None
+
+
+def is_parallel(config: dict[str, Any]) -> bool:
+    """Whether the run has one turn and several samples."""
+    return config["max_turns"] == 1 and config["num_of_samples"][0] > 1
+
+
+def complete(path: Path, metrics: dict[str, Any]) -> None:
+    """Put metrics that a later run has made possible into a finished run's summary.json."""
+    summary = read_json(path / "summary.json")
+    write_json(path / "summary.json", summary | {"metrics": metrics})
+
+
+def _is_finished(path: Path, config: dict[str, Any]) -> bool:
+    return finished(path / "rows.jsonl").keys() >= set(shard.task_ids(config))
+
+
+def _first_turns_agree(config: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(config.get(key) == other.get(key) for key in SAME) and all(
+        config[key][0] == other[key][0] for key in SAME_AT_TURN_1
+    )
+
+
+NOT_MADE = "none"
+"""Finish reason of an attempt that could not be made: neither stop nor length."""
+
+
+def measured(episode: Episode, config: dict[str, Any]) -> Episode:
+    """The episode with every turn that its run's metrics look at.
+
+    >>> config = {"max_turns": 2, "num_of_samples": [3, 1], "feedback": "none"}
+    >>> blocked = Episode(7, "1+1?", "2", error={"kind": "context_overflow", "final": True})
+    >>> [turn.verdicts for turn in measured(blocked, config).turns]
+    [['no_answer', 'no_answer', 'no_answer'], ['no_answer']]
+    >>> from rise.episodes.shorthand import sketch
+    >>> filtered = sketch("w7,r5 r5")[0]
+    >>> [turn.verdicts for turn in measured(filtered, config).turns]
+    [['wrong', 'right', 'no_answer'], ['right']]
+    >>> filtered.turns[0].filtered = [0]
+    >>> [turn.verdicts for turn in measured(filtered, config).turns]
+    [['no_answer', 'wrong', 'right'], ['right']]
+
+    Args:
+        episode: one that is not owed.
+        config: of the run: max_turns, num_of_samples and feedback. An oracle run has one further
+            turn, where the episode was stopped, a forced run has all of them.
+    """
+    sizes = config["num_of_samples"]
+    turns = [_filled(turn, t, sizes[t]) for t, turn in enumerate(episode.turns)]
+    if episode.error is None:
+        return replace(episode, turns=turns)
+    end = config["max_turns"] if is_forced(config["feedback"]) else len(turns) + 1
+    turns += [_blank(t, sizes[t]) for t in range(len(turns), end)]
+    return Episode(episode.task_id, episode.query, episode.answer, turns)
+
+
+def measured_episodes(path: Path, config: dict[str, Any]) -> list[Episode]:
+    """The finished episodes of a run directory by task id, each as `measured` shows it."""
+    offsets = finished(path / "rows.jsonl")
+    ordered = (offsets[task_id] for task_id in sorted(offsets))
+    return [measured(episode, config) for episode in episodes_at(path / "rows.jsonl", ordered)]
+
+
+def _filled(turn: Turn, t: int, samples: int) -> Turn:
+    """The turn with blanks for the samples that it lacks; one that only repeats has no others."""
+    made = len(turn.actions)
+    if turn.kept or made >= samples:
+        return turn
+    # A run from before the places were recorded has them at the end.
+    blank, blanks = _blank(t, 1), turn.filtered or range(made, samples)
+    order = [*range(made)]
+    for place in blanks:
+        order.insert(place, -1)
+    lists = {
+        key: [(getattr(blank, key)[0] if i < 0 else getattr(turn, key)[i]) for i in order]
+        for key in PER_SAMPLE
+    }
+    return replace(turn, **lists, chosen=order.index(turn.chosen))
+
+
+def _blank(t: int, samples: int) -> Turn:
+    return Turn(
+        # A sign of its own for each turn: two such attempts are no copies of each other.
+        actions=[chr(ord("\u2460") + t)] * samples,
+        answers=[None] * samples,
+        verdicts=["no_answer"] * samples,
+        rewards=[0] * samples,
+        observations=[""] * samples,
+        finish_reasons=[NOT_MADE] * samples,
+        model="",
+        usage={},
+    )
