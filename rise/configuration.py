@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from rise import tracking
 from rise.arguments import controller_url, per_turn, window
-from rise.choice import fingerprint
 from rise.cost import parse_prices
 from rise.episodes.feedback import texts_of
+from rise.policies.names import fingerprint
 
 if TYPE_CHECKING:
     from envs.base import Env

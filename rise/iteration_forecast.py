@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rise.arguments import add_common, per_turn
-from rise.choice import OPENAI_NAME, STUDENT, TEACHER
 from rise.iteration_plan import TRAINER, Stage, stage_environment
+from rise.policies.names import OPENAI_NAME, STUDENT, TEACHER
 from rise.stage_process import ROOT
 
 SCRIPTS = {

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rise import choice, cost, tracking
+from rise import cost, tracking
 from rise.arguments import controller_url, per_turn, problems_with, smoke
 from rise.configuration import configuration, make_env
 from rise.endings import (
@@ -36,9 +36,10 @@ from rise.episodes.episode import Episode, is_owed
 from rise.episodes.journal import RunDir, locate, read_json, recorded
 from rise.episodes.rows import refusals, rows
 from rise.open_files import allow_connections
+from rise.policies import names as choice
+from rise.policies.local import LocalServing, ServingError
 from rise.progress import Progress
 from rise.rollout import Plan, run_episodes
-from rise.serving import LocalServing, ServingError
 from rise.tally import Tally
 
 if TYPE_CHECKING:

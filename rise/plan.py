@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rise.episodes.episode import REFUSALS, Turn
 from rise.episodes.feedback import is_forced, knows_truth
-from rise.policies import Policy
+from rise.policies.policy import Policy
 
 SEED_RANGE = 2**31 - 2**12
 """Seeds stay below 2**31 with the index of the sample added: servers take 32 bits."""

@@ -16,7 +16,7 @@ from rise.episodes.episode import Episode, Message, Turn, visible
 from rise.episodes.feedback import asks_itself
 from rise.episodes.journal import RunDir
 from rise.plan import Plan, draw_seed
-from rise.policies import Policy, PolicyError, Sample
+from rise.policies.policy import Policy, PolicyError, Sample
 from rise.self_check import ask, keep, told
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rise.episodes.episode import Message, Turn
-from rise.policies import Policy
+from rise.policies.policy import Policy
 
 if TYPE_CHECKING:
     from envs.base import Env

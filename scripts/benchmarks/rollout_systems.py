@@ -49,7 +49,7 @@ class Stock:
 
     def __enter__(self) -> Stock:
         from fastchat.model.model_adapter import load_tokenizer
-        from rise.serving import free_ports
+        from rise.policies.local import free_ports
 
         self._tokenizer = load_tokenizer(str(self._checkpoint))
         ports = free_ports(2)
@@ -149,7 +149,7 @@ class Ours:
 
     def __init__(self, checkpoint: Path, problems: Path, log_dir: Path, settings: Settings):
         import envs
-        from rise.serving import LocalServing
+        from rise.policies.local import LocalServing
 
         self._settings, self._problems, self._log_dir = settings, problems, log_dir
         self._env = envs.make("gsm8k", problems)
@@ -176,8 +176,8 @@ class Ours:
         return asyncio.run(self._rollout(task_ids, samples, seed))
 
     async def _rollout(self, task_ids: Sequence[int], samples: int, seed: int) -> int:
+        from rise.policies.worker import WorkerPolicy
         from rise.rollout import Plan, play
-        from rise.worker_policy import WorkerPolicy
 
         policy = WorkerPolicy(MODEL, self.controller, model=self.model)
         settings = self._settings

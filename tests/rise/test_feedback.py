@@ -18,7 +18,7 @@ from rise.metrics import votes
 from rise.metrics.comparison import cost
 from rise.metrics.evaluation import measured
 from rise.metrics.summary import format_table, summarise
-from rise.policies import Policy, PolicyError, Sample
+from rise.policies.policy import Policy, PolicyError, Sample
 from rise.rollout import Plan, draw_seed, play
 from rise.tally import Tally
 

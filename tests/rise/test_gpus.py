@@ -11,9 +11,9 @@ from unittest import mock
 import pytest
 
 from fastchat.serve import model_worker
-from rise import gpus
-from rise.serving import LocalServing
-from rise.worker_policy import WorkerPolicy
+from rise.policies import local as gpus
+from rise.policies.local import LocalServing
+from rise.policies.worker import WorkerPolicy
 from tests.stages import call, write_inputs
 from tests.tiny import save_tiny_model
 

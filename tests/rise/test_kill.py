@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from rise.episodes.journal import load_episodes
-from rise.serving import free_ports
+from rise.policies.local import free_ports
 from tests.fastchat.serve.servers import post, wait_for
 from tests.rise.test_serving import alive, wait_until
 from tests.stages import begin, call, command, environment, write_inputs

@@ -8,10 +8,10 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from rise import workers
-from rise.policies import PolicyError, Retries, Sample
-from rise.serving import free_ports
-from rise.worker_policy import WorkerPolicy
+from rise.policies import workers
+from rise.policies.local import free_ports
+from rise.policies.policy import PolicyError, Retries, Sample
+from rise.policies.worker import WorkerPolicy
 from tests.rise.servers import Wire, wire_reply
 
 MESSAGES = [{"role": "user", "content": "1+1?"}]

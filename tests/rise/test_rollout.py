@@ -12,7 +12,7 @@ import envs
 from rise import rollout
 from rise.episodes.episode import Episode
 from rise.episodes.journal import RunDir
-from rise.policies import Policy, PolicyError, Sample
+from rise.policies.policy import Policy, PolicyError, Sample
 from rise.rollout import Plan, draw_seed, play, run_episodes
 from rise.shard import groups_of
 

@@ -16,8 +16,8 @@ from unittest import mock
 import pytest
 
 from rise.episodes.journal import load_episodes
-from rise.serving import LocalServing, ServingError, free_ports
-from rise.worker_policy import WorkerPolicy
+from rise.policies.local import LocalServing, ServingError, free_ports
+from rise.policies.worker import WorkerPolicy
 from tests.stages import ROOT, call, command, environment, write_inputs
 from tests.tiny import save_tiny_model
 
@@ -80,7 +80,7 @@ def test_without_checkpoints_nothing_is_started(tmp_path):
 
 def test_processes_end_with_a_killed_run(checkpoints, tmp_path):
     script = (
-        "import pathlib, sys\nfrom rise.serving import LocalServing\n"
+        "import pathlib, sys\nfrom rise.policies.local import LocalServing\n"
         f"LocalServing([{str(checkpoints / 'first')!r}], pathlib.Path('logs')).__enter__()"
     )
     path = f"{ROOT}{os.pathsep}{ROOT / 'FastChat'}"

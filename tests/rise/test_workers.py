@@ -21,12 +21,12 @@ from fastchat.serve.controller import create_app as create_controller
 from fastchat.serve.engine.engine import SlotEngine
 from fastchat.serve.model_worker import ModelWorker
 from fastchat.serve.registration import Registration
-from rise import workers as pool
-from rise.policies import PolicyError, Retries
+from rise.policies import workers as pool
+from rise.policies.local import free_ports
+from rise.policies.policy import PolicyError, Retries
+from rise.policies.wire import seconds_to_wait
+from rise.policies.worker import WorkerPolicy
 from rise.rollout import Plan, play
-from rise.serving import free_ports
-from rise.wire import seconds_to_wait
-from rise.worker_policy import WorkerPolicy
 from tests.fastchat.serve.servers import post, running, wait_for
 from tests.rise.servers import Wire, wire_reply
 from tests.tiny import save_tiny_model

@@ -18,7 +18,7 @@ import pytest
 
 from rise import merge
 from rise.episodes.journal import load_episodes
-from rise.serving import free_ports
+from rise.policies.local import free_ports
 from tests.fastchat.serve.servers import post, wait_for
 from tests.stages import ROOT, environment, write_inputs
 from tests.tiny import save_tiny_model

@@ -23,10 +23,10 @@ from fastchat.serve.controller import create_app as create_controller
 from fastchat.serve.model_worker import build_worker, parse_args
 from fastchat.serve.registration import Registration
 from rise.episodes.journal import load_episodes
-from rise.policies import PolicyError
-from rise.serving import free_ports
-from rise.stock_worker import StockTemplate
-from rise.worker_policy import WorkerPolicy
+from rise.policies.local import free_ports
+from rise.policies.policy import PolicyError
+from rise.policies.stock_worker import StockTemplate
+from rise.policies.worker import WorkerPolicy
 from scripts.benchmarks import stock_fschat
 from tests.fastchat.serve.servers import frames, post, running, wait_for
 

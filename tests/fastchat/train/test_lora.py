@@ -19,7 +19,7 @@ from fastchat.train.arguments import TrainingArguments
 from fastchat.train.lora import LoraArguments, add_adapter
 from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.train import main
-from rise import choice
+from rise.policies import names as choice
 from tests.fastchat.train import data as shared
 from tests.fastchat.train.data import figures, make_case
 from tests.fastchat.train.served import greedy

@@ -10,9 +10,9 @@ from typing import Any
 
 import aiohttp
 
-from rise.policies import Policy, PolicyError, Retries, Sample
-from rise.wire import CONTROL_TIMEOUT, new_session, post_json, read_reply
-from rise.workers import Worker, Workers
+from rise.policies.policy import Policy, PolicyError, Retries, Sample
+from rise.policies.wire import CONTROL_TIMEOUT, new_session, post_json, read_reply
+from rise.policies.workers import Worker, Workers
 
 
 class WorkerPolicy(Policy):

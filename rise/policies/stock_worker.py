@@ -1,7 +1,7 @@
 """Requests for workers of stock FastChat, which know neither messages nor several samples.
 
 Such a worker describes its template by the fields of FastChat's `Conversation`; a dialogue becomes
-the text that FastChat's own clients would send, and `rise.worker_policy` asks for one sample at a
+the text that FastChat's own clients would send, and `rise.policies.worker` asks for one sample at a
 time with it.
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from rise.policies import PolicyError, Sample
+from rise.policies.policy import PolicyError, Sample
 
 CONTROL_TIMEOUT = 10.0
 """Seconds for a request that generates nothing."""

@@ -11,9 +11,9 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from rise import keys
-from rise.policies import Policy, PolicyError, Retries, Sample
-from rise.wire import seconds_to_wait, split_evenly, status_kind
+from rise.policies import keys
+from rise.policies.policy import Policy, PolicyError, Retries, Sample
+from rise.policies.wire import seconds_to_wait, split_evenly, status_kind
 
 if TYPE_CHECKING:
     import openai

@@ -11,9 +11,9 @@ from typing import Any
 
 import aiohttp
 
-from rise.policies import RETRIED, PolicyError
-from rise.stock_worker import IN_FLIGHT, StockTemplate
-from rise.wire import CONTROL_TIMEOUT, post_json
+from rise.policies.policy import RETRIED, PolicyError
+from rise.policies.stock_worker import IN_FLIGHT, StockTemplate
+from rise.policies.wire import CONTROL_TIMEOUT, post_json
 
 log = logging.getLogger(__name__)
 

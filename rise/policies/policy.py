@@ -1,7 +1,7 @@
 """Who answers: the one interface that the rollout knows, and a Python function behind it.
 
-`rise.worker_policy` speaks to FastChat workers, `rise.openai_policy` to OpenAI-compatible servers,
-`rise.choice` decides by a model's name which of them it is.
+`rise.policies.worker` speaks to FastChat workers, `rise.policies.openai_api` to OpenAI-compatible servers,
+`rise.policies.names` decides by a model's name which of them it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import tenacity
 
 from rise.episodes.episode import Message
-from rise.keys import redact
+from rise.policies.keys import redact
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
