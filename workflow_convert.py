@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rise.arguments import env_help, env_name
 from rise.dataset.arguments import add_output, add_rules, problems_of
 from rise.dataset.near_duplicates import without_near_duplicates
 from rise.dataset.pairs import PairCounts, format_pairs, preference_pairs, repair_rows
@@ -34,9 +33,10 @@ from rise.dataset.report import RowCounts, TokenCounts, format_report
 from rise.dataset.rows import rules_for, settings_of, training_rows
 from rise.dataset.sources import Pool, Source, load_prompts, problems_with, read_source
 from rise.dataset.writer import RowSpill, match_tokens
-from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, run_program, said
-from rise.iterated import is_stage
-from rise.parser import Parser
+from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE, run_program, said
+from rise.program.parser import Parser
+from rise.program.stage import is_stage
+from rise.runs.arguments import env_help, env_name
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

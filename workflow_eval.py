@@ -20,11 +20,12 @@ import argparse
 import logging
 import shlex
 
-from rise.arguments import add_common, add_feedback
-from rise.endings import DONE, FAILED, none_fits, run_errors, run_program, usage_errors
 from rise.episodes.feedback import asks_itself
-from rise.iterated import is_stage
-from rise.parser import Parser
+from rise.program.exits import DONE, FAILED, run_program, usage_errors
+from rise.program.parser import Parser
+from rise.program.stage import is_stage
+from rise.runs.arguments import add_common, add_feedback
+from rise.runs.messages import none_fits, run_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -74,7 +75,7 @@ def check_args(args: argparse.Namespace):
     Raises:
         ValueError: one message, with everything that is wrong.
     """
-    from rise.job import check
+    from rise.runs.job import check
 
     options = {
         "stage": "eval",
@@ -93,8 +94,8 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_args(argv)
         logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING)
 
-        from rise.dry_run import describe
-        from rise.job import start_tracker
+        from rise.runs.dry_run import describe
+        from rise.runs.job import start_tracker
 
         job = check_args(args)
         if args.dry_run:
@@ -111,9 +112,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(job, run, tally, tracker) -> None:
     """Write the log and the summary; print the table and what to run next."""
-    from rise.job import SMOKE_DONE
     from rise.metrics.evaluation import open_run, with_sibling
     from rise.metrics.summary import format_table
+    from rise.runs.job import SMOKE_DONE
     from rise.tracked_results import log_evaluation
 
     run.write_log()

@@ -22,12 +22,12 @@ import sys
 import time
 from typing import IO
 
-from rise.endings import DONE, FAILED, INTERRUPTED, USAGE, run_program
 from rise.iteration_arguments import parse
 from rise.iteration_forecast import refused_commands, size_of
 from rise.iteration_plan import Stage, evaluations, plan, stage_environment
 from rise.iteration_sources import missing_key, unusable
 from rise.lineage import Lineage
+from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE, run_program
 from rise.stage_process import StageProcesses, locked
 
 

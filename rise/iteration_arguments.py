@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rise.arguments import env_help, env_name
 from rise.iteration_owned import overridden, saves_adapter
 from rise.iteration_plan import SELF_SAMPLES, search_path
-from rise.parser import Parser
 from rise.policies.names import FUNCTION_NAME
+from rise.program.parser import Parser
+from rise.runs.arguments import env_help, env_name
 
 CONVERT_ARGS = "--criteria all --remove_duplication --shuffle"
 REQUIRED = ("model", "env", "train_data", "test_data", "expert", "out")

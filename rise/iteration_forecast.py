@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rise.arguments import add_common, per_turn
 from rise.iteration_plan import TRAINER, Stage, stage_environment
 from rise.policies.names import OPENAI_NAME, STUDENT, TEACHER
+from rise.runs.arguments import add_common, per_turn
 from rise.stage_process import ROOT
 
 SCRIPTS = {

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rise.iterated import VARIABLE
+from rise.program.stage import VARIABLE
 from rise.stage_process import ROOT
 
 SELF = "self"

@@ -9,10 +9,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rise.arguments import DEFAULT_CONTROLLER, controller_url
 from rise.iteration_plan import Stage
 from rise.policies import names as choice
 from rise.policies.keys import OPENAI_KEY, find_key
+from rise.runs.arguments import DEFAULT_CONTROLLER, controller_url
 
 ASKED = ("model", "student", "expert")
 """Roles of a stage's inputs that are models."""

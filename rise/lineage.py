@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rise.configuration import git_commit
 from rise.episodes.journal import read_json, write_json
 from rise.iteration_plan import Stage
 from rise.metrics import tables as grid
 from rise.policies.names import fingerprint
+from rise.runs.config import git_commit
 
 CHUNK = 1 << 20
 

@@ -21,14 +21,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rise.endings import DONE, run_errors, run_program, usage_errors
 from rise.episodes.episode import Episode, is_owed
 from rise.episodes.journal import RunDir, differences, read_json
 from rise.episodes.rows import episodes_at, finished, rows
-from rise.job import Job
 from rise.metrics.evaluation import open_run, read_config, with_sibling
 from rise.metrics.tables import format_table
-from rise.parser import Parser
+from rise.program.exits import DONE, run_program, usage_errors
+from rise.program.parser import Parser
+from rise.runs.job import Job
+from rise.runs.messages import run_errors
 
 SHOWN = 5
 """Task ids that an error names."""

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rise.endings import run_program
 from rise.episodes.journal import Episode, load_episodes, read_json, write_json
-from rise.parser import Parser
+from rise.program.exits import run_program
+from rise.program.parser import Parser
 
 RUNS = {"base": "base", "sft": "control", "rise": "rise"}
 """Key in results.json -> directory of the run."""

@@ -24,17 +24,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rise.configuration import git_commit, versions
 from rise.dataset.text_keys import text_key
-from rise.endings import DONE, run_errors, run_program, usage_errors
 from rise.episodes.episode import Episode
 from rise.episodes.feedback import knows_truth
 from rise.episodes.journal import read_json, write_json
 from rise.episodes.rows import lines_at, naming, rows
-from rise.job import Job
 from rise.metrics.evaluation import log_dir_of, open_run, read_config, with_sibling
 from rise.metrics.tables import HEADLINE, headline_order
-from rise.parser import Parser
+from rise.program.exits import DONE, run_program, usage_errors
+from rise.program.parser import Parser
+from rise.runs.config import git_commit, versions
+from rise.runs.job import Job
+from rise.runs.messages import run_errors
 
 if TYPE_CHECKING:
     from envs.base import Env

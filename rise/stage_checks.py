@@ -48,8 +48,8 @@ def _evaluation(words: list[str]) -> list[str]:
 
 def _of_both(args: argparse.Namespace, models: list[str]) -> list[str]:
     """What is wrong with the arguments that both share; the problems may still be fetched."""
-    from rise.arguments import per_turn, problems_with
     from rise.policies.names import OPENAI_NAME, unavailable_sampling
+    from rise.runs.arguments import per_turn, problems_with
 
     found = [each for each in problems_with(args, models) if not each.startswith("--data_path")]
     if not found:

@@ -18,8 +18,8 @@ from rise.metrics.tables import headline_order
 from rise.tracking import Tracker
 
 if TYPE_CHECKING:
-    from rise.job import Job
     from rise.metrics.evaluation import EvaluatedRun
+    from rise.runs.job import Job
 
 MOST_DIALOGUES = 200
 """Rows of the table of dialogues."""

@@ -16,7 +16,7 @@ from rise.episodes.episode import Episode
 from rise.episodes.journal import locate
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import finished
-from rise.json_files import read_object
+from rise.program.files import read_object
 
 if TYPE_CHECKING:
     from envs.prompts import PromptStyle

@@ -27,9 +27,9 @@ from typing import Any
 
 from rise.dataset.report import TokenCounts
 from rise.episodes.journal import read_json
-from rise.iterated import is_stage, place
-from rise.json_files import read_json, write_json
 from rise.metrics.plots import plot_weights
+from rise.program.files import read_json, write_json
+from rise.program.stage import is_stage, place
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from typing import IO, Any
 from rise.episodes.episode import Episode, Message, Turn, is_owed, visible
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import episodes_at, finished, lines_at, rows
-from rise.iterated import place
-from rise.json_files import read_json, read_object, replacing, write_json
+from rise.program.files import read_json, read_object, replacing, write_json
+from rise.program.stage import place
 
 __all__ = [
     "Episode",

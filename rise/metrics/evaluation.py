@@ -29,9 +29,9 @@ from rise.episodes.episode import PER_SAMPLE, Episode, Turn
 from rise.episodes.feedback import is_forced
 from rise.episodes.journal import read_json, write_json
 from rise.episodes.rows import episodes_at, finished
-from rise.json_files import read_object
 from rise.metrics.summary import headline_hits, summarise
 from rise.metrics.votes import SameAnswer
+from rise.program.files import read_object
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rise.endings import USAGE
 from rise.policies import local as gpus
 from rise.policies import names as hub
+from rise.program.exits import USAGE
 
 log = logging.getLogger(__name__)
 

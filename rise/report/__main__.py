@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from rise.compare import names_of
-from rise.endings import run_program, said
 from rise.metrics.evaluation import open_run
-from rise.parser import Parser
+from rise.program.exits import run_program, said
+from rise.program.parser import Parser
 from rise.report.page import render
 
 

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from rise.endings import BROKEN_PIPE, run_program, usage_errors
 from rise.episodes.journal import load_episodes
 from rise.episodes.shorthand import sketch
+from rise.program.exits import BROKEN_PIPE, run_program, usage_errors
 from tests.rise import run_dirs
 from tests.stages import ROOT, command, environment, write_inputs
 from tests.test_workflow_convert import write_run

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rise import endings
+from rise.program import exits as endings
 from tests.rise.servers import Wire
 from tests.rise.test_serving import alive
 from tests.stages import command, environment, write_inputs

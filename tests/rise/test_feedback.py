@@ -20,7 +20,7 @@ from rise.metrics.evaluation import measured
 from rise.metrics.summary import format_table, summarise
 from rise.policies.policy import Policy, PolicyError, Sample
 from rise.rollout import Plan, draw_seed, play
-from rise.tally import Tally
+from rise.runs.tally import Tally
 
 RIGHT, WRONG = "so \\boxed{2}", "so \\boxed{3}"
 SAYS_RIGHT, SAYS_WRONG = "I see no fault: \\boxed{right}", "1+1 is no 3: \\boxed{wrong}"

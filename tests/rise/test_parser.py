@@ -10,7 +10,7 @@ import workflow_eval
 import workflow_gen
 from data import arithmetic
 from fastchat.utils import OneLineParser
-from rise.parser import Parser
+from rise.program.parser import Parser
 
 
 @pytest.mark.parametrize(

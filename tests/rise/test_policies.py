@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from rise import arguments
 from rise.episodes import episode
 from rise.policies import names as choice
 from rise.policies import wire
 from rise.policies.local import free_ports
 from rise.policies.policy import FunctionPolicy, PolicyError, Retries
+from rise.runs import arguments
 from tests.rise.servers import OpenAI, Wire, chat_reply, wire_reply
 
 ASK = {

@@ -10,13 +10,13 @@ import json
 import pytest
 from aiohttp import web
 
-from rise import cost
 from rise.metrics import evaluation as unanswered
 from rise.policies import keys
 from rise.policies.keys import find_key
 from rise.policies.local import free_ports
 from rise.policies.openai_api import OpenAIPolicy
 from rise.policies.policy import PolicyError, Retries, Sample
+from rise.runs import tally as cost
 from tests.rise.servers import OpenAI, chat_reply
 
 MESSAGES = [{"role": "user", "content": "1+1?"}]

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from rise import progress
 from rise.episodes.episode import Episode
 from rise.episodes.shorthand import sketch
-from rise.progress import Progress
-from rise.tally import Tally
+from rise.runs import progress
+from rise.runs.progress import Progress
+from rise.runs.tally import Tally
 
 
 class Recorder:
@@ -28,7 +28,7 @@ class Recorder:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The time of rise.progress, set by the test."""
+    """The time of rise.runs.progress, set by the test."""
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now

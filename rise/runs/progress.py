@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from rise.episodes.episode import Episode
-from rise.tally import Tally
+from rise.runs.tally import Tally
 
 log = logging.getLogger(__name__)
 

@@ -17,30 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rise import cost, tracking
-from rise.arguments import controller_url, per_turn, problems_with, smoke
-from rise.configuration import configuration, make_env
-from rise.endings import (
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    USAGE,
-    interrupted,
-    none_fit,
-    none_fits,
-    unanswered,
-    unfinished,
-)
+from rise import tracking
 from rise.episodes import shard
 from rise.episodes.episode import Episode, is_owed
 from rise.episodes.journal import RunDir, locate, read_json, recorded
 from rise.episodes.rows import refusals, rows
-from rise.open_files import allow_connections
 from rise.policies import names as choice
 from rise.policies.local import LocalServing, ServingError
-from rise.progress import Progress
+from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE
 from rise.rollout import Plan, run_episodes
-from rise.tally import Tally
+from rise.runs import tally as cost
+from rise.runs.arguments import allow_connections, controller_url, per_turn, problems_with, smoke
+from rise.runs.config import configuration, make_env
+from rise.runs.messages import interrupted, none_fit, none_fits, unanswered, unfinished
+from rise.runs.progress import Progress
+from rise.runs.tally import Tally
 
 if TYPE_CHECKING:
     from envs.base import Env

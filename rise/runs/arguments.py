@@ -1,19 +1,22 @@
-"""The arguments that workflow_gen.py and workflow_eval.py share, and how they are read."""
+"""The arguments that workflow_gen.py and workflow_eval.py share, and how they are read.
+
+The limit of open files: every request in flight holds a connection.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
 import re
+import resource
 import shlex
 from pathlib import Path
 from typing import TypeVar
 
 from rise import tracking
-from rise.cost import parse_prices
 from rise.episodes import shard
 from rise.episodes.feedback import FEEDBACK
-from rise.open_files import most_connections
+from rise.runs.tally import parse_prices
 
 T = TypeVar("T")
 
@@ -298,3 +301,26 @@ def window(context_window: int | None, dialogue_limit: int | None) -> int | None
         return context_window
     pairs = dialogue_limit // 2 + 1
     return pairs if context_window is None else min(context_window, pairs)
+
+
+SPARE = 64
+"""Files that are open beside the connections."""
+
+
+def most_connections() -> int:
+    """How many connections this process may have at most."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if hard == resource.RLIM_INFINITY else hard - SPARE
+
+
+def allow_connections(count: int) -> None:
+    """Raise this process's limit so that it may have `count` connections; never lowers it.
+
+    Many systems allow 1,024 files unless a program asks for more. Children inherit the limit.
+
+    Raises:
+        ValueError: if the system does not allow so many; see `most_connections`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft not in (hard, resource.RLIM_INFINITY) and soft < count + SPARE:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count + SPARE, hard))

@@ -1,0 +1,93 @@
+"""How a call ends: its exit code and one line, whatever went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    pass
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+BROKEN_PIPE = 128 + signal.SIGPIPE
+"""What a shell says of a program that writes to a pipe which nobody reads any more."""
+
+
+def run_program(main: Callable[[], int | str | None]) -> NoReturn:
+    """Exit with the code that `main` returns, or quietly with 141 where nobody reads the output.
+
+    A pipe into `head` ends like that, which is nobody's mistake.
+    """
+    try:
+        try:
+            sys.exit(main())
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What a stream still holds would be written when Python ends, and fail again.
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(BROKEN_PIPE)
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn an error into one message on stderr and exit code 2, Ctrl-C into code 130.
+
+    Errors of the operating system are those of files: a directory that cannot be written to, or a
+    full disk, which is nobody's wrong usage: exit code 1.
+    """
+    try:
+        with _sigterm_as_interrupt():
+            yield
+    except KeyboardInterrupt as error:
+        print("Interrupted before anything was asked: the same command begins again.")
+        raise SystemExit(INTERRUPTED) from error
+    except BrokenPipeError:
+        raise  # to `run_program`
+    except (ValueError, OSError) as error:
+        print(f"{Path(sys.argv[0]).name}: error: {said(error)}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise SystemExit(FAILED if full else USAGE) from error
+
+
+def said(error: Exception) -> str:
+    """An error in words: one of a file names the file and what would help.
+
+    >>> said(PermissionError(13, "Permission denied", "/root/log"))
+    '/root/log: Permission denied; give a place that you may write to'
+    >>> said(ValueError("--limit is 0"))
+    '--limit is 0'
+    """
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    forbidden = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    remedy = "; give a place that you may write to" if forbidden else ""
+    return f"{error.filename}: {error.strerror}{remedy}"
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, by which batch systems end a job, do what Ctrl-C does."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        # asyncio's handler cancels the rollout; a plain KeyboardInterrupt would hit whichever task
+        # happens to run. In a background job SIGINT may be ignored, SIGTERM must not be.
+        handler = signal.getsignal(signal.SIGINT)
+        (handler if callable(handler) else signal.default_int_handler)(number, frame)
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
