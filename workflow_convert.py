@@ -223,7 +223,7 @@ def finish(
 ) -> None:
     """Put the rows in order and write them, or in a dry run show the first one."""
     from rise.dataset.writer import write_dataset
-    from rise.tracked_results import log_conversion
+    from rise.report.tracked import log_conversion
 
     if args.shuffle:
         random.Random(args.seed).shuffle(spill.offsets)

@@ -114,8 +114,8 @@ def report(job, run, tally, tracker) -> None:
     """Write the log and the summary; print the table and what to run next."""
     from rise.metrics.evaluation import open_run, with_sibling
     from rise.metrics.summary import format_table
+    from rise.report.tracked import log_evaluation
     from rise.runs.job import SMOKE_DONE
-    from rise.tracked_results import log_evaluation
 
     run.write_log()
     config, counts, own = job.config, tally.summary(), open_run(run.path)

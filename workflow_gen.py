@@ -114,8 +114,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(job, run, tally, tracker) -> None:
     """Write the log and the summary; print success by turn and the next command."""
+    from rise.report.tracked import log_generation
     from rise.runs.job import SMOKE_DONE
-    from rise.tracked_results import log_generation
 
     summary = tally.summary()
     job.write_summary(run, summary)

@@ -98,5 +98,5 @@ trap - EXIT
 
 run python -m rise.report "$OUT/eval/base" "$OUT/eval/control" "$OUT/eval/rise" \
     --names base control RISE -o "$OUT/report.html"
-run python -m rise.quickstart "$OUT"
+run python -m scripts.quickstart.results "$OUT"
 echo "Time: $((SECONDS / 60)) min $((SECONDS % 60)) s, of which installation $INSTALLED s."

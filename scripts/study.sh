@@ -74,4 +74,4 @@ for SEED in "${seeds[@]}"; do
     run python -m rise.report "$OUT"/eval/{base,control,rise} "${variants[@]/#/$OUT/eval/}" \
         -o "$OUT/report.html"
 done
-run python -m rise.study "$STUDY" --seeds "${seeds[@]}" --variants "${variants[@]}"
+run python -m scripts.quickstart.study_results "$STUDY" --seeds "${seeds[@]}" --variants "${variants[@]}"

@@ -8,8 +8,8 @@ import json
 import pytest
 from aiohttp import web
 
-from rise import rollout
 from rise.episodes.journal import load_episodes
+from rise.rollout import play as rollout
 from tests.rise.servers import OpenAI, chat_reply
 from tests.stages import call, write_inputs
 

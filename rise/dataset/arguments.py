@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rise import tracking
 from rise.dataset.rules import CRITERIA, FORMATS
 from rise.dataset.weights import WEIGHTINGS, weight
 from rise.dataset.writer import trained_tokens
+from rise.tracking import tracker as tracking
 
 TARGETS = {"sft": "weighted rows", "dpo": "preference pairs", "pair_sft": "pairs"}
 """What --to makes, in words."""

@@ -9,7 +9,7 @@
 | critique | what is wrong with the answer | the model, when asked for that | after all turns |
 
 The texts are those of `envs.prompts`. A model that judges itself gets an extra request after every
-turn but the last, with the question and its answer alone: see `rise.self_check`.
+turn but the last, with the question and its answer alone: see `rise.rollout.self_check`.
 """
 
 from __future__ import annotations

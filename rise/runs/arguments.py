@@ -13,10 +13,10 @@ import shlex
 from pathlib import Path
 from typing import TypeVar
 
-from rise import tracking
 from rise.episodes import shard
 from rise.episodes.feedback import FEEDBACK
 from rise.runs.tally import parse_prices
+from rise.tracking import tracker as tracking
 
 T = TypeVar("T")
 

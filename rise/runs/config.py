@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rise import tracking
 from rise.episodes.feedback import texts_of
 from rise.policies.names import fingerprint
 from rise.runs.arguments import controller_url, per_turn, window
 from rise.runs.tally import parse_prices
+from rise.tracking import tracker as tracking
 
 if TYPE_CHECKING:
     from envs.base import Env

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rise.episodes import shard
 from rise.episodes.episode import Episode, Message, visible
 from rise.episodes.feedback import asks_itself
-from rise.rollout import next_prompt
+from rise.rollout.play import next_prompt
 from rise.runs import dry_run as forecast
 from rise.runs.job import Job
 from rise.runs.tally import MILLION

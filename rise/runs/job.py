@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rise import tracking
 from rise.episodes import shard
 from rise.episodes.episode import Episode, is_owed
 from rise.episodes.journal import RunDir, locate, read_json, recorded
@@ -25,13 +24,14 @@ from rise.episodes.rows import refusals, rows
 from rise.policies import names as choice
 from rise.policies.local import LocalServing, ServingError
 from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE
-from rise.rollout import Plan, run_episodes
+from rise.rollout.play import Plan, run_episodes
 from rise.runs import tally as cost
 from rise.runs.arguments import allow_connections, controller_url, per_turn, problems_with, smoke
 from rise.runs.config import configuration, make_env
 from rise.runs.messages import interrupted, none_fit, none_fits, unanswered, unfinished
 from rise.runs.progress import Progress
 from rise.runs.tally import Tally
+from rise.tracking import tracker as tracking
 
 if TYPE_CHECKING:
     from envs.base import Env

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a progress line, and the same numbers for `rise.tracking`."""
+"""What a run shows while it goes on: a progress line, and the same numbers for `rise.tracking.tracker`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Progress:
     Args:
         tally: the counts, already including the episodes of earlier calls.
         total: how many episodes the run has.
-        tracker: takes the numbers; see `rise.tracking`.
+        tracker: takes the numbers; see `rise.tracking.tracker`.
     """
 
     def __init__(self, tally: Tally, total: int, tracker: Any):

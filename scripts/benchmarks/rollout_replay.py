@@ -79,7 +79,7 @@ class Replay:
         from fastchat.serve.engine.request import EngineRequest
         from fastchat.serve.engine.sampling import SamplingParams
         from rise.episodes.episode import visible
-        from rise.rollout import draw_seed
+        from rise.rollout.play import draw_seed
 
         opening, requests = self._env.opening(episode.task_id), []
         for t in range(len(episode.turns)):

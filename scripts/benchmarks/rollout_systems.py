@@ -177,7 +177,7 @@ class Ours:
 
     async def _rollout(self, task_ids: Sequence[int], samples: int, seed: int) -> int:
         from rise.policies.worker import WorkerPolicy
-        from rise.rollout import Plan, play
+        from rise.rollout.play import Plan, play
 
         policy = WorkerPolicy(MODEL, self.controller, model=self.model)
         settings = self._settings

@@ -19,7 +19,7 @@ from rise.metrics.comparison import cost
 from rise.metrics.evaluation import measured
 from rise.metrics.summary import format_table, summarise
 from rise.policies.policy import Policy, PolicyError, Sample
-from rise.rollout import Plan, draw_seed, play
+from rise.rollout.play import Plan, draw_seed, play
 from rise.runs.tally import Tally
 
 RIGHT, WRONG = "so \\boxed{2}", "so \\boxed{3}"

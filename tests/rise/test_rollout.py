@@ -9,11 +9,11 @@ import json
 import pytest
 
 import envs
-from rise import rollout
 from rise.episodes.episode import Episode
 from rise.episodes.journal import RunDir
 from rise.policies.policy import Policy, PolicyError, Sample
-from rise.rollout import Plan, draw_seed, play, run_episodes
+from rise.rollout import play as rollout
+from rise.rollout.play import Plan, draw_seed, play, run_episodes
 from rise.shard import groups_of
 
 RIGHT, WRONG, NONE = "so \\boxed{2}", "so \\boxed{3}", "no idea"

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from rise import study
-from rise.study import main
+from scripts.quickstart import study_results as study
+from scripts.quickstart.study_results import main
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import logging
 import pytest
 
 import workflow_convert
-from rise.tracking import trackers_named
+from rise.tracking.tracker import trackers_named
 from tests.event_files import events_of, scalars, texts
 from tests.offline_wandb import (
     no_login,  # noqa: F401  (a fixture)
@@ -111,7 +111,7 @@ def test_the_parallel_run_says_what_both_runs_show(place):
 def test_texts_of_a_model_are_cut_counted_and_harmless(place, monkeypatch):
     from tensorboard.plugins.text.text_plugin import text_array_to_html
 
-    monkeypatch.setattr("rise.tracked_results.MOST_DIALOGUES", 5)
+    monkeypatch.setattr("rise.report.tracked.MOST_DIALOGUES", 5)
     arguments = ("--log_dir", "log", "--report_to", "all", "--max_turns", 1)
     hostile = ("workflow_eval.py", "--model", "experts.py:hostile")
     assert call(place, *hostile, *arguments).returncode == 0

@@ -11,9 +11,11 @@ import sys
 
 import pytest
 
-from rise import event_files, tracked_results, tracking
-from rise.tracking import Subject
-from rise.wandb_run import logged_in
+from rise.report import tracked as tracked_results
+from rise.tracking import tensorboard as event_files
+from rise.tracking import tracker as tracking
+from rise.tracking.tracker import Subject
+from rise.tracking.wandb_run import logged_in
 from tests.event_files import events_of, scalars
 from tests.offline_wandb import no_login, read_offline_run  # noqa: F401  (a fixture)
 

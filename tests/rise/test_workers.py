@@ -26,7 +26,7 @@ from rise.policies.local import free_ports
 from rise.policies.policy import PolicyError, Retries
 from rise.policies.wire import seconds_to_wait
 from rise.policies.worker import WorkerPolicy
-from rise.rollout import Plan, play
+from rise.rollout.play import Plan, play
 from tests.fastchat.serve.servers import post, running, wait_for
 from tests.rise.servers import Wire, wire_reply
 from tests.tiny import save_tiny_model

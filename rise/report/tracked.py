@@ -1,4 +1,4 @@
-"""What the stages record when they end, for `rise.tracking`.
+"""What the stages record when they end, for `rise.tracking.tracker`.
 
 A resumed run records its results by turn, its tables and its page once, when every episode is
 there; until then only the rates so far.
@@ -11,11 +11,11 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rise import tracking
 from rise.episodes.episode import Episode
 from rise.episodes.journal import RunDir
 from rise.metrics.tables import headline_order
-from rise.tracking import Tracker
+from rise.tracking import tracker as tracking
+from rise.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from rise.metrics.evaluation import EvaluatedRun

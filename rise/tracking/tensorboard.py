@@ -16,7 +16,7 @@ MARKDOWN = re.compile(r"[\\`*_{}\[\]()#+\-.!]")
 
 
 class EventFiles:
-    """The tracker of `rise.tracking` in TensorBoard's event files.
+    """The tracker of `rise.tracking.tracker` in TensorBoard's event files.
 
     A later call adds a file to those in the directory, and TensorBoard shows them as one run.
 

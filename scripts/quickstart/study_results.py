@@ -1,6 +1,6 @@
 """The end of `scripts/study.sh`: the four metrics of every model, over the seeds and by seed.
 
-    python -m rise.study log/study --seeds 0 1 2 3 4 --variants iteration2 all-none
+    python -m scripts.quickstart.study_results log/study --seeds 0 1 2 3 4 --variants iteration2 all-none
 
 Reads   DIR/seedS/eval/NAME: runs of workflow_eval.py, for base, control, rise and the variants.
 Writes  DIR/study.json and DIR/study.md.
@@ -95,7 +95,7 @@ def seed_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = Parser(prog="python -m rise.study", description=__doc__)
+    parser = Parser(prog="python -m scripts.quickstart.study_results", description=__doc__)
     parser.add_argument("directory", type=Path, help="what scripts/study.sh wrote")
     parser.add_argument("--seeds", nargs="+", required=True, help="seeds to take together")
     parser.add_argument(
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         found = collect(args.directory, args.seeds, [*MODELS, *args.variants])
     except ValueError as error:
-        print(f"rise.study: error: {error}", file=sys.stderr)
+        print(f"scripts.quickstart.study_results: error: {error}", file=sys.stderr)
         return 2
     tables = [table(found), seed_table(found)]
     print("\n\n".join(grid.text(header, rows) for header, rows in tables))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from rise.episodes.episode import Episode, Message, Turn, visible
 from rise.episodes.feedback import asks_itself
 from rise.episodes.journal import RunDir
-from rise.plan import Plan, draw_seed
 from rise.policies.policy import Policy, PolicyError, Sample
-from rise.self_check import ask, keep, told
+from rise.rollout.plan import Plan, draw_seed
+from rise.rollout.self_check import ask, keep, told
 
 if TYPE_CHECKING:
     from envs.base import Env

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from rise.episodes.journal import read_json, write_json
-from rise.event_files import EventFiles
-from rise.wandb_run import WandbRun
+from rise.tracking.tensorboard import EventFiles
+from rise.tracking.wandb_run import WandbRun
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""How the episodes of a run are played: what `rise.rollout` follows."""
+"""How the episodes of a run are played: what `rise.rollout.play` follows."""
 
 from __future__ import annotations
 

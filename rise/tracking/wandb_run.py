@@ -20,7 +20,7 @@ SERVER = "https://api.wandb.ai"
 
 
 class WandbRun:
-    """The tracker of `rise.tracking` at wandb.
+    """The tracker of `rise.tracking.tracker` at wandb.
 
     Args:
         settings: for `wandb.init`: project, name, group, job_type, config, dir, and id where an
