@@ -18,7 +18,7 @@ import gymnasium
 
 from envs import plugins
 from envs.base import Env, Grade
-from envs.checker import shutdown
+from envs.grading.checker import shutdown
 from envs.gsm8k import GSM8K
 from envs.math import MATH
 from envs.numeric import SVAMP, ASDiv, NumberEnv, Numeric

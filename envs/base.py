@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import gymnasium
 
-from envs import checker
-from envs.answers import MAX_ANSWER, Verdict, last_box
-from envs.expressions import Question
+from envs.grading import checker
+from envs.grading.answers import MAX_ANSWER, Verdict, last_box
+from envs.grading.expressions import Question
 from envs.problem_file import CACHED, ProblemFile
 from envs.prompts import PromptStyle, load_style
 

@@ -6,9 +6,9 @@ right 1, otherwise 0. What strings and exact numbers cannot decide goes to math-
 
 from typing import ClassVar
 
-from envs.answers import Verdict, last_box
 from envs.base import Env
-from envs.expressions import Question, compare
+from envs.grading.answers import Verdict, last_box
+from envs.grading.expressions import Question, compare
 
 
 class MATH(Env):

@@ -5,9 +5,9 @@ Rows ``{"question", "answer"}``. Rewards: right 1, wrong 0, no number in a ``\bo
 
 from typing import Any, ClassVar
 
-from envs.answers import Quantity, Verdict, compare_number, gsm8k_reference, read_number
 from envs.base import Env
-from envs.exact import TooLarge
+from envs.grading.answers import Quantity, Verdict, compare_number, gsm8k_reference, read_number
+from envs.grading.exact import TooLarge
 
 
 class NumberEnv(Env):

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
-from envs.answers import Verdict
 from envs.base import Env
+from envs.grading.answers import Verdict
 
 GROUP = "rise.envs"
 FILE_FORM = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")

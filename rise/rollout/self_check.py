@@ -36,7 +36,7 @@ async def ask(
     Raises:
         PolicyError: if there is no reply.
     """
-    from envs.answers import stated_verdict
+    from envs.grading.answers import stated_verdict
 
     asked = [*messages, {"role": "user", "content": request}]
     [reply] = await policy.sample(asked, n=1, **sampling)

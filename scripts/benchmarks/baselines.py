@@ -54,7 +54,7 @@ def ours(row: Row) -> int:
 
 def same_string(row: Row) -> int:
     """Compare the last box with the reference's answer, character by character."""
-    from envs.answers import last_box
+    from envs.grading.answers import last_box
 
     answer = last_box(row.response)
     if answer is None:
@@ -109,7 +109,7 @@ def serve_math_verify(pipe: Connection) -> None:
 
 def stated(row: Row) -> str:
     """Return the answer that the reference states, as it is written."""
-    from envs.answers import last_box
+    from envs.grading.answers import last_box
 
     if row.env == "gsm8k":
         return row.reference.rpartition("####")[2].strip()

@@ -143,8 +143,8 @@ def print_speeds(rows: list[Row], graders: dict[str, Grader], runs: int) -> None
 def needs_math_verify(row: Row) -> bool:
     """Whether strings and exact numbers leave the row to math-verify."""
     import envs
-    from envs.answers import last_box
-    from envs.expressions import Question
+    from envs.grading.answers import last_box
+    from envs.grading.expressions import Question
 
     env, answer = envs.NAMES[row.env], last_box(row.response)
     return answer is not None and isinstance(
@@ -154,7 +154,7 @@ def needs_math_verify(row: Row) -> bool:
 
 def print_speed(name: str, path: str, rows: list[Row], grade: Grader, runs: int) -> None:
     """One line: median and range over the runs; this process's time where all is done in it."""
-    from envs.latex import clean
+    from envs.grading.latex import clean
 
     clock, processor = [], []
     for _ in range(runs):

@@ -34,7 +34,7 @@ PAD = "<pad>"
 
 def reference(problem: dict[str, Any], messages: list[dict[str, str]]) -> str:
     """The answer of the data set, in a box."""
-    from envs.answers import last_box
+    from envs.grading.answers import last_box
 
     if "solution" in problem:
         return rf"The answer is \boxed{{{last_box(problem['solution'])}}}."

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
-from envs import MATH, checker
-from envs.expressions import Question
+from envs import MATH
+from envs.grading import checker
+from envs.grading.expressions import Question
 
 
 def verdicts_of(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:

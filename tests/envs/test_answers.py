@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.answers import (
+from envs.grading.answers import (
     Quantity,
     gsm8k_reference,
     last_box,
@@ -20,8 +20,8 @@ from envs.answers import (
     same_quantity,
     stated_verdict,
 )
+from envs.grading.latex import clean
 from envs.gsm8k import GSM8K
-from envs.latex import clean
 
 ROWS = [
     json.loads(line)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from envs import checker
-from envs.expressions import Question
+from envs.grading import checker
+from envs.grading.expressions import Question
 
 ROOT = Path(__file__).resolve().parents[2]
 SURD = Question((r"\sqrt{8}",), (r"2\sqrt{2}",))
@@ -187,8 +187,8 @@ def test_an_interrupted_program_ends_with_its_processes(tmp_path, number, code):
 def test_an_interrupted_event_loop_ends_with_its_processes(tmp_path):
     body = (
         "import asyncio\n"
-        "from envs.checker import check_async\n"
-        "from envs.expressions import Question\n"
+        "from envs.grading.checker import check_async\n"
+        "from envs.grading.expressions import Question\n"
         "async def main():\n"
         "    bomb = Question(('(a+b+c+d+e)^{300}',), ('(a+b)^{299}',))\n"
         "    print('go', flush=True)\n"

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from envs.exact import MAX_BITS, TooLarge, rational
+from envs.grading.exact import MAX_BITS, TooLarge, rational
 
 
 @pytest.mark.parametrize(

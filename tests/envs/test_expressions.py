@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.expressions import Question, compare
+from envs.grading.expressions import Question, compare
 from tests.envs.grading import verdicts_of
 
 ROWS = [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import envs
-from envs.answers import last_box
+from envs.grading.answers import last_box
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"gsm8k/train": 7473, "gsm8k/test": 1319, "math/test": 1000}

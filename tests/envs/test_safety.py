@@ -6,7 +6,7 @@ python -m pytest tests/envs/test_safety.py
 import pytest
 
 import envs
-from envs import checker
+from envs.grading import checker
 
 HOSTILE = {
     "a megabyte before the box": ("a" * 1_000_000 + r"\boxed{72}", "right"),

@@ -8,7 +8,7 @@ space, or can hardly be anything but a unit (``5cm``). Texts are cleaned; nothin
 
 import re
 
-from envs.answers import UNIT, Quantity, quantity
+from envs.grading.answers import UNIT, Quantity, quantity
 
 _TEXT = re.compile(r"\\text\{[^{}]*\}|\^\{\\circ\}\s*(?:[CF](?![A-Za-z]))?")
 _TAIL = re.compile(r"[\d)}!%](?P<gap>[\s.,:;/-]*)(?P<word>(?![eE][-+]?\d)[A-Za-z]+)")

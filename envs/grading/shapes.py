@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from envs.exact import TooLarge, rational
+from envs.grading.exact import TooLarge, rational
 
 NAME = r"(?:[A-Za-z]|\\(?!in\b|text\b|frac\b|sqrt\b|infty\b)[a-zA-Z]+)(?:_\{?\w+\}?)?'?"
 """A variable: ``x``, ``\\theta``, ``x_1``."""

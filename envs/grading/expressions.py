@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from envs.answers import MAX_ANSWER, Verdict, last_of_chain, same_quantity
-from envs.exact import TooLarge
-from envs.latex import clean
-from envs.shapes import NAME, Group, intervals, matrix, members, read_group
-from envs.units import number, without_unit
-from envs.words import as_named_sets, as_words, in_base, in_digits
+from envs.grading.answers import MAX_ANSWER, Verdict, last_of_chain, same_quantity
+from envs.grading.exact import TooLarge
+from envs.grading.latex import clean
+from envs.grading.shapes import NAME, Group, intervals, matrix, members, read_group
+from envs.grading.units import number, without_unit
+from envs.grading.words import as_named_sets, as_words, in_base, in_digits
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from envs.exact import TooLarge, rational
-from envs.latex import clean, matching_brace
+from envs.grading.exact import TooLarge, rational
+from envs.grading.latex import clean, matching_brace
 
 Verdict = Literal["right", "wrong", "no_answer", "timeout"]
 

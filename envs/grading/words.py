@@ -5,9 +5,9 @@ Works on text that ``latex.clean`` has brought into one spelling.
 
 import re
 
-from envs.answers import Verdict
-from envs.shapes import NAME
-from envs.units import PRODUCT
+from envs.grading.answers import Verdict
+from envs.grading.shapes import NAME
+from envs.grading.units import PRODUCT
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.()'-]|\\[{}])+")

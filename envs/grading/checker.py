@@ -20,8 +20,8 @@ from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
 
-from envs.answers import Verdict
-from envs.expressions import Question
+from envs.grading.answers import Verdict
+from envs.grading.expressions import Question
 
 MAX_WORKERS = 4
 """Grading processes at most. One more than processors, so that a slow question on each of two
