@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rise.metrics import tables as grid
+from rise.metrics import tables
 from rise.metrics.comparison import compare
 from rise.metrics.evaluation import open_run
 from rise.metrics.tables import format_p, headline_order
@@ -26,10 +26,10 @@ from rise.program.exits import run_program, said
 from rise.program.parser import Parser
 
 FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
-    "text": grid.text,
-    "markdown": grid.markdown,
-    "latex": grid.latex,
-    "csv": grid.comma_separated,
+    "text": tables.text,
+    "markdown": tables.markdown,
+    "latex": tables.latex,
+    "csv": tables.comma_separated,
 }
 
 

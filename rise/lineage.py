@@ -16,7 +16,7 @@ from typing import Any
 
 from rise.episodes.journal import read_json, write_json
 from rise.iteration_plan import Stage
-from rise.metrics import tables as grid
+from rise.metrics import tables
 from rise.policies.names import fingerprint
 from rise.runs.config import git_commit
 
@@ -92,7 +92,7 @@ class Lineage:
             ]
             for name, entry in self.stages.items()
         ]
-        return grid.markdown(["stage", "made", "of", "commit"], rows)
+        return tables.markdown(["stage", "made", "of", "commit"], rows)
 
 
 def identity(name: str) -> dict[str, str | None]:

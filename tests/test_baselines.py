@@ -11,7 +11,7 @@ import pytest
 
 from fastchat.conversation import ChatTemplate
 from fastchat.train.rows import targets_of
-from rise.dataset import writer as token_budget
+from rise.dataset import writer
 from rise.episodes.shorthand import sketch
 from tests.test_workflow_convert import convert, read, write_run
 from tests.tiny import tiny_tokenizer
@@ -127,12 +127,12 @@ def test_another_budget_is_another_data_set(rise_data, output, capsys):
 
 
 def test_budgets_are_met_to_half_a_row_and_never_with_nothing():
-    assert doctest.testmod(token_budget).failed == 0
+    assert doctest.testmod(writer).failed == 0
     lengths = [5, 9, 2]
     for budget in range(40, 80):
-        places = token_budget.repeated(lengths, budget, seed=1)
+        places = writer.repeated(lengths, budget, seed=1)
         assert abs(sum(lengths[place] for place in places) - budget) <= 9 / 2
-    assert len(token_budget.repeated(lengths, 0, seed=1)) == 1
+    assert len(writer.repeated(lengths, 0, seed=1)) == 1
 
 
 @pytest.mark.parametrize(

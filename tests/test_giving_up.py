@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from rise.episodes.journal import load_episodes
-from rise.rollout import play as rollout
+from rise.rollout import play
 from tests.rise.servers import OpenAI, chat_reply
 from tests.stages import call, write_inputs
 
@@ -52,7 +52,7 @@ def test_a_filtered_sample_is_not_right_has_no_vote_and_leaves_the_other_samples
 def test_what_is_refused_again_and_again_does_not_keep_the_others_from_being_asked(
     place, monkeypatch
 ):
-    monkeypatch.setattr(rollout, "GIVE_UP_AFTER", 2)
+    monkeypatch.setattr(play, "GIVE_UP_AFTER", 2)
     (place / "experts.py").write_text(
         "def f(problem, messages):\n"
         "    if problem['task_id'] < 3: raise RuntimeError('no')\n"

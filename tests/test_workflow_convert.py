@@ -206,13 +206,13 @@ def test_a_file_that_is_no_conversion_is_kept(log, output, capsys):
 
 
 def test_an_interrupted_conversion_is_done_again(log, output, monkeypatch):
-    from rise.dataset import writer as dataset_file
+    from rise.dataset import writer
 
     def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(dataset_file, "plot_weights", stop)
+        patch.setattr(writer, "plot_weights", stop)
         assert convert("--filepath", log, "--output", output) == 130
     assert not output.exists()
     assert convert("--filepath", log, "--output", output) == 0

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Whether an answer is right: extraction, notation, exact comparison."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Episodes -> training data: which attempts, in which context, with which weight."""

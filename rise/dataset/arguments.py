@@ -8,14 +8,14 @@ from pathlib import Path
 from rise.dataset.rules import CRITERIA, FORMATS
 from rise.dataset.weights import WEIGHTINGS, weight
 from rise.dataset.writer import trained_tokens
-from rise.tracking import tracker as tracking
+from rise.tracking import tracker
 
 TARGETS = {"sft": "weighted rows", "dpo": "preference pairs", "pair_sft": "pairs"}
 """What --to makes, in words."""
 TEMPERATURE, MAX_PAIRS = 0.4, 4
 NOT_COMPARED = {
     *("filepath", "output", "overwrite", "dry_run", "allow_evaluations"),
-    *tracking.KEYS,
+    *tracker.KEYS,
 }
 """Arguments that do not change the data set; of the logs the contents are compared."""
 
@@ -96,7 +96,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     add("--model_path", help="checkpoint whose tokens the report counts; default: not counted")
     add("--overwrite", action="store_true", help="replace an output made with other settings")
     add("--dry-run", "--dry_run", action="store_true", help="report, show one row, write nothing")
-    tracking.add_arguments(parser)
+    tracker.add_arguments(parser)
 
 
 def problems_of(args: argparse.Namespace) -> list[str]:

@@ -8,7 +8,8 @@ An attempt is the chosen sample of a turn. The rules apply in this order:
    tell two apart; the text of those that stay is the one that the model wrote.
 3. `until_success`: nothing after the first success.
 4. `--criteria` (`meets_criteria`): all, better, best or success.
-5. `--weighting` (`rise.dataset.weights.weight`): exp, advantage, centered or none. A weight of 0 trains
+5. `--weighting` (`rise.dataset.weights.weight`): exp, advantage, centered or none. A weight of 0
+trains
    nothing, so such a row is dropped.
 
 A row shows what the model saw when it answered: the opening and the last `context_window` - 1

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from rise.dataset.report import TokenCounts
-from rise.episodes.journal import read_json
 from rise.metrics.plots import plot_weights
 from rise.program.files import read_json, write_json
 from rise.program.stage import is_stage, place
@@ -227,11 +226,11 @@ def repeated(lengths: Sequence[int], budget: int, seed: int) -> list[int]:
     places = list(range(len(lengths))) * passes
     last = list(range(len(lengths)))
     random.Random(seed).shuffle(last)
-    for place in last:
-        if 2 * rest < lengths[place]:
+    for index in last:
+        if 2 * rest < lengths[index]:
             break
-        places.append(place)
-        rest -= lengths[place]
+        places.append(index)
+        rest -= lengths[index]
     return places or last[:1]
 
 

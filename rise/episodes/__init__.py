@@ -1,1 +1,1 @@
-"""TODO"""
+"""The record of an episode, and where it is kept."""

@@ -37,8 +37,9 @@ class Turn:
     rewards: list[int]
     """The environment's reward for each action."""
     observations: list[str]
-    """The feedback that each action would get. Where the model itself gives it (`rise.rollout.self_check`)
-    the chosen action has it once there is a further turn, and the others have an empty text."""
+    """The feedback that each action would get. Where the model itself gives it
+    (`rise.rollout.self_check`) the chosen action has it once there is a further turn, and the
+    others have an empty text."""
     finish_reasons: list[str]
     """stop or length (the answer was cut at the limit of new tokens), one per action."""
     model: str
@@ -51,8 +52,8 @@ class Turn:
     """{"task_id", "action"}: the attempt of another problem that the next turn saw in place of
     this turn's own (`--shown_attempt other`); None everywhere else."""
     check: dict[str, Any] | None = None
-    """What the model said of the chosen action, see `rise.rollout.self_check.ask`; None where it was not
-    asked."""
+    """What the model said of the chosen action, see `rise.rollout.self_check.ask`; None where it
+    was not asked."""
     kept: bool = False
     """Nothing was asked at this turn: the previous answer stands (`--revise_if_wrong`)."""
     sees: str | None = None

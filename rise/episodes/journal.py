@@ -2,7 +2,8 @@
 
 A run directory holds `config.json`, `rows.jsonl` (one episode per line, in the order in which they
 finished), `<max_turns>_turns.json` (the published log: an object keyed by the index as a string)
-and `summary.json`. The record itself is in `rise.episodes.episode`; its names can be imported from here.
+and `summary.json`. The record itself is in `rise.episodes.episode`; its names can be imported from
+here.
 """
 
 from __future__ import annotations

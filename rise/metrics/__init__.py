@@ -1,1 +1,1 @@
-"""TODO"""
+"""Numbers: rates with their intervals, votes, comparisons, tables, plots."""

@@ -25,7 +25,8 @@ def plot_accuracy_by_turn(runs: dict[str, dict[str, Any]], path: str | Path) -> 
     """Draw acc@t of several runs with 95 % intervals as a PNG and return its path.
 
     Args:
-        runs: name -> metrics of `rise.metrics.summary.summarise` (only "acc@t" is read); drawn in this
+        runs: name -> metrics of `rise.metrics.summary.summarise` (only "acc@t" is read); drawn in
+        this
             order, at most seven.
         path: the file to write; a reader never sees a part of it.
 

@@ -1,8 +1,8 @@
 """How a text repeats itself, and how much of an attempt is the attempt before it.
 
 Words and punctuation marks are counted, as `nltk.tokenize.wordpunct_tokenize` splits them; nothing
-of nltk that is used here needs a download. The functions are pure; `rise.metrics.turns` applies them
-to the turns of a run.
+of nltk that is used here needs a download. The functions are pure; `rise.metrics.turns` applies
+them to the turns of a run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What happens turn by turn: accuracy, repairs, losses, missing and cut answers, copies, loops.
 
 Turns are counted from 1. Functions that answer yes or no give one value per problem, in the order
-of the episodes, so that two runs can be compared problem by problem; `rise.metrics.statistics` turns them
-into rates with intervals. An attempt without an answer, or whose grading timed out, is not right.
+of the episodes, so that two runs can be compared problem by problem; `rise.metrics.statistics`
+turns them into rates with intervals. An attempt without an answer, or whose grading timed out, is
+not right.
 
 What a model's checks of its own answers are worth, and how often it revises.
 
@@ -301,7 +302,7 @@ def revisions(episodes: Sequence[Episode]) -> list[int]:
 
 
 def checked(*answers: tuple[str, str]) -> list[Episode]:
-    """Episodes for examples: the word of the first turn, as in `rise.episodes.shorthand`, and what is said."""
+    """Episodes for examples: the first word as in `rise.episodes.shorthand`, and what is said."""
     from rise.episodes.shorthand import sketch
 
     episodes = sketch(*(word for word, _ in answers))

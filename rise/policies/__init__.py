@@ -1,1 +1,1 @@
-"""TODO"""
+"""Who answers: the models behind the names of the command line."""

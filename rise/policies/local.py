@@ -4,8 +4,6 @@ On a machine with several GPUs each has a worker; the driver shares its requests
 
 The processes listen on free ports of 127.0.0.1, write to `<run directory>/serving/*.log` and end
 with this process, also when it is killed.
-
-The GPUs of this machine, and which worker gets which: without torch, which the driver lacks.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
-import itertools
 import json
 import logging
 import os
@@ -24,13 +21,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rise.policies import local as gpus
-from rise.policies import names as hub
+from rise.policies import gpus, hub
 from rise.program.exits import USAGE
 
 log = logging.getLogger(__name__)
@@ -259,52 +254,3 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-
-
-LIST = ["nvidia-smi", "-L"]
-LIMIT = 30.0
-"""Seconds for the driver to list its GPUs."""
-SHARE = 0.85
-"""Of a GPU's memory, for the weights and caches of all its workers; the rest is for computing."""
-
-
-def visible_gpus() -> list[str]:
-    """The names that CUDA_VISIBLE_DEVICES takes for the GPUs that this process may use."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        names = [name.strip() for name in given.split(",")]
-        # CUDA reads the list up to the first name that is none.
-        return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))
-    try:
-        done = subprocess.run(LIST, capture_output=True, text=True, timeout=LIMIT, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    gpus = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
-    return [str(number) for number in range(len(gpus))] if done.returncode == 0 else []
-
-
-def placement(
-    models: int, workers_per_model: int | None, gpus: list[str]
-) -> list[list[str | None]]:
-    """The GPU of every worker of every model; None where a worker finds its device itself.
-
-    By default every GPU has a worker, and each model as many workers as the others.
-
-    >>> placement(1, None, ["0", "1"]), placement(2, None, ["0", "1", "2"]), placement(1, 2, [])
-    ([['0', '1']], [['0'], ['1']], [[None, None]])
-    """
-    count = workers_per_model or max(1, len(gpus) // models)
-    names = itertools.cycle(gpus or [None])
-    return [[next(names) for _ in range(count)] for _ in range(models)]
-
-
-def shares(places: list[list[str | None]]) -> dict[str | None, float]:
-    """The part of its memory that each worker may take of a GPU that has several workers.
-
-    Workers that find their device themselves (None) all find the same one.
-
-    >>> shares(placement(3, None, ["0", "1"])), shares(placement(1, None, ["0", "1"]))
-    ({'0': 0.425}, {})
-    """
-    workers = Counter(itertools.chain.from_iterable(places))
-    return {gpu: SHARE / count for gpu, count in workers.items() if count > 1}

@@ -5,28 +5,20 @@
 3. `NAME@http://HOST:PORT/v1`: that OpenAI-compatible server
 4. `gpt-*`, `chatgpt-*`, `o1*`, ...: the OpenAI API
 5. `FILE.py:FUNCTION`: a Python function f(problem, messages) -> str
-
-Whether a checkpoint of the Hugging Face hub can be had, found out within seconds.
-
-The hub's own client tries a server that does not answer for the better part of a minute.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import json
 import re
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rise.policies import names as hub
+from rise.policies import hub
 from rise.policies.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
 from rise.policies.openai_api import OpenAIPolicy
 from rise.policies.policy import FunctionPolicy, Policy, PolicyError, load_function
@@ -262,49 +254,3 @@ def _nobody(name: str, controller: str, served: list[str], controller_error: str
         "hf:ORG/NAME, NAME@http://HOST:PORT/v1, a name of the OpenAI API (gpt-*) or "
         f"FILE.py:FUNCTION.{hint}"
     )
-
-
-LIMIT = 5.0
-"""Seconds for the hub to answer anything."""
-
-
-def problem_with(repository: str) -> str | None:
-    """Why ORG/NAME cannot be loaded: it is not on this machine and the hub does not answer."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    cause = unreachable()
-    cached = (
-        isinstance(try_to_load_from_cache(repository, name), str)
-        for name in ("config.json", "adapter_config.json")
-    )
-    if cause is None or any(cached):
-        return None
-    return (
-        f"hf:{repository} is not in the cache of this machine, and {constants.ENDPOINT} does not "
-        f"answer ({cause}): check the network, or give the directory of a checkpoint"
-    )
-
-
-@functools.cache
-def unreachable() -> str | None:
-    """Why the hub does not answer; None if it does, be it with an error."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    causes = [f"nothing within {LIMIT:g} s"]
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(constants.ENDPOINT, timeout=LIMIT):
-                causes.append("")
-        except urllib.error.HTTPError:
-            causes.append("")
-        except (OSError, ValueError) as error:
-            causes.append(str(getattr(error, "reason", error)))
-
-    # The time limit of a request does not cover the look-up of a name.
-    thread = threading.Thread(target=ask, daemon=True, name="rise-hub")
-    thread.start()
-    thread.join(2 * LIMIT)
-    return causes[-1] or None

@@ -1,7 +1,7 @@
 """Who answers: the one interface that the rollout knows, and a Python function behind it.
 
-`rise.policies.worker` speaks to FastChat workers, `rise.policies.openai_api` to OpenAI-compatible servers,
-`rise.policies.names` decides by a model's name which of them it is.
+`rise.policies.worker` speaks to FastChat workers, `rise.policies.openai_api` to OpenAI-compatible
+servers, `rise.policies.names` decides by a model's name which of them it is.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastchat.serve import conv_style as conv_prompt
+from fastchat.serve import conv_style
 from rise.episodes.episode import Message
 
 IN_FLIGHT = 5
@@ -33,7 +33,7 @@ class StockTemplate:
         Raises:
             ValueError: a field is missing, or the style is none that can be written here.
         """
-        conv_prompt.check(conv)
+        conv_style.check(conv)
         return cls(conv)
 
     def prompt(self, messages: Sequence[Message]) -> str:
@@ -41,7 +41,7 @@ class StockTemplate:
 
         The example dialogue that some templates bring is left out: the environment brings its own.
         """
-        return conv_prompt.render(self.conv, messages, examples=False)
+        return conv_style.render(self.conv, messages, examples=False)
 
     def request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Our request for n samples as the request that a stock worker takes n times.

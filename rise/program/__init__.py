@@ -1,1 +1,1 @@
-"""TODO"""
+"""What every program shares: arguments, exit codes, files."""

@@ -48,7 +48,7 @@ def usage_errors() -> Iterator[None]:
     full disk, which is nobody's wrong usage: exit code 1.
     """
     try:
-        with _sigterm_as_interrupt():
+        with sigterm_as_interrupt():
             yield
     except KeyboardInterrupt as error:
         print("Interrupted before anything was asked: the same command begins again.")
@@ -77,7 +77,7 @@ def said(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """Let SIGTERM, by which batch systems end a job, do what Ctrl-C does."""
 
     def forward(number: int, frame: FrameType | None) -> None:

@@ -62,7 +62,8 @@ def log_evaluation(
         counts: `Tally.summary` of the run.
         own: the run as it is measured.
         shown: the one that the closing table is about: of two runs that belong together the one
-            with several turns, see `rise.metrics.evaluation`. Final values and the page are about it.
+            with several turns, see `rise.metrics.evaluation`. Final values and the page are about
+            it.
     """
     from rise.report.page import render, transitions
 

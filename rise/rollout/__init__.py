@@ -1,1 +1,1 @@
-"""TODO"""
+"""Playing episodes."""

@@ -16,7 +16,7 @@ from typing import TypeVar
 from rise.episodes import shard
 from rise.episodes.feedback import FEEDBACK
 from rise.runs.tally import parse_prices
-from rise.tracking import tracker as tracking
+from rise.tracking import tracker
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     _add_sampling(parser.add_argument_group("sampling"))
     _add_servers(parser.add_argument_group("who answers"))
     _add_run(parser.add_argument_group("the run"))
-    tracking.add_arguments(parser)
+    tracker.add_arguments(parser)
 
 
 def add_feedback(parser: argparse.ArgumentParser, default: str) -> None:

@@ -16,7 +16,7 @@ from rise.episodes.feedback import texts_of
 from rise.policies.names import fingerprint
 from rise.runs.arguments import controller_url, per_turn, window
 from rise.runs.tally import parse_prices
-from rise.tracking import tracker as tracking
+from rise.tracking import tracker
 
 if TYPE_CHECKING:
     from envs.base import Env
@@ -118,7 +118,7 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
         "request_timeout": args.request_timeout,
         "workers_per_model": args.workers_per_model,
         "verbose": args.verbose,
-        **{name: getattr(args, name) for name in tracking.KEYS},
+        **{name: getattr(args, name) for name in tracker.KEYS},
         "command": sys.argv,
         "git_commit": git_commit(),
         "versions": versions(),

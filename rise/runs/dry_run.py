@@ -17,8 +17,6 @@ from rise.episodes import shard
 from rise.episodes.episode import Episode, Message, visible
 from rise.episodes.feedback import asks_itself
 from rise.rollout.play import next_prompt
-from rise.runs import dry_run as forecast
-from rise.runs.job import Job
 from rise.runs.tally import MILLION
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ def describe(job: Job) -> str:
     return (
         f"{json.dumps(config, indent=2, ensure_ascii=False)}\n\n"
         f"First prompt:\n{render(messages, config)}\n\n"
-        f"{owed} of {job.size} episodes are owed. {forecast.in_words(job)}\n"
+        f"{owed} of {job.size} episodes are owed. {in_words(job)}\n"
         "Nothing was asked and nothing was written."
     )
 
@@ -52,7 +50,7 @@ def render(messages: list[Message], config: dict[str, Any]) -> str:
     """
     model = config["models"][0]
     if Path(model).is_dir():
-        return forecast.template_of(model, config).render_prompt(messages)
+        return template_of(model, config).render_prompt(messages)
     return "\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)
 
 

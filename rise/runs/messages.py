@@ -1,4 +1,4 @@
-"""TODO"""
+"""What a run says when it ends: interrupted, unfinished, or without an answer that fits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rise.program.exits import _sigterm_as_interrupt, said
+from rise.program.exits import FAILED, INTERRUPTED, said, sigterm_as_interrupt
 from rise.program.stage import place
 from rise.runs import tally as cost
 
@@ -14,28 +14,20 @@ if TYPE_CHECKING:
     from rise.episodes.journal import RunDir
     from rise.runs.job import Job
     from rise.runs.tally import Tally
-
-
 NEVER_FIT = (
     "{count} of {finished} episodes ended because a prompt does not fit the model's context. They "
     "count as not right, are no data and are not asked again. With another {place}, a smaller "
     "--context_window makes later turns shorter, --prompt_style bare the first one too, and a "
     "smaller --max_new_tokens leaves more room."
 )
-
-
 NONE_FIT = (
     "no prompt fits the model's context, so nothing was answered (the last one: {said}). With "
     "another {place}, use a model with a longer context{style}."
 )
-
-
 GIVEN_UP = (
     "{count} of {finished} episodes ended because they were refused in as many calls as "
     "--give_up_after says. They count as not right, are no data and are not asked again."
 )
-
-
 REFUSED = (
     " {count} of them were refused, which a further try hardly changes: with --give_up_after N an "
     "episode that was refused in N calls counts as not right, and the run can end."
@@ -46,7 +38,7 @@ REFUSED = (
 def run_errors(job: Job, run: RunDir) -> Iterator[None]:
     """Turn an error of the disk into one message and exit code 1, Ctrl-C into code 130."""
     try:
-        with _sigterm_as_interrupt():
+        with sigterm_as_interrupt():
             yield
     except KeyboardInterrupt as error:
         print(interrupted(job, run))

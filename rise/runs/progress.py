@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a progress line, and the same numbers for `rise.tracking.tracker`."""
+"""What a run shows while it goes on: a progress line, and its numbers for the tracker."""
 
 from __future__ import annotations
 

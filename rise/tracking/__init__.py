@@ -1,1 +1,1 @@
-"""TODO"""
+"""Where the numbers of a stage are logged: wandb, TensorBoard, or nowhere."""

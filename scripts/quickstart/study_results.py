@@ -1,6 +1,7 @@
 """The end of `scripts/study.sh`: the four metrics of every model, over the seeds and by seed.
 
-    python -m scripts.quickstart.study_results log/study --seeds 0 1 2 3 4 --variants iteration2 all-none
+    python -m scripts.quickstart.study_results log/study --seeds 0 1 2 3 4 --variants iteration2
+    all-none
 
 Reads   DIR/seedS/eval/NAME: runs of workflow_eval.py, for base, control, rise and the variants.
 Writes  DIR/study.json and DIR/study.md.

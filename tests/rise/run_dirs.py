@@ -7,7 +7,7 @@ from rise.episodes.shorthand import sketch
 
 
 def write_run(directory: Path, *problems: str, **settings) -> Path:
-    """A finished evaluation on GSM8K whose problems are written as `rise.episodes.shorthand` reads them."""
+    """A finished evaluation on GSM8K written in the shorthand of `rise.episodes.shorthand`."""
     episodes = sketch(*problems)
     longest = max(episodes, key=lambda episode: len(episode.turns))
     turns = len(longest.turns)

@@ -12,8 +12,7 @@ import pytest
 
 from rise import compare
 from rise.compare import main
-from rise.metrics import comparison
-from rise.metrics import tables as grid
+from rise.metrics import comparison, tables
 from rise.report.__main__ import main as report
 from tests.rise.run_dirs import write_run
 
@@ -29,7 +28,7 @@ def runs(tmp_path):
     return [str(base), str(write_run(tmp_path / "rise", *BETTER))]
 
 
-@pytest.mark.parametrize("module", [compare, comparison, grid])
+@pytest.mark.parametrize("module", [compare, comparison, tables])
 def test_the_examples_in_the_docstrings_hold(module):
     result = doctest.testmod(module)
     assert result.attempted > 0

@@ -19,11 +19,11 @@ from rise.dataset.text_keys import text_key
 from rise.dataset.weights import PromptMeans
 from rise.dataset.writer import RowSpill
 from rise.episodes.shorthand import sketch
-from rise.metrics import texts as text_stats
+from rise.metrics import texts
 from tests.test_workflow_convert import write_run
 
 
-@pytest.mark.parametrize("module", [text_keys, text_stats])
+@pytest.mark.parametrize("module", [text_keys, texts])
 def test_the_examples_in_the_docstrings_hold(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rise.program import exits as endings
+from rise.program import exits
 from tests.rise.servers import Wire
 from tests.rise.test_serving import alive
 from tests.stages import command, environment, write_inputs
@@ -24,7 +24,7 @@ LIMIT = 5.0
 
 
 def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(endings) == (0, 2)
+    assert doctest.testmod(exits) == (0, 2)
 
 
 def start(place, *arguments):

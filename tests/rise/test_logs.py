@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from rise.episodes import log as logs
+from rise.episodes import log
 from rise.episodes.episode import Episode
 from rise.episodes.log import EpisodeLog
 from rise.episodes.shorthand import sketch
@@ -38,7 +38,7 @@ def odd():
 def test_a_published_log_is_the_same_in_pieces_of_any_size(
     tmp_path, monkeypatch, odd, block, style
 ):
-    monkeypatch.setattr(logs, "BLOCK", block)
+    monkeypatch.setattr(log, "BLOCK", block)
     found = episodes(tmp_path / "2_turns.json", json.dumps(odd, **style))
     assert found == [Episode.from_dict(record) for record in odd.values()]
 
@@ -78,7 +78,7 @@ def test_the_last_finished_row_of_a_problem_counts_and_order_is_by_problem(tmp_p
 )
 @pytest.mark.parametrize("block", [3, 1 << 20])
 def test_damage_is_named_with_its_place(tmp_path, monkeypatch, text, message, block):
-    monkeypatch.setattr(logs, "BLOCK", block)
+    monkeypatch.setattr(log, "BLOCK", block)
     good = json.dumps(records("w7 r5")["0"])
     with pytest.raises(ValueError, match=message) as caught:
         episodes(tmp_path / "2_turns.json", text.replace("GOOD", good))

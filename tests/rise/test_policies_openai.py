@@ -10,13 +10,13 @@ import json
 import pytest
 from aiohttp import web
 
-from rise.metrics import evaluation as unanswered
+from rise.metrics import evaluation
 from rise.policies import keys
 from rise.policies.keys import find_key
 from rise.policies.local import free_ports
 from rise.policies.openai_api import OpenAIPolicy
 from rise.policies.policy import PolicyError, Retries, Sample
-from rise.runs import tally as cost
+from rise.runs import tally
 from tests.rise.servers import OpenAI, chat_reply
 
 MESSAGES = [{"role": "user", "content": "1+1?"}]
@@ -240,6 +240,6 @@ def test_a_key_with_a_line_break_is_refused_without_being_shown(monkeypatch):
 
 
 def test_examples_in_docstrings():
-    for module in (keys, cost, unanswered):
+    for module in (keys, tally, evaluation):
         result = doctest.testmod(module)
         assert result.attempted and not result.failed

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from rise.report import tracked as tracked_results
-from rise.tracking import tensorboard as event_files
+from rise.report import tracked
+from rise.tracking import tensorboard
 from rise.tracking import tracker as tracking
 from rise.tracking.tracker import Subject
 from rise.tracking.wandb_run import logged_in
@@ -28,7 +28,7 @@ def subject(directory, **changes):
     return Subject(**{"stage": "eval", "name": "a run", "config": {"k": 1}} | where | changes)
 
 
-@pytest.mark.parametrize("module", [event_files, tracked_results, tracking])
+@pytest.mark.parametrize("module", [tensorboard, tracked, tracking])
 def test_worked_examples(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from fastchat.constants import ErrorCode
-from fastchat.serve import http as relay
+from fastchat.serve import http
 from fastchat.serve.controller import create_app
 from tests.fastchat.serve.servers import frames, post, running, wait_for
 
@@ -190,7 +190,7 @@ def test_a_name_with_several_addresses_refuses_when_all_of_them_do(monkeypatch):
             if listening:
                 sock.listen()
             patch.setattr(asyncio.get_running_loop(), "getaddrinfo", found, raising=False)
-            return await relay.accepts(f"http://worker:{sock.getsockname()[1]}")
+            return await http.accepts(f"http://worker:{sock.getsockname()[1]}")
 
     assert asyncio.run(ask(True)) and not asyncio.run(ask(False))
 

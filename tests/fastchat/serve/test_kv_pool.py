@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GraniteConfig, GraniteForCausalLM
 
-from fastchat.serve.engine import kv_pool as pool_memory
+from fastchat.serve.engine import kv_pool
 from fastchat.serve.engine.engine import SlotEngine
 from fastchat.serve.engine.kv_pool import KVPool, LayerShape, PoolCache, Span
 from fastchat.serve.engine.model import EngineModel
@@ -108,16 +108,16 @@ def free_for(monkeypatch, model, tokenizer, rows):
     The tiny model has two layers and two query heads per key head: the copies of one layer are as
     large as the cache.
     """
-    per_token = 2 * pool_memory.token_bytes(SlotEngine(model, tokenizer).model.layer_shapes())
+    per_token = 2 * kv_pool.token_bytes(SlotEngine(model, tokenizer).model.layer_shapes())
     working = rows * model.config.vocab_size * 4 * 6
-    monkeypatch.setattr(pool_memory, "free_bytes", lambda _: (working + 500.5 * per_token) / 0.3)
+    monkeypatch.setattr(kv_pool, "free_bytes", lambda _: (working + 500.5 * per_token) / 0.3)
 
 
 def test_the_pool_takes_what_the_memory_gives(model, tokenizer, monkeypatch):
     free_for(monkeypatch, model, tokenizer, 4)
     engine = SlotEngine(model, tokenizer, max_rows=4, max_length=2048)
     assert engine.max_length == 500
-    monkeypatch.setattr(pool_memory, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(kv_pool, "free_bytes", lambda _: 1000)
     with pytest.raises(ValueError, match="free memory"):
         SlotEngine(model, tokenizer)
 
@@ -149,8 +149,8 @@ class Gpu:
         assert weights <= self.free, "out of memory"
         self.own = weights
         self.free -= weights
-        tokens = pool_memory.affordable_tokens(SHAPES, torch.device("cuda"), 1, 10, fraction)
-        pool = tokens * pool_memory.token_bytes(SHAPES)
+        tokens = kv_pool.affordable_tokens(SHAPES, torch.device("cuda"), 1, 10, fraction)
+        pool = tokens * kv_pool.token_bytes(SHAPES)
         self.free -= pool
         return pool
 

@@ -15,7 +15,7 @@ from torch.nn.attention import flex_attention as torch_flex
 from transformers import AutoModelForCausalLM
 from transformers.integrations import flex_attention as wrapper
 
-from fastchat.train.prefix_tree import flex as flex_tree
+from fastchat.train.prefix_tree import flex
 from fastchat.train.prefix_tree.flex import FLEX, FLEX_BLOCK, flex_problem
 from fastchat.train.prefix_tree.model import tree_error
 from tests.fastchat.train.data import in_float64, make_case, rows, write_rows
@@ -75,7 +75,7 @@ CPU = torch.device("cpu")
 
 def wrong(module, query, key, value, mask, **others):
     """Attention that does not look at the tree."""
-    output, _ = flex_tree.tree_attention(module, query, key, value, None)
+    output, _ = flex.tree_attention(module, query, key, value, None)
     return output, None
 
 
@@ -97,7 +97,7 @@ def test_it_is_taken_where_output_and_gradients_of_a_layer_are_right(uncompiled,
     ],
 )
 def test_it_is_left_where_it_fails_or_is_wrong(monkeypatch, code, reason):
-    monkeypatch.setattr(flex_tree, "flex_attention", code)
+    monkeypatch.setattr(flex, "flex_attention", code)
     assert re.match(reason, flex_problem(tiny_config(), CPU, torch.float32))
 
 
@@ -113,7 +113,7 @@ def test_under_autocast_it_gets_one_dtype(monkeypatch):
     )
     tensors = [torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 4, 8).bfloat16()]
     with torch.autocast("cpu", torch.bfloat16):
-        flex_tree.flex_attention(None, *tensors, None)
+        flex.flex_attention(None, *tensors, None)
     assert {tensor.dtype for tensor in seen} == {torch.bfloat16}
 
 

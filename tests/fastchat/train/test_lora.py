@@ -19,7 +19,7 @@ from fastchat.train.arguments import TrainingArguments
 from fastchat.train.lora import LoraArguments, add_adapter
 from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.train import main
-from rise.policies import names as choice
+from rise.policies import names
 from tests.fastchat.train import data as shared
 from tests.fastchat.train.data import figures, make_case
 from tests.fastchat.train.served import greedy
@@ -155,19 +155,19 @@ def test_the_base_of_an_adapter_can_be_named(case, finished, tmp_path):
 
 
 def test_an_evaluation_takes_an_adapter_and_tells_its_base_apart(finished, tmp_path):
-    assert choice.decide([str(finished)], "http://127.0.0.1:9") == {str(finished): "checkpoint"}
+    assert names.decide([str(finished)], "http://127.0.0.1:9") == {str(finished): "checkpoint"}
     adapter = tmp_path / "adapter"
     shutil.copytree(finished, adapter)
-    assert choice.fingerprint(str(adapter)) == choice.fingerprint(str(finished))
+    assert names.fingerprint(str(adapter)) == names.fingerprint(str(finished))
     path = adapter / "adapter_config.json"
     saved = json.loads(path.read_text())
     other = tmp_path / "other"
     shutil.copytree(saved["base_model_name_or_path"], other)
     path.write_text(json.dumps(saved | {"base_model_name_or_path": str(other)}))
-    before = choice.fingerprint(str(adapter))
+    before = names.fingerprint(str(adapter))
     weights = other / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\1\2\3\4")
-    assert choice.fingerprint(str(adapter)) != before
+    assert names.fingerprint(str(adapter)) != before
 
 
 def test_a_frozen_model_in_4_bits_is_trained_around(case, finished, tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The embedded engine: requests in, tokens out, batched step by step."""

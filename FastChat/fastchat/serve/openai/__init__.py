@@ -1,1 +1,1 @@
-"""TODO"""
+"""What the OpenAI-compatible server reads, asks and answers."""
