@@ -189,7 +189,7 @@ class Env(gymnasium.Env[str, str], ABC):
 
     @classmethod
     def same_answer(cls, a: str, b: str) -> bool:
-        """Whether two extracted answers count as one vote (not transitive: ``rise.metrics.votes``)."""
+        """Whether two extracted answers count as one in a vote; that is not transitive."""
         return cls.accepts(a, b) or cls.accepts(b, a)
 
     @classmethod

@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 
 from fastchat.serve import model_worker
+from rise.policies import gpus
 from rise.policies.local import LocalServing
 from rise.policies.worker import WorkerPolicy
 from tests.stages import call, write_inputs
@@ -36,7 +37,7 @@ def test_gpus_are_those_of_the_environment_or_of_the_driver(tmp_path, monkeypatc
 
 
 def test_the_worked_placements_are_right():
-    assert doctest.testmod(local) == (0, 2)
+    assert doctest.testmod(gpus) == (0, 2)
 
 
 @pytest.mark.parametrize(
