@@ -19,7 +19,7 @@ independent sample does not have. This is what RISE has to teach a model to use.
 
 Writes, each file complete or not at all:
     train.jsonl, test.jsonl   {"question", "answer"}, as GSM8K: the answer ends in "#### N"
-    warmup.jsonl              with --warmup: chats that train the base (scripts/make_base.py)
+    warmup.jsonl              with --warmup: chats that train the base: quickstart/make_base.py
 The test problems share no numbers (first number and changes) with the other two files.
 """
 

@@ -15,7 +15,7 @@ set -euo pipefail
 
 SEED=${SEED:-0}              # seed of the problems, the base, the sampling and the training
 EXPERT=${EXPERT:-program}    # who answers at turn 2: program (data/arithmetic.py) | self (best of 16)
-SIZE=${SIZE:-small}          # small | medium | large: see scripts/quickstart_stages.sh
+SIZE=${SIZE:-small}          # small | medium | large: see scripts/quickstart/stages.sh
 PROBLEMS=${PROBLEMS:-}       # training problems; empty: as SIZE says
 ROLLOUTS=${ROLLOUTS:-1}      # episodes of each
 TEST=${TEST:-300}            # held-out problems; they share no numbers with training
@@ -33,7 +33,7 @@ esac
 cd "$(dirname "$0")/.."
 SECONDS=0
 
-. scripts/quickstart_stages.sh
+. scripts/quickstart/stages.sh
 for knob in SEED PROBLEMS ROLLOUTS TEST CHATS EPOCHS; do
     if ! [[ ${!knob} =~ ^[0-9]+$ ]]; then
         echo "quickstart.sh: $knob must be a whole number, not '${!knob}'" >&2
@@ -69,7 +69,7 @@ control() {
 say "1/6 problems, and a base model trained on them from scratch"
 run python data/arithmetic.py --output_dir "$OUT/data" --train "$PROBLEMS" --test "$TEST" \
     --warmup "$CHATS" --changes "$CHANGES" --seed "$SEED"
-run python scripts/make_base.py --data_path "$OUT/data/warmup.jsonl" --output_dir "$OUT/base" \
+run python scripts/quickstart/make_base.py --data_path "$OUT/data/warmup.jsonl" --output_dir "$OUT/base" \
     --size "$SIZE" --device "$DEVICE" --seed "$SEED"
 
 say "2/6 the control starts on the second core: right answers only, one turn"
@@ -98,5 +98,5 @@ trap - EXIT
 
 run python -m rise.report "$OUT/eval/base" "$OUT/eval/control" "$OUT/eval/rise" \
     --names base control RISE -o "$OUT/report.html"
-run python -m scripts.quickstart.results "$OUT"
+run python scripts/quickstart/results.py "$OUT"
 echo "Time: $((SECONDS / 60)) min $((SECONDS % 60)) s, of which installation $INSTALLED s."

@@ -36,7 +36,7 @@ for seed in "${seeds[@]}"; do
     OUT="$STUDY/seed$seed" SEED="$seed" bash scripts/quickstart.sh
 done
 export PATH="$PWD/$VENV/bin:$PATH"
-. scripts/quickstart_stages.sh
+. scripts/quickstart/stages.sh
 
 variant() { # NAME
     local data=$OUT/$1.json steps j more=()
@@ -74,4 +74,4 @@ for SEED in "${seeds[@]}"; do
     run python -m rise.report "$OUT"/eval/{base,control,rise} "${variants[@]/#/$OUT/eval/}" \
         -o "$OUT/report.html"
 done
-run python -m scripts.quickstart.study_results "$STUDY" --seeds "${seeds[@]}" --variants "${variants[@]}"
+run python scripts/quickstart/study.py "$STUDY" --seeds "${seeds[@]}" --variants "${variants[@]}"

@@ -1,5 +1,6 @@
 """What holds for the whole suite: interrupts reach child processes, slow files come first."""
 
+import os
 import signal
 import sys
 
@@ -35,6 +36,16 @@ def pytest_collection_modifyitems(items: list) -> None:
     """Put the tests of the slow files first; the order within a file stays."""
     rank = {name: place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: rank.get(item.path.name, len(SLOW)))
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """Launch variables that a run sets for itself do not reach the next test."""
+    before = dict(os.environ)
+    yield
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """How often graders agree with a careful reader, and how many answers they grade per second.
 
     python scripts/benchmarks/graders.py > graders.md
-    python scripts/benchmarks/graders.py --rows tests/data/grading/gsm8k.jsonl --runs 1
+    python scripts/benchmarks/graders.py --rows tests/support/grading/gsm8k.jsonl --runs 1
 
 Reads JSON lines `{"env", "response", "reference", "label", "category"}`, label being right, wrong
 or no_answer as a careful reader has it; writes markdown tables to standard output. Three graders:
@@ -22,7 +22,7 @@ from pathlib import Path
 from baselines import Grader, MathVerify, Row, ours, read_row, reward_of, same_string
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = [ROOT / "tests/data/grading" / name for name in ("gsm8k.jsonl", "math.jsonl")]
+ROWS = [ROOT / "tests/support/grading" / name for name in ("gsm8k.jsonl", "math.jsonl")]
 TIMED = 200
 """Rows at least that a slow grader is timed on, taken at equal distances."""
 

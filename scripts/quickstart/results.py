@@ -1,6 +1,6 @@
 """The end of `scripts/quickstart.sh`: table, plot, causal check and two episodes of its runs.
 
-    python -m scripts.quickstart.results log/quickstart
+    python scripts/quickstart/results.py log/quickstart
 
 Reads   DIR/eval/{base,control,rise,rise_other}: runs of workflow_eval.py.
 Writes  DIR/results.json and DIR/accuracy.png.

@@ -1,0 +1,192 @@
+"""The base model of the quickstart: what is learned, what is saved, and a kill in between.
+
+python -m pytest tests/journeys/test_make_base.py
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from data import arithmetic
+from fastchat.conversation import ChatTemplate
+from scripts.quickstart import make_base
+
+SCRIPT = Path(make_base.__file__)
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@pytest.fixture(scope="module")
+def chats():
+    return [chat["messages"] for chat in arithmetic.warmup_chats(300, seed=0)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(chats):
+    return make_base.build_tokenizer([make_base.render(messages)[0] for messages in chats])
+
+
+@pytest.fixture(scope="module")
+def warmup(tmp_path_factory):
+    path = tmp_path_factory.mktemp("warmup") / "warmup.jsonl"
+    arithmetic.write_lines(path, arithmetic.warmup_chats(64, seed=0))
+    return path
+
+
+def command(warmup: Path, folder: Path, *arguments: object) -> list[str]:
+    files = ["--data_path", str(warmup), "--output_dir", str(folder)]
+    return [sys.executable, str(SCRIPT), *files, *map(str, arguments)]
+
+
+def run(warmup: Path, folder: Path, *arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(warmup, folder, *arguments),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def base(warmup, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base") / "base"
+    done = run(warmup, folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_ids_learned_are_those_that_are_served(chats, tokenizer):
+    template = ChatTemplate(tokenizer)
+    for messages, example in zip(chats, make_base.encode(chats, tokenizer), strict=True):
+        plain = [{"role": m["role"], "content": m["content"]} for m in messages]
+        prompt, action = template.encode_example(plain)
+        assert example.ids == prompt + action
+        assert example.ids[: len(prompt)] == template.prompt_ids(plain[:-1])
+
+
+def test_a_given_beginning_and_the_questions_are_not_learned(tokenizer):
+    messages = [
+        {"role": "user", "content": "How many at first?"},
+        {"role": "assistant", "content": "<<7-2=5>>5\n\\boxed{7}", "given": "<<7"},
+        {"role": "user", "content": "Next."},
+        {"role": "assistant", "content": "<<4+1=5>>5\n\\boxed{4}", "given": ""},
+    ]
+    example = make_base.encode([messages], tokenizer)[0]
+    learned = [i for i, yes in zip(example.ids, example.learned, strict=True) if yes]
+    assert tokenizer.decode(learned) == ("-2=5>>5\n\\boxed{7}<end><<4+1=5>>5\n\\boxed{4}<end>")
+
+
+def test_digits_are_tokens_of_their_own(tokenizer):
+    tokens = tokenizer.tokenize("<<10-9=1>>1")
+    assert [token for token in tokens if token.isdigit()] == ["1", "0", "9", "1", "1"]
+    assert tokenizer.decode(tokenizer("need 9: 1 over\n\\boxed{12}")["input_ids"]) == (
+        "need 9: 1 over\n\\boxed{12}"
+    )
+
+
+def test_the_checkpoint_loads_as_any_other(base, chats, tokenizer):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    loaded = AutoTokenizer.from_pretrained(base)
+    assert loaded.chat_template == make_base.CHAT_TEMPLATE
+    assert model.generation_config.eos_token_id == loaded.eos_token_id
+    assert loaded.bos_token_id is None
+    assert model.get_input_embeddings().num_embeddings == len(loaded)
+    text = make_base.render(chats[0])[0]
+    assert loaded.decode(loaded(text)["input_ids"]) == text
+    record = json.loads((base / "recipe.json").read_text())
+    assert record["parameters"] == model.num_parameters()
+    assert 200_000 < model.num_parameters() < 250_000
+
+
+def test_a_second_run_has_nothing_to_do_and_another_recipe_is_refused(base, warmup):
+    before = (base / "model.safetensors").stat().st_mtime_ns
+    again = run(warmup, base)
+    assert again.returncode == 0 and "nothing to do" in again.stdout
+    other = run(warmup, base, "--seed", 1, "--learning_rate", 1e-3)
+    assert other.returncode == 2
+    assert "seed" in other.stderr and "learning_rate" in other.stderr
+    assert "batch_size" not in other.stderr
+    assert (base / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("size", "parameters"), [("medium", 850_000), ("large", 5_000_000)])
+def test_larger_bases_are_trained_and_are_another_recipe(warmup, base, tmp_path, size, parameters):
+    done = run(warmup, tmp_path / size, "--size", size)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / size / "recipe.json").read_text())
+    assert record["parameters"] > parameters
+    assert record["learning_rate"] < json.loads((base / "recipe.json").read_text())["learning_rate"]
+    refused = run(warmup, base, "--size", size)
+    assert refused.returncode == 2 and "size" in refused.stderr
+
+
+def test_a_gpu_that_is_not_there_is_one_error(warmup, tmp_path):
+    command_line = command(warmup, tmp_path / "base", "--device", "cuda")
+    environment = ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command_line, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith("make_base.py: --device cuda: torch sees no GPU")
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_folder_with_other_files_is_left_alone(warmup, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = run(warmup, tmp_path)
+    assert done.returncode == 2 and "not empty" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_killed_run_leaves_nothing_and_the_same_command_completes(tmp_path):
+    warmup, folder = tmp_path / "warmup.jsonl", tmp_path / "base"
+    arithmetic.write_lines(warmup, arithmetic.warmup_chats(400, seed=0))
+    process = subprocess.Popen(
+        command(warmup, folder), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    for line in process.stderr:
+        if "base:" in line:  # training has begun
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["warmup.jsonl"]
+    assert run(warmup, folder).returncode == 0
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_a_broken_line_is_named(tmp_path):
+    (tmp_path / "warmup.jsonl").write_text('{"messages": []}\n{"messages": [{"role\n')
+    done = run(tmp_path / "warmup.jsonl", tmp_path / "base")
+    assert done.returncode == 2
+    assert "line 2" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_missing_file_is_a_usage_error_that_names_the_command(tmp_path):
+    done = run(tmp_path / "warmup.jsonl", tmp_path / "base")
+    assert done.returncode == 2
+    assert "data/arithmetic.py" in done.stderr
+
+
+def test_the_loss_falls(chats, tokenizer):
+    model = make_base.build_model(tokenizer, seed=0)
+    examples = make_base.encode(chats, tokenizer)
+    before = float(make_base.batch_loss(model, examples[:32]).detach())
+    make_base.train(model, examples, Namespace(learning_rate=4e-3, batch_size=16, seed=0))
+    assert float(make_base.batch_loss(model, examples[:32]).detach()) < 0.7 * before
+
+
+def test_batch_loss_ignores_padding_and_what_is_given(chats, tokenizer):
+    model = make_base.build_model(tokenizer, seed=0).eval()
+    examples = make_base.encode(chats[:4], tokenizer)
+    together = float(make_base.batch_loss(model, examples).detach())
+    tokens = [sum(example.learned) for example in examples]
+    apart = [float(make_base.batch_loss(model, [example]).detach()) for example in examples]
+    mean = sum(n * loss for n, loss in zip(tokens, apart, strict=True)) / sum(tokens)
+    assert together == pytest.approx(mean, rel=1e-5)

@@ -1,0 +1,140 @@
+"""The quickstart at a hundredth of its size: every stage, its results; then the study of that seed.
+
+    python -m pytest tests/journeys/test_quickstart.py
+
+So few chats and problems teach the model nothing; the effect itself is measured with the full
+script (scripts/benchmarks/RESULTS.md), not here.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"CHATS": "640", "PROBLEMS": "48", "TEST": "16", "EPOCHS": "1", "ROLLOUTS": "2"}
+
+
+def quickstart(out, script="quickstart.sh", **knobs):
+    """Run a script in the environment of this test; what it printed."""
+    venv = os.path.relpath(sys.prefix, ROOT)
+    env = os.environ | SMALL | {"OUT": str(out), "VENV": venv} | knobs
+    done = subprocess.run(
+        ["bash", f"scripts/{script}"], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
+    out = tmp_path / "seed0"
+    code, stdout, stderr = quickstart(out)
+    assert code == 0, stdout[-3000:] + stderr[-3000:]
+    results = json.loads((out / "results.json").read_text())
+    for key in ("base", "sft", "rise"):
+        assert {"m1@t1", "m1@t5", "m5@t1", "p1@t5"} <= results[key].keys()
+        assert set(results[key]["m1@t5"]) == {"value", "low", "high", "n"}
+        assert results[key]["m1@t5"]["n"] == 16
+        assert len(results[key]["acc@t"]) == 5
+    assert (out / "accuracy.png").stat().st_size > 10_000
+    assert "RISE report: base and control and RISE" in (out / "report.html").read_text()
+    assert "Causal check" in stdout
+    steps = [
+        json.loads((out / name / "training.json").read_text())["steps"]
+        for name in ("rise", "control")
+    ]
+    assert steps[0] == steps[1] > 0
+
+    weights = out / "rise" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    knobs = {"SEEDS": "0", "VARIANTS": "iteration2 grouped"}
+    code, stdout, stderr = quickstart(tmp_path, "study.sh", **knobs)
+    assert code == 0, stdout[-3000:] + stderr[-3000:]
+    assert weights.stat().st_mtime_ns == before
+    assert "finished; nothing to do" in stdout
+    study = json.loads((tmp_path / "study.json").read_text())
+    assert list(study) == ["base", "control", "rise", "iteration2", "grouped"]
+    assert study["rise"]["m1@t5"]["by_seed"] == {"0": results["rise"]["m1@t5"]["value"]}
+    for name in ("iteration2", "grouped"):
+        trained = json.loads((out / name / "training.json").read_text())
+        assert trained["steps"] == steps[0]
+        assert trained["settings"]["group_trajectories"] == (name == "grouped")
+    assert (tmp_path / "study.md").read_text().count("\n") == 7 + 1 + 7
+
+    code, _, stderr = quickstart(out, TEST="17")
+    assert code == 2
+    assert "give another OUT" in stderr
+
+
+FINISHED = """
+mkdir -p "$OUT/rise" "$OUT/gen1"
+echo '{"steps": 3}' >"$OUT/rise/training.json"
+"""
+"""What is left of a finished quickstart, for the study."""
+
+
+@pytest.mark.parametrize(
+    ("expert", "models", "samples"),
+    [("self", "{rise} {rise}", "1 16"), ("program", "{rise} data/arithmetic.py:expert", "1 1")],
+)
+def test_the_second_iteration_of_a_study_is_taught_as_the_first(tmp_path, expert, models, samples):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "bin").mkdir()
+    for name in ("study.sh", "quickstart/stages.sh"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
+    (tmp_path / "scripts" / "quickstart.sh").write_text(FINISHED)
+    programs = {"python": f'[ "$1" != -c ] || exec {sys.executable} "$@"', "deepspeed": ":"}
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    knobs = {"EXPERT": expert, "SEEDS": "0", "VARIANTS": "iteration2", "ROLLOUTS": "1"}
+    subprocess.run(
+        ["bash", tmp_path / "scripts" / "study.sh"],
+        env=os.environ | knobs | {"OUT": str(tmp_path / "log"), "VENV": "."},
+        capture_output=True,
+        check=True,
+    )
+    seed = tmp_path / "log" / "seed0"
+    lines = (seed / "iteration2.log").read_text().splitlines()
+    [asked] = [line for line in lines if "workflow_gen.py" in line]
+    assert f"--models {models.format(rise=seed / 'rise')} --correct_to_correct" in asked
+    assert f"--num_of_samples {samples} --models" in asked
+
+
+def test_knobs_that_are_no_numbers_are_refused(tmp_path):
+    code, _, stderr = quickstart(tmp_path / "out", PROBLEMS="many")
+    assert (code, stderr.strip()) == (
+        2,
+        "quickstart.sh: PROBLEMS must be a whole number, not 'many'",
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("script", ["quickstart.sh", "study.sh"])
+def test_arguments_start_nothing(tmp_path, script):
+    words = ["bash", ROOT / "scripts" / script]
+    environment = os.environ | {"OUT": str(tmp_path / "out")}
+    told = subprocess.run([*words, "--help"], env=environment, capture_output=True, text=True)
+    assert told.returncode == 0 and "\nEPOCHS=${EPOCHS:-4} " in told.stdout
+    other = subprocess.run([*words, "x"], env=environment, capture_output=True, text=True)
+    assert other.returncode == 2 and f"{script} takes no arguments, not 'x'" in other.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "remedy"),
+    [
+        ("EXPERT", "teacher", "EXPERT must be program or self, not 'teacher'"),
+        ("SIZE", "huge", "SIZE must be small, medium or large, not 'huge'"),
+        ("DEVICE", "tpu", "DEVICE must be cpu or cuda, not 'tpu'"),
+        ("PROBLEMS", "0", "PROBLEMS must be above 0"),
+    ],
+)
+def test_an_unknown_choice_is_refused(tmp_path, knob, value, remedy):
+    code, _, stderr = quickstart(tmp_path / "out", **{knob: value})
+    assert (code, stderr.strip()) == (2, f"quickstart.sh: {remedy}")
+    assert not (tmp_path / "out").exists()

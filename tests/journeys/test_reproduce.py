@@ -1,0 +1,148 @@
+"""The scripts of the paper's rows: their commands are understood, and one runs with SMOKE=1.
+
+python -m pytest tests/journeys/test_reproduce.py
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import workflow_convert
+import workflow_eval
+import workflow_gen
+from scripts.reproduce.smoke import reference
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "scripts" / "reproduce"
+SCRIPTS = sorted(path for path in FOLDER.glob("*.sh") if path.name != "run.sh")
+PARSERS = {
+    "workflow_gen.py": workflow_gen.parse_args,
+    "workflow_convert.py": workflow_convert.parse_args,
+    "workflow_eval.py": workflow_eval.parse_args,
+}
+STAGES = {"llama2": 13, "mistral": 5, "llama3": 5, "qwen3": 5}
+
+
+def run(script, *arguments, **knobs):
+    """Run a script with the interpreter of this test."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    unset = {"EXPERT", "MODEL", "OUT", "NUM_GPUS", "SMOKE"}
+    clean = {name: value for name, value in os.environ.items() if name not in unset}
+    return subprocess.run(
+        ["bash", script, *map(str, arguments)],
+        env=clean | {"PATH": path, "VIRTUAL_ENV": "active", "OMP_NUM_THREADS": "1"} | knobs,
+        capture_output=True,
+        text=True,
+    )
+
+
+def commands_of(output):
+    """The command lines that a dry run shows."""
+    lines = [line for line in output.splitlines() if line and not line.startswith(("#", "Dry"))]
+    return [shlex.split(line) for line in lines]
+
+
+def test_every_row_of_the_paper_has_a_script():
+    models = ("llama2_7b", "mistral_7b", "llama3_8b")
+    names = {f"{model}_{data}.sh" for model in models for data in ("gsm8k", "math")}
+    assert {path.name for path in SCRIPTS} == names | {"qwen3_4b_gsm8k.sh"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_the_commands_have_the_published_settings_and_are_understood(script, tmp_path):
+    done = run(script, "--dry-run", OUT=str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    commands = commands_of(done.stdout)
+    assert len(commands) == STAGES[script.stem.partition("_")[0]]
+    for words in commands:
+        if words[0] == "python":
+            args = PARSERS[words[1]](words[2:])
+            assert words[1] == "workflow_convert.py" or args.env == script.stem.rpartition("_")[2]
+        else:
+            assert words[:3] == ["deepspeed", "--num_gpus", "4"]
+            given = dict(zip(words[6::2], words[7::2], strict=True))
+            assert (given["--learning_rate"], given["--num_train_epochs"]) == ("1e-5", "2")
+            accumulation = int(given["--gradient_accumulation_steps"])
+            assert 4 * accumulation * int(given["--per_device_train_batch_size"]) == 64
+            assert (ROOT / given["--deepspeed"]).is_file()
+    evaluation = PARSERS["workflow_eval.py"](commands[-1][2:])
+    assert (evaluation.max_turns, evaluation.context_window) == (5, 2)
+    [*_, words] = (words for words in commands if words[1] == "workflow_gen.py")
+    generation = PARSERS["workflow_gen.py"](words[2:])
+    if "llama3" in script.stem or "qwen3" in script.stem:
+        assert generation.models[0] == generation.models[1]
+        assert (generation.num_of_samples, generation.temperature) == ([1, 16], [1.0])
+    else:
+        assert generation.models[1] == "gpt-3.5-turbo"
+        assert (generation.num_of_samples, generation.temperature) == ([1, 1], [1.0, 0.7])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_counts_what_will_be_asked_for(tmp_path):
+    data = tmp_path / "problems.jsonl"
+    data.write_text('{"question": "1 + 1?", "answer": "#### 2"}\n' * 10)
+    knobs = {"TRAIN_DATA": str(data), "TEST_DATA": str(data), "EXPERT": "self"}
+    done = run(FOLDER / "mistral_7b_gsm8k.sh", "--dry-run", **knobs)
+    assert "iteration1/gen: 10 problems, at most 170 answers and 170,000 new" in done.stdout
+    refused = run(FOLDER / "mistral_7b_gsm8k.sh", NUM_GPUS="6", **knobs)
+    assert refused.returncode == 2 and "NUM_GPUS=6 does not divide BATCH=64" in refused.stderr
+
+
+def test_a_dry_run_fetches_and_writes_nothing(tmp_path):
+    out = tmp_path / "out"
+    missing = {"TRAIN_DATA": str(tmp_path / "none.jsonl"), "TEST_DATA": str(tmp_path / "none")}
+    done = run(FOLDER / "qwen3_4b_gsm8k.sh", "--dry_run", OUT=str(out), **missing)
+    assert done.returncode == 0, done.stderr
+    assert "# base/eval: " in done.stdout.splitlines()[0], "something ran before"
+    knobs = {"SMOKE": "1", "OUT": str(out), "TMPDIR": str(tmp_path)}
+    done = run(FOLDER / "qwen3_4b_gsm8k.sh", "--dry-run", **knobs)
+    assert done.returncode == 0, done.stderr
+    assert f"it would be {out}-smoke/tiny\n" in done.stdout and "iteration1/train" in done.stdout
+    assert not list(tmp_path.glob("out*")) and not list(tmp_path.glob("tmp.*"))
+
+
+@pytest.mark.slow
+def test_a_smoke_run_goes_through_every_stage(tmp_path):
+    done = run(FOLDER / "mistral_7b_math.sh", SMOKE="1", OUT=str(tmp_path / "out"))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    out = tmp_path / "out-smoke"
+    lineage = json.loads((out / "lineage.json").read_text())["stages"]
+    assert [*lineage] == ["base/eval", *(f"iteration1/{step}" for step in STEPS)]
+    base, trained = (lineage["iteration1/train"][key] for key in ("inputs", "output"))
+    assert base["model"]["path"] == str(out / "tiny")
+    assert trained["checksum"] not in (None, base["model"]["checksum"])
+    summary = json.loads((out / "iteration1" / "gen" / "summary.json").read_text())
+    assert summary["verdicts"][1] == {"right": 4}
+    assert "| iteration1 | 4 |" in (out / "comparison.md").read_text()
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+STEPS = ("gen", "convert", "train", "eval")
+
+
+def test_the_stand_in_for_the_expert_knows_the_answers():
+    import envs
+
+    for name in ("gsm8k", "math"):
+        path = ROOT / "data" / f"demo_{name}.jsonl"
+        for line in path.read_text().splitlines():
+            problem = json.loads(line)
+            answer = reference(problem, [])
+            key = "solution" if name == "math" else "answer"
+            assert envs.grade(name, answer, problem[key]) == 1, answer
+    envs.shutdown()
+
+
+def test_the_scripts_are_clean():
+    shellcheck = shutil.which("shellcheck") or shutil.which("shellcheck", path=ROOT / ".venv/bin")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    paths = [ROOT / "scripts" / "rise.sh", FOLDER / "run.sh", *SCRIPTS]
+    done = subprocess.run([shellcheck, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

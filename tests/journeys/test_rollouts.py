@@ -1,0 +1,137 @@
+"""The parts of the rollout benchmark that need no server.
+
+python -m pytest tests/journeys/test_rollouts.py
+"""
+
+import json
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rise.episodes.episode import Episode, Turn
+from tests.support.tiny import save_tiny_model
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "scripts/benchmarks"
+
+
+@pytest.fixture
+def rollouts(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import rollouts
+
+    return rollouts
+
+
+def test_ratios_are_taken_round_by_round(rollouts, capsys):
+    Timing = rollouts.Timing
+    timings = []
+    for tokens in (800, 1000):
+        timings += [
+            Timing(rollouts.STOCK, 100, server=1.0, client=1.0, wall=2.0),
+            Timing(rollouts.OURS, tokens, server=1.0, client=0.25, wall=4.0),
+        ]
+    for name in {name for pair in rollouts.RATIOS.values() for name in pair[:2]}:
+        if name not in (rollouts.STOCK, rollouts.OURS):
+            timings.append(Timing(name, 500, server=1.0, client=0.0, wall=1.0))
+            timings.append(Timing(name, 250, server=1.0, client=0.0, wall=1.0))
+    rollouts.print_tables(timings, {"rounds": 2})
+    lines = capsys.readouterr().out.splitlines()
+    assert "| (c) / (a) | 9.00 (8.00 to 10.00) | 8 |" in lines
+    assert "| (c) / (b) | 2.80 (1.60 to 4.00) | 1.7 |" in lines
+    assert (
+        f"| {rollouts.OURS} | 900 | 900 (800 to 1000) | 720 (640 to 800) | 225 (200 to 250) |"
+    ) in lines
+
+
+def test_the_time_of_servers_and_of_this_process_are_told_apart(rollouts):
+    def burn():
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+        return 7
+
+    here = rollouts.timed("here", [], burn)
+    served = rollouts.timed("served", [psutil.Process()], burn)
+    assert here.tokens == served.tokens == 7
+    assert here.server >= 0.08 and here.client == 0.0
+    assert served.server >= 0.08 and served.client >= 0.08
+
+
+@pytest.mark.parametrize("words", [["--rounds", "0"], ["--data_path", "missing.jsonl"]])
+def test_wrong_arguments_are_refused(rollouts, words):
+    with pytest.raises(SystemExit) as caught:
+        rollouts.main(words)
+    assert caught.value.code == 2
+
+
+def test_too_few_problems_are_refused(rollouts, tmp_path):
+    import rollout_model
+
+    path = tmp_path / "few.jsonl"
+    path.write_text('{"question": "1+1?", "answer": "#### 2"}\n')
+    with pytest.raises(ValueError, match="has 1 problems, 2 are needed"):
+        rollout_model.write_problems(2, path, tmp_path)
+    problems, source = rollout_model.write_problems(3, None, tmp_path)
+    assert len(problems.read_text().splitlines()) == 3 and source
+
+
+def test_a_replay_generates_what_the_run_did(rollouts, tmp_path):
+    from rollout_replay import Replay
+
+    checkpoint = save_tiny_model(tmp_path / "model", max_position_embeddings=2048)
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"question": "1+1?", "answer": "#### 2"}\n' * 3)
+    replay = Replay(checkpoint, problems, concurrency=2)
+    rows = tmp_path / "rows.jsonl"
+
+    def write(texts):
+        """Texts of three episodes of two turns."""
+        lines = []
+        for task_id, actions in enumerate(texts):
+            turns = [turn(text) for text in actions]
+            episode = Episode(task_id, "1+1?", "#### 2", dialogue=[], turns=turns)
+            lines.append(json.dumps(episode.to_dict()) + "\n")
+        rows.write_text("".join(lines))
+
+    def drawn():
+        """The texts that the engine drew."""
+        return [
+            [replay._template.tokenizer.decode(r.samples[0].tokens) for r in requests]
+            for requests in replay._requests
+        ]
+
+    write([["?", "?"]] * 3)
+    assert replay.prepare(rows, max_new_tokens=6, seed=5) == 3 * 2 * 4
+    assert 0 < replay.run() <= 3 * 2 * 6
+    assert replay.differing() == 6
+    first = [texts[0] for texts in drawn()]
+    write([[text, "?"] for text in first])
+    replay.prepare(rows, max_new_tokens=6, seed=5)
+    replay.run()
+    assert replay.differing() == 3  # the second turns only: the first were drawn again
+    assert len(set(first)) == 3
+
+
+def turn(text):
+    return Turn(
+        actions=[text],
+        answers=[None],
+        verdicts=["wrong"],
+        rewards=[0],
+        observations=["No."],
+        finish_reasons=["length"],
+        model="student",
+        usage={"prompt_tokens": 3, "completion_tokens": 4},
+    )
+
+
+def test_the_stock_worker_is_run_by_the_helper_itself(rollouts):
+    import stock_fschat
+
+    python = Path("env/bin/python")
+    worker = stock_fschat.command(python, "model_worker", "--port", "1")
+    assert worker == [str(python), str(BENCHMARKS / "stock_fschat.py"), "worker", "--port", "1"]
+    assert stock_fschat.command(python, "controller")[1:] == ["-m", "fastchat.serve.controller"]
+    assert "PYTHONPATH" not in stock_fschat.environment(Path("logs"))

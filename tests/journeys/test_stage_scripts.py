@@ -1,0 +1,168 @@
+"""The scripts of the stages build the published commands, from any folder, with their knobs.
+
+    python -m pytest tests/journeys/test_stage_scripts.py
+
+The commands run against stand-ins for `python` and `deepspeed` that record what they were given.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ("gen", "convert", "finetune_deepspeed", "eval_sequential", "eval_parallel")
+
+
+@pytest.fixture
+def call(tmp_path):
+    """Run a script in a foreign folder; returns (what it printed, the arguments it passed on)."""
+    stand_ins = tmp_path / "bin"
+    stand_ins.mkdir()
+    for name in ("python", "deepspeed"):
+        path = stand_ins / name
+        path.write_text(
+            f'#!/bin/sh\nprintf "%s\\n" "$PWD" {name} "$@" > {tmp_path}/call\nexit ${{CODE:-0}}\n'
+        )
+        path.chmod(0o755)
+
+    def run(script: str, *arguments: str, code: int = 0, **knobs: str):
+        environment = {
+            "PATH": f"{stand_ins}:/usr/bin:/bin",
+            "VIRTUAL_ENV": "active",
+            "CODE": str(code),
+        }
+        done = subprocess.run(
+            ["bash", ROOT / "scripts" / f"{script}.sh", *arguments],
+            cwd=tmp_path,
+            env=environment | knobs,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+        folder, *words = (tmp_path / "call").read_text().splitlines()
+        assert Path(folder) == ROOT
+        assert shlex.split(done.stdout.removeprefix("+")) == words
+        return words
+
+    return run
+
+
+def value(words: list[str], flag: str) -> list[str]:
+    """The values of a flag."""
+    rest = words[words.index(flag) + 1 :]
+    ends = [i for i, word in enumerate(rest) if word.startswith("--")]
+    return rest[: ends[0] if ends else None]
+
+
+def test_gen_is_the_published_command(call):
+    words = call("gen")
+    assert words[:2] == ["python", "workflow_gen.py"]
+    assert value(words, "--models") == ["Llama-2-7b-chat-hf", "gpt-3.5-turbo"]
+    assert value(words, "--num_of_samples") == ["1", "1"]
+    assert value(words, "--max_turns") == ["2"]
+    words = call("gen", MODELS="M M", NUM_OF_SAMPLES="1 16", ENV_NAME="MATH")
+    assert value(words, "--models") == ["M", "M"]
+    assert value(words, "--num_of_samples") == ["1", "16"]
+    assert value(words, "--env") == ["MATH"]
+
+
+def test_convert_pools_logs_and_parses(call):
+    import workflow_convert
+
+    words = call("convert", "--dry-run", FILEPATH="a b", CRITERIA="best", TEMPERATURE="0.5")
+    assert words[:2] == ["python", "workflow_convert.py"]
+    args = workflow_convert.parse_args(words[2:])
+    assert args.filepath == ["a", "b"]
+    assert (args.criteria, args.temperature, args.dry_run) == ("best", 0.5, True)
+    assert args.remove_duplication and args.shuffle
+
+
+@pytest.mark.parametrize("to", ["dpo", "pair_sft"])
+def test_pairs_are_converted_without_the_flags_of_rows(call, to):
+    import workflow_convert
+    from rise.dataset.arguments import problems_of
+
+    words = call("convert", TO=to)
+    args = workflow_convert.parse_args(words[2:])
+    assert args.to == to and problems_of(args) == []
+
+
+def test_a_config_file_and_knobs_together_are_refused():
+    done = subprocess.run(
+        ["bash", ROOT / "scripts/rise.sh", "--config", "run.json"],
+        env=os.environ | {"ITERATIONS": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("rise.sh: ITERATIONS would be ignored beside --config")
+
+
+def test_finetune_is_the_published_command(call):
+    words = call("finetune_deepspeed")
+    published = shlex.split(
+        "--deepspeed deepspeed/zero3.json --bf16 True --num_train_epochs 1 "
+        "--per_device_train_batch_size 1 --per_device_eval_batch_size 1 "
+        "--gradient_accumulation_steps 16 --evaluation_strategy steps --save_strategy steps "
+        "--save_steps 100 --save_total_limit 8 --learning_rate 1e-5 --weight_decay 0. "
+        "--warmup_ratio 0.04 --lr_scheduler_type cosine --logging_steps 1 --tf32 True "
+        "--model_max_length 2048 --gradient_checkpointing True --lazy_preprocess False "
+        "--report_to wandb"
+    )
+    assert words[0] == "deepspeed"
+    assert value(words, "--master_port") == ["20001", "FastChat/fastchat/train/train_mem.py"]
+    for flag, setting in zip(published[::2], published[1::2], strict=True):
+        assert value(words, flag) == [setting]
+    assert (ROOT / "deepspeed" / "zero3.json").is_file()
+    words = call("finetune_deepspeed", NUM_GPUS="2", ACCUMULATION="32", OUTPUT_DIR="out dir")
+    assert "--num_gpus=2" in words
+    assert value(words, "--gradient_accumulation_steps") == ["32"]
+    assert value(words, "--output_dir") == ["out dir"]
+
+
+def test_both_evaluations_take_the_same_number_of_answers(call):
+    words = call("eval_sequential", MODEL="M")
+    assert value(words, "--max_turns") == ["5"] and value(words, "--num_of_samples") == ["1"]
+    assert value(words, "--context_window") == ["2"]
+    assert value(words, "--model") == ["M"]
+    parallel = call("eval_parallel", MODEL="M")
+    assert value(parallel, "--max_turns") == ["1"] and value(parallel, "--num_of_samples") == ["5"]
+    for flag in ("--log_dir", "--data_path", "--env", "--seed"):
+        assert value(parallel, flag) == value(words, flag)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_more_arguments_are_passed_on_and_the_exit_code_is_the_commands(call, script):
+    words = call(script, "--limit", "a b", code=3)
+    assert words[-2:] == ["--limit", "a b"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_projects_environment_is_used_where_none_is_active(script, tmp_path):
+    environment = tmp_path / "venv"
+    (environment / "bin").mkdir(parents=True)
+    for name in ("python", "deepspeed"):
+        path = environment / "bin" / name
+        path.write_text(f"#!/bin/sh\necho {name} of the project\n")
+        path.chmod(0o755)
+    done = subprocess.run(
+        ["bash", ROOT / "scripts" / f"{script}.sh"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "VENV": os.path.relpath(environment, ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.endswith("of the project\n"), done.stderr
+
+
+def test_the_scripts_are_clean():
+    shellcheck = shutil.which("shellcheck") or shutil.which("shellcheck", path=ROOT / ".venv/bin")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    paths = [ROOT / "scripts" / f"{script}.sh" for script in SCRIPTS]
+    done = subprocess.run([shellcheck, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

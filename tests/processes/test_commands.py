@@ -1,0 +1,154 @@
+"""The commands as processes: they find each other again, and say in one line what is wrong.
+
+python -m pytest tests/processes/test_commands.py
+"""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+import requests
+import torch
+
+from fastchat.serve import model_worker
+from tests.support.servers import (
+    ENVIRONMENT,
+    answers,
+    frames,
+    free_port,
+    post,
+    process,
+    wait_for,
+)
+from tests.support.tiny import save_tiny_model
+
+
+def refused(module, *options):
+    """The exit code and the last line of a command that does not start, as a process."""
+    command = [sys.executable, "-m", f"fastchat.serve.{module}", *map(str, options)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.strip().splitlines()[-1]
+
+
+def test_workers_come_back_after_their_controller_and_leave_when_killed(checkpoint):
+    port = free_port()
+    url = f"http://localhost:{port}"
+    options = ["--model-path", checkpoint(), "--port", 0, "--controller-address", port]
+    with process("fastchat.serve.model_worker", *options, "--num-threads", 1) as worker:
+        with process("fastchat.serve.controller", "--port", port) as first:
+            wait_for(lambda: answers(url), 60)
+            wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny-llama"], 60)
+            body = {"model": "tiny-llama", "prompt": "Hi", "max_new_tokens": 4, "temperature": 0}
+            before = frames(f"{url}/worker_generate_stream", body)
+            first.send_signal(signal.SIGINT)
+            assert first.wait(20) == 130
+        with process("fastchat.serve.controller", "--port", port):
+            wait_for(lambda: answers(url), 60)
+            wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny-llama"], 30)
+            after = frames(f"{url}/worker_generate_stream", body)
+            assert after[-1] == before[-1] and after[-1]["error_code"] == 0
+            worker.kill()
+            worker.wait()
+            assert post(f"{url}/get_worker_address", {"model": "tiny-llama"}) == {"address": ""}
+
+
+@pytest.mark.parametrize(("request_to_end", "code"), [("SIGINT", 130), ("SIGTERM", -15)])
+def test_a_worker_ends_on_request_while_it_generates(checkpoint, request_to_end, code):
+    port = free_port()
+    options = ["--model-path", checkpoint(), "--port", port, "--no-register"]
+    with process("fastchat.serve.model_worker", *options) as worker:
+        url = f"http://localhost:{port}"
+
+        def status():
+            with contextlib.suppress(requests.ConnectionError):
+                return post(f"{url}/worker_get_status")
+
+        wait_for(status, 60)
+        body = {"prompt": "Hi", "max_new_tokens": 2000, "n": 8}
+        stream = requests.post(f"{url}/worker_generate_stream", json=body, stream=True, timeout=30)
+        next(stream.iter_content(10))
+        worker.send_signal(signal.Signals[request_to_end])
+        assert worker.wait(20) == code
+
+
+def test_the_controller_needs_no_torch():
+    code = (
+        "import sys, fastchat.serve.controller; print({'torch', 'transformers'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_taken_port_is_one_line_and_exit_code_2():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = sock.getsockname()[1]
+        code, line = refused("controller", "--port", port)
+    assert code == 2
+    assert f"cannot listen on localhost:{port}" in line and "--port" in line
+
+
+def test_a_port_that_is_none_is_refused_instead_of_taken_modulo():
+    code, line = refused("controller", "--port", 99999)
+    assert (code, "--port 99999 is no port" in line) == (2, True)
+
+
+def test_a_missing_checkpoint_is_one_line_and_exit_code_2(tmp_path):
+    code, line = refused("model_worker", "--model-path", tmp_path / "nowhere", "--port", 0)
+    assert code == 2
+    assert f"there is no directory '{tmp_path}/nowhere'" in line and "ORG/NAME" in line
+
+
+def test_a_checkpoint_without_a_template_names_the_option_and_the_built_in_ones(tmp_path, capsys):
+    save_tiny_model(tmp_path / "plain", installed=False)
+    line = refusal(capsys, "--model-path", tmp_path / "plain")
+    assert all(word in line for word in ("--chat-template", "llama-2", "chatml", "zephyr"))
+    assert "config.json" in refusal(capsys, "--model-path", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--host", "0.0.0.0"], "--worker-address"),
+        (["--host", "no such host"], "is no address"),
+        (["--context-length", 99999], "--context-length 99999 is longer"),
+        (["--device", "quantum"], "unknown device 'quantum'"),
+        (["--conv-template", "vicuna"], "unknown chat template 'vicuna'"),
+        (["--limit-worker-concurrency", 0], "above 0"),
+        *((["--gpu-memory-fraction", x], "at most 1") for x in ("0", "1.01", "-1", "nan", "all")),
+    ],
+)
+def test_wrong_options_are_one_line_and_exit_code_2(checkpoint, capsys, options, part):
+    assert part in refusal(capsys, "--model-path", checkpoint(), *options)
+
+
+@pytest.mark.parametrize(
+    "place", ["transformers.PreTrainedModel.to", "fastchat.serve.engine.engine.KVPool"]
+)
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")],
+)
+def test_a_model_without_room_on_the_gpu_is_one_line(checkpoint, capsys, monkeypatch, place, error):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(place, full)
+    line = refusal(capsys, "--model-path", checkpoint(), "--device", "cpu")
+    assert f"{checkpoint()} does not fit into the free memory of cpu" in line
+    assert "--gpu-memory-fraction" in line
+
+
+def refusal(capsys, *options):
+    """The last line of a worker that refuses to start, in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        model_worker.main([*map(str, options), "--port", "0"])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]

@@ -1,0 +1,189 @@
+"""Paid models: prices, the limit of the cost, the forecast, and a key that nobody repeats.
+
+pytest tests/processes/test_cost.py
+"""
+
+import json
+import subprocess
+
+import pytest
+from aiohttp import web
+
+from tests.support.offline_wandb import read_offline_run
+from tests.support.scripted_servers import OpenAI, chat_reply
+from tests.support.stages import call, command, environment, files_in, write_inputs
+from tests.support.tiny import save_tiny_model
+
+GEN = "workflow_gen.py"
+KEY = "sk-proj-2718281828"
+PAID = ("--max_turns", 1, "--models", "gpt-4", "--log_dir", "run")
+PRICE = ("--price", "gpt-4=1000,2000")
+EACH = (7 * 1000 + 3 * 2000) / 1e6
+"""USD for one answer of `chat_reply`."""
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_inputs(tmp_path)
+    return tmp_path
+
+
+def gen(place, server, *arguments, key=KEY):
+    base = ("--api_base", f"{server.url}/v1")
+    return call(place, GEN, *PAID, *base, *arguments, OPENAI_API_KEY=key)
+
+
+def summary(place):
+    return json.loads((place / "run" / "summary.json").read_text())
+
+
+def test_no_output_and_no_file_holds_the_key_whatever_a_server_repeats(place):
+    """The key comes from keys.cfg; the server puts it into every kind of failure."""
+
+    def refusal(status):
+        body = {"error": {"message": f"bad key {KEY} in Bearer {KEY}", "code": None}}
+        return web.json_response(body, status=status)
+
+    def answer(body):
+        question = body["messages"][-1]["content"]
+        seen = sum(one["messages"] == body["messages"] for one in server.requests)
+        if "What is 1 + 1?" in question:
+            return refusal(400)
+        if "What is 2 + 1?" in question and seen == 1:
+            return refusal(500)
+        return chat_reply("\\boxed{1}", reason=KEY if "What is 3 + 1?" in question else "stop")
+
+    (place / "keys.cfg").write_text(f"OPENAI_API_KEY: '{KEY}'\n")
+    with OpenAI(answer, served=("gpt-4",)) as server:
+        words = (
+            *PAID,
+            *PRICE,
+            "--api_base",
+            f"{server.url}/v1",
+            "--verbose",
+            "--wandb_project",
+            "p",
+        )
+        done = subprocess.run(
+            command(GEN, *words),
+            cwd=place,
+            env=environment(WANDB_MODE="offline"),
+            capture_output=True,
+            text=True,
+        )
+    named = ("--max_turns", 1, "--log_dir", "b", "--models", f"m@http://u:{KEY}@host/v1")
+    refused = call(place, GEN, *named)
+    assert done.returncode == 1 and "10 of 12 episodes" in done.stdout, done.stderr
+    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert "trying again" in done.stderr and "sk-..." in done.stderr
+    assert refused.returncode == 2 and "URL must hold no user" in refused.stderr
+    holders = [name for name, data in files_in(place).items() if KEY.encode() in data]
+    assert holders == ["keys.cfg"]
+    assert not any(KEY in text for run in (done, refused) for text in (run.stdout, run.stderr))
+    tracked = read_offline_run(place / "run")
+    assert KEY not in json.dumps(tracked) and tracked["config"]["prices"]
+    # What the progress line says goes to wandb as well.
+    last = tracked["history"][-1]
+    assert (last["episodes"], last["total"], last["errors"]) == (10, 12, 2)
+    assert last["tokens_per_second"] > 0 and last["eta_seconds"] > 0
+    assert last["cost_usd"] == pytest.approx(11 * EACH)
+
+
+def test_summary_has_usage_and_cost_of_failed_attempts_too(place):
+    def answer(body):
+        filtered = "What is 3 + 1?" in body["messages"][-1]["content"]
+        return chat_reply("\\boxed{1}", reason="content_filter" if filtered else "stop")
+
+    with OpenAI(answer, served=("gpt-4",)) as server:
+        done = gen(place, server, *PRICE)
+        assert done.returncode == 1 and f"cost: {12 * EACH:.4f} USD" in done.stdout
+        assert summary(place)["usage"]["gpt-4"]["requests"] == 12
+        # The failed one is asked again: what the first try cost is not forgotten.
+        gen(place, server, *PRICE)
+    found = summary(place)
+    assert found["usage"]["gpt-4"] == {
+        "requests": 13,
+        "samples": 11,
+        "prompt_tokens": 13 * 7,
+        "completion_tokens": 13 * 3,
+        "cost_usd": pytest.approx(13 * EACH),
+    }
+    assert found["cost_usd"] == pytest.approx(13 * EACH)
+
+
+def test_limit_of_the_cost_stops_a_run_and_a_larger_one_goes_on(place):
+    with OpenAI(lambda _: chat_reply("\\boxed{1}"), served=("gpt-4",)) as server:
+        limited = (*PRICE, "--concurrency", 1)
+        stopped = gen(place, server, *limited, "--max_cost_usd", 4.5 * EACH)
+        assert stopped.returncode == 1 and len(server.requests) == 5
+        assert "Stopped at --max_cost_usd 0.0585" in stopped.stdout
+        assert "5 of 12 episodes" in stopped.stdout and "larger --max_cost_usd" in stopped.stdout
+        again = gen(place, server, *limited, "--max_cost_usd", 4.5 * EACH)
+        assert again.returncode == 1 and len(server.requests) == 5
+        assert gen(place, server, *limited, "--max_cost_usd", 1).returncode == 0
+    assert len(server.requests) == 12
+    assert summary(place)["cost_usd"] == pytest.approx(12 * EACH)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--max_cost_usd", 5],
+            "--max_cost_usd needs the price of gpt-4: add --price gpt-4=IN,OUT",
+        ),
+        (["--max_cost_usd", 0], "--max_cost_usd is 0.0"),
+        (["--price", "gpt-4=30"], "--price is 'gpt-4=30': give MODEL=IN,OUT"),
+        (["--price", "gpt-4=30,-1"], "give MODEL=IN,OUT"),
+        (["--price", "gpt-5=1,2"], "--price names 'gpt-5': the models are gpt-4"),
+    ],
+)
+def test_prices_that_will_not_do_are_refused_before_anything_is_asked(place, arguments, message):
+    with OpenAI(lambda _: chat_reply("x"), served=("gpt-4",)) as server:
+        refused = gen(place, server, *arguments)
+    assert refused.returncode == 2 and message in refused.stderr
+    assert not server.requests and not (place / "run").exists()
+
+
+def test_a_limit_of_the_cost_needs_a_price_and_an_api_base_somebody_to_ask(place):
+    (place / "f.py").write_text("def f(problem, messages):\n    return 'x'\n")
+    run = (GEN, "--models", "f.py:f", "--log_dir", "run")
+    free = call(place, *run, "--max_cost_usd", 5)
+    assert free.returncode == 2 and "--max_cost_usd needs a price" in free.stderr
+    unasked = call(place, *run, "--api_base", "http://localhost:9/v1")
+    assert (
+        unasked.returncode == 2 and "would be asked by nobody (f.py:f: function)" in unasked.stderr
+    )
+    assert not (place / "run").exists()
+
+
+def test_forecast_counts_with_the_tokenizer_and_bounds_the_cost(place):
+    save_tiny_model(place / "model")
+    with OpenAI(lambda _: chat_reply("x"), served=("gpt-4",)) as server:
+        shown = call(
+            place, GEN, "--models", "model", "gpt-4", "--max_turns", 2, "--num_of_samples", 1, 4,
+            "--max_new_tokens", 10, 20, "--log_dir", "run", "--limit", 2, *PRICE, "--dry-run",
+            "--api_base", f"{server.url}/v1", OPENAI_API_KEY=KEY,
+        )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert not server.requests and not (place / "run").exists()
+
+    from transformers import AutoTokenizer
+
+    prompt = "<|im_start|>user\nWhat is {} + 1?<|im_end|>\n<|im_start|>assistant\n"
+    tokenizer = AutoTokenizer.from_pretrained(place / "model")
+    assert prompt.format(0) in shown.stdout
+    tokens = sum(len(tokenizer(prompt.format(i))["input_ids"]) for i in range(2))
+    local, paid = [
+        line for line in shown.stdout.splitlines() if line.startswith("  m") or "USD" in line
+    ]
+    assert local == (
+        f"  model: 2 requests for 2 answers, {tokens} prompt tokens (counted with its tokenizer), "
+        "20 new tokens"
+    )
+    assert "gpt-4: 2 requests for 8 answers" in paid and "160 new tokens" in paid
+    assert "estimated at 3 characters a token" in paid
+    estimated = int(paid.split(" prompt tokens")[0].split()[-1])
+    # The attempt that turn 2 sees may take its limit of 10 tokens.
+    assert estimated > 2 * (10 + len("What is 0 + 1?") // 3)
+    assert paid.endswith(f"{(estimated * 1000 + 160 * 2000) / 1e6:.4g} USD")

@@ -1,0 +1,81 @@
+"""Ctrl-C, as a terminal sends it: exit code 130 and one line, whatever the run is waiting for.
+
+pytest tests/processes/test_endings.py
+"""
+
+import doctest
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from rise.program import exits
+from tests.processes.test_serving import alive
+from tests.support.scripted_servers import Wire
+from tests.support.stages import command, environment, write_inputs
+from tests.support.tiny import save_tiny_model
+
+EVAL = "workflow_eval.py"
+LIMIT = 5.0
+"""Seconds after which a run must have ended."""
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(exits) == (0, 2)
+
+
+def start(place, *arguments):
+    return subprocess.Popen(
+        command(EVAL, "--log_dir", "log", *arguments),
+        cwd=place,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def interrupt(process, to_group):
+    """Send SIGINT to the group, as a terminal does, or to the process alone; what it then says."""
+    (os.killpg if to_group else os.kill)(process.pid, signal.SIGINT)
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    return out
+
+
+def wait_until(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("to_group", [True, False])
+def test_interrupt_while_requests_hang(tmp_path, to_group):
+    write_inputs(tmp_path)
+    with Wire(lambda _: 3600.0) as wire:
+        address = ("--controller_address", wire.url)
+        process = start(tmp_path, "--model", "student", *address)
+        wait_until(lambda: len(wire.requests) == 12)
+        out = interrupt(process, to_group)
+    assert "Interrupted: 0 of 12 episodes are in log; the same command goes on" in out
+
+
+def test_interrupt_while_a_worker_loads_its_model(tmp_path):
+    write_inputs(tmp_path)
+    save_tiny_model(tmp_path / "model")
+    process = start(tmp_path, "--model", "model")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: len(children.read_text().split()) == 2)
+    workers = children.read_text().split()
+    out = interrupt(process, to_group=True)
+    assert "Interrupted: 0 of 12 episodes" in out
+    wait_until(lambda: not any(alive(pid) for pid in workers))

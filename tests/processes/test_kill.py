@@ -1,0 +1,174 @@
+"""kill -9 at any moment: real runs against a real controller and a real worker.
+
+python -m pytest tests/processes/test_kill.py
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rise.episodes.journal import load_episodes
+from rise.policies.local import free_ports
+from tests.processes.test_serving import alive, wait_until
+from tests.support.servers import post, wait_for
+from tests.support.stages import begin, call, command, environment, write_inputs
+from tests.support.tiny import save_tiny_model
+
+GEN = "workflow_gen.py"
+KILLS = 20
+PROBLEMS = 300
+EXACT_WORKER = """
+import asyncio, sys, torch
+from fastchat.model import model_adapter
+from fastchat.serve import model_worker
+# With 64 bits the rounding that depends on the other rows of a batch stays far below any choice
+# that sampling makes from it, so that two runs can be compared text by text.
+model_adapter.pick_dtype = lambda *_: torch.float64
+generate = model_worker.ModelWorker.generate
+
+async def slowly(self, prepared):
+    await asyncio.sleep(0.05)  # so that no machine finishes the run before the last kill
+    return await generate(self, prepared)
+
+model_worker.ModelWorker.generate = slowly
+sys.exit(model_worker.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def controller(checkpoint):
+    """The URL of a controller with one worker of the model `tiny`; both survive every run."""
+    ports = free_ports(2)
+    url, worker_url = (f"http://127.0.0.1:{port}" for port in ports)
+    controller_command = ["-m", "fastchat.serve.controller", "--host", "127.0.0.1"]
+    worker_command = ["-c", EXACT_WORKER, "--host", "127.0.0.1", "--worker-address", worker_url]
+    worker_command += ["--controller-address", url, "--model-path", str(checkpoint)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *arguments, "--port", str(port)],
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for arguments, port in zip((controller_command, worker_command), ports, strict=True)
+    ]
+    try:
+        wait_for(lambda: _served(url) == ["tiny"], seconds=60)
+        yield url
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _served(url):
+    try:
+        return post(f"{url}/list_models")["models"]
+    except OSError:
+        return None
+
+
+def _kill_at_random(place, journal, rng, arguments, kill):
+    """Start the run in a session of its own, kill -9 it; whether it was still running."""
+    process = subprocess.Popen(
+        command(GEN, *arguments),
+        cwd=place,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    if kill % 4 == 0:  # anywhere, start-up included
+        time.sleep(rng.uniform(0, 0.8))
+    else:
+        before = journal.stat().st_size if journal.exists() else 0
+        wait_until(
+            lambda: (
+                process.poll() is not None or (journal.exists() and journal.stat().st_size > before)
+            )
+        )
+        time.sleep(rng.uniform(0, 0.1))
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return process.returncode == -signal.SIGKILL
+
+
+def test_twenty_kills_lose_nothing_and_change_nothing(controller, tmp_path):
+    write_inputs(tmp_path, problems=PROBLEMS)
+    journal = tmp_path / "run" / "rows.jsonl"
+    shared = ("--max_turns", 2, "--num_of_samples", 1, 2, "--models", "tiny")
+    shared += ("--max_new_tokens", 8, "--controller_address", controller)
+    arguments = (*shared, "--log_dir", "run")
+    rng = random.Random(5)
+    killed, sizes = 0, set()
+    for kill in range(KILLS):
+        killed += _kill_at_random(tmp_path, journal, rng, (*arguments, "--concurrency", 4), kill)
+        sizes.add(journal.stat().st_size if journal.exists() else 0)
+    assert killed == KILLS and len(sizes) > KILLS // 2, (killed, sizes)
+    done = call(tmp_path, GEN, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert call(tmp_path, GEN, *shared, "--log_dir", "undisturbed").returncode == 0
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert sorted(row["task_id"] for row in rows) == list(range(PROBLEMS))
+    for name in ("rows.jsonl", "2_turns.json"):
+        ours, theirs = (load_episodes(tmp_path / run / name) for run in ("run", "undisturbed"))
+        assert ours == theirs
+    ours, theirs = (
+        json.loads((tmp_path / run / "summary.json").read_text()) for run in ("run", "undisturbed")
+    )
+    for key in ("success_by_turn", "verdicts", "length_share", "usage", "errors", "counts"):
+        assert ours[key] == theirs[key]
+
+
+def test_workers_of_a_killed_run_die_with_it_and_the_run_goes_on(checkpoint, tmp_path):
+    write_inputs(tmp_path, problems=40)
+    arguments = ("--max_turns", 1, "--models", checkpoint, "--max_new_tokens", 400)
+    arguments += ("--concurrency", 4, "--log_dir", "run", "--worker_args", "--device cpu")
+    process = begin(tmp_path, GEN, *arguments, rows=3)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2 and all(alive(pid) for pid in children)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert wait_until(lambda: not any(alive(pid) for pid in children))
+    rows = (tmp_path / "run" / "rows.jsonl").read_bytes()
+    done = call(tmp_path, GEN, *arguments, "--concurrency", 16)
+    assert done.returncode == 0, done.stdout + done.stderr
+    journal = (tmp_path / "run" / "rows.jsonl").read_bytes()
+    assert journal.startswith(rows[: rows.rfind(b"\n") + 1]) and rows.count(b"\n") < 40
+    assert [episode.task_id for episode in load_episodes(tmp_path / "run")] == list(range(40))
+
+
+def test_damage_and_a_second_process_are_one_error_each(tmp_path):
+    write_inputs(tmp_path)
+    arguments = ("--max_turns", 1, "--models", "experts.py:student", "--log_dir", "run")
+    slow = (*arguments, "--concurrency", 1)
+    process = begin(tmp_path, GEN, *slow, rows=2, STUDENT_SECONDS="0.2")
+    refused = call(tmp_path, GEN, *arguments)
+    assert refused.returncode == 2 and "another process is writing to run" in refused.stderr
+    process.kill()
+    process.communicate()
+    journal = tmp_path / "run" / "rows.jsonl"
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([first, first[:50] + b"\n", *rest])
+    journal.write_bytes(damaged)
+    refused = call(tmp_path, GEN, *arguments)
+    assert refused.returncode == 2 and "line 2 of run/rows.jsonl is damaged" in refused.stderr
+    assert journal.read_bytes() == damaged
+    journal.write_bytes(b"".join([first, *rest, first[:-1]]))  # torn just before its line end
+    assert call(tmp_path, GEN, *arguments).returncode == 0
+    assert [episode.task_id for episode in load_episodes(tmp_path / "run")] == list(range(12))

@@ -1,0 +1,242 @@
+"""The published command and every launcher, with real DeepSpeed processes on the CPU.
+
+python -m pytest tests/processes/test_launchers.py
+"""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from fastchat.model.model_adapter import load_model
+from fastchat.train.train import main
+from tests.support.offline_wandb import read_offline_run
+from tests.support.training_data import make_case
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = "FastChat/fastchat/train/train_mem.py"
+BIN = Path(sys.executable).parent
+SECONDS = 300
+
+PUBLISHED = """deepspeed --master_port 20001 FastChat/fastchat/train/train_mem.py
+--deepspeed deepspeed/zero3.json --model_name_or_path M --data_path D --bf16 True --output_dir O
+--num_train_epochs 1 --per_device_train_batch_size 1 --per_device_eval_batch_size 1
+--gradient_accumulation_steps 16 --evaluation_strategy "steps" --save_strategy "steps"
+--save_steps 100 --save_total_limit 8 --learning_rate 1e-5 --weight_decay 0. --warmup_ratio 0.04
+--lr_scheduler_type "cosine" --logging_steps 1 --tf32 True --model_max_length 2048
+--gradient_checkpointing True --lazy_preprocess False --report_to wandb"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS)]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def start(command):
+    """Start a command as a shell without a login, a terminal or GPUs would."""
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "RANK", "LOCAL_"))}
+    keep |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    keep |= {"NETRC": "/nonexistent", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=keep,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(command):
+    """Run a command to its end and return its output; fails the test on another code than 0."""
+    process = start(command)
+    try:
+        output, _ = process.communicate(timeout=SECONDS)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def arguments(case, output, *more):
+    model, data = case
+    return [
+        *("--model_name_or_path", model, "--data_path", data, "--output_dir", output),
+        *("--report_to", "none", "--num_train_epochs", "2", "--logging_steps", "1"),
+        *("--learning_rate", "1e-3", "--save_strategy", "no", *more),
+    ]
+
+
+def two(launcher):
+    """A launcher's command line for two processes."""
+    if launcher == "deepspeed":
+        return ["deepspeed", "--num_accelerators", "2", "--master_port", free_port(), SCRIPT]
+    return ["torchrun", "--nproc_per_node", "2", "--master_port", free_port(), SCRIPT]
+
+
+def log(output):
+    record = json.loads((output / "training.json").read_text())
+    assert record["status"] == "finished"
+    return record, [entry for entry in record["log_history"] if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    return make_case(tmp_path_factory.mktemp("case"), count=22)
+
+
+@pytest.fixture(scope="module")
+def reference(case, tmp_path_factory):
+    """22 rows in steps of 8, so that the last step of an epoch is short; one process, float32."""
+    output = tmp_path_factory.mktemp("reference") / "out"
+    command = arguments(
+        case, output, "--per_device_train_batch_size", "8", "--disable_tqdm", "True"
+    )
+    assert main([str(part) for part in command]) == 0
+    return output
+
+
+def assert_same_run(output, reference, rel):
+    (record, entries), (_, expected) = log(output), log(reference)
+    assert len(entries) == len(expected) == 6
+    for key in ("loss", "grad_norm", "nll", "effective_samples", "learning_rate"):
+        assert [e[key] for e in entries] == pytest.approx([e[key] for e in expected], rel=rel)
+    model, other = (load_model(path, device="cpu") for path in (output, reference))
+    assert model.num_parameters() == record["parameters"] == other.num_parameters()
+    for (name, value), own in zip(other.named_parameters(), model.parameters(), strict=True):
+        assert (value - own).abs().max().item() < 10 * rel, name
+
+
+@pytest.mark.parametrize("config", ["zero2.json", None])
+def test_two_processes_train_as_one_does(case, reference, tmp_path, config):
+    output = tmp_path / "out"
+    more = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]
+    more += ["--deepspeed", f"deepspeed/{config}"] if config else []
+    run([*two("torchrun"), *arguments(case, output, *more)])
+    assert log(output)[0]["processes"] == 2
+    assert_same_run(output, reference, rel=1e-5)
+
+
+def test_without_a_launcher_deepspeed_trains_in_one_process(case, reference, tmp_path):
+    more = ["--per_device_train_batch_size", "8", "--deepspeed", "deepspeed/zero3_offload.json"]
+    run([sys.executable, SCRIPT, *arguments(case, tmp_path / "out", *more)])
+    assert_same_run(tmp_path / "out", reference, rel=1e-5)
+
+
+def test_zero3_in_two_processes_resumes_after_kill_9(case, reference, tmp_path):
+    output = tmp_path / "out"
+    more = ["--per_device_train_batch_size", "4", "--deepspeed", "deepspeed/zero3.json"]
+    more += ["--save_strategy", "steps", "--save_steps", "1"]
+    command = [*two("deepspeed"), *arguments(case, output, *more)]
+    process = start(command)
+    deadline = time.monotonic() + SECONDS
+    while not (output / "checkpoint-2" / "complete.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = json.loads((output / "training.json").read_text())
+    assert killed["status"] == "running"
+    printed = run(command)
+    assert "resuming from" in printed
+    assert_same_run(output, reference, rel=1e-5)
+
+
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(case, tmp_path):
+    more = ["--per_device_train_batch_size", "1", "--num_train_epochs", "1000"]
+    process = start([sys.executable, SCRIPT, *arguments(case, tmp_path / "out", *more)])
+    for line in process.stdout:
+        if "'loss'" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert "interrupted; the same command goes on from the last checkpoint" in printed
+
+
+def test_an_interrupt_before_the_first_step_is_one_line(case, tmp_path):
+    process = start([sys.executable, SCRIPT, *arguments(case, tmp_path / "out")])
+    modules = Path(f"/proc/{process.pid}/maps")
+    while "libtorch" not in modules.read_text():  # Python is up, and the packages are imported
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert "interrupted" in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("config", "more"), [("zero3.json", "--use_lora"), ("zero2.json", "--q_lora")]
+)
+def test_adapters_train_in_two_processes_as_in_one(tmp_path, config, more):
+    """With gradient checkpointing: the inputs of the first block are frozen."""
+    shapes = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2}
+    small = make_case(tmp_path, 22, intermediate_size=128, num_key_value_heads=2, **shapes)
+    flags = [more, "True", "--lora_dropout", "0", "--gradient_checkpointing", "True"]
+    one = [*arguments(small, tmp_path / "one"), *flags, "--per_device_train_batch_size", "8"]
+    assert main([str(part) for part in one]) == 0
+    other = [*arguments(small, tmp_path / "two"), *flags, "--per_device_train_batch_size", "4"]
+    run([*two("torchrun"), *other, "--deepspeed", f"deepspeed/{config}"])
+    (record, entries), (_, expected) = log(tmp_path / "two"), log(tmp_path / "one")
+    assert record["processes"] == 2
+    for key in ("loss", "grad_norm"):
+        assert [e[key] for e in entries] == pytest.approx([e[key] for e in expected], rel=1e-4)
+    adapters = [load_file(tmp_path / n / "adapter_model.safetensors") for n in ("one", "two")]
+    for name, value in adapters[0].items():
+        assert (value - adapters[1][name]).abs().max().item() < 1e-3, name
+
+
+def test_the_published_command_runs_and_is_tracked_offline(case, tmp_path):
+    model, data = case
+    output = tmp_path / "out"
+    values = {"M": model, "D": data, "O": output, "20001": free_port()}
+    command = [values.get(word, word) for word in shlex.split(PUBLISHED)]
+    printed = run([*command, "--gradient_accumulation_steps", "4", "--max_steps", "3"])
+    assert printed.count("no wandb login: metrics are kept offline") == 1
+    record, entries = log(output)
+    assert record["settings"]["zero_stage"] == 3 and record["settings"]["bf16"]
+    tracked = read_offline_run(output)
+    rows = [row for row in tracked["history"] if "train/loss" in row]
+    assert [row["train/loss"] for row in rows] == pytest.approx([e["loss"] for e in entries])
+    for name in ("grad_norm", "learning_rate", "nll_right", "nll_wrong", "nll_no_answer"):
+        assert any(f"train/{name}" in row for row in rows)
+    for name in ("effective_samples", "tokens_per_second"):
+        assert all(row[f"train/{name}"] > 0 for row in rows)
+    assert load_model(output, device="cpu").num_parameters() == record["parameters"]
+
+
+def test_a_port_in_use_is_one_clear_error(tmp_path):
+    model, data = make_case(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        launcher = [str(BIN / "deepspeed"), "--num_accelerators", "1", "--master_port", port]
+        flags = ["--deepspeed", "deepspeed/zero3.json", "--report_to", "none"]
+        flags += ["--model_name_or_path", str(model), "--data_path", str(data)]
+        done = subprocess.run(
+            [*launcher, SCRIPT, *flags, "--output_dir", str(tmp_path / "out")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    assert done.returncode != 0
+    assert f"port {port}" in done.stderr
+    assert "choose a free one with the launcher's --master_port" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,96 @@
+"""One training per output directory: a second one is refused, what a dead one left is not minded.
+
+python -m pytest tests/processes/test_output_lock.py
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from fastchat.train import output_lock
+from fastchat.train.output_lock import LOCK
+from fastchat.train.train import main
+from tests.processes.test_launchers import SCRIPT, SECONDS, arguments, start, two
+from tests.support.training_data import command, make_case, record
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    return make_case(tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(output_lock, "LOCK_WAIT", 0.2)
+
+
+@pytest.mark.timeout(SECONDS)
+def test_a_directory_in_which_another_run_trains_is_refused_until_that_ends(
+    case, tmp_path, capsys, monkeypatch, impatient
+):
+    output, deadline = tmp_path / "out", time.monotonic() + SECONDS
+    words = command(case, output, "--num_train_epochs", "300", "--save_total_limit", "2")
+    running = start([sys.executable, SCRIPT, *words])
+    while not list(output.glob("checkpoint-*/complete.json")):
+        assert running.poll() is None and time.monotonic() < deadline, running.communicate()[0]
+        time.sleep(0.02)
+    said = f"another process is training in {output}: wait for it, or name another --output_dir\n"
+    for more in ([], ["--learning_rate", "5e-4"], ["--overwrite_output_dir"]):
+        assert main([*words, *more]) == 2
+        assert capsys.readouterr().err == f"train_mem.py: error: {said}"
+    monkeypatch.setenv("RISE_ITERATE_STAGE", "iteration1/train")
+    assert main(words) == 2
+    assert "or give another --out of rise.iterate\n" in capsys.readouterr().err
+    assert running.poll() is None
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert (output / LOCK).exists()
+    assert main([*words, "--learning_rate", "5e-4"]) == 2
+    assert "learning_rate (was 0.001, is 0.0005)" in capsys.readouterr().err
+    assert not (output / LOCK).exists()
+
+
+def test_a_finished_directory_holds_no_lock_file(case, tmp_path):
+    output = tmp_path / "deep" / "out"
+    assert main(command(case, output, "--max_steps", "1")) == 0
+    assert record(output)["status"] == "finished"
+    assert not list(output.glob(".*"))
+
+
+def test_a_file_system_without_locks_is_a_notice(case, tmp_path, monkeypatch, caplog):
+    def unknown(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    assert main(command(case, tmp_path / "out", "--max_steps", "1")) == 0
+    assert "cannot be locked ([Errno 38] Function not implemented)" in caplog.text
+
+
+def test_a_lock_file_that_was_deleted_meanwhile_locks_nothing(tmp_path, impatient):
+    path, replaced = tmp_path / LOCK, tmp_path / "replaced"
+    with path.open("w") as old:
+        fcntl.flock(old, fcntl.LOCK_EX)
+        path.rename(replaced)
+        with output_lock._take(path) as file, pytest.raises(ValueError, match="another process"):
+            assert output_lock._is_at(file, path) and not output_lock._is_at(old, path)
+            output_lock._take(path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
+def test_all_processes_end_where_the_first_is_refused(case, tmp_path, launcher):
+    more = ["--deepspeed", "deepspeed/zero3.json"] if launcher == "deepspeed" else []
+    with (tmp_path / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = start([*two(launcher), *arguments(case, tmp_path, *more)])
+        printed, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode != 0
+    assert printed.count(f"another process is training in {tmp_path}: wait for it, or ") == 1
+    assert printed.count("Traceback") == (launcher == "torchrun"), printed  # its own
+    assert {path.name for path in tmp_path.iterdir()} == {LOCK}

@@ -1,0 +1,158 @@
+"""Checkpoints served for one run: real controller, real workers, tiny random models.
+
+pytest tests/processes/test_serving.py
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from rise.episodes.journal import load_episodes
+from rise.policies.local import LocalServing, ServingError, free_ports
+from rise.policies.worker import WorkerPolicy
+from tests.support.stages import ROOT, call, command, environment, write_inputs
+from tests.support.tiny import save_tiny_model
+
+SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "problem": {}}
+MESSAGES = [{"role": "user", "content": "How many apples?"}]
+BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("first", "second")):
+        save_tiny_model(directory / name, seed=seed)
+    return directory
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_every_checkpoint_answers_and_nothing_is_left_running(checkpoints, tmp_path):
+    paths = [str(checkpoints / name) for name in ("first", "second")]
+
+    async def ask(name, controller, model):
+        policy = WorkerPolicy(name, controller, model=model)
+        await policy.check()
+        answers = [await policy.sample(MESSAGES, n=2, seed=s, **SETTINGS) for s in (1, 1, 2)]
+        await policy.close()
+        return [[sample.text for sample in samples] for samples in answers]
+
+    with LocalServing(paths, tmp_path / "logs", worker_args=["--device", "cpu"]) as serving:
+        pids = [process.pid for process in serving._processes.values()]
+        addresses = serving.addresses()
+        assert list(addresses) == paths and len(pids) == 3
+        texts = [asyncio.run(ask(path, *addresses[path])) for path in paths]
+        assert serving.complaint() is None
+    for same, again, other in texts:
+        assert same == again != other and same[0] != same[1]
+    assert texts[0] != texts[1]
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_without_checkpoints_nothing_is_started(tmp_path):
+    with LocalServing([], tmp_path / "logs") as serving:
+        assert serving.addresses() == {}
+    assert not (tmp_path / "logs").exists()
+
+
+def test_processes_end_with_a_killed_run(checkpoints, tmp_path):
+    script = (
+        "import pathlib, sys\nfrom rise.policies.local import LocalServing\n"
+        f"LocalServing([{str(checkpoints / 'first')!r}], pathlib.Path('logs')).__enter__()"
+    )
+    path = f"{ROOT}{os.pathsep}{ROOT / 'FastChat'}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(PYTHONPATH=path)
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    assert wait_until(lambda: len(children.read_text().split()) == 2)
+    pids = children.read_text().split()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert wait_until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_a_directory_is_all_that_evaluation_needs(checkpoints, tmp_path):
+    write_inputs(tmp_path, problems=6)
+    model = checkpoints / "first"
+    arguments = ("--model", model, "--max_new_tokens", 8, "--worker_args", "--device cpu")
+    turns = (*arguments, "--max_turns", 2, "--log_dir", "log")
+    done = call(tmp_path, "workflow_eval.py", *turns)
+    assert done.returncode == 0, done.stdout + done.stderr
+    episodes = load_episodes(tmp_path / "log")
+    assert [len(episode.turns) for episode in episodes] == [2] * 6
+    turn = episodes[0].turns[0]
+    assert turn.model == str(model) and 0 < turn.usage["completion_tokens"] <= 8
+    summary = json.loads((tmp_path / "log" / "summary.json").read_text())
+    assert summary["config"]["kinds"] == ["checkpoint"] * 2
+    assert {"controller.log", "checkpoint-0.log"} == {
+        path.name for path in (tmp_path / "log" / "serving").iterdir()
+    }
+
+
+def test_checkpoint_that_cannot_be_loaded_is_one_line_and_a_usage_error(tmp_path):
+    write_inputs(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    failed = call(tmp_path, "workflow_eval.py", "--model", "broken", "--log_dir", "log")
+    assert failed.returncode == 2
+    [line] = [line for line in failed.stderr.splitlines() if "error: " in line]
+    assert "error: cannot serve broken: cannot read the tokenizer in broken" in line
+    assert "usage:" not in failed.stderr + failed.stdout and "--help" not in line
+
+
+def test_worker_that_crashes_ends_a_run_with_the_end_of_its_log(checkpoints, tmp_path):
+    arguments = ["-c", "raise SystemExit('no luck')"]
+    serving = LocalServing([str(checkpoints / "first")], tmp_path)
+    with (
+        mock.patch.object(serving, "_launch", lambda name, *_: launch(serving, name, arguments)),
+        pytest.raises(ServingError, match="ended with code 1; .*.log ends with:\n    no luck"),
+        serving,
+    ):
+        pass
+
+
+def launch(serving, name, arguments):
+    """Start Python in the place of what should serve."""
+    with (serving.log_dir / f"{name}.log").open("wb") as log:
+        serving._processes[name] = subprocess.Popen(
+            [sys.executable, *arguments], stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def test_a_hub_that_does_not_answer_is_one_error_within_seconds(tmp_path):
+    write_inputs(tmp_path)
+    words = command("workflow_eval.py", "--model", "hf:nobody/nothing", "--log_dir", "log")
+    place = {"HF_ENDPOINT": f"http://127.0.0.1:{free_ports(1)[0]}", "HF_HOME": str(tmp_path / "hf")}
+    refused = subprocess.run(
+        words, cwd=tmp_path, env=environment(**place), capture_output=True, text=True, timeout=30
+    )
+    assert refused.returncode == 2 and not (tmp_path / "log").exists()
+    assert "hf:nobody/nothing is not in the cache of this machine, and http" in refused.stderr
+
+
+def test_free_ports_are_different():
+    assert len(set(free_ports(BATCH))) == BATCH

@@ -1,0 +1,148 @@
+"""The server that a worker starts itself: it lives as long as the worker, and says why it does not.
+
+    python -m pytest tests/processes/test_vllm_server.py
+
+vLLM needs a GPU, so a small command stands in for it: it takes the command line of `vllm serve` and
+is a server with a child of its own, in front of a real model through our own OpenAI server.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from fastchat.serve import vllm_worker
+from tests.support.servers import (
+    ASK,
+    CONTEXT,
+    ENVIRONMENT,
+    free_port,
+    post,
+    process,
+    wait_for,
+)
+
+STAND_IN = """#!{python}
+import subprocess, sys
+from fastchat.serve import openai_api_server
+
+command, model, *options = sys.argv[1:]
+print(command, model, flush=True)
+if "broken" in options:
+    sys.exit("no such dtype")
+print("helper", subprocess.Popen(["sleep", "600"]).pid, flush=True)
+openai_api_server.main(options)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    command = tmp_path / "vllm"
+    command.write_text(STAND_IN.format(python=sys.executable))
+    command.chmod(0o755)
+    return command
+
+
+def alive(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    return False
+
+
+def helper_of(log):
+    lines = log.read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("helper")).split()[1])
+
+
+def server_of(worker):
+    children = f"/proc/{worker.pid}/task/{worker.pid}/children"
+    with open(children) as file:
+        return int(file.read().split()[0])
+
+
+@pytest.mark.parametrize("ending", ["asked", "killed", "server died"])
+def test_a_started_server_lives_as_long_as_its_worker(stand_in, controller_url, checkpoint, ending):
+    port, log = free_port(), stand_in.with_name("log")
+    options = ["--model-path", checkpoint(), "--vllm-bin", stand_in, "--vllm-log", log]
+    options.append(f"--vllm-args=--controller-address {controller_url}")
+    with process("fastchat.serve.vllm_worker", *options, "--port", port, "--no-register") as worker:
+        url = f"http://localhost:{port}"
+        details = wait_for(lambda: answer_of(worker, url), 120)
+        assert details == {"context_length": CONTEXT}
+        server, helper = server_of(worker), helper_of(log)
+        assert alive(server) and alive(helper)
+        if ending == "asked":
+            reply = post(f"{url}/worker_generate", {**ASK, "n": 2, "return_token_ids": True})
+            assert reply["error_code"] == 0 and len(reply["token_ids"]) == 2
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(60) == 0
+        elif ending == "server died":
+            os.kill(server, signal.SIGKILL)
+            assert worker.wait(60) == 1
+            assert "the server ended with code -9" in worker.stderr.read()
+        else:
+            worker.kill()
+            worker.wait()
+            # The kernel tells the server; what the server started is then the server's to end.
+            wait_for(lambda: not alive(server), 60)
+            os.kill(helper, signal.SIGKILL)
+        wait_for(lambda: not (alive(server) or alive(helper)), 60)
+
+
+def answer_of(worker, url):
+    assert worker.poll() is None, worker.stderr.read()
+    # The port is taken long before the server behind it is ready.
+    with contextlib.suppress(requests.RequestException):
+        return post(f"{url}/model_details")
+
+
+def test_a_server_that_does_not_start_shows_its_last_words(stand_in, checkpoint, capsys):
+    options = ["--vllm-bin", stand_in, "--vllm-args=--dtype broken", "--port", 0]
+    log = stand_in.with_name("log")
+    assert leaves(1, "--model-path", checkpoint(), "--vllm-log", log, *options)
+    errors = capsys.readouterr().err
+    assert "the server ended with code 1" in errors and "no such dtype" in errors
+
+
+def leaves(code, *options):
+    """Whether the command ends with that exit code, in this process."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            vllm_worker.main([str(option) for option in options])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return stopped.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ([], "either --vllm-bin or --base-url"),
+        (["--vllm-bin", "/no/such/vllm"], "/no/such/vllm is no command"),
+        (["--vllm-bin", "true", "--vllm-args=--port 5"], "must leave --port out"),
+        (["--base-url", "http://x/v1", "--vllm-args=-q"], "--vllm-args needs --vllm-bin"),
+        (["--base-url", "http://localhost:9/v1"], "http://localhost:9/v1: the server behind"),
+    ],
+)
+def test_wrong_options_are_one_line_and_exit_code_2(checkpoint, capsys, options, part):
+    assert leaves(2, "--model-path", checkpoint(), "--port", 0, *options)
+    assert part in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_it_needs_no_torch(checkpoint):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import fastchat.serve.vllm_worker as worker\n"
+        "worker.main(sys.argv[1:])"
+    )
+    options = ["--model-path", checkpoint(), "--base-url", "http://localhost:9/v1", "--port", 0]
+    command = [sys.executable, "-c", code, *map(str, options)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "the server behind the worker failed" in done.stderr

@@ -1,0 +1,133 @@
+"""Servers for the tests: applications on free ports, and the HTTP that a client would write."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+import uvicorn
+
+from fastchat.conversation import ChatTemplate
+from fastchat.model.model_adapter import load_tokenizer
+from fastchat.serve import vllm_worker
+from fastchat.serve.upstream.worker import UpstreamWorker
+from fastchat.utils import listen
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "FastChat")]),
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "FASTCHAT_WORKER_HEART_BEAT_INTERVAL": "0.2",
+}
+"""What server processes run with."""
+CONTEXT = 200
+"""Tokens of the context of the worker that the fixtures serve."""
+CHAT = {"model": "tiny-llama", "messages": [{"role": "user", "content": "2 + 2?"}]}
+TEXT = {"model": "tiny-llama", "prompt": "Hello there"}
+ASK = {"messages": CHAT["messages"], "echo": False, "max_new_tokens": 12}
+"""As `CHAT`, to a worker."""
+KEY = "right key"
+"""A key of the OpenAI server that the fixtures serve."""
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("localhost", 0))
+        return sock.getsockname()[1]
+
+
+@contextlib.contextmanager
+def process(
+    module: str,
+    *options: object,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a module as a process until the block ends; `before` runs in it first."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, options)],
+        env={**ENVIRONMENT, **(environment or {})},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=before,
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def answers(url: str) -> bool:
+    """Whether a controller listens there."""
+    try:
+        return requests.get(f"{url}/test_connection", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+@contextlib.contextmanager
+def running(app: Any, port: int = 0) -> Iterator[str]:
+    """Serve an ASGI application from a thread; yields its URL."""
+    sock = listen("localhost", port)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started)
+    try:
+        yield f"http://localhost:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        sock.close()
+
+
+def register(controller_url: str, worker_url: str, worker: Any) -> None:
+    """Make a worker known to a controller."""
+    body = {"worker_name": worker_url, "worker_status": worker.status()}
+    requests.post(f"{controller_url}/register_worker", json=body, timeout=10).raise_for_status()
+
+
+def post(url: str, body: Any = None) -> Any:
+    """The JSON answer to a JSON body."""
+    return requests.post(url, json=body, timeout=30).json()
+
+
+def frames(url: str, body: Any) -> list[dict[str, Any]]:
+    """All messages of a stream, split at the zero bytes as FastChat's clients do."""
+    reply = requests.post(url, json=body, stream=True, timeout=30)
+    chunks = reply.iter_lines(decode_unicode=False, delimiter=b"\0")
+    return [json.loads(chunk) for chunk in chunks if chunk]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """Poll until `condition()` is true and return its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not reached within {seconds} s")
+        time.sleep(0.02)
+    return value
+
+
+def in_front_of(base_url: str, path: Path, *options: str) -> UpstreamWorker:
+    """A worker of vllm_worker.py for a checkpoint, in front of a running server."""
+    command = ["--model-path", str(path), "--base-url", base_url, *options]
+    args = vllm_worker.parse_args(command)
+    template = ChatTemplate(load_tokenizer(args.model_path))
+    return vllm_worker.build_worker(args, base_url, template, logging.getLogger("test"))

@@ -1,0 +1,82 @@
+"""Tiny models and engines that the tests of serving share."""
+
+import logging
+
+import openai
+import pytest
+import torch
+
+from fastchat.model.model_adapter import load_model, load_tokenizer
+from fastchat.serve import base_model_worker, controller, model_worker, openai_api_server
+from tests.support.servers import CONTEXT, KEY, register, running
+from tests.support.tiny import save_tiny_model
+
+SLIDING_QWEN2 = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """The directory of a random checkpoint of that family, built once."""
+    built = {}
+
+    def build(family="llama"):
+        if family not in built:
+            changes = SLIDING_QWEN2 if family == "qwen2" else {}
+            directory = tmp_path_factory.mktemp(family) / f"tiny-{family}"
+            built[family] = save_tiny_model(directory, family, **changes)
+        return built[family]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint):
+    return load_model(checkpoint(), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(checkpoint):
+    return load_tokenizer(checkpoint())
+
+
+@pytest.fixture(scope="module")
+def worker(checkpoint):
+    """A worker with a short context, on its own."""
+    options = ["--model-path", str(checkpoint()), "--device", "cpu"]
+    args = model_worker.parse_args([*options, "--context-length", str(CONTEXT)])
+    worker = model_worker.build_worker(args, logging.getLogger("test"))
+    worker.engine.start()
+    yield worker
+    worker.engine.stop()
+
+
+@pytest.fixture(scope="module")
+def worker_url(worker):
+    with running(base_model_worker.create_app(worker)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def controller_url(worker, worker_url):
+    """The controller of that worker."""
+    with running(controller.create_app()) as url:
+        register(url, worker_url, worker)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def api_url(controller_url):
+    """The OpenAI server over that controller."""
+    with running(openai_api_server.create_app(controller_url, ["other", KEY])) as url:
+        yield url
+
+
+@pytest.fixture
+def client(api_url):
+    with openai.OpenAI(base_url=f"{api_url}/v1", api_key=KEY, max_retries=0) as client:
+        yield client

@@ -1,0 +1,123 @@
+"""Launch the stages as a user does, on problems and Python experts that a test writes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+ROOT = Path(__file__).parents[2]
+
+EXPERTS = r"""
+import os, time
+
+def student(problem, messages):
+    'Wrong at turn 1 for two of three problems; does not depend on when it is called.'
+    time.sleep(float(os.environ.get("STUDENT_SECONDS", 0)))
+    turn = sum(m["role"] == "assistant" for m in messages)
+    right = problem["answer"].split("#### ")[1]
+    if (problem["task_id"] + turn) % 3 == 0:
+        return f"It is \\boxed{{{right}}}"
+    return "I do not know" if problem["task_id"] % 4 == 0 else f"It is \\boxed{{{int(right) + 1}}}"
+
+def teacher(problem, messages):
+    return "It is \\boxed{" + problem["answer"].split("#### ")[1] + "}"
+
+def unwilling(problem, messages):
+    if problem["task_id"] % 2 and not os.path.exists("willing"):
+        raise RuntimeError("not today")
+    return teacher(problem, messages)
+"""
+
+
+def write_inputs(directory: Path, problems: int = 12) -> None:
+    """problems.jsonl (i + 1, for i = 0, 1, ...) and experts.py."""
+    rows = [
+        {"question": f"What is {i} + 1?", "answer": f"{i}+1={i + 1}\n#### {i + 1}"}
+        for i in range(problems)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (directory / "problems.jsonl").write_text(text)
+    (directory / "experts.py").write_text(EXPERTS)
+
+
+def command(script: str, *arguments: object) -> list[str]:
+    """The command line of a script, with the arguments that every test shares."""
+    shared = ["--data_path", "problems.jsonl", "--env", "gsm8k", "--prompt_style", "bare"]
+    if "--controller_address" not in arguments:
+        shared += ["--controller_address", "http://127.0.0.1:9"]
+    return [sys.executable, str(ROOT / script), *shared, *map(str, arguments)]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a stage: the packages of this checkout, one thread, no key."""
+    path = str(ROOT / "FastChat")
+    clean = {k: v for k, v in os.environ.items() if k != "OPENAI_API_KEY"}
+    return clean | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | changes
+
+
+def call(
+    directory: Path, script: str, *arguments: object, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script's main() in `directory`, in this process: starting Python takes seconds."""
+    argv = command(script, *arguments)[2:]
+    main = importlib.import_module(script.removesuffix(".py")).main
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        _working_in(directory),
+        mock.patch.dict(os.environ, environment(**changes), clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            code = main(argv)
+        except SystemExit as leave:
+            code = leave.code
+    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _working_in(directory: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def begin(
+    directory: Path, script: str, *arguments: object, rows: int, **changes: str
+) -> subprocess.Popen[str]:
+    """Start a script in `directory` and return once its run has at least `rows` rows."""
+    process = subprocess.Popen(
+        command(script, *arguments),
+        cwd=directory,
+        env=environment(**changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    journal = directory / arguments[list(arguments).index("--log_dir") + 1] / "rows.jsonl"
+    while process.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b"\n") >= rows:
+            break
+        time.sleep(0.005)
+    return process
+
+
+def files_in(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory, with its content."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }

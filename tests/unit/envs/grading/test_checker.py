@@ -1,0 +1,217 @@
+r"""The grading processes: verdicts in company of bombs, and an end in every case.
+
+python -m pytest tests/unit/envs/grading/test_checker.py
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from envs.grading import checker
+from envs.grading.expressions import Question
+
+ROOT = Path(__file__).resolve().parents[4]
+SURD = Question((r"\sqrt{8}",), (r"2\sqrt{2}",))
+OTHER_SURD = Question((r"\sqrt{12}",), (r"2\sqrt{2}",))
+BOMB = Question((r"(a+b+c+d+e)^{300}",), (r"(a+b)^{299}",))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_pool_left():
+    yield
+    checker.shutdown()
+
+
+def test_verdicts_and_members():
+    assert checker.check(SURD) == "right"
+    assert checker.check(OTHER_SURD) == "wrong"
+    pair = (r"\sqrt{8}", r"\sqrt{12}")
+    turned = (r"2\sqrt{3}", r"2\sqrt{2}")
+    assert checker.check(Question(pair, turned, ordered=False)) == "right"
+    assert checker.check(Question(pair, turned, ordered=True)) == "wrong"
+    assert checker.check(Question((r"\frac{", "\ud800"), ("1", "2"))) == "wrong"
+
+
+def test_good_answers_among_bombs_get_their_verdict_while_the_loop_ticks():
+    good = [Question((rf"\sqrt{{{8 * k * k}}}",), (rf"{2 * k}\sqrt{{2}}",)) for k in range(2, 22)]
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    async def grade_all() -> list[str]:
+        ticking = asyncio.create_task(tick())
+        verdicts = await asyncio.gather(*map(checker.check_async, [BOMB] * 3 + good))
+        ticking.cancel()
+        return verdicts
+
+    assert asyncio.run(grade_all()) == ["timeout"] * 3 + ["right"] * 20
+    assert ticks > 20
+
+
+def test_many_threads_share_the_pool():
+    with ThreadPoolExecutor(8) as threads:
+        verdicts = list(threads.map(checker.check, [SURD, OTHER_SURD] * 8))
+    assert verdicts == ["right", "wrong"] * 8
+
+
+def test_a_cancelled_question_is_dropped_and_the_pool_goes_on():
+    async def cancel_some() -> str:
+        waiting = [asyncio.create_task(checker.check_async(SURD)) for _ in range(20)]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return await checker.check_async(SURD)
+
+    assert asyncio.run(cancel_some()) == "right"
+
+
+def test_a_pool_that_was_shut_down_starts_again():
+    assert checker.check(SURD) == "right"
+    checker.shutdown()
+    checker.shutdown()
+    assert checker.check(SURD) == "right"
+
+
+def test_shutdown_releases_who_waits():
+    checker.wait_until_ready()
+    with ThreadPoolExecutor(6) as threads:
+        waiting = [threads.submit(checker.check, BOMB) for _ in range(6)]
+        time.sleep(0.2)
+        checker.shutdown()
+        for future in waiting:
+            assert isinstance(future.exception(timeout=20), checker.CheckerError)
+
+
+def test_a_process_killed_from_outside_is_replaced():
+    checker.wait_until_ready()
+    for worker in list(checker._running.workers):
+        os.killpg(worker.process.pid, signal.SIGKILL)
+    assert [checker.check(SURD) for _ in range(6)] == ["right"] * 6
+
+
+def test_a_process_that_cannot_start_is_one_clear_error(monkeypatch):
+    checker.shutdown()
+    monkeypatch.setattr(checker, "_PROGRAM", "raise SystemExit(3)")
+    with pytest.raises(checker.CheckerError, match="pip install math-verify"):
+        checker.check(SURD)
+    checker.shutdown()
+
+
+# --- whole programs --------------------------------------------------------------------------
+
+PREAMBLE = "import envs\nsurd = ('math', r'\\boxed{\\sqrt{8}}', r'\\boxed{2\\sqrt{2}}')\n"
+BOMB_CALL = "envs.grade('math', r'\\boxed{(a+b+c+d+e)^{300}}', r'\\boxed{(a+b)^{299}}')\n"
+
+
+class Program:
+    """A script in a process of its own, whose descendants can be found by a mark."""
+
+    def __init__(self, folder: Path, body: str):
+        script = folder / "script.py"
+        script.write_text(PREAMBLE + body)
+        self.mark = f"GRADING_TEST={uuid.uuid4()}"
+        name, value = self.mark.split("=")
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)],
+            env={**os.environ, name: value, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def survivors(self, patience: float = 15) -> list[str]:
+        """Return the descendants that still run after ``patience`` seconds."""
+        end = time.monotonic() + patience
+        while (found := self._running()) and time.monotonic() < end:
+            time.sleep(0.1)
+        return found
+
+    def _running(self) -> list[str]:
+        found = []
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if self.mark.encode() in environ.read_bytes():
+                    found.append((environ.parent / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue
+        return found
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+
+
+@needs_proc
+def test_a_script_without_a_main_guard_grades_and_exits(tmp_path):
+    program = Program(tmp_path, "print(envs.grade(*surd))\n")
+    out, error = program.process.communicate(timeout=60)
+    assert (program.process.returncode, out, error) == (0, "1\n", "")
+    assert program.survivors() == []
+
+
+@needs_proc
+def test_a_program_that_fails_leaves_nothing_behind(tmp_path):
+    program = Program(tmp_path, "envs.grade(*surd)\nraise RuntimeError('over')\n")
+    _, error = program.process.communicate(timeout=60)
+    assert program.process.returncode == 1 and "RuntimeError: over" in error
+    assert program.survivors() == []
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_an_interrupted_program_ends_with_its_processes(tmp_path, number, code):
+    program = Program(tmp_path, "envs.grade(*surd)\nprint('go', flush=True)\n" + BOMB_CALL * 50)
+    assert program.process.stdout.readline() == "go\n"
+    time.sleep(0.3)
+    program.process.send_signal(number)
+    program.process.communicate(timeout=20)
+    assert program.process.returncode == code
+    assert program.survivors() == []
+
+
+@needs_proc
+def test_an_interrupted_event_loop_ends_with_its_processes(tmp_path):
+    body = (
+        "import asyncio\n"
+        "from envs.grading.checker import check_async\n"
+        "from envs.grading.expressions import Question\n"
+        "async def main():\n"
+        "    bomb = Question(('(a+b+c+d+e)^{300}',), ('(a+b)^{299}',))\n"
+        "    print('go', flush=True)\n"
+        "    await asyncio.gather(*(check_async(bomb) for _ in range(100)))\n"
+        "asyncio.run(main())\n"
+    )
+    program = Program(tmp_path, "envs.grade(*surd)\n" + body)
+    assert program.process.stdout.readline() == "go\n"
+    time.sleep(0.3)
+    program.process.send_signal(signal.SIGINT)
+    _, error = program.process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in error
+    assert program.survivors() == []
+
+
+@needs_proc
+def test_a_forked_child_gets_a_pool_of_its_own(tmp_path):
+    body = (
+        "import os\nprint(envs.grade(*surd), flush=True)\nchild = os.fork()\n"
+        "print(envs.grade(*surd), flush=True)\n"
+        "if child:\n    print(os.waitpid(child, 0)[1])\n    print(envs.grade(*surd))\n"
+    )
+    program = Program(tmp_path, body)
+    out, _ = program.process.communicate(timeout=60)
+    assert sorted(out.split()) == ["0", "1", "1", "1", "1"]
+    assert program.survivors() == []

@@ -1,0 +1,88 @@
+r"""No response and no reference raises, hangs, or runs code.
+
+python -m pytest tests/unit/envs/test_safety.py
+"""
+
+import pytest
+
+import envs
+from envs.grading import checker
+
+HOSTILE = {
+    "a megabyte before the box": ("a" * 1_000_000 + r"\boxed{72}", "right"),
+    "100,000 boxes never closed": (r"\boxed{" * 100_000, "no_answer"),
+    "100,000 nested boxes": (r"\boxed{" * 100_000 + "72" + "}" * 100_000, "right"),
+    "10,000 nested braces": (r"\boxed{" + "{" * 10_000 + "72" + "}" * 10_000 + "}", "no_answer"),
+    "100,000 boxes": (r"\boxed{72}" * 100_000, "right"),
+    "100,000 mentions": (r"\boxed " * 100_000, "no_answer"),
+    "a megabyte of digits": (r"\boxed{" + "1" * 1_000_000 + "}", "wrong"),
+    "a list of 300 numbers": (r"\boxed{" + ", ".join(map(str, range(1, 301))) + "}", "wrong"),
+    "a megabyte of blanks": (r"\boxed{" + " " * 1_000_000, "no_answer"),
+    "a megabyte of pairs": (r"\boxed{" + "{}" * 500_000 + "}", "no_answer"),
+    "a megabyte of backslashes": ("\\" * 1_000_000, "no_answer"),
+    "a megabyte of zeros": ("\x00" * 1_000_000 + r"\boxed{72}", "right"),
+    "a null byte in the box": ("\\boxed{72\x00}", "right"),
+    "a null byte in the number": ("\\boxed{7\x002}", "wrong"),
+    "a lone surrogate": ("\\boxed{72\udfff}", "wrong"),
+    "right-to-left marks": ("\u202e\\boxed{\u200f72\u202c}", "right"),
+    "full-width digits": (r"\boxed{１72}", "wrong"),
+    "power tower": (r"\boxed{10^{10^{10}}}", "timeout"),
+    "python powers": (r"\boxed{9**9**9**9}", "timeout"),
+    "factorial": (r"\boxed{99999999!}", "timeout"),
+    "huge exponent": (r"\boxed{1e999999}", "timeout"),
+    "a billion digits by name": (r"\boxed{10^{1000000000}}", "timeout"),
+}
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math"])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_responses_get_a_verdict(name, case):
+    response, verdict = HOSTILE[case]
+    reference = "#### 72" if name == "gsm8k" else r"It is \boxed{72}."
+    assert envs.NAMES[name].judge(response, reference).verdict == verdict
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math"])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_references_get_a_verdict(name, case):
+    response, _ = HOSTILE[case]
+    for reference in (response, "#### " + response):
+        grade = envs.NAMES[name].judge(r"\boxed{71}", reference)
+        assert grade.verdict in ("wrong", "timeout")
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "__import__('os').system('touch {path}')",
+        "<<__import__('os').system('touch {path}')>>",
+        "open('{path}', 'w')",
+        "[c for c in ().__class__.__base__.__subclasses__()][0]; open('{path}','w')",
+        r"\text{{__import__('os').system('touch {path}')}} + \sqrt{{2}}",
+        "lambda: open('{path}', 'w')",
+        "exec(\"open('{path}', 'w')\")",
+    ],
+)
+def test_no_code_runs(name, payload, tmp_path):
+    path = tmp_path / "proof"
+    code = payload.format(path=path)
+    for response, reference in (
+        (f"\\boxed{{{code}}}", "#### 5" if name == "gsm8k" else r"\boxed{5}"),
+        (f"\\boxed{{{code}}}", f"<<{code}=5>> #### 5 \\boxed{{x + \\sqrt{{3}}}}"),
+        (r"\boxed{5}", f"#### {code} \\boxed{{{code}}}"),
+    ):
+        assert envs.grade(name, response, reference) in (0, -1)
+    assert not path.exists()
+
+
+BOMBS = [r"(a+b+c+d+e)^{300}", r"10^{10^{10}} x", "(" * 400 + "x" + ")" * 400]
+
+
+def test_bombs_end_within_their_limits_and_do_not_spoil_the_next_grade():
+    reference = r"\boxed{(a+b)^{299} + \sqrt{2}}"
+    verdicts = {bomb: envs.MATH.judge(f"\\boxed{{{bomb}}}", reference).verdict for bomb in BOMBS}
+    assert set(verdicts.values()) <= {"timeout", "wrong"}
+    assert verdicts[BOMBS[0]] == "timeout"
+    assert envs.grade("math", r"\boxed{\sqrt{8}}", r"\boxed{2\sqrt{2}}") == 1
+    checker.shutdown()

@@ -1,0 +1,68 @@
+"""What the OpenAI server asks of workers: the length of answers, and what it waits for.
+
+python -m pytest tests/unit/fastchat/serve/openai/test_requests.py
+"""
+
+import contextlib
+import time
+
+import pytest
+import requests
+
+from fastchat.serve import controller
+from fastchat.serve.openai import workers as openai_workers
+from fastchat.serve.openai_api_server import create_app, parse_args
+from tests.support.fake_workers import enter, fake_workers
+from tests.support.servers import running
+
+CONTEXT = 131_072
+CHAT = ("chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})
+TEXT = ("completions", {"prompt": "Hi"})
+
+
+@contextlib.contextmanager
+def serving(workers, **options):
+    """The OpenAI server over a controller with one of these workers."""
+    with contextlib.ExitStack() as stack:
+        workers_url = stack.enter_context(running(workers))
+        controller_url = stack.enter_context(running(controller.create_app()))
+        enter(controller_url, workers_url, "m", 0)
+        yield stack.enter_context(running(create_app(controller_url, **options)))
+
+
+def send(url, kind, **fields):
+    path, body = kind
+    return requests.post(f"{url}/v1/{path}", json={"model": "m", **body, **fields}, timeout=100)
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_a_chat_without_a_length_does_not_reserve_a_long_context(stock):
+    app = fake_workers(CONTEXT, stock)
+    with serving(app) as url:
+        send(url, CHAT), send(url, CHAT, max_tokens=100_000), send(url, TEXT)
+    bodies = [body for _, path, body in app.state.asked if path == "worker_generate"]
+    assert [body["max_new_tokens"] for body in bodies] == [4096, 100_000, 16]
+
+
+def test_the_length_of_such_an_answer_can_be_set(controller_url):
+    assert parse_args([]).default_max_tokens == 4096
+    length = parse_args(["--default-max-tokens", "7"]).default_max_tokens
+    with running(create_app(controller_url, default_max_tokens=length)) as url:
+        chats = [send(url, CHAT, model="tiny-llama", seed=1, **more) for more in ({}, {"n": 2})]
+        longer = send(url, CHAT, model="tiny-llama", temperature=0, max_tokens=9)
+        text = send(url, TEXT, model="tiny-llama", temperature=0)
+    assert [reply.json()["usage"]["completion_tokens"] for reply in chats] == [7, 14]
+    assert longer.json()["usage"]["completion_tokens"] == 9
+    assert text.json()["usage"]["completion_tokens"] == 16
+
+
+def test_a_worker_that_does_not_count_tokens_fails_the_request_soon(monkeypatch):
+    monkeypatch.setattr(openai_workers, "_QUESTION_SECONDS", 2.0)
+    app = fake_workers()
+    app.state.hung.add(("m", "count_token"))
+    with serving(app, silence=20) as url:
+        began = time.monotonic()
+        reply = send(url, TEXT)
+        assert time.monotonic() - began < 10
+    assert reply.status_code == 503
+    assert reply.json()["error"]["code"] == "worker_timeout"

@@ -1,0 +1,299 @@
+"""The worker's HTTP protocol, with the bodies that FastChat 0.2.36's clients send written by hand.
+
+python -m pytest tests/unit/fastchat/serve/test_model_worker.py
+"""
+
+import logging
+import socket
+import time
+
+import pytest
+import requests
+import torch
+
+from fastchat.constants import ErrorCode
+from fastchat.serve import model_worker
+from fastchat.serve.base_model_worker import create_app
+from fastchat.serve.model_worker import build_worker, parse_args
+from tests.support.servers import frames, post, running, wait_for
+
+HELLO = {"prompt": "Hello there", "temperature": 0, "max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def worker(checkpoint):
+    args = parse_args(
+        ["--model-path", str(checkpoint()), "--device", "cpu", "--context-length", "200"]
+    )
+    worker = build_worker(args, logging.getLogger("test"))
+    worker.engine.start()
+    yield worker
+    worker.engine.stop()
+
+
+@pytest.fixture(scope="module")
+def url(worker):
+    with running(create_app(worker)) as address:
+        yield address
+
+
+def idle(worker):
+    return worker.in_flight == 0 and worker.engine.load()["running"] == 0
+
+
+def test_a_prompt_is_continued_as_generate_does(url, worker):
+    ids = worker.tokenizer(HELLO["prompt"])["input_ids"]
+    expected = worker.engine.model.model.generate(
+        torch.tensor([ids]), max_new_tokens=6, do_sample=False, eos_token_id=None
+    )[0, len(ids) :]
+    reply = post(f"{url}/worker_generate", {**HELLO, "echo": False})
+    assert reply["text"] == worker.tokenizer.decode(expected)
+    assert reply["error_code"] == 0
+    assert reply["finish_reason"] == "length"
+    prompt = len(ids)
+    usage = {"prompt_tokens": prompt, "completion_tokens": 6, "total_tokens": prompt + 6}
+    assert reply["usage"] == usage
+
+
+def test_the_prompt_is_echoed_unless_told_otherwise(url):
+    bare = post(f"{url}/worker_generate", {**HELLO, "echo": False})["text"]
+    assert post(f"{url}/worker_generate", HELLO)["text"] == HELLO["prompt"] + bare
+
+
+def test_messages_are_rendered_with_the_models_template(url, worker):
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
+    common = {"temperature": 0, "max_new_tokens": 8, "echo": False, "return_token_ids": True}
+    by_messages = post(f"{url}/worker_generate", {"messages": messages, **common})
+    ids = worker.template.prompt_ids(messages)
+    by_ids = post(f"{url}/worker_generate", {"prompt_token_ids": ids, **common})
+    assert by_messages == by_ids
+    assert by_messages["prompt_token_ids"] == ids
+    assert len(by_messages["token_ids"][0]) == 8
+
+
+def test_several_samples_come_as_lists_and_repeat_with_their_seed(url):
+    body = {**HELLO, "temperature": 1.0, "n": 4, "seed": 10, "echo": False}
+    reply = post(f"{url}/worker_generate", body)
+    assert reply == post(f"{url}/worker_generate", body)
+    assert len(set(reply["text"])) == 4
+    assert reply["finish_reason"] == ["length"] * 4
+    assert reply["usage"]["completion_tokens"] == sum(reply["completion_tokens"]) == 24
+    third = post(f"{url}/worker_generate", {**body, "n": 1, "seed": 12})
+    assert third["text"] == reply["text"][2]
+    assert post(f"{url}/worker_generate", {**body, "seed": None})["text"] != reply["text"]
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_stop_texts_are_found_and_removed(url, as_list):
+    body = {**HELLO, "max_new_tokens": 40, "temperature": 1.0, "seed": 3, "echo": False}
+    whole = post(f"{url}/worker_generate", body)
+    stop = whole["text"][10:12]
+    wanted = ["not there", stop, ""] if as_list else stop
+    cut = post(f"{url}/worker_generate", {**body, "stop": wanted})
+    assert cut["text"] == whole["text"][: whole["text"].index(stop)]
+    assert cut["finish_reason"] == "stop"
+    assert cut["usage"]["completion_tokens"] < whole["usage"]["completion_tokens"]
+
+
+def test_stop_tokens_are_counted_and_not_part_of_the_text(url):
+    body = {**HELLO, "max_new_tokens": 30, "temperature": 1.0, "seed": 4, "echo": False}
+    whole = post(f"{url}/worker_generate", {**body, "return_token_ids": True})
+    (tokens,) = whole["token_ids"]
+    end = next(i for i, token in enumerate(tokens) if i > 5 and token not in tokens[:i])
+    cut = post(f"{url}/worker_generate", {**body, "stop_token_ids": [tokens[end]]})
+    assert cut["finish_reason"] == "stop"
+    assert cut["usage"]["completion_tokens"] == end + 1
+    assert whole["text"].startswith(cut["text"]) and cut["text"] != whole["text"]
+
+
+def test_a_stream_grows_and_ends_as_the_plain_answer(url):
+    body = {**HELLO, "max_new_tokens": 20, "temperature": 1.0, "seed": 5, "echo": False}
+    messages = frames(f"{url}/worker_generate_stream", body)
+    plain = post(f"{url}/worker_generate", body)
+    assert len(messages) > 2
+    assert messages[-1] == plain
+    texts = [message["text"] for message in messages]
+    assert all(plain["text"].startswith(text) for text in texts)
+    assert [len(text) for text in texts] == sorted(len(text) for text in texts)
+    assert all(m["finish_reason"] is None and m["error_code"] == 0 for m in messages[:-1])
+    several = frames(f"{url}/worker_generate_stream", {**body, "n": 2})
+    assert several[-1]["text"][0] == plain["text"]
+
+
+def test_a_stream_never_shows_a_stop_text(url):
+    body = {**HELLO, "max_new_tokens": 40, "temperature": 1.0, "seed": 3, "echo": False}
+    stop = post(f"{url}/worker_generate", body)["text"][10:14]
+    messages = frames(f"{url}/worker_generate_stream", {**body, "stop": stop})
+    assert messages[-1]["finish_reason"] == "stop"
+    assert not any(stop in message["text"] for message in messages)
+    assert all(messages[-1]["text"].startswith(message["text"]) for message in messages)
+
+
+def test_the_body_of_the_stock_api_server_is_understood(url):
+    """Every field that fschat 0.2.36's openai_api_server sends to a worker."""
+    body = {
+        "model": "tiny-llama",
+        "prompt": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+        "temperature": 0.7,
+        "logprobs": None,
+        "top_p": 1.0,
+        "top_k": -1,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "max_new_tokens": 9,
+        "echo": False,
+        "stop_token_ids": None,
+        "stop": [],
+        "best_of": None,
+        "use_beam_search": False,
+        "repetition_penalty": 1.0,
+    }
+    reply = post(f"{url}/worker_generate", body)
+    assert reply["error_code"] == 0 and reply["usage"]["total_tokens"] > 0
+
+
+def test_the_conversation_fields_of_stock_clients_are_there(url):
+    conv = post(f"{url}/worker_get_conv_template", {"model": "tiny-llama"})["conv"]
+    assert set(conv) == {
+        "name",
+        "system_template",
+        "system_message",
+        "roles",
+        "messages",
+        "offset",
+        "sep_style",
+        "sep",
+        "sep2",
+        "stop_str",
+        "stop_token_ids",
+    }
+    assert isinstance(conv["sep_style"], int)
+
+
+def test_the_worker_describes_itself(url, worker):
+    assert post(f"{url}/model_details") == {"context_length": 200}
+    count = post(f"{url}/count_token", {"model": "tiny-llama", "prompt": "Hello there"})
+    assert count == {"count": len(worker.tokenizer("Hello there")["input_ids"]), "error_code": 0}
+    status = post(f"{url}/worker_get_status")
+    assert status["model_names"] == ["tiny-llama"]
+    assert status["speed"] == 1 and status["queue_length"] == 0
+
+
+BAD = {
+    "no prompt": ({}, ErrorCode.VALIDATION_TYPE_ERROR),
+    "two prompts": ({**HELLO, "prompt_token_ids": [5]}, ErrorCode.VALIDATION_TYPE_ERROR),
+    "temperature": ({**HELLO, "temperature": -1}, ErrorCode.PARAM_OUT_OF_RANGE),
+    "no number": ({**HELLO, "temperature": "hot"}, ErrorCode.VALIDATION_TYPE_ERROR),
+    "top_p": ({**HELLO, "top_p": 1.5}, ErrorCode.PARAM_OUT_OF_RANGE),
+    "n": ({**HELLO, "n": 0}, ErrorCode.PARAM_OUT_OF_RANGE),
+    "too many": ({**HELLO, "n": 10**6}, ErrorCode.PARAM_OUT_OF_RANGE),
+    "max_new_tokens": ({**HELLO, "max_new_tokens": 0}, ErrorCode.PARAM_OUT_OF_RANGE),
+    "unknown token": ({"prompt_token_ids": [5, 10**9]}, ErrorCode.PARAM_OUT_OF_RANGE),
+    "empty prompt": ({"prompt": ""}, ErrorCode.PARAM_OUT_OF_RANGE),
+    "empty messages": ({"messages": []}, ErrorCode.VALIDATION_TYPE_ERROR),
+    "role": ({"messages": [{"role": "tool", "content": ""}]}, ErrorCode.VALIDATION_TYPE_ERROR),
+    "half a character": ({"prompt": "\ud800"}, ErrorCode.VALIDATION_TYPE_ERROR),
+    "penalty": ({**HELLO, "repetition_penalty": 1.2}, ErrorCode.VALIDATION_TYPE_ERROR),
+    "long messages": (
+        {"messages": [{"role": "user", "content": "word " * 200}]},
+        ErrorCode.CONTEXT_OVERFLOW,
+    ),
+    "long ids": ({"prompt_token_ids": [5] * 200}, ErrorCode.CONTEXT_OVERFLOW),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD))
+def test_bad_requests_get_an_error_code_and_no_text_to_train_on(url, worker, case):
+    body, code = BAD[case]
+    reply = post(f"{url}/worker_generate", body)
+    assert reply["error_code"] == code and reply["text"]
+    assert frames(f"{url}/worker_generate_stream", body) == [reply]
+    assert worker.in_flight == 0
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b"\xff", b"[" * 100000])
+def test_bodies_that_are_no_request_are_refused(url, raw):
+    reply = requests.post(f"{url}/worker_generate", data=raw, timeout=30)
+    assert reply.json()["error_code"] == ErrorCode.VALIDATION_TYPE_ERROR
+    assert post(f"{url}/count_token", {})["error_code"] == ErrorCode.VALIDATION_TYPE_ERROR
+
+
+def test_a_body_over_the_limit_is_refused_unread(url):
+    reply = requests.post(f"{url}/worker_generate", data=b"x" * (17 * 2**20), timeout=30)
+    assert reply.status_code == 413
+    assert post(f"{url}/worker_generate", HELLO)["error_code"] == 0
+
+
+def test_a_long_prompt_string_loses_its_beginning_and_messages_never_do(url, worker):
+    prompt = "".join(chr(97 + i % 26) for i in range(400))
+    body = {"max_new_tokens": 50, "temperature": 0, "return_token_ids": True}
+    cut = post(f"{url}/worker_generate", {"prompt": prompt, **body})
+    ids = worker.template.plain_prompt_ids(prompt)
+    assert cut["prompt_token_ids"] == ids[-(200 - 50 - 1) :]
+    kept = post(f"{url}/worker_generate", {"prompt_token_ids": ids[:180], **body})
+    assert kept["prompt_token_ids"] == ids[:180]
+    assert kept["usage"]["completion_tokens"] == 20
+    assert kept["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("endpoint", ["worker_generate", "worker_generate_stream"])
+def test_a_client_that_hangs_up_stops_its_generation(url, worker, endpoint, monkeypatch):
+    host, port = url.removeprefix("http://").split(":")
+    body = b'{"prompt": "a", "max_new_tokens": 190, "n": 3, "temperature": 0}'
+    whole = requests.post(f"{url}/worker_generate", data=body, timeout=60).json()
+    assert whole["usage"]["completion_tokens"] == 3 * 190
+    forward = worker.engine.model.forward
+
+    def slowly(*args):
+        time.sleep(0.03)
+        return forward(*args)
+
+    monkeypatch.setattr(worker.engine.model, "forward", slowly)
+    head = f"POST /{endpoint} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + body)
+        wait_for(lambda: worker.engine.load()["running"] == 3)
+    generated = worker.engine.stats.generated_tokens
+    wait_for(lambda: idle(worker))
+    assert worker.engine.stats.generated_tokens - generated < 3 * 150
+
+
+def test_more_requests_than_slots_are_all_answered(checkpoint):
+    from concurrent.futures import ThreadPoolExecutor
+
+    command = f"--model-path {checkpoint()} --device cpu --limit-worker-concurrency 2".split()
+    small = build_worker(parse_args(command), logging.getLogger("test"))
+    small.engine.start()
+    try:
+        with running(create_app(small)) as address, ThreadPoolExecutor(12) as pool:
+            bodies = [{**HELLO, "max_new_tokens": 3 + i, "n": 1 + i % 3} for i in range(12)]
+            replies = list(pool.map(lambda body: post(f"{address}/worker_generate", body), bodies))
+        for body, reply in zip(bodies, replies, strict=True):
+            assert reply["usage"]["completion_tokens"] == body["max_new_tokens"] * body["n"]
+        assert idle(small)
+    finally:
+        small.engine.stop()
+
+
+def test_the_workers_seed_is_used_by_requests_without_one(checkpoint):
+    command = f"--model-path {checkpoint()} --device cpu --seed 5".split()
+    seeded = build_worker(parse_args(command), logging.getLogger("test"))
+    seeded.engine.start()
+    try:
+        with running(create_app(seeded)) as address:
+            body = {**HELLO, "temperature": 1.0, "n": 2}
+            first = post(f"{address}/worker_generate", body)
+            assert first == post(f"{address}/worker_generate", {**body, "seed": 5})
+            assert first == post(f"{address}/worker_generate", body)
+            assert first["text"][0] != first["text"][1]
+    finally:
+        seeded.engine.stop()
+
+
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_loaded(checkpoint, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(model_worker, "load_tokenizer", lambda *_, **__: pytest.fail("it loaded"))
+    args = parse_args(["--model-path", str(checkpoint()), "--device", "cuda:7"])
+    with pytest.raises(ValueError, match="'cuda:7' was asked for, but this machine has 1 GPU"):
+        build_worker(args, logging.getLogger("test"))

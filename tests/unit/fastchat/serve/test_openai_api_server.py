@@ -1,0 +1,212 @@
+"""The OpenAI API, asked by OpenAI's own client, over a real controller and a real worker.
+
+python -m pytest tests/unit/fastchat/serve/test_openai_api_server.py
+"""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import time
+
+import openai
+import pytest
+import requests
+
+from fastchat.serve.openai_api_server import parse_args, split_keys
+from tests.support.servers import CHAT, CONTEXT, ENVIRONMENT, KEY, TEXT, post, wait_for
+from tests.unit.fastchat.serve.test_prometheus import scrape
+
+
+def by_worker(worker_url, **body):
+    common = {"messages": CHAT["messages"], "echo": False, "max_new_tokens": 12}
+    reply = post(f"{worker_url}/worker_generate", {**common, **body})
+    assert reply["error_code"] == 0
+    return reply
+
+
+def test_the_models_are_those_of_the_controller(client):
+    (model,) = client.models.list().data
+    assert (model.id, model.max_model_len) == ("tiny-llama", CONTEXT)
+    assert client.models.retrieve("tiny-llama").id == "tiny-llama"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("other")
+
+
+def test_a_chat_says_what_the_worker_says(client, worker_url):
+    expected = by_worker(worker_url, n=3, seed=7)
+    reply = client.chat.completions.create(**CHAT, n=3, seed=7, max_tokens=12, temperature=1.0)
+    assert [choice.message.content for choice in reply.choices] == expected["text"]
+    assert [choice.finish_reason for choice in reply.choices] == expected["finish_reason"]
+    assert [choice.index for choice in reply.choices] == [0, 1, 2]
+    assert reply.usage.model_dump(exclude_none=True) == expected["usage"]
+    assert len(set(expected["text"])) == 3
+    third = client.chat.completions.create(**CHAT, seed=9, max_completion_tokens=12)
+    assert third.choices[0].message.content == expected["text"][2]
+
+
+def test_without_a_length_an_answer_takes_what_the_context_leaves(client):
+    reply = client.chat.completions.create(**CHAT, temperature=0, extra_body={"top_k": 5})
+    assert reply.choices[0].finish_reason == "length"
+    assert reply.usage.total_tokens == CONTEXT
+    assert client.completions.create(**TEXT).usage.completion_tokens == 16
+
+
+def test_a_stream_carries_every_choice_and_the_usage(client):
+    options = {"n": 2, "seed": 3, "max_tokens": 20}
+    whole = client.chat.completions.create(**CHAT, **options)
+    stream = client.chat.completions.create(
+        **CHAT, **options, stream=True, stream_options={"include_usage": True}
+    )
+    texts, reasons, usages, roles = ["", ""], [None, None], [], []
+    for chunk in stream:
+        assert chunk.id.startswith("chatcmpl-") and chunk.model == "tiny-llama"
+        usages.append(chunk.usage)
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            reasons[choice.index] = choice.finish_reason or reasons[choice.index]
+            roles.append(choice.delta.role)
+    assert texts == [choice.message.content for choice in whole.choices]
+    assert reasons == [choice.finish_reason for choice in whole.choices]
+    assert usages[-1] == whole.usage and set(usages[:-1]) == {None}
+    assert len(usages) > 8 and roles.count("assistant") == 2
+
+
+def test_a_stream_without_usage_ends_as_the_protocol_says(api_url):
+    headers = {"Authorization": f"Bearer {KEY}"}
+    body = {**TEXT, "stream": True, "max_tokens": 4, "temperature": 0}
+    reply = requests.post(f"{api_url}/v1/completions", json=body, headers=headers, timeout=30)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    events = reply.text.strip().split("\n\n")
+    assert events[-1] == "data: [DONE]"
+    assert all(event.startswith('data: {"id": "cmpl-') for event in events[:-1])
+    assert "usage" not in reply.text
+
+
+def test_completions_take_texts_and_token_ids(client, worker):
+    ids = worker.template.plain_prompt_ids(TEXT["prompt"])
+    options = {"temperature": 0, "max_tokens": 6}
+    both = ["Hello there", "Goodbye"]
+    texts = client.completions.create(model="tiny-llama", prompt=both, **options)
+    assert [choice.index for choice in texts.choices] == [0, 1]
+    bodies = {"extra_body": {"return_token_ids": True}}
+    by_ids = client.completions.create(model="tiny-llama", prompt=ids, **options, **bodies)
+    assert by_ids.choices[0].text == texts.choices[0].text
+    assert by_ids.choices[0].prompt_token_ids == ids
+    assert len(by_ids.choices[0].token_ids) == by_ids.usage.completion_tokens == 6
+    echoed = client.completions.create(**TEXT, **options, echo=True)
+    assert echoed.choices[0].text == "Hello there" + by_ids.choices[0].text
+    goodbye = len(worker.template.plain_prompt_ids("Goodbye"))
+    assert texts.usage.prompt_tokens == len(ids) + goodbye
+
+
+def test_token_ids_of_a_stream_are_those_of_the_whole_answer(client):
+    options = {"n": 2, "seed": 5, "max_tokens": 9, "extra_body": {"return_token_ids": True}}
+    whole = client.completions.create(**TEXT, **options)
+    tokens, prompts = [[], []], [None, None]
+    for chunk in client.completions.create(**TEXT, **options, stream=True):
+        for choice in chunk.choices:
+            tokens[choice.index] += getattr(choice, "token_ids", [])
+            prompts[choice.index] = getattr(choice, "prompt_token_ids", prompts[choice.index])
+    assert tokens == [choice.token_ids for choice in whole.choices]
+    assert prompts == [choice.prompt_token_ids for choice in whole.choices]
+
+
+def test_stop_texts_end_an_answer(client):
+    whole = client.chat.completions.create(**CHAT, seed=3, max_tokens=40)
+    text = whole.choices[0].message.content
+    cut = client.chat.completions.create(**CHAT, seed=3, max_tokens=40, stop=text[10:12])
+    assert cut.choices[0].message.content == text[: text.index(text[10:12])]
+    assert cut.choices[0].finish_reason == "stop"
+
+
+def test_parts_developer_messages_and_sent_back_answers_are_understood(client, worker_url):
+    system, asked = {"role": "system", "content": "Be brief."}, CHAT["messages"][0]
+    again = {"role": "user", "content": "Why?"}
+    answer = client.chat.completions.create(**CHAT, max_tokens=5, seed=1).choices[0].message
+    plain = [system, asked, {"role": "assistant", "content": answer.content}, again]
+    parts = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "2?"}]
+    typed = [{**system, "role": "developer"}, {"role": "user", "content": parts}, answer, again]
+    reply = client.chat.completions.create(
+        model="tiny-llama", messages=typed, temperature=0, max_tokens=12
+    )
+    assert (
+        reply.choices[0].message.content
+        == by_worker(worker_url, messages=plain, temperature=0)["text"]
+    )
+
+
+def test_fields_that_change_nothing_are_read_over(client):
+    neutral = {
+        "user": "me",
+        "frequency_penalty": 0,
+        "logprobs": False,
+        "tools": [],
+        "logit_bias": {},
+    }
+    options = {"temperature": 0, "max_tokens": 5}
+    plain = client.chat.completions.create(**CHAT, **options)
+    reply = client.chat.completions.create(**CHAT, **options, **neutral)
+    assert reply.choices == plain.choices
+
+
+def test_fifty_clients_at_the_same_time_get_their_own_answers(api_url, worker):
+    async def ask_all():
+        async with openai.AsyncOpenAI(base_url=f"{api_url}/v1", api_key=KEY) as client:
+            create = client.chat.completions.create
+            alone = [await create(**CHAT, seed=i, max_tokens=8) for i in range(3)]
+            plain = [create(**CHAT, seed=i, max_tokens=8) for i in range(25)]
+            streams = [stream_text(create, i) for i in range(25)]
+            replies = await asyncio.gather(*plain, *streams)
+            return [r.choices[0].message.content for r in alone], replies
+
+    alone, replies = asyncio.run(ask_all())
+    plain = [reply.choices[0].message.content for reply in replies[:25]]
+    assert plain[:3] == alone and plain == replies[25:]
+    assert len(set(plain)) > 20
+
+
+async def stream_text(create, seed):
+    stream = await create(**CHAT, seed=seed, max_tokens=8, stream=True)
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_hangs_up_stops_the_generation(client, api_url, worker, monkeypatch, stream):
+    forward = worker.engine.model.forward
+
+    def slowly(*args):
+        time.sleep(0.03)
+        return forward(*args)
+
+    monkeypatch.setattr(worker.engine.model, "forward", slowly)
+    code = "rise_api_requests_total{hung_up}{/v1/chat/completions}"
+    hung_up, generated = scrape(api_url).get(code, 0), worker.engine.stats.generated_tokens
+    options = {**CHAT, "temperature": 0, "stream": stream}
+    with contextlib.suppress(openai.APITimeoutError):
+        reply = client.with_options(timeout=0.5).chat.completions.create(**options)
+        next(reply)
+        reply.close()
+    client.close()
+    wait_for(lambda: worker.in_flight == 0 and worker.engine.load()["running"] == 0)
+    assert worker.engine.stats.generated_tokens - generated < 150
+    wait_for(lambda: scrape(api_url).get(code, 0) == hung_up + 1)
+    assert scrape(api_url)["rise_api_in_flight"] == 0
+
+
+def test_the_server_needs_no_torch():
+    code = (
+        "import sys, fastchat.serve.openai_api_server;"
+        "print({'torch', 'transformers'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_command_line_reads_keys_and_addresses():
+    args = parse_args(["--api-keys", "a, b,", "--controller-address", "21009"])
+    assert args.api_keys == ["a", "b"] and split_keys("") == []
+    assert (args.host, args.port) == ("localhost", 8000)
+    assert args.controller_address == "http://localhost:21009"

@@ -1,0 +1,146 @@
+"""What the trainer refuses: one message, exit code 2, and nothing is written.
+
+python -m pytest tests/unit/fastchat/train/test_refusals.py
+"""
+
+import json
+import shutil
+
+import pytest
+
+from fastchat.train import processes
+from fastchat.train.train import main
+from tests.support.tiny import save_tiny_model
+from tests.support.training_data import command, make_case, record, row, rows, write_rows
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    return make_case(tmp_path_factory.mktemp("case"))
+
+
+def too_long(content):
+    for entry in content[:2]:
+        entry["conversations"][-1]["value"] = "long " * 2000
+    return content
+
+
+REFUSED = {
+    "no data file": (None, [], "there is no such file"),
+    "not json": ("[{", [], "is not JSON"),
+    "unknown field": (json.dumps([row(0) | {"criteria": "all"}]), [], "unknown field 'criteria'"),
+    "no weight": (json.dumps(rows(3, reward=0, weight=0.0)), [], "nothing to train"),
+    "too much dropped": (
+        json.dumps(too_long(rows(10))),
+        [],
+        "2 of 10 examples (20.0%) cannot be trained",
+    ),
+    "no model": ("ok", ["--model_name_or_path", "./nowhere"], "there is no directory './nowhere'"),
+    "unknown template": ("ok", ["--chat_template", "alpaca"], "unknown chat template 'alpaca'"),
+    "unknown argument": (
+        "ok",
+        ["--save_stepz=4"],
+        "error: unknown argument --save_stepz: did you mean --save_steps? --help lists all",
+    ),
+    "fsdp": ("ok", ["--fsdp", "full_shard"], "use DeepSpeed, --deepspeed deepspeed/zero3.json"),
+    "bad ratio": ("ok", ["--warmup_ratio", "2"], "--warmup_ratio is 2.0"),
+    "two warm-ups": ("ok", ["--warmup_ratio", "0.1", "--warmup_steps", "5"], "contradict"),
+    "bad fraction": ("ok", ["--max_dropped_fraction", "5"], "--max_dropped_fraction is 5.0"),
+    "bad batching": ("ok", ["--batching", "packed"], "choose one of tree, padded"),
+    "no tokens": ("ok", ["--tree_tokens", "0"], "--tree_tokens is 0"),
+    "two orders": (
+        "ok",
+        ["--group_trajectories", "True", "--train_sampling_strategy", "sequential"],
+        "contradict each other",
+    ),
+    "no rate": ("ok", ["--learning_rate", "nan"], "--learning_rate is nan: it must be a number"),
+    "negative rate": ("ok", ["--learning_rate", "-1"], "--learning_rate is -1.0"),
+    "no decay": ("ok", ["--weight_decay", "nan"], "--weight_decay is nan"),
+    "no norm": ("ok", ["--max_grad_norm", "inf"], "--max_grad_norm is inf"),
+    "no batch": ("ok", ["--per_device_train_batch_size", "0"], "it must be at least 1"),
+    "no pass": ("ok", ["--gradient_accumulation_steps", "0"], "it must be at least 1"),
+    "no epochs": ("ok", ["--num_train_epochs", "nan"], "--num_train_epochs is nan"),
+    "zero epochs": ("ok", ["--num_train_epochs", "0"], "--num_train_epochs is 0"),
+    "no deepspeed file": ("ok", ["--deepspeed", "nowhere.json"], "nowhere.json"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_is_one_message_with_code_2_and_writes_nothing(case, tmp_path, capsys, name):
+    text, more, message = REFUSED[name]
+    data = tmp_path / "finetune.json"
+    if text == "ok":
+        write_rows(data, rows(4))
+    elif text is not None:
+        data.write_text(text)
+    assert main(command((case[0], data), tmp_path / "out", *more)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_dropping_more_is_possible_when_asked_for(case, tmp_path):
+    data = write_rows(tmp_path / "finetune.json", too_long(rows(10)))
+    more = ["--max_dropped_fraction", "0.3", "--max_steps", "1"]
+    assert main(command((case[0], data), tmp_path / "out", *more)) == 0
+    assert record(tmp_path / "out")["data"]["too_long"] == 2
+
+
+def test_a_missing_chat_template_names_the_argument(case, tmp_path, capsys):
+    model = save_tiny_model(tmp_path / "bare", template="chatml", installed=False)
+    assert main(command((model, case[1]), tmp_path / "out")) == 2
+    assert "has no chat template; pass one with --chat-template" in capsys.readouterr().err
+
+
+def test_the_models_own_directory_is_no_output(case, capsys):
+    assert main(command(case, case[0])) == 2
+    assert "the result would overwrite its source" in capsys.readouterr().err
+
+
+def test_a_foreign_checkpoint_is_not_overwritten(case, tmp_path, capsys):
+    (tmp_path / "out" / "checkpoint-100").mkdir(parents=True)
+    assert main(command(case, tmp_path / "out")) == 2
+    assert "holds checkpoint-100 but no training.json" in capsys.readouterr().err
+
+
+def test_missing_weights_are_one_error(case, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(case[0], model)
+    (model / "model.safetensors").unlink()
+    assert main(command((model, case[1]), tmp_path / "out")) == 2
+    assert f"cannot read the weights in {model}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_one_error(case, tmp_path, capsys, monkeypatch):
+    assert main(command(case, case[1] / "out")) == 2
+    assert f"{case[1]} is a file; name a directory" in capsys.readouterr().err
+    monkeypatch.setattr("fastchat.train.checks.os.access", lambda *_: False)
+    assert main(command(case, tmp_path / "out")) == 2
+    assert f"{tmp_path} cannot be written to" in capsys.readouterr().err
+
+
+def test_all_problems_are_named_at_once(tmp_path, capsys):
+    missing = (tmp_path / "no" / "model", tmp_path / "no.json")
+    more = ["--max_dropped_fraction", "-1", "--label_smoothing_factor", "0.1"]
+    more += ["--save_only_model", "True", "--ignore_data_skip", "True"]
+    assert main(command(missing, tmp_path / "out", *more)) == 2
+    error = capsys.readouterr().err
+    for part in (
+        "--data_path",
+        "--model_name_or_path",
+        "-1.0",
+        "label_smoothing",
+        "save_only",
+        "data_skip",
+    ):
+        assert part in error
+
+
+@pytest.mark.parametrize(("code", "told"), [(2, True), (1, True), (130, False)])
+def test_another_rank_tells_what_the_first_one_does_not(monkeypatch, capsys, code, told):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(processes, "OTHER_RANKS_WAIT", 0.0)
+    assert processes.fail("no such file on this node", code) == code
+    assert ("no such file on this node" in capsys.readouterr().err) == told

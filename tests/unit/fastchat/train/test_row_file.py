@@ -1,0 +1,64 @@
+"""A JSON list read row by row: the rows, where they stand, and what is refused.
+
+python -m pytest tests/unit/fastchat/train/test_row_file.py
+"""
+
+import json
+
+import pytest
+
+from fastchat.train import rows as row_file
+from fastchat.train.rows import RowReader, read_rows
+from tests.support.training_data import rows
+
+CONTENT = [*rows(5), 123456789, {"text": 'é 漢 \u2028 😀 ] , " \\ [{'}, {}, {"long": "ü" * 300}]
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(row_file, "_PIECE", 7)
+
+
+def dumped(lines):
+    """A file as workflow_convert.py writes it, or in other layouts that JSON allows."""
+    if lines == "one per line":
+        return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in CONTENT) + "\n]\n"
+    if lines == "indented":
+        return json.dumps(CONTENT, indent=2, ensure_ascii=False).replace("\n", "\r\n")
+    return json.dumps(CONTENT, separators=(",", ":"))
+
+
+@pytest.mark.parametrize("lines", ["one per line", "indented", "compact"])
+def test_rows_are_found_and_can_be_read_again(tmp_path, lines):
+    path = tmp_path / "rows.json"
+    path.write_bytes(dumped(lines).encode())
+    places, found = zip(*read_rows(path), strict=True)
+    assert list(found) == CONTENT
+    again = RowReader(path)
+    path.unlink()
+    assert [again(place) for place in reversed(places)] == CONTENT[::-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'[{"a": 1}, {"b": 2', "at byte 18"),
+        (b'[{"a": 1} {"b": 2}]', "at byte 10"),
+        (b'[{"a": 1},]', "at byte 10"),
+        (b'[{"a": 1}] []', "at byte 11"),
+        ('[{"é": 1}, nothing]'.encode(), "at byte 12"),
+        (b'[{"a": "\xff"}]', "utf-8"),
+        (b" [ ]", "list of rows"),
+        (b'{"a": 1}', "list of rows"),
+        (
+            b'{"prompt": [], "chosen": [], "rejected": []}\n{}',
+            "preference pairs .*DPOTrainer",
+        ),
+        (b'{"id": "1", "messages": []}\n{}', "other trainers .*use --format fastchat"),
+    ],
+)
+def test_a_file_that_is_no_list_is_refused_with_the_place(tmp_path, text, message):
+    path = tmp_path / "rows.json"
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match=message):
+        list(read_rows(path))

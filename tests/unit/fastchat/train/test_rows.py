@@ -1,0 +1,83 @@
+"""Rows of a fine-tuning file: which answers are trained with which weight, what is refused.
+
+python -m pytest tests/unit/fastchat/train/test_rows.py
+"""
+
+import pytest
+
+from fastchat.train.rows import read_targets, targets_of
+from tests.support.training_data import row, rows, write_rows
+
+
+def conversation(*losses):
+    """A dialogue with one gpt turn per loss; None leaves the field out."""
+    turns = []
+    for loss in losses:
+        turns.append({"from": "human", "value": "q"})
+        turns.append({"from": "gpt", "value": "a"} | ({} if loss is None else {"loss": loss}))
+    return {"id": "x", "conversations": turns}
+
+
+def test_the_last_answer_is_trained_in_the_context_of_all_before():
+    (target,) = targets_of(row(4, turns=3, reward=1))
+    assert [m["role"] for m in target.messages] == ["user", "assistant"] * 3
+    assert target.weight == pytest.approx(12.1825, abs=1e-4)
+    assert (target.reward, target.opening, target.row) == (1, 1, "0-4-3")
+
+
+def test_every_weighted_answer_is_an_example_of_its_own():
+    targets = targets_of(conversation(2.0, 0, -0.5))
+    assert [(len(t.messages), t.weight) for t in targets] == [(2, 2.0), (6, -0.5)]
+
+
+def test_a_last_answer_of_weight_zero_still_counts_as_an_example():
+    assert [(len(t.messages), t.weight) for t in targets_of(conversation(0, 0))] == [(4, 0.0)]
+
+
+def test_rows_without_loss_are_plain_supervised_data():
+    assert [t.weight for t in targets_of(conversation(None, None))] == [1.0, 1.0]
+
+
+def test_a_row_that_ends_in_a_question_trains_nothing():
+    assert targets_of({"conversations": [{"from": "human", "value": "q"}]}) == []
+
+
+def test_the_opening_is_the_first_question_unless_the_row_says_more():
+    example = conversation(0, 0, 1.0)
+    assert targets_of(example)[0].opening == 1
+    assert targets_of(example | {"opening": 3})[0].opening == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"wieght": 1.0}, "unknown field 'wieght'"),
+        ({"conversations": "text"}, "expected"),
+        ({"conversations": ["text"]}, "a turn must be an object"),
+        ({"conversations": [{"from": "gpt", "value": "a", "criteria": 1}]}, "'criteria'"),
+        ({"conversations": [{"from": "robot", "value": "a"}]}, "turn 0"),
+        ({"conversations": [{"from": "human", "value": "q", "loss": 2}]}, "is no gpt turn"),
+        ({"conversations": [{"from": "gpt", "value": "a", "loss": float("nan")}]}, "finite"),
+        ({"conversations": [{"from": "gpt", "value": "a", "loss": "1"}]}, "finite"),
+        ({"weight": 3.0}, "weight 3.0 is not the loss 1.0"),
+        ({"reward": "good"}, "reward must be a finite number"),
+    ],
+)
+def test_a_malformed_row_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        targets_of(row(0, reward=0) | change)
+
+
+def test_the_message_names_the_row(tmp_path):
+    content = rows(3)
+    content[2]["conversations"][0]["from"] = "nobody"
+    with pytest.raises(ValueError, match=r"finetune.json, row 2: turn 0"):
+        list(read_targets(write_rows(tmp_path / "finetune.json", content)))
+
+
+@pytest.mark.parametrize("text", ["", '[{"id": 1', '{"id": 1}', "[]", '{"id": 1}\n{"id": 2}\n'])
+def test_a_file_that_is_no_list_of_rows_is_refused(tmp_path, text):
+    path = tmp_path / "finetune.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="write it with workflow_convert.py"):
+        list(read_targets(path))

@@ -1,0 +1,206 @@
+"""What counts as the same training run: the files of the model, not only its path.
+
+python -m pytest tests/unit/fastchat/train/test_run_record.py
+"""
+
+import json
+import shutil
+
+import pytest
+
+from fastchat.conversation import BUILT_IN
+from fastchat.train.run_record import SAMPLED_BYTES, fingerprint
+from fastchat.train.train import main
+from tests.support.tiny import save_tiny_model
+from tests.support.training_data import command, figures, make_case, rows, write_rows
+
+
+def test_other_weights_under_the_same_path_are_refused(tmp_path, capsys):
+    case, output = make_case(tmp_path), tmp_path / "out"
+    assert main(command(case, output, "--max_steps", "1")) == 0
+    weights = case[0] / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    capsys.readouterr()
+    assert main(command(case, output, "--max_steps", "1")) == 2
+    assert "model_fingerprint (was " in capsys.readouterr().err
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert main(command(case, output, "--max_steps", "1")) == 0
+
+
+def test_another_adapter_under_the_same_path_is_refused(tmp_path, capsys):
+    case, adapter, output = make_case(tmp_path), tmp_path / "adapter", tmp_path / "out"
+    lora = ("--max_steps", "1", "--use_lora", "True")
+    assert main(command(case, adapter, *lora)) == 0
+    more = (*lora, "--lora_weight_path", str(adapter))
+    assert main(command(case, output, *more)) == 0
+    assert main(command(case, adapter, *lora, "--overwrite_output_dir", rate="1e-2")) == 0
+    capsys.readouterr()
+    assert main(command(case, output, *more)) == 2
+    assert "adapter_fingerprint (was " in capsys.readouterr().err
+
+
+def test_another_chat_template_under_the_same_path_is_refused(tmp_path, capsys):
+    case, output, file = make_case(tmp_path), tmp_path / "out", tmp_path / "chat.jinja"
+    words = command(case, output, "--max_steps", "1", "--chat_template", str(file))
+    file.write_text(BUILT_IN["chatml"])
+    assert main(words) == 0
+    file.write_text(BUILT_IN["chatml"] + "{# another #}")
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "chat_template_sha256 (was " in capsys.readouterr().err
+
+
+def test_a_run_that_saved_nothing_does_not_bind_the_next_one(tmp_path, capsys):
+    case, output = make_case(tmp_path), tmp_path / "out"
+    assert main(command(case, output, "--max_steps", "1")) == 0
+    record = json.loads((output / "training.json").read_text())
+    (output / "training.json").write_text(json.dumps(record | {"status": "running"}))
+    other = command(case, output, "--max_steps", "1", rate="1e-2")
+    assert main(other) == 2, "there is a checkpoint of the other run"
+    for path in output.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    assert main(other) == 2, "there are weights of the other run"
+    (output / "model.safetensors").unlink()
+    capsys.readouterr()
+    assert main(other) == 0
+    assert "ended before it saved anything" in capsys.readouterr().out
+    assert json.loads((output / "training.json").read_text())["settings"]["learning_rate"] == 1e-2
+
+
+def test_a_record_from_before_fingerprints_is_accepted(tmp_path, capsys):
+    case, output = make_case(tmp_path), tmp_path / "out"
+    assert main(command(case, output, "--max_steps", "1")) == 0
+    record = json.loads((output / "training.json").read_text())
+    del record["settings"]["model_fingerprint"]
+    (output / "training.json").write_text(json.dumps(record))
+    assert main(command(case, output, "--max_steps", "1")) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+
+
+def test_every_file_of_a_model_counts_and_a_name_of_the_hub_has_none(tmp_path):
+    model = save_tiny_model(tmp_path / "model")
+    before = fingerprint(str(model))
+    (model / "training.json").write_text("{}")
+    assert fingerprint(str(model)) == before
+    for name in ("config.json", "tokenizer.json", "more.safetensors"):
+        with (model / name).open("ab") as file:
+            file.write(b" " * (SAMPLED_BYTES + 1))
+        assert fingerprint(str(model)) != before
+        before = fingerprint(str(model))
+    assert fingerprint("hf:ORG/NAME") is None
+
+
+def test_other_data_or_rules_for_the_choice_of_the_best_checkpoint_are_refused(tmp_path, capsys):
+    case, output = make_case(tmp_path), tmp_path / "out"
+    held_out = write_rows(tmp_path / "eval.json", rows(3))
+    words = command(case, output, "--max_steps", "2", "--eval_data_path", str(held_out))
+    words += ["--eval_strategy", "steps", "--eval_steps", "1", "--save_steps", "1"]
+    best = ["--load_best_model_at_end", "True"]
+    assert main([*words, *best]) == 0
+    assert main([*words, *best]) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    write_rows(held_out, rows(4))
+    assert main([*words, *best, "--eval_steps", "2", "--save_steps", "2"]) == 2
+    said = capsys.readouterr().err
+    for part in (
+        "eval_data_sha256 (was ",
+        "eval_steps (was 1.0, is 2)",
+        "save_steps (was 1.0, is 2)",
+    ):
+        assert part in said
+    assert main(words) == 2
+    assert "load_best_model_at_end (was True, is False)" in capsys.readouterr().err
+
+
+def test_a_record_from_before_the_best_checkpoint_counted_is_accepted(tmp_path, capsys):
+    case, output = make_case(tmp_path), tmp_path / "out"
+    assert main(command(case, output, "--max_steps", "1")) == 0
+    record = json.loads((output / "training.json").read_text())
+    del record["settings"]["load_best_model_at_end"]
+    (output / "training.json").write_text(json.dumps(record))
+    more = ["--eval_data_path", str(case[1]), "--eval_strategy", "steps", "--eval_steps", "2"]
+    assert main(command(case, output, "--max_steps", "1", *more, "--load_best_model_at_end")) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("finished")
+    words = command(make_case(directory), directory / "out")
+    assert main(words) == 0
+    return words, directory / "out"
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.safetensors", "model.safetensors is missing"),
+        ("tokenizer.json", "tokenizer.json is missing"),
+        ("unrecorded", "holds 0 of its "),
+        ("torn", "its weights cannot be read ("),
+    ],
+)
+def test_what_a_finished_run_has_lost_is_made_again(
+    finished, tmp_path, capsys, name, said, checkpoints
+):
+    words, whole = finished
+    output = tmp_path / "out"
+    shutil.copytree(whole, output)
+    weights = output / "model.safetensors"
+    before = weights.read_bytes()
+    if name == "torn":
+        weights.write_bytes(before[:9])
+    else:
+        (weights if name == "unrecorded" else output / name).unlink()
+    if name == "unrecorded":
+        record = json.loads((output / "training.json").read_text())
+        del record["files"]
+        (output / "training.json").write_text(json.dumps(record))
+    for directory in () if checkpoints else output.glob("checkpoint-*"):
+        shutil.rmtree(directory)
+    again = [*words, "--output_dir", str(output)]
+    assert main(again) == 0
+    printed = capsys.readouterr().out
+    assert f"{output} was finished, but {said}" in printed
+    assert (f"resuming from {output}/checkpoint-6" in printed) == checkpoints
+    assert weights.read_bytes() == before
+    assert figures(output) == figures(whole)
+    assert main(again) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+
+
+def test_files_that_were_added_to_a_finished_run_do_not_matter(finished, capsys):
+    words, output = finished
+    (output / "notes.md").write_text("a model card")
+    shutil.copy(output / "model.safetensors", output / "copy.safetensors")
+    assert main(words) == 0
+    (output / "copy.safetensors").unlink()
+    assert "is finished; nothing to do" in capsys.readouterr().out
+
+
+def test_a_stage_of_an_iterated_run_offers_what_its_user_can_give(finished, capsys, monkeypatch):
+    words, output = finished
+    monkeypatch.setenv("RISE_ITERATE_STAGE", "iteration1/train")
+    assert main([*words, "--seed", "1"]) == 2
+    assert main([*words, "--output_dir", str(output / "checkpoint-4")]) == 2
+    said = capsys.readouterr().err
+    assert "seed (was 42, is 1): give another --out of rise.iterate\n" in said
+    assert said.endswith("so it is no run of this program: give another --out of rise.iterate\n")
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"{output} is finished; nothing to do\n"
+    monkeypatch.delenv("RISE_ITERATE_STAGE")
+    assert main([*words, "--seed", "1"]) == 2
+    assert "name another --output_dir, or pass --overwrite_output_dir" in capsys.readouterr().err
+
+
+def test_the_next_command_can_be_pasted_and_is_left_out_in_a_stage(tmp_path, capsys, monkeypatch):
+    case, output = make_case(tmp_path), tmp_path / "my models"
+    assert main(command(case, output, "--max_steps", "1")) == 0
+    assert f"next: python workflow_eval.py --model '{output}' " in capsys.readouterr().out
+    monkeypatch.setenv("RISE_ITERATE_STAGE", "iteration1/train")
+    assert main(command(case, tmp_path / "stage", "--max_steps", "1")) == 0
+    assert "next: " not in capsys.readouterr().out

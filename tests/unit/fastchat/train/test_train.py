@@ -1,0 +1,216 @@
+"""The trainer's command in one process: refusals, resuming, what is saved.
+
+python -m pytest tests/unit/fastchat/train/test_train.py
+"""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from fastchat.model.model_adapter import load_model
+from fastchat.train.checkpoints import checkpoints, mark_complete, rotate
+from fastchat.train.train import main
+from tests.support.tiny import save_tiny_model
+from tests.support.training_data import command, figures, make_case, record
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    return make_case(tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture(scope="module")
+def finished(case, tmp_path_factory):
+    output = tmp_path_factory.mktemp("finished") / "out"
+    assert main(command(case, output)) == 0
+    return output
+
+
+def test_the_checkpoint_is_complete_and_carries_its_chat_template(case, finished):
+    model = load_model(finished, device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(finished)
+    assert model.num_parameters() == record(finished)["parameters"]
+    assert model.config.use_cache
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(case[0]).chat_template
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer)
+    before = load_model(case[0], device="cpu").get_input_embeddings().weight
+    assert not torch.equal(model.get_input_embeddings().weight, before)
+
+
+def test_the_record_says_what_was_done(finished):
+    written = record(finished)
+    assert (written["status"], written["steps"]) == ("finished", 6)
+    assert (written["data"]["rows"], written["data"]["examples"]) == (10, 10)
+    assert written["data"]["dropped"] == 0
+    assert len(written["data"]["sha256"]) == 64
+    assert written["versions"]["torch"] == torch.__version__
+    assert len(figures(finished)) == len(figures(finished, "grad_norm")) == 6
+
+
+def test_one_sample_is_printed_with_its_trained_span(case, tmp_path, capsys):
+    assert main(command(case, tmp_path / "out", "--max_steps", "1")) == 0
+    printed = capsys.readouterr().out
+    assert "<|im_start|>assistant\n[TRAINED>>>It is \\boxed{1}.<|im_end|><<<TRAINED]" in printed
+    assert "batching: prefix trees\nattention: prefix_tree" in printed
+    assert printed.index("TRAINED") < printed.index("'loss'")
+
+
+def test_a_finished_directory_is_left_alone(case, finished, capsys):
+    before = (finished / "training.json").read_bytes()
+    assert main(command(case, finished)) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert (finished / "training.json").read_bytes() == before
+
+
+def test_other_settings_are_refused_naming_them(case, finished, capsys):
+    assert main(command(case, finished, "--learning_rate", "5e-4", "--seed", "1")) == 2
+    error = capsys.readouterr().err
+    assert "learning_rate (was 0.001, is 0.0005)" in error
+    assert "seed (was 42, is 1)" in error
+
+
+def test_overwriting_trains_anew(case, finished, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    assert main(command(case, output, "--overwrite_output_dir", "--max_steps", "1")) == 0
+    assert record(output)["steps"] == 1
+    assert not (output / "checkpoint-4").exists()
+
+
+@pytest.mark.parametrize("adapter_first", [False, True])
+def test_overwriting_leaves_nothing_of_another_kind_of_model(case, tmp_path, adapter_first):
+    output, kinds = tmp_path / "out", [[], ["--use_lora", "True"]]
+    for more in reversed(kinds) if adapter_first else kinds:
+        once = ["--overwrite_output_dir", "--max_steps", "1", *more]
+        assert main(command(case, output, *once)) == 0
+    names = {path.name for path in output.iterdir()}
+    assert ("model.safetensors" in names) == ("config.json" in names) == adapter_first
+    assert ("adapter_config.json" in names) == (not adapter_first)
+
+
+def test_the_old_checkpoint_stays_until_the_new_one_is_complete(case, tmp_path, monkeypatch):
+    marked, output = [], tmp_path / "out"
+
+    def mark(directory, step, processes):
+        marked.append(sorted(path.name for path in directory.parent.glob("checkpoint-*")))
+        mark_complete(directory, step, processes)
+
+    monkeypatch.setattr("fastchat.train.rwr_trainer.mark_complete", mark)
+    assert main(command(case, output, "--save_steps", "2", "--save_total_limit", "1")) == 0
+    assert marked[1] == ["checkpoint-2", "checkpoint-4"]
+    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-6"]
+
+
+def test_rotation_spares_the_best_and_the_newest(tmp_path):
+    for step in (2, 4, 10, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    rotate(tmp_path, None, None)
+    assert len(checkpoints(tmp_path)) == 4
+    rotate(tmp_path, 2, str(tmp_path / "checkpoint-2"))
+    assert {path.name for path in checkpoints(tmp_path)} == {"checkpoint-2", "checkpoint-20"}
+    rotate(tmp_path, 1, str(tmp_path / "checkpoint-2"))
+    assert len(checkpoints(tmp_path)) == 2
+
+
+def test_a_refusal_deletes_nothing(case, finished, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    data = tmp_path / "bad.json"
+    data.write_text("[{")
+    assert main(command((case[0], data), output, "--overwrite_output_dir")) == 2
+    assert (output / "checkpoint-4").exists() and record(output)["status"] == "finished"
+
+
+def test_a_published_generation_config_can_be_saved_again(case, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(case[0], model)
+    path = model / "generation_config.json"
+    settings = json.loads(path.read_text()) | {"temperature": 0.9, "top_p": 0.6, "pad_token_id": 7}
+    path.write_text(json.dumps(settings | {"do_sample": False}))
+    assert main(command((model, case[1]), tmp_path / "out", "--max_steps", "1")) == 0
+    saved = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert (saved["temperature"], saved["do_sample"]) == (0.9, True)
+
+
+def interrupted(finished, output, last=4):
+    """A copy of a run as a killed process leaves it: checkpoints, but no end."""
+    shutil.copytree(finished, output)
+    written = record(output) | {"status": "running"}
+    (output / "training.json").write_text(json.dumps(written))
+    for directory in output.glob("checkpoint-*"):
+        if int(directory.name.split("-")[1]) > last:
+            shutil.rmtree(directory)
+    return output
+
+
+def test_resuming_repeats_the_same_losses(case, finished, tmp_path, capsys):
+    output = interrupted(finished, tmp_path / "out")
+    assert main(command(case, output)) == 0
+    assert f"resuming from {output}/checkpoint-4" in capsys.readouterr().out
+    assert figures(output) == figures(finished)
+    assert figures(output, "grad_norm") == figures(finished, "grad_norm")
+
+
+@pytest.mark.parametrize("damage", ["no mark", "short file"])
+def test_a_torn_checkpoint_is_skipped_with_a_notice(
+    case, finished, tmp_path, capsys, caplog, damage
+):
+    output = interrupted(finished, tmp_path / "out")
+    torn = output / "checkpoint-4"
+    if damage == "no mark":
+        (torn / "complete.json").unlink()
+    else:
+        weights = torn / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+    assert main(command(case, output)) == 0
+    assert f"{torn} is incomplete" in caplog.text
+    assert f"resuming from {output}/checkpoint-2" in capsys.readouterr().out
+    assert figures(output) == figures(finished)
+
+
+def test_lazy_preprocessing_changes_nothing(case, finished, tmp_path):
+    assert main(command(case, tmp_path / "out", "--lazy_preprocess", "True")) == 0
+    assert figures(tmp_path / "out") == figures(finished)
+
+
+def test_the_data_seed_decides_the_order_alone(case, finished, tmp_path):
+    assert main(command(case, tmp_path / "out", "--data_seed", "7", "--max_steps", "2")) == 0
+    assert figures(tmp_path / "out")[0] != figures(finished)[0]
+
+
+def test_evaluation_rows_are_reported(case, tmp_path):
+    more = ["--eval_data_path", str(case[1]), "--evaluation_strategy", "steps"]
+    more += ["--eval_steps", "2", "--max_steps", "4", "--per_device_eval_batch_size", "1"]
+    assert main(command(case, tmp_path / "out", *more)) == 0
+    losses = figures(tmp_path / "out", "eval_loss")
+    assert len(losses) == 2 and losses[1] < losses[0]
+
+
+def test_a_template_named_on_the_command_line_is_saved(case, tmp_path):
+    model = save_tiny_model(tmp_path / "bare", template="chatml", installed=False)
+    more = ["--chat-template", "chatml", "--max_steps", "1"]
+    assert main(command((model, case[1]), tmp_path / "out", *more)) == 0
+    saved = AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+    assert saved == AutoTokenizer.from_pretrained(case[0]).chat_template
+
+
+def test_more_tokens_than_the_model_has_positions_are_not_asked_for(case, tmp_path, capsys):
+    assert (
+        main(command(case, tmp_path / "out", "--model_max_length", "9999", "--max_steps", "1")) == 0
+    )
+    assert "the model has 2048 positions" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_fails_and_names_the_rows(case, tmp_path, capsys):
+    from transformers import AutoModelForCausalLM
+
+    model = tmp_path / "broken"
+    shutil.copytree(case[0], model)
+    weights = AutoModelForCausalLM.from_pretrained(model)
+    weights.lm_head.weight.data[5] = float("nan")
+    weights.save_pretrained(model)
+    assert main(command((model, case[1]), tmp_path / "out")) == 1
+    assert "the loss of step 1 is not finite in these rows: 0-" in capsys.readouterr().err

@@ -1,0 +1,255 @@
+"""Criteria, duplicates, weights and windows against examples worked by hand.
+
+python -m pytest tests/unit/rise/dataset/test_rules.py
+"""
+
+import doctest
+import math
+
+import pytest
+
+from rise.dataset import rules as dataset
+from rise.dataset import weights
+from rise.dataset.rules import Rules, rows_from_episode
+from rise.dataset.weights import mean_over, weight
+from rise.episodes.shorthand import sketch
+
+
+def turns(episode_text: str, **rules) -> list[int]:
+    """The turns of an episode that become rows."""
+    rows, _ = rows_from_episode(sketch(episode_text)[0], Rules(**rules))
+    return [row.turn for row in rows]
+
+
+@pytest.mark.parametrize("module", [dataset, weights])
+def test_the_examples_in_the_docstrings_hold(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
+
+
+# Rewards by turn: 0, -1, 0, 1, and a fifth turn that conversion never sees.
+LONG = "w7 - w8 r5 w9"
+
+
+@pytest.mark.parametrize(
+    ("criteria", "expected"),
+    [
+        ("all", [1, 2, 3, 4]),
+        ("better", [1, 3, 4]),  # 0 after -1 is better, 1 after 0 is better
+        ("best", [1, 3, 4]),  # 0 ties with the best so far
+        ("success", [4]),
+    ],
+)
+def test_criteria(criteria, expected):
+    assert turns(LONG, criteria=criteria) == expected
+
+
+def test_better_looks_one_turn_back_and_best_at_all():
+    assert turns("w7 - w8 - w9", criteria="better") == [1, 3, 5]
+    assert turns("w7 - - w8", criteria="best") == [1, 4]
+    assert turns("w7 - - w8", criteria="better") == [1, 4]
+    assert turns("w7 w8 w9", criteria="best") == [1, 2, 3]
+    assert turns("w7 w8 w9", criteria="better") == [1]
+
+
+def test_turn_one_is_kept_whatever_its_reward_except_under_success():
+    for criteria in ("all", "better", "best"):
+        assert turns("- w7 r5", criteria=criteria)[0] == 1
+    assert turns("w7 w8", criteria="success") == []
+
+
+def test_every_dropped_attempt_has_a_reason():
+    _, dropped = rows_from_episode(sketch(LONG)[0], Rules(criteria="better"))
+    assert dropped == {"not better": 1, "after the first success": 1}
+    _, dropped = rows_from_episode(sketch("w7 w8")[0], Rules(only_success=True))
+    assert dropped == {"episode without success": 2}
+
+
+def test_only_success_drops_the_whole_episode():
+    assert turns("w7 w8", only_success=True) == []
+    assert turns("w7 r5", only_success=True) == [1, 2]
+
+
+def test_repeated_and_empty_attempts_leave_the_episode_and_its_history():
+    episode = sketch("w7 w7 w8 r5")[0]
+    episode.turns[1].actions[0] = "  the answer is 7\n"
+    episode.turns[2].actions[0] = " \n"
+    rows, dropped = rows_from_episode(episode, Rules(remove_duplication=True))
+    assert [row.turn for row in rows] == [1, 4]
+    assert dropped == {"repeated": 1, "empty": 1}
+    assert [m["content"] for m in rows[1].messages] == [
+        "question 0",
+        "the answer is 7",
+        "incorrect",
+        "the answer is 5",
+    ]
+    kept, _ = rows_from_episode(episode, Rules())
+    assert [row.turn for row in kept] == [1, 2, 3, 4]
+    assert kept[1].messages[-1]["content"] == "  the answer is 7\n"
+
+
+def test_criteria_look_at_what_the_duplicates_left():
+    # Without the repeated turn 2, turn 3 follows turn 1 and is better than it.
+    assert turns("- - w7", criteria="better", remove_duplication=True) == [1, 3]
+    assert turns("w7 - w7 r5", criteria="better", remove_duplication=True) == [1, 4]
+
+
+def test_an_episode_that_starts_empty_starts_at_its_second_turn():
+    episode = sketch("- r5")[0]
+    episode.turns[0].actions[0] = ""
+    rows, _ = rows_from_episode(episode, Rules(remove_duplication=True, criteria="better"))
+    assert [(row.turn, len(row.messages)) for row in rows] == [(2, 2)]
+
+
+def test_correct_to_correct_goes_on_after_a_right_first_turn():
+    assert turns("r5 r6") == [1]
+    assert turns("r5 r6", correct_to_correct=True) == [1, 2]
+    assert turns("r5 w7", correct_to_correct=True) == [1, 2]
+    assert turns("r5 w7 r5 r6", correct_to_correct=True) == [1, 2, 3]
+    assert turns("w7 r5 r6", correct_to_correct=True) == [1, 2]
+    assert turns("r5 r6", correct_to_correct=True, criteria="best") == [1, 2]
+    assert turns("r5 r6", correct_to_correct=True, criteria="better") == [1]
+
+
+def test_correct_to_correct_keeps_a_right_answer_that_is_given_again():
+    assert turns("r5 r5", correct_to_correct=True, remove_duplication=True) == [1, 2]
+    assert turns("w7 w7", correct_to_correct=True, remove_duplication=True) == [1]
+    assert turns("r5 r5", correct_to_correct=False, remove_duplication=True) == [1]
+
+
+def test_of_several_samples_the_chosen_one_is_trained():
+    episode = sketch("w7 w8,r5,r6")[0]
+    episode.turns[1].chosen = 1
+    rows, _ = rows_from_episode(episode, Rules())
+    assert rows[1].messages[-1] == {"role": "assistant", "content": "the answer is 5"}
+
+
+@pytest.mark.parametrize(
+    ("window", "shown"),
+    [
+        (None, ["question 0", "the answer is 7", "incorrect", "the answer is 8", "incorrect"]),
+        (3, ["question 0", "the answer is 7", "incorrect", "the answer is 8", "incorrect"]),
+        (2, ["question 0", "the answer is 8", "incorrect"]),
+        (1, ["question 0"]),
+    ],
+)
+def test_a_row_shows_what_the_window_showed(window, shown):
+    rows, _ = rows_from_episode(sketch("w7 w8 r5")[0], Rules(context_window=window))
+    assert [m["content"] for m in rows[2].messages] == [*shown, "the answer is 5"]
+
+
+def test_the_opening_is_the_dialogues_or_the_one_given():
+    episode = sketch("w7 r5")[0]
+    episode.dialogue.insert(0, {"role": "system", "content": "think"})
+    rows, _ = rows_from_episode(episode, Rules())
+    assert [m["role"] for m in rows[1].messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
+    episode.dialogue = []
+    with pytest.raises(ValueError, match="prompt is unknown"):
+        rows_from_episode(episode, Rules())
+    given = [{"role": "user", "content": "asked"}]
+    rows, _ = rows_from_episode(episode, Rules(), given)
+    assert rows[0].messages[0]["content"] == "asked"
+    assert given == [{"role": "user", "content": "asked"}]
+
+
+def test_a_causal_check_is_no_training_data():
+    episode = sketch("w7 r5")[0]
+    episode.turns[0].shown = {"task_id": 3, "action": "another one"}
+    with pytest.raises(ValueError, match="shown_attempt"):
+        rows_from_episode(episode, Rules())
+
+
+# One prompt, attempts with rewards 0 (turn 1) and 1, 0, -1 (three samples of turn 2), tau 0.5:
+# mean r = 0; exp(r / tau) = 1, e^2, 1, e^-2 with mean (2 + e^2 + e^-2) / 4 = 2.3811.
+@pytest.mark.parametrize(
+    ("weighting", "first", "second"),
+    [
+        ("exp", 1.0, math.e**2),
+        ("advantage", 1.0, math.e**2),
+        ("centered", 1 - 2.3810978, math.e**2 - 2.3810978),
+        ("none", 1.0, 1.0),
+    ],
+)
+def test_weights_with_means_over_all_samples_of_all_turns(weighting, first, second):
+    episode = sketch("w7 r5,w8,-")[0]
+    rows, _ = rows_from_episode(episode, Rules(weighting=weighting, temperature=0.5))
+    assert [row.weight for row in rows] == pytest.approx([first, second])
+
+
+def test_advantage_subtracts_the_mean_reward():
+    # Rewards 1 and 0: mean 0.5, so exp(0.5 / 0.4) and exp(-0.5 / 0.4).
+    assert weight(1, mean_over([1, 0], "advantage", 0.4), "advantage", 0.4) == pytest.approx(
+        3.4903430
+    )
+    assert weight(0, 0.5, "advantage", 0.4) == pytest.approx(0.2865048)
+
+
+def test_attempts_after_the_success_count_in_the_mean_but_give_no_row():
+    episode = sketch("r5 w7 w8 w9")[0]
+    rows, _ = rows_from_episode(episode, Rules(weighting="advantage", temperature=1))
+    assert [row.weight for row in rows] == pytest.approx([math.exp(1 - 1 / 4)])
+
+
+def test_a_weight_of_zero_trains_nothing_and_is_dropped():
+    rows, dropped = rows_from_episode(sketch("w7 w8 w9")[0], Rules(weighting="centered"))
+    assert rows == [] and dropped == {"weight 0": 3}
+    for temperature in (0.1, 0.3, 0.4, 0.7, 1.3):
+        mean = mean_over([1] * 7, "centered", temperature)
+        assert weight(1, mean, "centered", temperature) == 0
+
+
+@pytest.mark.parametrize(
+    ("weighting", "temperature", "message"),
+    [
+        ("exp", 0, "above 0"),
+        ("exp", -1, "above 0"),
+        ("exp", math.nan, "temperature is nan"),
+        ("none", math.nan, "temperature is nan"),
+        ("advantage", math.inf, "temperature is inf"),
+        ("exp", 1e-3, "raise --temperature"),
+        ("centered", 1e-3, "raise --temperature"),
+        ("square", 1, "exp, advantage, centered, none"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(weighting, temperature, message):
+    with pytest.raises(ValueError, match=message):
+        weight(1, 0.5, weighting, temperature)
+
+
+@pytest.mark.parametrize("weighting", ["exp", "advantage", "centered"])
+@pytest.mark.parametrize("reward", [math.nan, math.inf])
+def test_a_weight_that_is_no_number_is_refused(weighting, reward):
+    with pytest.raises(ValueError, match=f"the {weighting} weight of reward {reward} is "):
+        weight(reward, 0.0, weighting, 0.4)
+    with pytest.raises(ValueError, match="the centered weight of reward 0 is -inf"):
+        weight(0, math.inf, "centered", 0.4)
+
+
+def test_an_unknown_criterion_is_refused_at_the_first_turn_too():
+    with pytest.raises(ValueError, match="all, better, best, success"):
+        turns("w7", criteria="good")
+
+
+def test_a_row_as_json():
+    episode = sketch("w7 r5")[0]
+    episode.dialogue.insert(0, {"role": "system", "content": "think"})
+    row = rows_from_episode(episode, Rules())[0][1]
+    tail = {"reward": 1, "weight": math.exp(2.5), "task_id": 0, "turn": 2, "opening": 2}
+    assert row.to_dict(3, "fastchat") == {
+        "id": "3-0-2",
+        "conversations": [
+            {"from": "system", "value": "think", "loss": 0.0},
+            {"from": "human", "value": "question 0", "loss": 0.0},
+            {"from": "gpt", "value": "the answer is 7", "loss": 0.0},
+            {"from": "human", "value": "incorrect", "loss": 0.0},
+            {"from": "gpt", "value": "the answer is 5", "loss": math.exp(2.5)},
+        ],
+        **tail,
+    }
+    assert row.to_dict(3, "messages") == {"id": "3-0-2", "messages": row.messages, **tail}

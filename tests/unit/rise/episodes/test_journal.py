@@ -1,0 +1,254 @@
+"""The record of an episode and the journal of a run.
+
+pytest tests/unit/rise/episodes/test_journal.py
+"""
+
+import json
+
+import pytest
+
+from rise.episodes.journal import Episode, RunDir, Turn, load_episodes, locate, recorded, visible
+
+OPENING = [{"role": "system", "content": "s"}, {"role": "user", "content": "1+1?"}]
+CONFIG = {"stage": "gen", "seed": 0, "concurrency": 64}
+
+
+def turn(*actions, rewards=None, chosen=0, **more):
+    rewards = rewards or [0] * len(actions)
+    return Turn(
+        actions=list(actions),
+        answers=[None] * len(actions),
+        verdicts=["right" if reward == 1 else "wrong" for reward in rewards],
+        rewards=list(rewards),
+        observations=[f"no to {action}" for action in actions],
+        finish_reasons=["stop"] * len(actions),
+        model="m",
+        usage={"prompt_tokens": 5, "completion_tokens": 2},
+        chosen=chosen,
+        **more,
+    )
+
+
+def episode(task_id=0, error=None):
+    turns = [turn("3"), turn("4", "2", rewards=[0, 1], chosen=1)]
+    dialogue = [*OPENING]
+    for role, content in [("assistant", "3"), ("user", "no to 3"), ("assistant", "2")]:
+        dialogue.append({"role": role, "content": content})
+    return Episode(task_id, "1+1?", "#### 2", turns, dialogue, error)
+
+
+def test_record_survives_json():
+    first = episode()
+    first.turns[0].shown = {"task_id": 7, "action": "x"}
+    assert Episode.from_dict(json.loads(json.dumps(first.to_dict()))) == first
+
+
+def test_record_has_the_published_keys():
+    record = episode().to_dict()
+    history = record["turn_history"]
+    assert record["max_reward"] == 1
+    assert history["best_actions"] == ["3", "2"]
+    assert history["best_rewards"] == [0, 1]
+    assert history["actions"] == {"0": ["3"], "1": ["4", "2"]}
+    assert history["chosen"] == {"0": 0, "1": 1}
+    assert "error" not in record and "shown" not in history
+
+
+def test_opening_is_what_precedes_the_first_attempt():
+    assert episode().opening == OPENING
+
+
+def published(turns=2, blocked=False):
+    """A log as the published code writes it: no verdicts, role agent, a dialogue that lags."""
+    record = {
+        "task_id": 3,
+        "query": "1+1?",
+        "answer": "2",
+        "max_reward": 1.0,
+        "turn_history": {
+            "best_actions": ["3", "2"][:turns],
+            "actions": {"0": ["3"], "1": ["4", "2"]},
+            "best_observations": ["no", "yes"][:turns],
+            "observations": {"0": ["no"], "1": ["no", "yes"]},
+            "best_rewards": [0.0, 1.0][:turns],
+            "rewards": {"0": [0.0], "1": [0.0, 1.0]},
+        },
+        "dialogue": [
+            *OPENING,
+            {"role": "agent", "content": "3"},
+            {"role": "user", "content": "no"},
+        ],
+    }
+    if blocked:
+        record["turn_history"]["actions"]["1"] = ["blocked"]
+    return record
+
+
+def test_published_log_is_completed_with_its_last_action():
+    read = Episode.from_dict(published())
+    assert read.opening == OPENING
+    assert [m["role"] for m in read.dialogue[2:]] == ["assistant", "user", "assistant"]
+    assert read.dialogue[-1]["content"] == "2"
+    assert read.turns[1].chosen == 1 and read.turns[1].answer is None
+
+
+def test_published_blocked_turn_is_no_turn():
+    read = Episode.from_dict(published(turns=1, blocked=True))
+    assert len(read.turns) == 1
+    assert read.opening == OPENING and read.dialogue[-1]["content"] == "3"
+
+
+def test_published_evaluation_log_has_no_opening():
+    record = published()
+    del record["dialogue"]
+    with pytest.raises(ValueError, match="episode 3 .* workflow_gen.py"):
+        _ = Episode.from_dict(record).opening
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.pop("query"), "missing keys ['query']"),
+        (lambda r: r.update(extra=1), "unknown keys ['extra']"),
+        (lambda r: r["turn_history"].update(other={}), "unknown keys ['other']"),
+        (lambda r: r["turn_history"]["rewards"]["0"].append(1), "turn 1: its lists"),
+    ],
+)
+def test_wrong_record_is_refused(change, message):
+    record = episode().to_dict()
+    change(record)
+    with pytest.raises(ValueError) as caught:
+        Episode.from_dict(record)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("window", "shown"),
+    [(None, ["a", "A", "b", "B"]), (1, []), (2, ["b", "B"]), (3, ["a", "A", "b", "B"]), (9, None)],
+)
+def test_window_shows_the_last_attempts(window, shown):
+    messages = visible(OPENING, ["a", "b"], ["A", "B"], window)
+    assert messages[:2] == OPENING
+    assert [m["content"] for m in messages[2:]] == (["a", "A", "b", "B"] if window == 9 else shown)
+
+
+def test_window_of_zero_is_refused():
+    with pytest.raises(ValueError, match="context_window is 0"):
+        visible(OPENING, [], [], 0)
+
+
+def test_rows_are_there_before_the_run_is_closed(tmp_path):
+    run = RunDir.open(tmp_path, CONFIG, 2)
+    run.append(episode(4))
+    assert [e.task_id for e in load_episodes(tmp_path)] == [4]
+    run.close()
+
+
+def test_any_text_can_be_recorded(tmp_path):
+    odd = episode()
+    odd.turns[0].actions = ["\ud800 half a pair, a line\u2028separator, \x00 and 漢字"]
+    with RunDir.open(tmp_path, CONFIG, 2) as run:
+        run.append(odd)
+        run.write_log()
+    assert load_episodes(tmp_path) == [odd] == load_episodes(tmp_path / "2_turns.json")
+
+
+def test_same_configuration_resumes_and_an_error_is_owed_again(tmp_path):
+    with RunDir.open(tmp_path, CONFIG, 2) as run:
+        run.append(episode(1))
+        run.append(episode(0, error={"kind": "timeout", "message": "", "turn": 1}))
+    with RunDir.open(tmp_path, CONFIG | {"concurrency": 1}, 2) as run:
+        assert run.done == {1}
+        run.append(episode(0))
+        assert [e.task_id for e in run.episodes()] == [0, 1]
+        run.write_log()
+    log = json.loads((tmp_path / "2_turns.json").read_text())
+    assert list(log) == ["0", "1"] and log["0"]["turn_history"]["best_actions"] == ["3", "2"]
+    assert load_episodes(tmp_path) == load_episodes(tmp_path / "2_turns.json")
+
+
+def test_another_configuration_is_refused_by_name_and_nothing_changes(tmp_path):
+    with RunDir.open(tmp_path, CONFIG, 2) as run:
+        run.append(episode())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="seed 0 -> 1"):
+        RunDir.open(tmp_path, CONFIG | {"seed": 1}, 2)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_run_in_which_nothing_was_finished_may_be_changed(tmp_path):
+    failed = {"kind": "bad_request", "message": "no such model", "turn": 1}
+    with RunDir.open(tmp_path, CONFIG, 2) as run:
+        run.append(episode(0, error=failed))
+    with RunDir.open(tmp_path, CONFIG | {"seed": 1}, 2) as run:
+        assert not run.done
+        run.append(episode(0))
+    with pytest.raises(ValueError, match="seed 1 -> 0"):
+        RunDir.open(tmp_path, CONFIG, 2)
+
+
+def test_torn_last_line_is_redone(tmp_path):
+    with RunDir.open(tmp_path, CONFIG, 2) as run:
+        run.append(episode(0))
+        run.append(episode(1))
+    rows = tmp_path / "rows.jsonl"
+    whole = rows.read_bytes()
+    for cut in (1, 2, 100):
+        rows.write_bytes(whole[:-cut])
+        # Where the end of the line alone is missing, a reader has all of the episode.
+        assert [e.task_id for e in load_episodes(tmp_path)] == ([0, 1] if cut == 1 else [0])
+        assert recorded(tmp_path, 2, {"seed": 0}) == {0}
+        with RunDir.open(tmp_path, CONFIG, 2) as run:
+            assert run.done == {0}
+            run.append(episode(1))
+        assert rows.read_bytes() == whole
+
+
+def test_damage_before_the_last_line_is_an_error_that_names_the_line(tmp_path):
+    with RunDir.open(tmp_path, CONFIG, 2) as run:
+        run.append(episode(0))
+        run.append(episode(1))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(b"{torn\n" + rows.read_bytes())
+    with pytest.raises(ValueError, match="line 1 of"):
+        RunDir.open(tmp_path, CONFIG, 2)
+    with pytest.raises(ValueError, match="line 1 of"):
+        load_episodes(tmp_path)
+
+
+def test_two_processes_cannot_write_one_run(tmp_path):
+    with (
+        RunDir.open(tmp_path, CONFIG, 2),
+        pytest.raises(ValueError, match="another process is writing"),
+    ):
+        RunDir.open(tmp_path, CONFIG, 2)
+
+
+def test_runs_of_different_lengths_share_a_log_dir(tmp_path):
+    five = CONFIG | {"max_turns": 5}
+    one = CONFIG | {"max_turns": 1}
+    with RunDir.open(tmp_path, five, 5) as run:
+        assert run.path == tmp_path
+    with RunDir.open(tmp_path, one, 1) as run:
+        assert run.path == tmp_path / "1_turns"
+        run.append(episode())
+        assert run.write_log() == tmp_path / "1_turns.json"
+    assert locate(tmp_path, 5) == tmp_path
+    assert recorded(tmp_path, 1, {"seed": 0}) == {0}
+    assert recorded(tmp_path, 5, {"seed": 0}) == set()
+    with pytest.raises(ValueError, match="seed 0 -> 2"):
+        recorded(tmp_path, 1, {"seed": 2})
+
+
+def test_missing_or_wrong_log_is_one_clear_error(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        load_episodes(tmp_path / "2_turns.json")
+    (tmp_path / "2_turns.json").write_text("[]")
+    with pytest.raises(ValueError, match="not an object of episodes"):
+        load_episodes(tmp_path / "2_turns.json")
+
+
+def test_a_run_without_a_row_does_not_hold_its_directory(tmp_path):
+    RunDir.open(tmp_path, {"max_turns": 1, "worker_args": ""}, 1).close()
+    with RunDir.open(tmp_path, {"max_turns": 1, "worker_args": "--dtype float32"}, 1) as run:
+        assert run.config["worker_args"] == "--dtype float32"

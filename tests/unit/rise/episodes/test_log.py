@@ -1,0 +1,122 @@
+"""Logs that are read piece by piece: the same episodes as from the whole, and in little memory.
+
+python -m pytest tests/unit/rise/episodes/test_log.py
+"""
+
+import json
+import tracemalloc
+
+import pytest
+
+from rise.episodes import log
+from rise.episodes.episode import Episode
+from rise.episodes.log import EpisodeLog
+from rise.episodes.shorthand import sketch
+
+
+def records(*problems: str) -> dict[str, dict]:
+    return {str(episode.task_id): episode.to_dict() for episode in sketch(*problems)}
+
+
+def episodes(path, text: str) -> list[Episode]:
+    path.write_text(text, encoding="utf-8")
+    return list(EpisodeLog(path).episodes())
+
+
+@pytest.fixture
+def odd():
+    """Records with everything that a scanner may stumble over."""
+    found = records("w7 r5", "r5", "- w8")
+    texts = ['quote " backslash \\ brace } {', "x² ≤ ½ 🙂 \u2028", "\t{\n}" + "long " * 50]
+    for record, text in zip(found.values(), texts, strict=True):
+        record["query"] = text
+    return found
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("style", [{}, {"indent": 2}, {"ensure_ascii": False}])
+def test_a_published_log_is_the_same_in_pieces_of_any_size(
+    tmp_path, monkeypatch, odd, block, style
+):
+    monkeypatch.setattr(log, "BLOCK", block)
+    found = episodes(tmp_path / "2_turns.json", json.dumps(odd, **style))
+    assert found == [Episode.from_dict(record) for record in odd.values()]
+
+
+def test_an_empty_log_has_no_episode(tmp_path):
+    assert episodes(tmp_path / "2_turns.json", " { } \n") == []
+    assert episodes(tmp_path / "rows.jsonl", "") == []
+
+
+def test_the_last_finished_row_of_a_problem_counts_and_order_is_by_problem(tmp_path):
+    first, second, third = records("w7", "w8", "w9").values()
+    again = first | {"query": "asked again"}
+    failed = second | {"error": {"kind": "timeout", "message": "", "turn": 1}}
+    lines = [third, first, second, failed, again]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    found = episodes(tmp_path / "rows.jsonl", text)
+    assert [episode.task_id for episode in found] == [0, 1, 2]
+    assert found[0].query == "asked again"
+    assert [e.task_id for e in EpisodeLog(tmp_path / "rows.jsonl").episodes(2)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "not an object of episodes keyed by index"),
+        ("", "not valid JSON"),
+        ('{"0": GOOD', "not valid JSON"),
+        ('{"0": GOOD,\n"1": {"task_id": 1, oops}}', "line 2"),
+        ('{"0": GOOD,\n\n"1": {"task_id": "x}', "line 3"),
+        ('{"0": GOOD "1": GOOD}', "does not end as an object"),
+        ('{"0": GOOD} {}', "does not end as an object"),
+        ('{"0" GOOD}', "a colon"),
+        ('{"0": 7}', 'key "0": this is no episode'),
+        ('{"0": {"query": ""}}', 'key "0": this is no episode'),
+        ('{"0": GOOD,\n"1": {"task_id": 1}}', 'line 2: an episode is an object with a "turn_h'),
+    ],
+)
+@pytest.mark.parametrize("block", [3, 1 << 20])
+def test_damage_is_named_with_its_place(tmp_path, monkeypatch, text, message, block):
+    monkeypatch.setattr(log, "BLOCK", block)
+    good = json.dumps(records("w7 r5")["0"])
+    with pytest.raises(ValueError, match=message) as caught:
+        episodes(tmp_path / "2_turns.json", text.replace("GOOD", good))
+    assert str(tmp_path / "2_turns.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("best_actions", 3),
+        ("rewards", [1]),
+        ("actions", {}),
+        ("rewards", {"0": None, "1": [1]}),
+        ("actions", {"0": [None], "1": ["5"]}),
+        ("rewards", {"0": ["0"], "1": [1]}),
+    ],
+)
+def test_a_record_of_another_shape_is_named_by_its_line(tmp_path, key, value):
+    good, bad = records("w7 r5", "w7 r5").values()
+    bad["turn_history"][key] = value
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 2: .*take it out of the log"):
+        episodes(tmp_path / "rows.jsonl", json.dumps(good) + "\n" + json.dumps(bad) + "\n")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "2_turns.json"])
+def test_memory_does_not_grow_with_the_log(tmp_path, name):
+    path = tmp_path / name
+    template = records("w7 r5")["0"] | {"answer": "x" * 20_000}
+    with open(path, "w") as file:
+        file.write("" if name == "rows.jsonl" else "{")
+        for task_id in range(1500):
+            record = json.dumps(template | {"task_id": task_id})
+            start = "" if name == "rows.jsonl" else f'{"," if task_id else ""}"{task_id}": '
+            file.write(f"{start}{record}\n")
+        file.write("" if name == "rows.jsonl" else "}")
+    assert path.stat().st_size > 30e6
+    tracemalloc.start()
+    count = sum(1 for _ in EpisodeLog(path).episodes())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 1500 and peak < 8e6

@@ -1,0 +1,71 @@
+"""Plots: real PNG files whose ink is where the numbers say.
+
+python -m pytest tests/unit/rise/metrics/test_plots.py
+"""
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib import image
+from matplotlib.colors import to_rgb
+
+from rise.episodes.shorthand import sketch
+from rise.metrics.plots import COLOURS, plot_accuracy_by_turn, plot_weights
+from rise.metrics.summary import summarise
+
+
+def metrics(*problems: str) -> dict:
+    turns = len(problems[0].split())
+    return summarise(sketch(*problems), str.__eq__, max_turns=turns, feedback="none")
+
+
+def rows_of_colour(pixels: np.ndarray, colour: str) -> np.ndarray:
+    """The heights, from the top, at which a colour appears in the left three quarters."""
+    part = pixels[:, : pixels.shape[1] * 3 // 4, :3]
+    return np.nonzero((np.abs(part - to_rgb(colour)) < 0.02).all(axis=2))[0]
+
+
+def test_accuracy_by_turn_draws_every_run_in_its_colour(tmp_path):
+    runs = {
+        "base": metrics(*["w7 w7 w7"] * 30, *["r5 r5 r5"] * 10),
+        "RISE": metrics(*["w7 r5 r5"] * 30, *["r5 r5 r5"] * 10),
+    }
+    path = plot_accuracy_by_turn(runs, tmp_path / "accuracy.png")
+    pixels = image.imread(path)
+    base, rise = (rows_of_colour(pixels, colour) for colour in COLOURS[:2])
+    assert len(base) > 100 and len(rise) > 100
+    assert rise.min() < base.min() - 50  # RISE rises to 100 %, the base stays at 25 %
+    assert len(rows_of_colour(pixels, COLOURS[2])) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["accuracy.png"]
+
+
+def test_one_turn_and_full_marks_can_be_drawn(tmp_path):
+    path = plot_accuracy_by_turn({"only": metrics("r5", "r5")}, tmp_path / "one.png")
+    assert len(rows_of_colour(image.imread(path), COLOURS[0])) > 20
+
+
+def test_weights(tmp_path):
+    path = plot_weights([12.18] * 10 + [1.0] * 30, tmp_path / "weights.png")
+    assert len(rows_of_colour(image.imread(path), COLOURS[0])) > 100
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[1.0], [5e21] * 3, [6.7, math.nextafter(6.7, 7)], [-5e21, -5e21], [-1e300, 1e300], [0.0]],
+)
+def test_weights_of_any_size_and_distance_are_drawn(weights, tmp_path):
+    path = plot_weights(weights, tmp_path / "weights.png")
+    assert len(rows_of_colour(image.imread(path), COLOURS[0])) > 100
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [({}, "0 runs"), ({"a": {"acc@t": []}}, "run 'a' has no acc@t"), ({"a": {}}, "'a'")],
+)
+def test_nothing_to_draw_is_refused_and_nothing_is_written(runs, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        plot_accuracy_by_turn(runs, tmp_path / "accuracy.png")
+    with pytest.raises(ValueError, match="no row"):
+        plot_weights([], tmp_path / "weights.png")
+    assert list(tmp_path.iterdir()) == []

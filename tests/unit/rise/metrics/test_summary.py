@@ -1,0 +1,258 @@
+"""Metrics and votes against examples worked by hand, and the examples in their docstrings.
+
+python -m pytest tests/unit/rise/metrics/test_summary.py
+"""
+
+import doctest
+import math
+from itertools import combinations
+
+import pytest
+
+from rise.episodes import shorthand
+from rise.episodes.episode import Episode
+from rise.episodes.shorthand import sketch as make
+from rise.metrics import statistics, summary, tables, turns, votes
+from rise.metrics.summary import format_table, summarise
+
+
+def same_number(a: str, b: str) -> bool:
+    return float(a) == float(b)
+
+
+@pytest.mark.parametrize("module", [summary, summary, shorthand, statistics, tables, turns, votes])
+def test_the_examples_in_the_docstrings_hold(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+# Four problems, three forced turns; the right answer is 5. The votes, worked out:
+#   0  wrong 7, wrong 7, right 5   -> 7 has two votes: wrong
+#   1  right 5, right 5.0, wrong 6 -> 5 = 5.0 to the grader, two votes: right
+#   2  none, right 5, wrong 6      -> a tie of one vote each, 5 is earlier: right
+#   3  wrong 8, none, none         -> 8 alone: wrong
+FORCED = ("w7 w7 r5", "r5 r5.0 w6", "- r5 w6", "w8 - -")
+
+
+def forced_metrics() -> dict:
+    return summarise(make(*FORCED), same_number, max_turns=3, feedback="none")
+
+
+def test_headline_rates_of_a_forced_run():
+    found = forced_metrics()
+    assert found["m1@t1"]["value"] == 1 / 4
+    assert found["m1@t3"]["value"] == 2 / 4
+    assert found["p1@t3"]["value"] == 3 / 4
+    assert [rate["value"] for rate in found["acc@t"]] == [1 / 4, 2 / 4, 1 / 4]
+    assert {rate["n"] for rate in found["acc@t"]} == {4}
+    assert "m1@t1 - m1@t1" not in found["paired"]
+    assert not [name for name in found if name.endswith("@t1") and name != "m1@t1"]
+
+
+def test_transitions_are_fractions_of_all_problems_and_add_up_to_delta():
+    found = forced_metrics()
+    assert set(found["delta"]) == {"1,2", "1,3", "2,3"}
+    assert found["i->c"]["1,2"]["value"] == 1 / 4
+    assert found["c->i"]["1,2"]["value"] == 0
+    assert found["i->c"]["2,3"]["value"] == 1 / 4
+    assert found["c->i"]["2,3"]["value"] == 2 / 4
+    for pair, rate in found["delta"].items():
+        change = found["i->c"][pair]["value"] - found["c->i"][pair]["value"]
+        assert math.isclose(rate["value"], change)
+
+
+def test_troubles_per_turn():
+    found = summarise(
+        make("-~ w7 w7", "r5 - -", "w7~ w7~ r5", "t5 r5 r5"),
+        same_number,
+        max_turns=3,
+        feedback="none",
+    )
+    assert [rate["value"] for rate in found["no_answer"]] == [1 / 4, 1 / 4, 1 / 4]
+    assert [rate["value"] for rate in found["timeout"]] == [1 / 4, 0, 0]
+    assert [rate["value"] for rate in found["length"]] == [2 / 4, 1 / 4, 0]
+    assert found["copied"][0] is None
+    # Turn 2 copies turn 1 on problems 2 and 3, turn 3 copies turn 2 on problems 0, 1 and 3.
+    assert [rate["value"] for rate in found["copied"][1:]] == [2 / 4, 3 / 4]
+
+
+def test_gain_pairs_the_same_problems():
+    found = forced_metrics()
+    gain = found["gain"]
+    assert gain == found["paired"]["m1@t3 - m1@t1"]
+    assert gain["value"] == 1 / 4  # problem 2 is won, none is lost
+    assert gain["p_value"] == 1.0  # one disagreement proves nothing
+    assert gain["low"] <= gain["value"] <= gain["high"]
+
+
+def test_parallel_samples_give_mk_at_t1_beside_the_rollout():
+    run = make("w7,r5,r5 r5", "r5,w7,w7 r5", "w7,-,- w7", "-,r5,w6 r5")
+    found = summarise(run, same_number, max_turns=2, feedback="none")
+    # Three samples vote 5 (two votes), 7 (two), 7 (the only one), 5 (the first of a tie).
+    assert found["m3@t1"]["value"] == 2 / 4
+    # The rollout goes on with sample 0: 7 5 -> 7 (tie), 5 5 -> 5, 7 7 -> 7, - 5 -> 5.
+    assert found["m1@t1"]["value"] == 1 / 4
+    assert found["m1@t2"]["value"] == 2 / 4
+    assert list(found["paired"]) == ["m1@t2 - m3@t1", "m1@t2 - m1@t1", "m3@t1 - m1@t1"]
+    assert found["paired"]["m1@t2 - m3@t1"]["value"] == 0
+
+
+def test_a_parallel_run_in_another_directory_is_paired_by_problem():
+    sequential = make("w7 r5", "r5 r5", "w7 w7")
+    parallel = make("r5,r5", "w7,w7", "w7,w7")[:2]  # its third problem failed
+    found = summarise(
+        sequential, same_number, max_turns=2, feedback="none", parallel=parallel[::-1]
+    )
+    assert found["m2@t1"] == found["m2@t1"] | {"value": 1 / 2, "n": 2}
+    assert found["paired"]["m1@t2 - m2@t1"]["n"] == 2
+    assert found["paired"]["m1@t2 - m2@t1"]["value"] == 0  # -1 on the first, +1 on the second
+
+
+def test_runs_on_other_problems_are_not_paired():
+    sequential, parallel = make("w7 r5"), make("r5,r5")
+    parallel[0].query = "something else"
+    with pytest.raises(ValueError, match="--data_path"):
+        summarise(sequential, same_number, max_turns=2, feedback="none", parallel=parallel)
+    parallel[0].task_id = 8
+    with pytest.raises(ValueError, match="no finished problem in common"):
+        summarise(sequential, same_number, max_turns=2, feedback="none", parallel=parallel)
+
+
+def test_an_oracle_run_keeps_what_is_solved_and_never_votes():
+    run = make("r5", "w7 r5", "w7 - r5", "w7 w8 w9")
+    found = summarise(run, same_number, max_turns=3, feedback="oracle")
+    assert [rate["value"] for rate in found["acc@t"]] == [1 / 4, 2 / 4, 3 / 4]
+    assert found["p1@t3"]["value"] == 3 / 4
+    assert found["turns_used"]["value"] == (1 + 2 + 3 + 3) / 4
+    assert "m1@t3" not in found and "gain" not in found and "delta" not in found
+    assert [rate["n"] for rate in found["no_answer"]] == [4, 3, 2]
+    with pytest.raises(ValueError, match="--feedback none"):
+        votes.m1_tk(run, same_number, 3, "oracle")
+
+
+def test_best_of_n_is_not_called_p1():
+    run = make("w7 w7,r5", "r5")
+    run[0].turns[1].chosen = 1
+    found = summarise(run, same_number, max_turns=2, feedback="oracle")
+    assert "p1@t2" not in found
+    assert [rate["value"] for rate in found["acc@t"]] == [1 / 2, 1]
+
+
+def test_turns_that_nobody_reached_have_no_rate():
+    found = summarise(make("r5", "r5"), same_number, max_turns=2, feedback="oracle")
+    assert found["no_answer"][1] is None and found["copied"][1] is None
+    assert "no answer 0.0 -> - %" in format_table(found)
+
+
+def test_one_turn_with_several_samples():
+    run = make("w7,r5,r5", "r5,r5,w7", "w7,w7,r5")
+    found = summarise(run, same_number, max_turns=1, feedback="none")
+    assert list(found["paired"]) == ["m3@t1 - m1@t1"]
+    assert found["m3@t1"]["value"] == 2 / 3
+    assert found["paired"]["m3@t1 - m1@t1"]["value"] == 1 / 3
+    assert "acc@t" not in format_table(found)  # it is m1@t1
+
+
+def test_a_timed_out_grading_does_not_overrule_the_same_answer():
+    run = make("t5 r5 w7", "t5 t5 w7")
+    assert votes.m1_tk(run, same_number, 3, "none") == [True, False]
+
+
+def test_equal_answers_are_compared_by_the_grader_once():
+    calls = []
+
+    def counting(a, b):
+        calls.append((a, b))
+        return False
+
+    assert votes.vote(["7", "7", "5"], counting) == [0, 1]
+    assert calls == [("7", "5")]
+
+
+@pytest.mark.parametrize(
+    ("run", "feedback", "message"),
+    [
+        ([], "none", "no episode"),
+        (make("r5 r5"), "none", "turn 3"),
+        (make("r5 r5 r5"), "maybe", "one of none, oracle, verdict"),
+    ],
+)
+def test_runs_that_cannot_be_measured_are_refused(run, feedback, message):
+    with pytest.raises(ValueError, match=message):
+        summarise(run, same_number, max_turns=3, feedback=feedback)
+
+
+def test_a_published_log_has_no_verdicts_to_vote_with():
+    history = {
+        "best_actions": ["5"],
+        "best_observations": ["ok"],
+        "best_rewards": [1],
+        "actions": {"0": ["5"]},
+        "observations": {"0": ["ok"]},
+        "rewards": {"0": [1]},
+    }
+    record = {"task_id": 0, "query": "q", "answer": "5", "turn_history": history}
+    with pytest.raises(ValueError, match="published logs"):
+        summarise([Episode.from_dict(record)], same_number, max_turns=1, feedback="none")
+
+
+def test_table_has_at_most_ten_lines_and_ends_with_a_sentence():
+    run = make(*["w7,w7,r5 r5 r5"] * 12, *["r5,r5,r5 r5 r5"] * 4)
+    text = format_table(summarise(run, same_number, max_turns=3, feedback="none"))
+    lines = text.splitlines()
+    assert len(lines) <= 10
+    assert lines[1].split() == ["m1@t1", "25.0", "%", "10.2", "to", "49.5", "16"]
+    assert lines[-1].startswith("m1@t3 is above m3@t1 by 75.0 points")
+    assert "p < 0.001, n = 16" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("problems", "feedback", "sentence"),
+    [
+        (["r5 w7 w7"] * 8, "none", "m1@t3 is below m1@t1 by 100.0 points"),
+        (["w7 r5 r5", "r5 w7 w7"], "none", "m1@t3 and m1@t1 cannot be told apart: +0.0 points"),
+        (["w7 r5", "r5"], "oracle", "With the oracle 100.0 % are solved within 3 turns, 50.0 %"),
+    ],
+)
+def test_the_sentence_says_what_the_run_shows(problems, feedback, sentence):
+    found = summarise(make(*problems), same_number, max_turns=3, feedback=feedback)
+    lines = format_table(found).splitlines()
+    assert [line for line in lines if not line.startswith("Warning")][-1].startswith(sentence)
+
+
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample():
+    run = make("r5,w7,w8,w9,-", "w7,r5,r5,r5,w6", "w1,w2,w3,w4,-")
+    found = summarise(run, same_number, max_turns=1, feedback="none")["pass@k"]
+    assert list(found) == ["1", "2", "4", "5"]
+    subsets = [list(combinations(turn.turns[0].verdicts, 2)) for turn in run]
+    by_hand = [sum("right" in pair for pair in pairs) / len(pairs) for pairs in subsets]
+    assert found["2"]["value"] == pytest.approx(sum(by_hand) / 3)
+    assert found["1"]["value"] == pytest.approx(4 / 15)
+    assert found["5"]["value"] == pytest.approx(2 / 3)
+    assert "pass@k" not in forced_metrics()
+
+
+@pytest.mark.parametrize(
+    ("problems", "words"),
+    [
+        (["w7 w7"] * 20 + ["r5 r5"], "m1@t1 is 4.8 %, below 5 %"),
+        (["r5 r5"] * 20 + ["w7 w7"], "m1@t1 is 95.2 %, above 95 %"),
+        (["r5 r5~"] * 2 + ["w7 w7"] * 30, "6.2 % of the answers of turn 2 were cut"),
+    ],
+)
+def test_doubtful_numbers_come_with_a_warning(problems, words):
+    found = summarise(make(*problems), same_number, max_turns=2, feedback="none")
+    assert len(found["warnings"]) == 1
+    assert words in found["warnings"][0]
+    assert format_table(found).splitlines()[-1] == f"Warning: {found['warnings'][0]}."
+
+
+def test_numbers_without_doubt_come_without_a_warning():
+    run = make(*["r5 r5"] * 19, *["w7 w7"])
+    assert summarise(run, same_number, max_turns=2, feedback="none")["warnings"] == []
+
+
+def test_one_problem_is_no_evidence():
+    found = summarise(make("w7 r5 r5"), same_number, max_turns=3, feedback="none")
+    assert "cannot be told apart: +100.0 points" in format_table(found)

@@ -1,0 +1,113 @@
+"""Repetition, copying and similarity of texts, against values worked out by hand.
+
+python -m pytest tests/unit/rise/metrics/test_texts.py
+"""
+
+import random
+
+import pytest
+from nltk.metrics.distance import edit_distance
+
+from rise.episodes.shorthand import sketch
+from rise.metrics.summary import summarise
+from rise.metrics.texts import COMPARED_WORDS, copy_rate, edit_similarity, repetition
+from rise.metrics.turns import repeated, similar
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "share"),
+    [
+        ("", 4, 0.0),
+        ("a b c", 4, 0.0),
+        ("a b c d", 4, 0.0),
+        ("a a a a a", 1, 4 / 5),
+        # ab ba ab ba ab: 2 of 5 are new
+        ("a b a b a b", 2, 3 / 5),
+        ("a b a b a b", 4, 1 / 3),
+        # punctuation marks are words: "4 .", ". 4", "4 ."
+        ("4. 4.", 2, 1 / 3),
+    ],
+)
+def test_repetition_is_the_share_of_pieces_said_before(text, n, share):
+    assert repetition(text, n) == pytest.approx(share)
+
+
+def test_a_loop_is_nearly_all_repetition():
+    assert repetition("I will try again. " * 200) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("previous", "attempt", "n", "share"),
+    [
+        ("a b c d e", "a b c d e", 4, 1.0),
+        ("a b c d e", "e d c b a", 4, 0.0),
+        # of ab, bc, cx only the first two are known
+        ("a b c", "a b c x", 2, 2 / 3),
+        # a piece counts as often as it is said
+        ("a b", "a b a b", 2, 2 / 3),
+        ("a b c", "", 2, 0.0),
+        ("", "a b c", 2, 0.0),
+    ],
+)
+def test_copy_rate_is_the_share_of_the_attempt_that_was_there(previous, attempt, n, share):
+    assert copy_rate(previous, attempt, n) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("previous", "attempt", "value"),
+    [
+        ("", "", 1.0),
+        ("a", "", 0.0),
+        ("a b c d", "a b c d", 1.0),
+        ("a b c d", "a x c d", 3 / 4),
+        ("a b", "a b c d", 1 / 2),
+        ("a b c", "c b a", 1 / 3),
+        ("a a a", "a a", 2 / 3),
+        ("a  b\n", "a b", 1.0),
+    ],
+)
+def test_similarity_counts_the_words_that_stay(previous, attempt, value):
+    assert edit_similarity(previous, attempt) == pytest.approx(value)
+
+
+def test_leaving_out_what_both_begin_and_end_with_changes_no_distance():
+    draw = random.Random(0)
+    for _ in range(200):
+        a, b = (draw.choices("ab", k=draw.randrange(1, 9)) for _ in range(2))
+        expected = 1 - edit_distance(a, b) / max(len(a), len(b))
+        assert edit_similarity(" ".join(a), " ".join(b)) == pytest.approx(expected)
+
+
+def test_long_texts_are_compared_by_their_beginning():
+    start = " ".join(map(str, range(COMPARED_WORDS)))
+    assert edit_similarity(start + " yes" * 50_000, start + " no" * 50_000) == 1.0
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_pieces_need_a_word(n):
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        repetition("a b", n)
+
+
+def test_repetition_of_a_turn_is_the_mean_over_its_samples():
+    run = sketch("w7,w8 r5", "r5")
+    run[0].turns[0].actions = ["a b c d a b c d", "a b c d e"]
+    # 5 pieces, abcd twice: 1/5; the other sample has none
+    assert repeated(run, 1) == [pytest.approx(1 / 10), 0.0]
+    assert repeated(run, 2) == [0.0]
+
+
+def test_similarity_compares_the_attempts_that_went_on():
+    run = sketch("w7,w8 r5", "r5")
+    run[0].turns[0].chosen = 1
+    # "the answer is 8" and "the answer is 5"
+    assert similar(run, 2) == [3 / 4]
+    with pytest.raises(ValueError, match="no previous attempt"):
+        similar(run, 1)
+
+
+def test_a_summary_has_both_per_turn():
+    found = summarise(sketch("w7 w7", "w7 r5"), str.__eq__, max_turns=2, feedback="none")
+    assert [rate["value"] for rate in found["repetition"]] == [0, 0]
+    assert found["similarity"][0] is None
+    assert found["similarity"][1]["value"] == pytest.approx((1 + 3 / 4) / 2)

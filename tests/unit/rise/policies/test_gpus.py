@@ -1,0 +1,126 @@
+"""Several workers for one checkpoint: which GPU each gets, and two real ones on the CPU.
+
+python -m pytest tests/unit/rise/policies/test_gpus.py
+"""
+
+import asyncio
+import doctest
+import os
+from unittest import mock
+
+import pytest
+
+from fastchat.serve import model_worker
+from rise.policies import gpus
+from rise.policies.local import LocalServing
+from rise.policies.worker import WorkerPolicy
+from tests.support.stages import call, write_inputs
+from tests.support.tiny import save_tiny_model
+
+SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "problem": {}}
+
+
+def test_gpus_are_those_of_the_environment_or_of_the_driver(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus.visible_gpus() == []
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text('#!/bin/sh\necho "GPU 0: A (UUID: x)"\necho "  MIG 1g"\necho "GPU 1: B"\n')
+    driver.chmod(0o755)
+    assert gpus.visible_gpus() == ["0", "1"]
+    for value, names in {"": [], "2, 3": ["2", "3"], "1,-1,0": ["1"], "GPU-x": ["GPU-x"]}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        assert gpus.visible_gpus() == names
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    driver.write_text("#!/bin/sh\necho 'GPU access failed'\nexit 9\n")
+    assert gpus.visible_gpus() == []
+
+
+def test_the_worked_placements_are_right():
+    assert doctest.testmod(gpus) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "workers", "expected"),
+    [
+        ((), None, {"checkpoint-0": "0", "checkpoint-0.1": "1", "checkpoint-0.2": "2"}),
+        ((), 1, {"checkpoint-0": "0"}),
+        (("--device", "cuda:1"), None, {"checkpoint-0": None}),
+    ],
+)
+def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, workers, expected):
+    started = {}
+
+    def launch(serving, name, module, arguments, gpu=None):
+        if module == "model_worker":
+            started[name] = gpu
+
+    with (
+        mock.patch.object(gpus, "visible_gpus", lambda: ["0", "1", "2"]),
+        mock.patch.object(LocalServing, "_launch", launch),
+        mock.patch.object(LocalServing, "_wait"),
+        LocalServing(["a"], tmp_path, worker_args=options, workers_per_model=workers),
+    ):
+        assert started == expected
+
+
+@pytest.mark.parametrize(
+    ("models", "visible", "options", "expected"),
+    [
+        (["a", "b"], ["0"], [], [0.425, 0.425]),
+        (["a", "b", "c"], ["0", "1"], [], [0.425, None, 0.425]),
+        (["a"], ["0", "1"], [], [None, None]),
+        (["a", "b"], ["0", "1"], ["--device=cuda:1"], [0.425, 0.425]),
+        (["a", "b"], ["0"], ["--gpu-memory-fraction", "0.3"], [0.3, 0.3]),
+        (["a", "b"], ["0"], ["--gpu-memory-fraction=0.3"], [0.3, 0.3]),
+    ],
+)
+def test_workers_on_one_gpu_share_its_memory(tmp_path, models, visible, options, expected):
+    started = []
+
+    def launch(serving, name, module, arguments, gpu=None):
+        if module == "model_worker":
+            started.append(model_worker.parse_args(arguments).gpu_memory_fraction)
+
+    with (
+        mock.patch.object(gpus, "visible_gpus", lambda: visible),
+        mock.patch.object(LocalServing, "_launch", launch),
+        mock.patch.object(LocalServing, "_wait"),
+        LocalServing(models, tmp_path, worker_args=options),
+    ):
+        assert started == expected
+
+
+def test_two_workers_of_one_checkpoint_share_the_requests_and_answer_alike(tmp_path):
+    model = str(save_tiny_model(tmp_path / "model"))
+
+    async def ask(controller, name):
+        policy = WorkerPolicy(model, controller, model=name)
+        asked = [
+            policy.sample([{"role": "user", "content": "Go"}], n=1, seed=seed, **SETTINGS)
+            for seed in (1, 1, 2, 2)
+        ]
+        texts = [samples[0].text for samples in await asyncio.gather(*asked)]
+        used = [worker.used_at for worker in policy._workers._named.values()]
+        await policy.close()
+        return texts, used
+
+    options = {"worker_args": ["--device", "cpu"], "workers_per_model": 2}
+    with LocalServing([model], tmp_path / "logs", **options) as serving:
+        pids = [process.pid for process in serving._processes.values()]
+        texts, used = asyncio.run(ask(*serving.addresses()[model]))
+    assert len(pids) == 3 and not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert len(used) == 2 and all(used)
+    assert texts[0] == texts[1] != texts[2] == texts[3]
+    logs = {path.name for path in (tmp_path / "logs").iterdir()}
+    assert logs == {"controller.log", "checkpoint-0.log", "checkpoint-0.1.log"}
+
+
+def test_the_number_of_workers_is_checked_and_may_change_when_a_run_goes_on(tmp_path):
+    write_inputs(tmp_path)
+    arguments = ("--model", "experts.py:student", "--max_turns", 1, "--log_dir", "log")
+    refused = call(tmp_path, "workflow_eval.py", *arguments, "--workers_per_model", 0)
+    assert refused.returncode == 2 and "--workers_per_model is 0: give 1 or more" in refused.stderr
+    for number in (1, 2):
+        done = call(tmp_path, "workflow_eval.py", *arguments, "--workers_per_model", number)
+        assert done.returncode == 0, done.stderr

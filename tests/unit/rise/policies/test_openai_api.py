@@ -1,0 +1,245 @@
+"""Requests to OpenAI-compatible servers, and where the key goes.
+
+pytest tests/unit/rise/policies/test_openai_api.py
+"""
+
+import asyncio
+import doctest
+import json
+
+import pytest
+from aiohttp import web
+
+from rise.metrics import evaluation
+from rise.policies import keys
+from rise.policies.keys import find_key
+from rise.policies.local import free_ports
+from rise.policies.openai_api import OpenAIPolicy
+from rise.policies.policy import PolicyError, Retries, Sample
+from rise.runs import tally
+from tests.support.scripted_servers import OpenAI, chat_reply
+
+MESSAGES = [{"role": "user", "content": "1+1?"}]
+SETTINGS = {"temperature": 0.7, "top_p": 1.0, "max_new_tokens": 512, "problem": {}}
+
+
+def ask(url, *, n=1, timeout=5.0, key="sk-secret", needs_usage=False):
+    retries = Retries(attempts=3, timeouts=2, first_wait=0.001)
+    policy = OpenAIPolicy(
+        "t",
+        model="teacher",
+        base_url=f"{url}/v1",
+        key=key,
+        request_timeout=timeout,
+        retries=retries,
+        needs_usage=needs_usage,
+    )
+
+    async def once():
+        try:
+            await policy.check()
+            return await policy.sample(MESSAGES, n=n, seed=40, **SETTINGS)
+        finally:
+            await policy.close()
+
+    return asyncio.run(once())
+
+
+def test_request_and_samples():
+    with OpenAI(lambda _: chat_reply("a", "b")) as server:
+        assert ask(server.url, n=2) == [
+            Sample("a", "stop", 7, 3, place=0),
+            Sample("b", "stop", 7, 3, place=1),
+        ]
+    assert server.requests == [
+        {
+            "model": "teacher",
+            "messages": MESSAGES,
+            "n": 2,
+            "seed": 40,
+            "temperature": 0.7,
+            "top_p": 1.0,
+            "max_tokens": 512,
+        }
+    ]
+    assert server.headers[0]["Authorization"] == "Bearer sk-secret"
+
+
+def test_server_that_ignores_n_is_asked_again_with_the_next_seeds():
+    with OpenAI(lambda body: chat_reply(f"seed {body['seed']}")) as server:
+        samples = ask(server.url, n=3)
+    assert [sample.text for sample in samples] == ["seed 40", "seed 41", "seed 42"]
+
+
+def error(status, code=None, message="no", headers=None):
+    body = json.dumps({"error": {"message": message, "code": code}})
+    return lambda _: web.Response(
+        status=status, text=body, content_type="application/json", headers=headers
+    )
+
+
+VLLM = (
+    "This model's maximum context length is 4096 tokens. However, you requested 4396 tokens (4296 "
+    "in the messages, 100 in the completion). Please reduce the length of the messages."
+)
+VLLM_1 = "The decoder prompt (length 4296) is longer than the maximum model length of 4096."
+SGLANG = "The input (4296 tokens) is longer than the model's context length (4096 tokens)."
+SGLANG_1 = "Input length (160062 tokens) exceeds the maximum allowed length (59862 tokens)."
+LLAMA_CPP = "request (4390 tokens) exceeds the available context size (4096 tokens)"
+
+
+def flat_error(message):
+    """The body of vLLM before 0.10: its fields are not in "error", and its code is a number."""
+    body = {"object": "error", "message": message, "type": "BadRequestError", "code": 400}
+    return lambda _: web.json_response(body, status=400)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "tries"),
+    [
+        (error(500), "server", 3),
+        (error(429, headers={"Retry-After": "0.01"}), "overloaded", 3),
+        (error(429, "insufficient_quota"), "quota", 1),
+        (error(401), "unauthorized", 1),
+        (error(400), "bad_request", 1),
+        (error(400, "context_length_exceeded"), "context_overflow", 1),
+        (flat_error(VLLM), "context_overflow", 1),
+        (error(400, 400, VLLM_1), "context_overflow", 1),
+        (flat_error(SGLANG), "context_overflow", 1),
+        (error(400, 400, SGLANG_1), "context_overflow", 1),
+        (error(400, 400, LLAMA_CPP), "context_overflow", 1),
+        (flat_error("temperature must be non-negative"), "bad_request", 1),
+        (error(500, 500, VLLM), "server", 3),
+        (error(429, None, "Limit reached; the context length does not matter"), "overloaded", 3),
+        (lambda _: chat_reply(), "malformed", 1),
+        (lambda _: chat_reply(None), "malformed", 1),
+        (lambda _: chat_reply("half an answer", reason="content_filter"), "content_filter", 1),
+    ],
+)
+def test_what_is_no_answer_is_a_typed_error(answer, kind, tries):
+    with OpenAI(answer) as server:
+        with pytest.raises(PolicyError) as caught:
+            ask(server.url)
+        assert caught.value.kind == kind
+        assert len(server.requests) == tries
+
+
+def test_server_that_hangs_is_a_timeout():
+    with OpenAI(lambda _: 5.0) as server, pytest.raises(PolicyError) as caught:
+        ask(server.url, timeout=0.2)
+    assert caught.value.kind == "timeout"
+
+
+def test_server_that_is_not_there_is_a_connection_error():
+    with pytest.raises(PolicyError) as caught:
+        ask(f"http://127.0.0.1:{free_ports(1)[0]}")
+    assert caught.value.kind == "connection"
+
+
+@pytest.mark.parametrize("key", ["sk-secret", "quite=another+form/of.key"])
+def test_no_message_repeats_the_key(key):
+    refuse = error(401, message=f"Incorrect API key provided: {key}. {'x' * 480} {key}")
+    with OpenAI(refuse) as server, pytest.raises(PolicyError) as caught:
+        ask(server.url, key=key)
+    assert key[:9] not in str(caught.value) and "Incorrect API key" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_reply_that_is_no_json_is_malformed(kind):
+    page = web.Response(text="<html>sign in", content_type=kind)
+    with OpenAI(lambda _: page) as server, pytest.raises(PolicyError) as caught:
+        ask(server.url)
+    assert caught.value.kind == "malformed"
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_the_openai_api_is_not_told_its_own_defaults(temperature, monkeypatch):
+    async def once():
+        policy = OpenAIPolicy("o3", model="o3", base_url=None, key="sk-secret")
+        try:
+            settings = SETTINGS | {"temperature": temperature}
+            return await policy.sample(MESSAGES, n=1, seed=40, **settings)
+        finally:
+            await policy.close()
+
+    with OpenAI(lambda _: chat_reply("a")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        assert asyncio.run(once())[0].text == "a"
+    (request,) = server.requests
+    told = {"temperature": 0.7} if temperature != 1 else {}
+    assert {key: request[key] for key in ("temperature", "top_p") if key in request} == told
+    assert request["max_completion_tokens"] == 512 and "max_tokens" not in request
+
+
+def test_tokens_of_attempts_that_gave_no_answer_are_counted():
+    replies = [chat_reply("a"), error(500)(None), chat_reply("b"), chat_reply("c")]
+    with OpenAI(lambda _: replies.pop(0)) as server:
+        samples = ask(server.url, n=3)
+    assert samples[0] == Sample("a", "stop", 21, 3, requests=3, place=0)
+    refused = chat_reply("half", reason="content_filter")
+    with OpenAI(lambda _: refused) as server, pytest.raises(PolicyError) as caught:
+        ask(server.url)
+    assert caught.value.usage == {"requests": 1, "prompt_tokens": 7, "completion_tokens": 3}
+
+
+def test_of_several_choices_those_that_are_not_filtered_are_kept():
+    reply = chat_reply("a", "b", "c")
+    reply["choices"][0]["finish_reason"] = "content_filter"
+    reply["choices"][2]["message"]["content"] = None
+    with OpenAI(lambda _: reply) as server:
+        # Nothing is lost of what the two others took, and nobody asks for them again.
+        assert ask(server.url, n=3) == [Sample("b", "stop", 7, 9, place=1)]
+        assert len(server.requests) == 1
+    replies = [chat_reply("a", reason="content_filter"), chat_reply("b")]
+    with OpenAI(lambda _: replies.pop(0)) as server:
+        assert ask(server.url, n=2) == [Sample("b", "stop", 14, 6, requests=2, place=1)]
+    assert [request["seed"] for request in server.requests] == [40, 41]
+
+
+def test_where_the_cost_is_limited_an_uncounted_answer_is_refused():
+    uncounted = chat_reply("a") | {"usage": None}
+    with OpenAI(lambda _: uncounted) as server:
+        assert ask(server.url)[0].text == "a"
+        with pytest.raises(PolicyError, match="does not report its tokens"):
+            ask(server.url, needs_usage=True)
+
+
+@pytest.mark.parametrize("line", ["KEY: 'sk-1'", 'KEY: "sk-1"', "KEY: sk-1", "  KEY = sk-1  "])
+def test_key_is_read_from_keys_cfg(tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KEY", raising=False)
+    assert find_key("KEY") is None
+    (tmp_path / "keys.cfg").write_text(f"OTHER_KEY: 'sk-0'\n{line}\n")
+    assert find_key("KEY") == "sk-1"
+    monkeypatch.setenv("KEY", "sk-2")
+    assert find_key("KEY") == "sk-2"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["KEY 'sk-1'", "KEY: 'sk-1", "KEY: '<key>'", "KEY:", "sk-1", "KEY: sk 1", "KEY: 'sk-1' 'x'"],
+)
+def test_a_damaged_keys_cfg_is_named_with_its_line_and_without_its_content(
+    tmp_path, monkeypatch, line
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KEY", raising=False)
+    (tmp_path / "keys.cfg").write_text(f"# a comment\n\n{line}\n")
+    with pytest.raises(ValueError, match=r"line 3 of keys.cfg cannot be read.* KEY: '<key>'") as e:
+        find_key("KEY")
+    assert "sk-1" not in str(e.value)
+    (tmp_path / "keys.cfg").write_text(f"{line}\nKEY: sk-3\n")
+    assert find_key("KEY") == "sk-3"
+
+
+def test_a_key_with_a_line_break_is_refused_without_being_shown(monkeypatch):
+    monkeypatch.setenv("KEY", "sk-1\nsk-2")
+    with pytest.raises(ValueError, match="KEY holds white space") as caught:
+        find_key("KEY")
+    assert "sk-" not in str(caught.value)
+
+
+def test_examples_in_docstrings():
+    for module in (keys, tally, evaluation):
+        result = doctest.testmod(module)
+        assert result.attempted and not result.failed

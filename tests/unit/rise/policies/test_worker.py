@@ -1,0 +1,160 @@
+"""Requests to FastChat workers: what is sent, what is read, and what never becomes a text.
+
+pytest tests/unit/rise/policies/test_worker.py
+"""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from rise.policies import workers
+from rise.policies.local import free_ports
+from rise.policies.policy import PolicyError, Retries, Sample
+from rise.policies.worker import WorkerPolicy
+from tests.support.scripted_servers import Wire, wire_reply
+
+MESSAGES = [{"role": "user", "content": "1+1?"}]
+QUICK = Retries(attempts=3, timeouts=2, first_wait=0.001)
+
+
+def ask(controller, *, n=1, times=1, timeout=5.0, retries=QUICK):
+    """Ask `times` times, all at once, and return the samples of each answer."""
+    policy = WorkerPolicy("student", controller, request_timeout=timeout, retries=retries)
+    settings = {"temperature": 0.5, "top_p": 0.9, "max_new_tokens": 16, "problem": {}}
+
+    async def all_at_once():
+        try:
+            return await asyncio.gather(
+                *(policy.sample(MESSAGES, n=n, seed=40 + i, **settings) for i in range(times))
+            )
+        finally:
+            await policy.close()
+
+    return asyncio.run(all_at_once())
+
+
+def test_request_carries_messages_samples_and_seed():
+    with Wire(lambda body: wire_reply(*"abc"[: body["n"]], reason="length")) as wire:
+        [samples] = ask(wire.url, n=3)
+        [single] = ask(wire.url)
+    assert samples == [Sample(text, "length", 7, 3) for text in "abc"]
+    assert single == [Sample("a", "length", 7, 3)]
+    assert wire.requests[0] == {
+        "model": "student",
+        "messages": MESSAGES,
+        "n": 3,
+        "seed": 40,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_new_tokens": 16,
+        "echo": False,
+    }
+
+
+def test_address_is_asked_for_once_and_answers_come_straight_from_the_worker():
+    with Wire(lambda _: wire_reply("a")) as worker, Wire(lambda _: wire_reply("no")) as controller:
+        controller.worker_url = worker.url
+        assert len(ask(controller.url, times=30)) == 30
+        assert controller.paths == ["/get_worker_address"] * (1 + workers.ASKS)
+        assert controller.requests == [] and len(worker.requests) == 30
+
+
+def test_usage_of_a_worker_that_reports_the_sum_is_shared_out():
+    reply = wire_reply("a", "b")
+    del reply["completion_tokens"]
+    reply["usage"]["completion_tokens"] = 5
+    with Wire(lambda _: reply) as wire:
+        [samples] = ask(wire.url, n=2)
+    assert [sample.completion_tokens for sample in samples] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "tries"),
+    [
+        ({"text": "**NETWORK ERROR**", "error_code": 50001}, "server", 3),
+        ({"text": "**NETWORK ERROR**", "error_code": 50005}, "no_worker", 3),
+        ({"text": "x", "error_code": 50006}, "timeout", 2),
+        ({"text": "too long", "error_code": 40303}, "context_overflow", 1),
+        ({"text": "x", "error_code": 40001}, "bad_request", 1),
+        ({"text": "x", "error_code": 42901}, "overloaded", 3),
+        (web.Response(status=500, text="boom"), "server", 3),
+        (web.Response(status=429), "overloaded", 3),
+        (web.Response(status=400), "bad_request", 1),
+        (web.Response(status=401), "unauthorized", 1),
+        (web.Response(status=400, text='{"text": "", "error_code": 40303}'), "context_overflow", 1),
+        (web.Response(text="<html>"), "malformed", 1),
+        (wire_reply("a", "b"), "malformed", 1),
+        (wire_reply("a", reason="abort"), "server", 3),
+        ({"text": None, "error_code": 0}, "malformed", 1),
+    ],
+)
+def test_what_is_no_answer_is_a_typed_error(reply, kind, tries):
+    def answer(_):
+        # A response object can be sent once, so every request gets its own.
+        if isinstance(reply, web.Response):
+            return web.Response(status=reply.status, body=reply.body)
+        return reply
+
+    with Wire(answer) as wire:
+        with pytest.raises(PolicyError) as caught:
+            ask(wire.url)
+        assert caught.value.kind == kind
+        assert len(wire.requests) == tries
+
+
+def test_trouble_that_passes_is_not_seen():
+    replies = [web.Response(status=503), {"text": "x", "error_code": 50002}, wire_reply("fine")]
+    with Wire(lambda _: replies.pop(0)) as wire:
+        assert ask(wire.url)[0][0].text == "fine"
+
+
+def test_worker_that_hangs_is_a_timeout():
+    with Wire(lambda _: 5.0) as wire, pytest.raises(PolicyError) as caught:
+        ask(wire.url, timeout=0.1)
+    assert caught.value.kind == "timeout"
+
+
+def test_dead_worker_is_left_for_the_one_that_the_controller_names_next():
+    with Wire(lambda _: wire_reply("alive")) as wire:
+        wire.worker_url = f"http://127.0.0.1:{free_ports(1)[0]}"
+
+        def resurrect(state):
+            wire.worker_url = None
+
+        retries = Retries(attempts=3, first_wait=0.01)
+        policy = WorkerPolicy("student", wire.url, retries=retries)
+
+        async def die_and_live():
+            with pytest.raises(PolicyError):
+                await policy.check()
+            asyncio.get_running_loop().call_later(0.005, resurrect, None)
+            settings = {"temperature": 1, "top_p": 1, "max_new_tokens": 1, "problem": {}}
+            samples = await policy.sample(MESSAGES, n=1, seed=0, **settings)
+            await policy.close()
+            return samples
+
+        assert asyncio.run(die_and_live())[0].text == "alive"
+
+
+def test_dead_worker_is_a_connection_error():
+    with Wire(lambda _: wire_reply("a")) as wire:
+        wire.worker_url = f"http://127.0.0.1:{free_ports(1)[0]}"
+        with pytest.raises(PolicyError) as caught:
+            ask(wire.url)
+    assert caught.value.kind == "connection"
+
+
+def test_requests_are_spread_over_the_workers_of_a_model():
+    with Wire(lambda _: wire_reply("a")) as first, Wire(lambda _: wire_reply("b")) as second:
+
+        class Controller(Wire):
+            async def _address(self, request):
+                self.paths.append(request.path)
+                urls = (first.url, second.url)
+                return web.json_response({"address": urls[len(self.paths) % 2]})
+
+        with Controller(lambda _: None) as controller:
+            ask(controller.url, times=40)
+        # Which of them answers faster decides the rest.
+        assert min(len(first.requests), len(second.requests)) >= 10

@@ -1,0 +1,90 @@
+"""The progress line: plain lines where there is no terminal, and how it estimates.
+
+pytest tests/unit/rise/runs/test_progress.py
+"""
+
+import io
+import re
+import sys
+
+import pytest
+
+from rise.episodes.episode import Episode
+from rise.episodes.shorthand import sketch
+from rise.runs import progress
+from rise.runs.progress import Progress
+from rise.runs.tally import Tally
+
+
+class Recorder:
+    """A tracker that keeps what it is given."""
+
+    def __init__(self):
+        self.points = []
+
+    def log(self, scalars, axis, at):
+        self.points.append(scalars)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time of rise.runs.progress, set by the test."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def played(*histories):
+    episodes = sketch(*histories)
+    for episode in episodes:
+        for turn in episode.turns:
+            turn.usage = {"prompt_tokens": 10, "completion_tokens": 30}
+            turn.model = "m"
+    return episodes
+
+
+def test_a_file_gets_a_plain_line_every_half_minute_and_one_at_the_end(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    tally, tracker = Tally(1, cumulative=True), Recorder()
+    with Progress(tally, 100, tracker) as shown:
+        for episode in played(*["r5", "w7"] * 10):
+            clock[0] += 4.0
+            shown.report(episode)
+    lines = sys.stderr.getvalue().splitlines()
+    assert "\r" not in sys.stderr.getvalue() and len(lines) == 3
+    assert lines[0].startswith("8 of 100 episodes") and lines[1].startswith("16 of 100 episodes")
+    # 20 episodes of 30 tokens in 80 s; 80 episodes are left.
+    assert lines[2] == ("20 of 100 episodes, solved by turn 1: 50.0 %, 8 tokens/s, 0:05:20 left")
+    assert tracker.points[-1]["eta_seconds"] == pytest.approx(320)
+    assert tracker.points[-1]["tokens_per_second"] == pytest.approx(7.5)
+
+
+def test_earlier_calls_count_as_done_and_not_for_the_rate(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    tally = Tally(2, cumulative=False, prices={"m": [1e6, 1e6]})
+    for episode in played(*["w7 r5"] * 6):
+        tally.add(episode)
+    with Progress(tally, 10, Recorder()) as shown:
+        assert "left" not in shown.line()
+        clock[0] += 30.0
+        shown.report(played("r5 w7")[0])
+        shown.report(Episode(8, "q", "a", error={"kind": "server", "message": "", "turn": 1}))
+        assert shown.line() == (
+            "7 of 10 episodes, right at turn 1 to 2: 14.3 85.7 %, 1 failed, 2 tokens/s, "
+            "560.00 USD, 0:01:30 left"
+        )
+
+
+def test_a_terminal_gets_one_line_that_is_redrawn(clock, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress(Tally(1, cumulative=True), 4, Recorder()) as shown:
+        for episode in played("r5", "w7", "r5"):
+            clock[0] += 1.0
+            shown.report(episode)
+    last = re.split(r"[\r\n]+", sys.stderr.getvalue().strip())[-1]
+    assert " 75%" in last and "3 of 4 episodes, solved by turn 1: 66.7 %" in last
+    assert sys.stderr.getvalue().count("\n") == 1

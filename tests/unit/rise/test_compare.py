@@ -1,0 +1,159 @@
+"""`python -m rise.compare` on runs whose numbers are worked out by hand.
+
+python -m pytest tests/unit/rise/test_compare.py
+"""
+
+import csv
+import doctest
+import io
+import json
+
+import pytest
+
+from rise import compare
+from rise.compare import main
+from rise.metrics import comparison, tables
+from rise.report.__main__ import main as report
+from tests.support.run_dirs import write_run
+
+# The right answer is 5. m1@t1 2/8; votes over three turns: right in problems 0, 1, 2, 3, 4, 5.
+BETTER = ["r5 r5 r5"] * 2 + ["w7 r5 r5"] * 4 + ["w7 w8 w9"] * 2
+# m1@t1 3/8; votes right in problems 0, 1, 2.
+BASE = ["r5 r5 w7"] * 3 + ["w7 w7 w7"] * 5
+
+
+@pytest.fixture
+def runs(tmp_path):
+    base = write_run(tmp_path / "base", *BASE)
+    return [str(base), str(write_run(tmp_path / "rise", *BETTER))]
+
+
+@pytest.mark.parametrize("module", [compare, comparison, tables])
+def test_the_examples_in_the_docstrings_hold(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_the_table_has_gains_over_the_first_turn_of_the_same_run(runs, capsys):
+    assert main([*runs, "--format", "csv"]) == 0
+    base, rise = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (base["m1@t1"], base["m1@t3"]) == ("37.5", "37.5 (+0.0)")
+    assert (rise["m1@t1"], rise["m1@t3"], rise["p1@t3"]) == ("25.0", "75.0 (+50.0)", "75.0 (+50.0)")
+    assert rise["cost of m1@t3"] == "3 samples, 12 tokens"
+
+
+@pytest.mark.parametrize("tool", ["compare", "report"])
+def test_a_damaged_row_is_named_with_run_and_line(runs, tool, tmp_path, capsys):
+    rows = tmp_path / "rise" / "rows.jsonl"
+    lines = rows.read_text().splitlines()
+    lines[2] = '{"task_id": 2}'
+    rows.write_text("\n".join(lines) + "\n")
+    if tool == "compare":
+        assert main(runs) == 2
+    else:
+        assert report([*runs, "-o", str(tmp_path / "report.html")]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert f"rise.{tool}: error: {rows}, line 3: an episode is an object with a" in error
+
+
+def test_the_last_episode_counts_without_the_end_of_its_line(runs, tmp_path, capsys, caplog):
+    rows = tmp_path / "rise" / "rows.jsonl"
+    whole = rows.read_bytes()
+    for cut, count in ((1, 8), (2, 7)):
+        rows.write_bytes(whole[:-cut])
+        assert main([*runs, "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["runs"][1]["n"] == count
+    assert caplog.messages == [f"line 8 of {rows} is torn: its episode is left out"]
+
+
+def test_runs_are_tested_over_the_problems_that_both_have(runs, capsys):
+    assert main([*runs, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rate = found["tests"][0]["metrics"]["m1@t3"]
+    # Only the second run has problems 3, 4 and 5 right; nobody but it: p = 2 * (1/2)^3.
+    assert (rate["only_first"], rate["only_second"], rate["n"]) == (3, 0, 8)
+    assert rate["value"] == 3 / 8
+    assert rate["p_value"] == pytest.approx(0.25)
+
+
+def test_the_parallel_run_of_the_same_log_dir_gives_its_vote(tmp_path, runs, capsys):
+    write_run(tmp_path / "base", *["r5,r5,w7"] * 4, *["w7,w7,r5"] * 4)
+    assert main([*runs, "--format", "csv"]) == 0
+    base, rise = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert base["m3@t1"] == "50.0 (+12.5)"
+    assert base["cost of m3@t1"] == "3 samples, 12 tokens"
+    assert rise["m3@t1"] == "-"
+
+
+@pytest.mark.parametrize(
+    ("style", "piece"),
+    [
+        ("text", "rise  8   25.0  75.0 (+50.0)"),
+        ("markdown", "| rise | 8 | 25.0 | 75.0 (+50.0) |"),
+        ("latex", r"rise & 8 & 25.0 & 75.0 (+50.0) &"),
+    ],
+)
+def test_formats(runs, capsys, style, piece):
+    assert main([*runs, "--format", style]) == 0
+    assert piece in capsys.readouterr().out
+
+
+def test_what_differs_besides_the_models_is_said(tmp_path, capsys):
+    one = write_run(tmp_path / "one", *BASE, temperature=[1.0, 1.0, 1.0])
+    two = write_run(tmp_path / "two", *BASE[:6], temperature=[0.7, 0.7, 0.7])
+    assert main([str(one), str(two)]) == 0
+    shown = capsys.readouterr().out
+    assert "the runs differ in temperature: one 1.0, two 0.7" in shown
+    assert "different numbers of problems: one 8, two 6" in shown
+
+
+def test_sampling_that_differs_at_a_later_turn_is_said(tmp_path, capsys):
+    one = write_run(tmp_path / "one", *BASE, max_new_tokens=[8, 8, 8])
+    two = write_run(tmp_path / "two", *BASE, max_new_tokens=[8, 40])
+    same = write_run(tmp_path / "same", *BASE, max_new_tokens=[8, 8])
+    assert main([str(one), str(two)]) == 0
+    assert "the runs differ in max_new_tokens: one 8, two [8, 40]" in capsys.readouterr().out
+    assert main([str(one), str(same)]) == 0
+    assert "max_new_tokens" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("env", ("gsm8k", "numeric")),
+        ("env_sha256", ("0123", "4567")),
+        ("prompt_sha256", ("89ab", "cdef")),
+        ("more_prompts_sha256", (None, "cdef")),
+    ],
+)
+def test_other_graders_and_other_prompts_are_said(tmp_path, capsys, key, values):
+    runs = [write_run(tmp_path / f"run{value}", *BASE, **{key: value}) for value in values]
+    assert main(list(map(str, runs))) == 0
+    said = f"the runs differ in {key}: run{values[0]} {values[0]}, run{values[1]} {values[1]}"
+    assert said in capsys.readouterr().out
+
+
+def test_other_problems_are_refused(tmp_path, runs, capsys):
+    other = write_run(tmp_path / "other", *BASE)
+    rows = other / "rows.jsonl"
+    rows.write_text(rows.read_text().replace('"question 3"', '"another question"'))
+    assert main([runs[0], str(other)]) == 2
+    assert "problem 3 of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"stage": "gen"}, "give one of workflow_eval.py"), ({"env": "chess"}, "unknown environment")],
+)
+def test_what_is_no_evaluation_is_refused(tmp_path, runs, capsys, settings, message):
+    other = write_run(tmp_path / "other", *BASE, **settings)
+    assert main([runs[0], str(other)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_names_are_one_per_run(runs):
+    with pytest.raises(SystemExit) as exit_:
+        main([*runs, "--names", "only-one"])
+    assert exit_.value.code == 2

@@ -1,0 +1,105 @@
+"""What workflow_convert.py writes for other trainers, read by datasets and trained by TRL.
+
+python -m pytest tests/unit/test_convert_for_trl.py
+"""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+import workflow_convert
+from rise.episodes.shorthand import sketch
+from tests.support.tiny import save_tiny_model
+from tests.unit.test_workflow_convert import write_run
+
+ONE_STEP = {
+    "max_steps": 1,
+    "per_device_train_batch_size": 2,
+    "learning_rate": 1e-2,
+    "report_to": "none",
+    "use_cpu": True,
+    "bf16": False,
+    "max_length": 128,
+    "gradient_checkpointing": False,
+    "disable_tqdm": True,
+    "save_strategy": "no",
+}
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("model"), num_hidden_layers=1)
+
+
+@pytest.fixture
+def data(tmp_path, request):
+    log = write_run(tmp_path / "run", sketch("w7,r5 r5", "r5", "- w8,r5"))
+    output = tmp_path / "data.jsonl"
+    arguments = ["--filepath", log, "--output", output, *request.param]
+    assert workflow_convert.main([str(argument) for argument in arguments]) == 0
+    return load_dataset(
+        "json", data_files=str(output), split="train", cache_dir=str(tmp_path / "cache")
+    )
+
+
+def step(trainer_class, config_class, dataset, model_path, output_dir):
+    """One step of training; returns (loss, whether the weights have changed)."""
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    before = model.lm_head.weight.detach().clone()
+    trainer = trainer_class(
+        model=model,
+        args=config_class(output_dir=str(output_dir), **ONE_STEP),
+        train_dataset=dataset,
+        processing_class=AutoTokenizer.from_pretrained(model_path),
+    )
+    loss = trainer.train().training_loss
+    return loss, not torch.equal(before, model.lm_head.weight)
+
+
+@pytest.mark.parametrize("data", [["--format", "messages"]], indirect=True)
+@pytest.mark.parametrize("last_answer_only", [False, True])
+def test_messages_are_trained_by_sft_trainer(data, model_path, tmp_path, last_answer_only):
+    assert len(data) == 5 and data[1]["weight"] == pytest.approx(12.1825)
+    if last_answer_only:  # as the README says
+        data = data.map(
+            lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]},
+            remove_columns="messages",
+        )
+    loss, changed = step(SFTTrainer, SFTConfig, data, model_path, tmp_path / "out")
+    assert 0 < loss < 20 and changed
+
+
+@pytest.mark.parametrize("data", [["--to", "dpo"]], indirect=True)
+def test_pairs_are_trained_by_dpo_trainer(data, model_path, tmp_path):
+    assert [row["id"] for row in data] == ["0-0-1-1", "0-2-2-1"]
+    assert data[1]["prompt"][-1] == {"role": "user", "content": "incorrect"}
+    assert data[1]["chosen"] == [{"role": "assistant", "content": "the answer is 5"}]
+    assert data[1]["rejected"] == [{"role": "assistant", "content": "the answer is 8"}]
+    loss, changed = step(DPOTrainer, DPOConfig, data, model_path, tmp_path / "out")
+    assert loss == pytest.approx(0.6931, abs=1e-3) and changed  # log 2 before the first step
+
+
+@pytest.mark.parametrize("data", [["--to", "dpo"]], indirect=True)
+def test_the_readmes_lines_train_on_pairs_and_save_a_model(data, model_path, tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = re.search(r"```python\n(from datasets.*?)```", readme, re.DOTALL)[1]
+    given = {
+        "meta-llama/Llama-2-7b-chat-hf": str(model_path),
+        "dataset/pairs.jsonl": str(tmp_path / "data.jsonl"),
+        "checkpoints/dpo": str(tmp_path / "dpo"),
+        "DPOConfig(output": "DPOConfig(**small, output",
+    }
+    for shown, used in given.items():
+        assert shown in lines
+        lines = lines.replace(shown, used)
+    (tmp_path / "dpo.py").write_text(lines)
+    small = {k: v for k, v in ONE_STEP.items() if k != "learning_rate"}
+    runpy.run_path(str(tmp_path / "dpo.py"), {"small": small})
+    AutoModelForCausalLM.from_pretrained(tmp_path / "dpo")
+    assert AutoTokenizer.from_pretrained(tmp_path / "dpo").chat_template

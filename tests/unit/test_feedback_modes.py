@@ -1,0 +1,190 @@
+r"""--feedback, --revise_if_wrong and --expert_sees through the scripts.
+
+pytest tests/unit/test_feedback_modes.py
+"""
+
+import json
+
+import pytest
+
+from rise.episodes.journal import load_episodes
+from rise.metrics.evaluation import open_run
+from tests.support.scripted_servers import Wire, wire_reply
+from tests.support.stages import call, write_inputs
+
+PEOPLE = r"""
+def right(problem):
+    return "It is \\boxed{" + problem["answer"].split("#### ")[1] + "}"
+
+def student(problem, messages):
+    'Right at once for even problems, at the second attempt for 1, 5, ...; calls 3, 7, ... right.'
+    task, text = problem["task_id"], messages[-1]["content"]
+    attempts = sum(m["role"] == "assistant" for m in messages)
+    if "verdict" in text:
+        good = messages[-2]["content"] == right(problem) or task % 4 == 3
+        return "My verdict: \\boxed{" + ("right" if good else "wrong") + "}"
+    is_right = task % 2 == 0 or (task % 4 == 1 and attempts)
+    return right(problem) if is_right else "It is \\boxed{99}"
+
+def expert(problem, messages):
+    'Right where it was shown the reference; else it says how much it was shown.'
+    shown = messages[-1]["content"]
+    if "#### " in shown:
+        return right(problem)
+    return f"I saw {len(messages)} messages: \\boxed{{99}}"
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_inputs(tmp_path, problems=8)
+    (tmp_path / "people.py").write_text(PEOPLE)
+    return tmp_path
+
+
+def evaluate(place, *arguments):
+    student = ("--model", "people.py:student", "--log_dir", "log", "--max_turns", 3)
+    return call(place, "workflow_eval.py", *student, *arguments)
+
+
+def generate(place, *arguments):
+    models = ("--models", "people.py:student", "people.py:expert", "--max_turns", 2)
+    return call(place, "workflow_gen.py", *models, *arguments)
+
+
+def test_gated_revision_as_a_user_runs_it(place):
+    done = evaluate(place, "--feedback", "self", "--revise_if_wrong")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((place / "log" / "summary.json").read_text())
+    metrics = found["metrics"]
+    # Problems 0, 2, 4, 6 are right at once; 1 and 5 are called wrong and mended; 3 and 7 are wrong
+    # and called right. Nobody is asked after that.
+    assert [rate["value"] for rate in metrics["acc@t"]] == [4 / 8, 6 / 8, 6 / 8]
+    assert metrics["revisions"]["value"] == 2 / 8
+    assert [rate["value"] for rate in metrics["check"]["recall"][:1]] == [2 / 4]
+    assert [rate["value"] for rate in metrics["check"]["precision"][:1]] == [1.0]
+    assert metrics["check"]["precision"][1] is None
+    # Each of 1 and 5: two answers, two judgements; the others: one of each.
+    assert found["usage"]["people.py:student"]["requests"] == 2 * 4 + 6 * 2
+    assert found["usage"]["people.py:student"]["samples"] == 10
+    assert found["config"]["revise_if_wrong"] and found["config"]["feedback"] == "self"
+    assert "own check: 0.25 revisions per problem" in done.stdout
+    assert "m1@t3 - m1@t1" in done.stdout
+    assert open_run(place / "log").metrics == metrics
+    other = evaluate(place, "--feedback", "self")
+    assert other.returncode == 2 and "revise_if_wrong True -> None" in other.stderr
+
+
+def test_a_run_that_judges_itself_agrees_with_its_parallel_run(place):
+    assert evaluate(place, "--feedback", "critique").returncode == 0
+    parallel = ("--max_turns", 1, "--num_of_samples", 3)
+    done = call(
+        place, "workflow_eval.py", "--model", "people.py:student", "--log_dir", "log", *parallel
+    )
+    assert done.returncode == 0, done.stderr
+    assert "m3@t1" in json.loads((place / "log" / "summary.json").read_text())["metrics"]
+    assert "m1@t3 - m3@t1" in done.stdout
+
+
+def test_verdict_run_prints_no_vote(place):
+    done = evaluate(place, "--feedback", "verdict")
+    assert done.returncode == 0, done.stderr
+    assert "m1@t3" not in done.stdout and "p1@t3" in done.stdout
+    assert {len(episode.turns) for episode in load_episodes(place / "log")} == {3}
+
+
+def test_a_worker_is_asked_for_its_judgement_and_the_forecast_knows(place):
+    def answer(body):
+        if "verdict" in body["messages"][-1]["content"]:
+            return wire_reply("\\boxed{wrong}")
+        return wire_reply("\\boxed{0}")
+
+    with Wire(answer) as wire:
+        arguments = ("--model", "student", "--max_turns", 2, "--limit", 3, "--max_new_tokens", 20)
+        arguments += ("--feedback", "self", "--controller_address", wire.url, "--log_dir", "log")
+        planned = call(place, "workflow_eval.py", *arguments, "--dry-run")
+        done = call(place, "workflow_eval.py", *arguments)
+        asked = [[m["role"] for m in body["messages"]] for body in wire.requests]
+    assert done.returncode == 0, done.stderr
+    assert "student: 9 requests for 9 answers" in planned.stdout
+    assert "180 new tokens" in planned.stdout
+    assert len(asked) == 9 and sorted(map(len, asked)) == [1] * 3 + [3] * 6
+    usage = json.loads((place / "log" / "summary.json").read_text())["usage"]["student"]
+    assert usage == {"requests": 9, "samples": 6, "prompt_tokens": 63, "completion_tokens": 27}
+
+
+@pytest.mark.parametrize(
+    ("sees", "said"),
+    [("none", "I saw 1 messages"), ("feedback", "I saw 3 messages"), ("reference", "It is ")],
+)
+def test_what_the_expert_sees_changes_its_answer_and_never_the_training_prompt(place, sees, said):
+    done = generate(place, "--log_dir", "run", "--expert_sees", sees)
+    assert done.returncode == 0, done.stderr
+    episodes = {episode.task_id: episode for episode in load_episodes(place / "run")}
+    expected = None if sees == "feedback" else sees
+    assert [turn.sees for turn in episodes[1].turns] == [None, expected]
+    assert episodes[1].turns[1].action.startswith(said)
+    assert json.loads((place / "run" / "config.json").read_text())["expert_sees"] == sees
+    rows = place / "rows.json"
+    from workflow_convert import main
+
+    assert main(["--filepath", str(place / "run"), "--output", str(rows)]) == 0
+    [row] = [row for row in json.loads(rows.read_text()) if row["id"] == "0-1-2"]
+    values = [turn["value"] for turn in row["conversations"]]
+    question = "What is 1 + 1?"
+    retry = f"The answer is incorrect. Please try again. {question}"
+    assert values == [question, "It is \\boxed{99}", retry, episodes[1].turns[1].action]
+    assert "####" not in "".join(values)
+
+
+def test_right_answers_to_the_hint_become_first_answers(place):
+    """STaR: what the model says when it was shown the reference is trained without it."""
+    models = ("--models", "people.py:expert", "--max_turns", 2, "--log_dir", "run")
+    done = call(place, "workflow_gen.py", *models, "--expert_sees", "reference")
+    assert done.returncode == 0, done.stderr
+    from workflow_convert import main
+
+    single = ["--criteria", "success", "--weighting", "none", "--context_window", "1"]
+    run, rows = str(place / "run"), place / "star.json"
+    assert main(["--filepath", run, "--output", str(rows), *single]) == 0
+    texts = [
+        [turn["value"] for turn in row["conversations"]] for row in json.loads(rows.read_text())
+    ]
+    assert texts == [[f"What is {i} + 1?", f"It is \\boxed{{{i + 1}}}"] for i in range(8)]
+
+
+def test_generation_without_an_oracle_still_learns_from_the_best_sample(place):
+    (place / "people.py").write_text(
+        PEOPLE + "\ncalls = iter(range(99))\n"
+        "def lottery(problem, messages):\n"
+        "    return right(problem) if next(calls) % 3 == 2 else 'no idea'\n"
+    )
+    done = call(
+        place,
+        "workflow_gen.py",
+        *("--models", "people.py:lottery", "--max_turns", 2, "--num_of_samples", 3),
+        *("--log_dir", "run", "--feedback", "none", "--concurrency", 1),
+    )
+    assert done.returncode == 0, done.stderr
+    turns = [turn for episode in load_episodes(place / "run") for turn in episode.turns]
+    assert len(turns) == 16 and {(turn.chosen, turn.verdict) for turn in turns} == {(2, "right")}
+    assert "right at turn 2: 100.0 %" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        (evaluate, ["--revise_if_wrong"], "needs --feedback self or critique"),
+        (evaluate, ["--feedback", "self", "--max_turns", 1], "needs --max_turns 2 or more"),
+        (evaluate, ["--feedback", "self", "--shown_attempt", "other"], "needs --feedback none"),
+        (generate, ["--feedback", "none", "--correct_to_correct"], "needs --feedback oracle"),
+        (generate, ["--expert_sees", "none", "--max_turns", 1], "needs --max_turns 2 or more"),
+    ],
+)
+def test_contradictions_are_refused(place, script, arguments, message):
+    arguments = [*arguments, *(["--log_dir", "log"] if script is generate else [])]
+    if "--max_turns" in arguments and script is generate:
+        arguments += ["--models", "people.py:student"]
+    refused = script(place, *arguments)
+    assert refused.returncode == 2 and message in refused.stderr
+    assert not (place / "log").exists()

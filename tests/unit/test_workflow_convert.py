@@ -1,0 +1,292 @@
+"""workflow_convert.py: from runs on disk to files on disk.
+
+python -m pytest tests/unit/test_workflow_convert.py
+"""
+
+import json
+import math
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import workflow_convert
+from fastchat.train.rows import read_targets
+from rise.episodes.episode import Episode
+from rise.episodes.shorthand import sketch
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_run(directory: Path, episodes: list[Episode], turns: int = 2, **config) -> Path:
+    """A run directory as workflow_gen.py leaves it; returns the published log in it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    records = [episode.to_dict() for episode in episodes]
+    lines = [json.dumps(record) + "\n" for record in records]
+    (directory / "rows.jsonl").write_text("".join(lines))
+    config = {"env": "gsm8k", "max_turns": turns, "context_window": None} | config
+    (directory / "config.json").write_text(json.dumps(config))
+    log = directory / f"{turns}_turns.json"
+    log.write_text(json.dumps({str(record["task_id"]): record for record in records}))
+    return log
+
+
+def convert(*arguments) -> int:
+    return workflow_convert.main([str(argument) for argument in arguments])
+
+
+def read(path: Path) -> list[dict]:
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Two turns: repaired, right at once, never right, nothing said at turn 1."""
+    return write_run(tmp_path / "run", sketch("w7 r5", "r5", "w7 w7", "- w8"))
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "data" / "finetune.json"
+
+
+def test_the_published_command_is_understood():
+    args = workflow_convert.parse_args(
+        shlex.split(
+            "--filepath log/gsm8k/2_turns.json --output dataset/finetune.json --model_path "
+            "meta-llama/Llama-2-7b-chat-hf --env gsm8k --criteria all --remove_duplication "
+            "--shuffle"
+        )
+    )
+    assert (args.filepath, args.env) == (["log/gsm8k/2_turns.json"], "gsm8k")
+    assert (args.temperature, args.weighting, args.only_success) == (0.4, "exp", False)
+    again = workflow_convert.parse_args(["--filepath", "a", "--output", "b", "--env", "MATH"])
+    assert again.env == "math"
+
+
+def test_rows_weights_and_report(log, output, capsys):
+    assert convert("--filepath", log, "--output", output, "--remove_duplication") == 0
+    rows = read(output)
+    # Turn 2 of problem 2 repeats turn 1 and is dropped.
+    assert [(row["task_id"], row["turn"]) for row in rows] == [
+        *[(0, 1), (0, 2), (1, 1), (2, 1), (3, 1), (3, 2)]
+    ]
+    right, wrong, nothing = math.exp(2.5), 1.0, math.exp(-2.5)
+    expected = [wrong, right, right, wrong, nothing, wrong]
+    assert [row["weight"] for row in rows] == pytest.approx(expected)
+    assert [row["conversations"][-1]["loss"] for row in rows] == pytest.approx(expected)
+    assert not any(turn["loss"] for row in rows for turn in row["conversations"][:-1])
+
+    report = json.loads(Path(f"{output}.report.json").read_text())
+    assert (report["episodes"], report["attempts"], report["rows"]) == (4, 7, 6)
+    assert report["dropped"] == {"repeated": 1}
+    assert report["rows_by_turn"] == {"1": 4, "2": 2}
+    assert report["rows_by_reward"] == {"-1": 1, "0": 3, "1": 2}
+    size = sum(expected) ** 2 / sum(weight**2 for weight in expected)
+    assert report["weights"]["effective_sample_size"] == pytest.approx(size)
+    assert Path(f"{output}_hist.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(output.parent.iterdir())) == 3
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "4 episodes, 7 attempts -> 6 rows"
+    assert len(lines) <= 10 and "train_mem.py" in lines[-1] and str(output) in lines[-1]
+
+
+def test_the_trainer_reads_what_was_written(log, output):
+    convert("--filepath", log, "--output", output)
+    targets = [target for _, row in read_targets(output) for target in row]
+    assert [target.weight for target in targets] == [row["weight"] for row in read(output)]
+    assert targets[1].messages == sketch("w7 r5")[0].dialogue
+    assert {target.opening for target in targets} == {1}
+
+
+def test_a_run_directory_its_rows_and_its_log_are_the_same_input(log, tmp_path):
+    outputs = []
+    for path in (log.parent, log.parent / "rows.jsonl", log):
+        outputs.append(tmp_path / f"{len(outputs)}.json")
+        assert convert("--filepath", path, "--output", outputs[-1]) == 0
+    assert outputs[0].read_text() == outputs[1].read_text() == outputs[2].read_text()
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "shown"),
+    [
+        ({}, [], [1, 3, 5]),
+        ({"context_window": 2}, [], [1, 3, 3]),
+        ({"context_window": 2}, ["--context_window", "1"], [1, 1, 1]),
+        ({"context_window": 2}, ["--context_window", "3"], [1, 3, 5]),
+    ],
+)
+def test_the_window_is_the_runs_unless_it_is_given(config, flags, shown, tmp_path, output):
+    log = write_run(tmp_path / "run", sketch("w7 w8 r5"), turns=3, **config)
+    assert convert("--filepath", log, "--output", output, *flags) == 0
+    assert [len(row["conversations"]) - 1 for row in read(output)] == shown
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "turns"),
+    [
+        ({}, [], [1]),
+        ({"correct_to_correct": True}, [], [1, 2]),
+        ({"correct_to_correct": True}, ["--no-correct_to_correct"], [1]),
+        ({}, ["--correct_to_correct"], [1, 2]),
+    ],
+)
+def test_correct_to_correct_is_the_runs_unless_it_is_given(config, flags, turns, tmp_path, output):
+    log = write_run(tmp_path / "run", sketch("r5 r5"), **config)
+    convert("--filepath", log, "--output", output, "--remove_duplication", *flags)
+    assert [row["turn"] for row in read(output)] == turns
+
+
+def test_the_log_of_a_second_run_in_the_same_directory_finds_its_own_configuration(
+    tmp_path, output
+):
+    write_run(tmp_path, sketch("w7 w8 r5"), turns=3)
+    inner = write_run(tmp_path / "2_turns", sketch("r5 r5"), turns=2, correct_to_correct=True)
+    published = tmp_path / "2_turns.json"
+    published.write_text(inner.read_text())
+    convert("--filepath", published, "--output", output)
+    assert [row["turn"] for row in read(output)] == [1, 2]
+
+
+def test_logs_are_pooled_and_limited(tmp_path, output):
+    first = write_run(tmp_path / "one", sketch("w7 r5", "r5"), correct_to_correct=True)
+    second = write_run(tmp_path / "two", sketch("w7 r5", "r5", "w9"))
+    convert("--filepath", first, second, "--output", output)
+    identities = [row["id"] for row in read(output)]
+    assert identities == ["0-0-1", "0-0-2", "0-1-1", "1-0-1", "1-0-2", "1-1-1", "1-2-1"]
+    convert("--filepath", first, second, "--output", output, "--limit", "3", "--overwrite")
+    assert [row["id"] for row in read(output)] == identities[:5]
+
+
+def test_the_order_is_the_logs_or_the_seeds(tmp_path, output):
+    log = write_run(tmp_path / "run", sketch(*["w7 r5"] * 20))
+    orders = []
+    for flags in ([], ["--shuffle"], ["--shuffle", "--seed", "1"], ["--shuffle"]):
+        convert("--filepath", log, "--output", output, "--overwrite", *flags)
+        orders.append([row["id"] for row in read(output)])
+    plain, shuffled, other, again = orders
+    assert shuffled == again
+    assert len({tuple(order) for order in orders}) == 3
+    assert sorted(plain) == sorted(shuffled) == sorted(other)
+
+
+def test_the_same_command_again_says_done(log, output, capsys):
+    arguments = ("--filepath", log, "--output", output, "--model_path", "no/such/model/here")
+    assert convert(*arguments) == 0
+    before = [(path, path.stat().st_mtime_ns) for path in output.parent.iterdir()]
+    capsys.readouterr()
+    assert convert(*arguments) == 0
+    printed = capsys.readouterr().out
+    assert "is done" in printed and "train_mem.py" in printed
+    assert [(path, path.stat().st_mtime_ns) for path in output.parent.iterdir()] == before
+
+
+def test_an_output_of_other_settings_is_kept_unless_told(log, output, capsys):
+    convert("--filepath", log, "--output", output)
+    before = output.read_bytes()
+    assert convert("--filepath", log, "--output", output, "--criteria", "best") == 2
+    assert "(criteria)" in capsys.readouterr().err
+    write_run(log.parent, sketch("w7 r5", "r5"))
+    assert convert("--filepath", log, "--output", output) == 2
+    assert "(inputs)" in capsys.readouterr().err
+    assert output.read_bytes() == before
+    assert convert("--filepath", log, "--output", output, "--overwrite") == 0
+    assert len(read(output)) == 3
+
+
+def test_a_file_that_is_no_conversion_is_kept(log, output, capsys):
+    output.parent.mkdir()
+    output.write_text("mine")
+    assert convert("--filepath", log, "--output", output) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+
+
+def test_an_interrupted_conversion_is_done_again(log, output, monkeypatch):
+    from rise.dataset import writer
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "plot_weights", stop)
+        assert convert("--filepath", log, "--output", output) == 130
+    assert not output.exists()
+    assert convert("--filepath", log, "--output", output) == 0
+    assert len(read(output)) == 7
+
+
+def test_the_next_command_can_be_run_as_it_stands(log, output, tmp_path, capsys):
+    output = output.with_name("my rows.json")
+    assert convert("--filepath", log, "--output", output) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    command = last.removeprefix("Next: ").split(" (")[0]
+    assert f"DATA_PATH={output}" in shlex.split(command)
+    assert "MODEL=" not in command and "set MODEL to the checkpoint that answered turn 1" in last
+    assert (
+        convert("--filepath", log, "--output", output, "--model_path", "no/m", "--overwrite") == 0
+    )
+    assert "Next: MODEL=no/m DATA_PATH=" in capsys.readouterr().out
+
+
+def test_a_dry_run_shows_a_row_and_writes_nothing(log, output, capsys):
+    assert convert("--filepath", log, "--output", output, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert '"value": "question 0"' in printed and "nothing was written" in printed
+    assert not output.parent.exists()
+
+
+def test_no_row_left_is_a_failure_that_says_why(tmp_path, output, capsys):
+    log = write_run(tmp_path / "run", sketch("w7 w8"))
+    assert convert("--filepath", log, "--output", output, "--criteria", "success") == 1
+    error = capsys.readouterr().err
+    assert "No row is left of 1 episodes (dropped: not success: 2): keep more with" in error
+    (log.parent / "rows.jsonl").write_text("")
+    assert convert("--filepath", log.parent, "--output", output) == 1
+    assert "no finished episode" in capsys.readouterr().err
+    assert not output.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--filepath", "nowhere.json"], "nowhere.json: there is no such log"),
+        (["--filepath", "."], "there is no such log or run directory"),
+        (["--filepath", "torn.json"], "not valid JSON"),
+        (["--filepath", "torn.jsonl"], "damaged"),
+        (["--filepath", "unknown.json"], "unknown keys ['mood']"),
+        (["--output", "."], "is a directory"),
+        (["--temperature", "0"], "above 0"),
+        (["--temperature", "0.001"], "--temperature"),
+        (["--limit", "0"], "--limit is 0"),
+        (["--context_window", "0"], "--context_window is 0"),
+        (["--env", "math"], "a run of gsm8k"),
+        (["--prompt_style", "nowhere.json"], "nowhere.json"),
+        (["--limit", "0", "--temperature", "-1"], "--limit is 0: give 1 or more\ntemperature"),
+    ],
+)
+def test_bad_input_is_one_error_and_nothing_is_written(
+    flags, message, log, output, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("torn.json").write_text('{"0": {')
+    Path("torn.jsonl").write_text('{"task_id": 0\n{"task_id": 1}\n')
+    record = sketch("r5")[0].to_dict() | {"mood": "fine"}
+    Path("unknown.json").write_text(json.dumps({"0": record}))
+    before = sorted(tmp_path.rglob("*"))
+    assert convert("--filepath", log, "--output", output, *flags) == 2
+    errors = capsys.readouterr().err
+    assert message in errors and errors.count("error:") == 1 and "Traceback" not in errors
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_script_runs_from_any_folder_and_exits_with_2_on_bad_usage(log, output, tmp_path):
+    command = [sys.executable, ROOT / "workflow_convert.py", "--filepath", log, "--output", output]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for flags in (["--criteria", "good"], ["--env", "chess"], ["--filepath", "nowhere"]):
+        done = subprocess.run([*command, *flags], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2 and "error:" in done.stderr

@@ -1,0 +1,302 @@
+"""workflow_eval.py as a user runs it: the two published commands, the table, the causal check.
+
+pytest tests/unit/test_workflow_eval.py
+"""
+
+import json
+import shlex
+
+import pytest
+
+import workflow_eval
+from rise.episodes.journal import load_episodes
+from tests.support.scripted_servers import Wire, wire_reply
+from tests.support.stages import begin, call, files_in, write_inputs
+
+EVAL = "workflow_eval.py"
+STUDENT = ("--model", "experts.py:student", "--log_dir", "log")
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_inputs(tmp_path)
+    return tmp_path
+
+
+def evaluate(place, *arguments, **changes):
+    return call(place, EVAL, *arguments, **changes)
+
+
+def summary(path):
+    return json.loads((path / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--model M --data_path data/gsm8k/test.jsonl --env gsm8k --log_dir log/ --max_turns 5 "
+        "--num_of_samples 1 1 1 1 1 --context_window 2",
+        "--model M --data_path data/gsm8k/test.jsonl --env gsm8k --log_dir log/ --max_turns 1 "
+        "--num_of_samples 5",
+    ],
+)
+def test_published_commands_are_understood(command):
+    args = workflow_eval.parse_args(shlex.split(command))
+    assert (args.model, args.env, args.log_dir) == ("M", "gsm8k", "log/")
+    assert len(args.num_of_samples) == args.max_turns and args.feedback == "none"
+
+
+def test_turns_are_forced_and_the_summary_has_the_rates(place):
+    done = evaluate(place, *STUDENT, "--max_turns", 3, "--context_window", 2)
+    assert done.returncode == 0, done.stderr
+    episodes = load_episodes(place / "log")
+    assert {len(episode.turns) for episode in episodes} == {3}
+    metrics = summary(place / "log")["metrics"]
+    assert metrics["m1@t1"]["value"] == pytest.approx(4 / 12) and metrics["m1@t1"]["n"] == 12
+    # The window shows one attempt: the student is right at turn 1 where task_id % 3 is 0, at
+    # turns 2 and 3 where it is 2.
+    assert [rate["value"] for rate in metrics["acc@t"]] == pytest.approx([4 / 12] * 3)
+    assert metrics["p1@t3"]["value"] == pytest.approx(8 / 12)
+    assert set(metrics["m1@t3"]) == {"value", "low", "high", "n"}
+    assert "m1@t3 - m1@t1" in done.stdout and "95 % interval" in done.stdout
+    assert len(done.stdout.splitlines()) <= 11
+    assert "--max_turns 1 --num_of_samples 3" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("first", ["turns", "samples"])
+def test_both_published_evaluations_share_a_log_dir_in_any_order(place, first):
+    commands = {
+        "turns": ("--max_turns", 5, "--num_of_samples", 1, 1, 1, 1, 1, "--context_window", 2),
+        "samples": ("--max_turns", 1, "--num_of_samples", 5),
+    }
+    second = "samples" if first == "turns" else "turns"
+    assert evaluate(place, *STUDENT, *commands[first]).returncode == 0
+    done = evaluate(place, *STUDENT, *commands[second])
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in ("m1@t1", "m5@t1", "m1@t5", "p1@t5"))
+    subfolder = {"turns": "1_turns", "samples": "5_turns"}[first]
+    sequential = place / "log" if first == "turns" else place / "log" / subfolder
+    assert "m5@t1" in summary(sequential)["metrics"]
+    for turns in (1, 5):
+        log = json.loads((place / "log" / f"{turns}_turns.json").read_text())
+        assert {len(e["turn_history"]["best_actions"]) for e in log.values()} == {turns}
+    # Neither command starts anything again.
+    before = {k: v for k, v in files_in(place).items() if k.endswith("rows.jsonl")}
+    for command in commands.values():
+        assert "nobody was asked" in evaluate(place, *STUDENT, *command).stdout
+    assert {k: v for k, v in files_in(place).items() if k.endswith("rows.jsonl")} == before
+
+
+def test_runs_of_different_models_are_not_mixed(place):
+    assert evaluate(place, *STUDENT, "--max_turns", 2).returncode == 0
+    other = ("--model", "experts.py:teacher", "--log_dir", "log")
+    assert evaluate(place, *other, "--max_turns", 1, "--num_of_samples", 2).returncode == 0
+    assert "m2@t1" not in summary(place / "log")["metrics"]
+
+
+def test_a_finished_run_is_not_shown_as_one_of_another_sampling(place):
+    arguments = (*STUDENT, "--max_turns", 1)
+    cool = (*arguments, "--temperature", 0.2, "--max_new_tokens", 50)
+    done = evaluate(place, *cool)
+    assert done.returncode == 0 and "Next:" not in done.stdout, done.stderr
+    assert "nobody was asked" in evaluate(place, *cool).stdout
+    refused = evaluate(place, *arguments)
+    assert refused.returncode == 2
+    assert "temperature [0.2] -> [1.0]" in refused.stderr
+    assert "max_new_tokens [50] -> [1000]" in refused.stderr
+
+
+def test_one_run_gives_both_votes(place):
+    arguments = ("--max_turns", 3, "--num_of_samples", 3, 1, 1)
+    assert evaluate(place, *STUDENT, *arguments).returncode == 0
+    assert {"m1@t1", "m3@t1", "m1@t3", "p1@t3"} <= summary(place / "log")["metrics"].keys()
+
+
+def test_oracle_stops_at_the_first_success(place):
+    done = evaluate(place, *STUDENT, "--max_turns", 3, "--feedback", "oracle")
+    assert done.returncode == 0, done.stderr
+    assert [len(e.turns) for e in load_episodes(place / "log")] == [1, 3, 2] * 4
+    assert summary(place / "log")["metrics"]["p1@t3"]["value"] == 1.0
+
+
+def test_causal_check_shows_another_problems_attempt(place):
+    done = evaluate(place, *STUDENT, "--max_turns", 2, "--shown_attempt", "other")
+    assert done.returncode == 0, done.stderr
+    episodes = {episode.task_id: episode for episode in load_episodes(place / "log")}
+    for task_id, episode in episodes.items():
+        shown = episode.turns[0].shown
+        assert shown["task_id"] != task_id
+        assert shown["action"] == episodes[shown["task_id"]].turns[0].action
+
+
+def test_causal_check_resumes_with_the_same_pairs(place):
+    arguments = ("--max_turns", 2, "--shown_attempt", "other", "--concurrency", 2)
+    process = begin(place, EVAL, *STUDENT, *arguments, rows=3, STUDENT_SECONDS="0.1")
+    process.kill()
+    process.communicate()
+    assert 3 <= len(load_episodes(place / "log")) < 12
+    assert evaluate(place, *STUDENT, *arguments).returncode == 0
+    whole = ("--model", "experts.py:student", "--log_dir", "whole", *arguments)
+    assert evaluate(place, *whole).returncode == 0
+    assert load_episodes(place / "log") == load_episodes(place / "whole")
+
+
+def test_window_and_seeds_reach_the_worker(place):
+    with Wire(lambda body: wire_reply(*[f"\\boxed{{{body['seed'] % 5}}}"] * body["n"])) as wire:
+        arguments = ("--model", "student", "--max_turns", 3, "--limit", 2)
+        arguments += ("--dialogue_limit", 2, "--controller_address", wire.url)
+        assert evaluate(place, *arguments, "--log_dir", "a", "--seed", 1).returncode == 0
+        first = sorted((body["seed"], len(body["messages"])) for body in wire.requests)
+        wire.requests.clear()
+        assert evaluate(place, *arguments, "--log_dir", "b", "--seed", 1).returncode == 0
+        assert sorted((body["seed"], len(body["messages"])) for body in wire.requests) == first
+        wire.requests.clear()
+        assert evaluate(place, *arguments, "--log_dir", "c", "--seed", 2).returncode == 0
+        assert not {body["seed"] for body in wire.requests} & {seed for seed, _ in first}
+    assert sorted(length for _, length in first) == [1, 1, 3, 3, 3, 3]
+    assert load_episodes(place / "a") == load_episodes(place / "b")
+
+
+@pytest.mark.parametrize("feedback", ["none", "oracle"])
+def test_a_prompt_that_never_fits_counts_as_not_right_and_is_not_asked_again(place, feedback):
+    def answer(body):
+        texts = [message["content"] for message in body["messages"]]
+        long = any("What is 3 + 1?" in text for text in texts) and len(texts) > 1
+        if long or "What is 4 + 1?" in texts[0]:
+            return {"text": "too long", "error_code": 40303}
+        return wire_reply(*["\\boxed{4}" if "What is 3 + 1?" in texts[0] else "\\boxed{0}"])
+
+    with Wire(answer) as wire:
+        arguments = ("--model", "student", "--log_dir", "log", "--max_turns", 3, "--limit", 6)
+        arguments += ("--controller_address", wire.url, "--feedback", feedback)
+        done = evaluate(place, *arguments)
+        asked = len(wire.requests)
+        assert evaluate(place, *arguments).returncode == 0 and len(wire.requests) == asked
+    assert done.returncode == 0, done.stdout + done.stderr
+    ended = 2 if feedback == "none" else 1  # with the oracle problem 3 stops at its success
+    assert f"{ended} of 6 episodes ended because" in done.stdout
+    found = summary(place / "log")
+    assert found["counts"] == {"problems": 6, "finished": 6, "owed": 0}
+    assert (found["unanswered"], found["errors"]) == (ended, {"context_overflow": ended})
+    rates = [found["metrics"][name] for name in ("m1@t1", "p1@t3")] + found["metrics"]["acc@t"]
+    assert {rate["n"] for rate in rates} == {6}
+    later = 0 if feedback == "none" else 1 / 6
+    assert [rate["value"] for rate in found["metrics"]["acc@t"]] == pytest.approx(
+        [1 / 6, later, later]
+    )
+    # Neither the log nor anything that reads the rows as data has the problem.
+    answered = {0, 1, 2, 5} if feedback == "none" else {0, 1, 2, 3, 5}
+    assert {episode.task_id for episode in load_episodes(place / "log")} == answered
+    assert {
+        int(key) for key in json.loads((place / "log" / "3_turns.json").read_text())
+    } == answered
+
+
+@pytest.mark.parametrize("stage", ["", "base/eval"])
+@pytest.mark.parametrize(
+    ("script", "style"), [("workflow_eval.py", "default"), ("workflow_gen.py", "bare")]
+)
+def test_where_no_prompt_fits_an_error_stands_in_place_of_rates(place, script, style, stage):
+    said = "the prompt has 900 tokens and leaves no room for an answer in the context of 512"
+    with Wire(lambda body: {"text": said, "error_code": 40303}) as wire:
+        flag = "--model" if script == "workflow_eval.py" else "--models"
+        arguments = (script, flag, "student", "--log_dir", "log", "--max_turns", 2)
+        arguments += ("--prompt_style", style)
+        arguments += ("--controller_address", wire.url)
+        for _ in range(2):
+            done = call(place, *arguments, RISE_ITERATE_STAGE=stage)
+            assert done.returncode == 1
+            where = "--out of rise.iterate" if stage else "--log_dir"
+            for part in (said, f"With another {where}, use a model with a longer context"):
+                assert part in done.stderr, done.stderr
+            assert "%" not in done.stdout and "Next: " not in done.stdout, done.stdout
+            assert ("--prompt_style bare" in done.stderr) == (style != "bare")
+        assert len(wire.requests) == 12
+
+
+def test_a_pair_whose_prompt_never_fits_is_not_owed(place):
+    def answer(body):
+        if "What is 3 + 1?" in body["messages"][0]["content"]:
+            return {"text": "too long", "error_code": 40303}
+        return wire_reply("\\boxed{0}")
+
+    with Wire(answer) as wire:
+        arguments = ("--model", "student", "--log_dir", "log", "--max_turns", 2)
+        arguments += ("--shown_attempt", "other", "--controller_address", wire.url)
+        assert evaluate(place, *arguments).returncode == 0
+    found = summary(place / "log")
+    assert found["errors"] == {"context_overflow": 1, "partner": 1}
+    assert found["metrics"]["acc@t"][1]["n"] == 12
+
+
+def test_smoke_run_is_short_and_never_becomes_a_real_one(place):
+    student = ("--model", "experts.py:student", "--max_turns", 2)
+    done = evaluate(place, *student, "--log_dir", "log", "--smoke")
+    assert done.returncode == 0, done.stderr
+    assert "Smoke run" in done.stdout.splitlines()[-1] and not (place / "log").exists()
+    config = json.loads((place / "log-smoke" / "config.json").read_text())
+    assert (config["problems"], config["max_new_tokens"], config["smoke"]) == (8, [32, 32], True)
+    same = ("--log_dir", "log-smoke", "--limit", 8, "--max_new_tokens", 32)
+    real = evaluate(place, *student, *same)
+    assert real.returncode == 2 and "smoke True -> None" in real.stderr
+    assert evaluate(place, *student, "--log_dir", "log/", "--smoke").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shown_attempt", "other", "--feedback", "oracle"], "needs --feedback none"),
+        (["--shown_attempt", "other", "--max_turns", 1], "--max_turns 2 or more"),
+        (["--shown_attempt", "other", "--limit", 1], "two problems"),
+        (["--model", "nobody"], "nobody answers"),
+        (["--num_of_samples", 1, 1], "--num_of_samples has 2 values for --max_turns 5"),
+    ],
+)
+def test_bad_input_is_one_error_and_nothing_is_written(place, arguments, message):
+    refused = evaluate(place, *STUDENT, *arguments)
+    assert refused.returncode == 2 and message in refused.stderr
+    assert not (place / "log").exists()
+
+
+def test_the_next_command_repeats_what_both_runs_must_share():
+    from workflow_eval import parallel_command, parse_args
+
+    config = {
+        "models": ["m"],
+        "data_path": "d.jsonl",
+        "env": "gsm8k",
+        "prompt_style": "bare",
+        "log_dir": "log/e",
+        "top_p": 0.9,
+        "seed": 3,
+        "controller_address": "http://localhost:31001",
+        "temperature": [0.7] * 5,
+        "max_new_tokens": [64] * 5,
+        "worker_args": "--dtype float32",
+        "problems": 30,
+        "max_turns": 5,
+    }
+    config |= {"data_path": "a b/d.jsonl", "api_base": "http://localhost:8000/v1"}
+    words = shlex.split(parallel_command(config, 100))
+    args = parse_args(words[words.index("workflow_eval.py") + 1 :])
+    assert (args.temperature, args.max_new_tokens, args.seed, args.top_p) == ([0.7], [64], 3, 0.9)
+    assert (args.controller_address, args.worker_args) == (
+        "http://localhost:31001",
+        "--dtype float32",
+    )
+    assert (args.limit, args.max_turns, args.num_of_samples) == (30, 1, [5])
+    assert (args.data_path, args.api_base) == ("a b/d.jsonl", "http://localhost:8000/v1")
+
+
+def test_a_log_dir_that_cannot_be_made_is_one_error(tmp_path, capsys):
+    from workflow_gen import main
+
+    (tmp_path / "file").write_text("")
+    (tmp_path / "p.jsonl").write_text('{"question": "2 + 3?", "answer": "#### 5"}\n')
+    (tmp_path / "f.py").write_text("def f(problem, messages):\n    return '5'\n")
+    words = ["--data_path", tmp_path / "p.jsonl", "--env", "gsm8k", "--max_turns", "1"]
+    words += ["--log_dir", tmp_path / "file" / "log", "--models", f"{tmp_path / 'f.py'}:f"]
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    assert stop.value.code == 2
+    assert "error:" in capsys.readouterr().err

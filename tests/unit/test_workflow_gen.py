@@ -1,0 +1,288 @@
+"""workflow_gen.py as a user runs it: results, resume, errors, bad input.
+
+pytest tests/unit/test_workflow_gen.py
+"""
+
+import json
+import random
+import shlex
+import signal
+import subprocess
+
+import pytest
+
+import workflow_gen
+from rise.episodes.journal import load_episodes
+from tests.support.scripted_servers import OpenAI, Wire, chat_reply, wire_reply
+from tests.support.stages import ROOT, begin, call, command, environment, files_in, write_inputs
+
+GEN = "workflow_gen.py"
+TWO = ("--max_turns", 2, "--models", "experts.py:student", "experts.py:teacher")
+RUN = (*TWO, "--log_dir", "run")
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_inputs(tmp_path)
+    return tmp_path
+
+
+def gen(place, *arguments, **changes):
+    return call(place, GEN, *arguments, **changes)
+
+
+@pytest.mark.parametrize(
+    ("command", "models", "samples"),
+    [
+        (
+            "--data_path data/gsm8k/train.jsonl --env gsm8k --log_dir log/gsm8k/ --max_turns 2 "
+            "--num_of_samples 1 1 --models Llama-2-7b-chat-hf gpt-3.5-turbo",
+            ["Llama-2-7b-chat-hf", "gpt-3.5-turbo"],
+            [1, 1],
+        ),
+        (
+            "--data_path data/math/train.jsonl --env MATH --log_dir log/math/ --max_turns 2 "
+            "--num_of_samples 1 16 --models Mistral-7B-Instruct-v0.2 Mistral-7B-Instruct-v0.2 "
+            "--dialogue_limit 20 --controller_address 21002 --verbose",
+            ["Mistral-7B-Instruct-v0.2"] * 2,
+            [1, 16],
+        ),
+    ],
+)
+def test_published_commands_are_understood(command, models, samples):
+    args = workflow_gen.parse_args(shlex.split(command))
+    assert args.models == models and args.num_of_samples == samples
+    assert args.env in ("gsm8k", "math") and args.max_turns == 2
+
+
+def test_run_writes_its_files_and_says_what_is_next(place):
+    done = gen(place, *RUN)
+    assert done.returncode == 0, done.stderr
+    episodes = load_episodes(place / "run")
+    assert [episode.task_id for episode in episodes] == list(range(12))
+    assert [len(episode.turns) for episode in episodes] == [1, 2, 2] * 4
+    assert load_episodes(place / "run" / "2_turns.json") == episodes
+    summary = json.loads((place / "run" / "summary.json").read_text())
+    assert [rate["value"] for rate in summary["success_by_turn"]] == [4 / 12, 1.0]
+    assert summary["verdicts"] == [{"right": 4, "no_answer": 2, "wrong": 6}, {"right": 8}]
+    assert summary["counts"] == {"problems": 12, "finished": 12, "owed": 0}
+    assert summary["usage"]["experts.py:teacher"]["requests"] == 8
+    assert summary["config"]["kinds"] == ["function", "function"]
+    assert summary["config"]["temperature"] == [1.0, 1.0]
+    assert "workflow_convert.py --filepath run/2_turns.json" in done.stdout.splitlines()[-1]
+
+
+def test_smoke_run_of_two_turns_where_nobody_needs_the_second(place):
+    done = gen(
+        place, "--max_turns", 2, "--models", "experts.py:teacher", "--log_dir", "a", "--smoke"
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "turn 2: no episode reached it" in lines and lines[-1].startswith("Smoke run: ")
+    assert len(load_episodes(place / "a-smoke")) == 8 and not (place / "a").exists()
+
+
+def test_finished_run_says_so_and_changes_nothing(place):
+    gen(place, *RUN)
+    before = files_in(place / "run")
+    again = gen(place, *RUN, "--concurrency", 3, "--verbose")
+    assert again.returncode == 0 and "All 12 episodes are in run" in again.stdout
+    after = files_in(place / "run")
+    assert before.pop("config.json") and after.pop("config.json")
+    assert before == after
+
+
+def test_correct_to_correct_and_best_of_n_are_recorded(place):
+    done = gen(place, *RUN, "--correct_to_correct", "--num_of_samples", 1, 3)
+    assert done.returncode == 0, done.stderr
+    episodes = load_episodes(place / "run")
+    assert [len(episode.turns) for episode in episodes] == [2] * 12
+    assert {len(episode.turns[1].actions) for episode in episodes} == {3}
+    assert json.loads((place / "run" / "config.json").read_text())["correct_to_correct"] is True
+
+
+def test_kill_at_any_moment_loses_nothing_and_changes_nothing(place):
+    write_inputs(place, problems=60)
+    rng = random.Random(7)
+    rows = sorted(rng.sample(range(1, 58), 4))
+    slow = {"STUDENT_SECONDS": "0.02"}
+    for count in rows:
+        process = begin(place, GEN, *RUN, "--concurrency", 4, rows=count, **slow)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    journal = place / "run" / "rows.jsonl"
+    # A kill in the middle of a write leaves a part of a line.
+    journal.write_bytes(journal.read_bytes()[: -rng.randrange(1, 200)])
+    assert gen(place, *RUN, "--concurrency", 4).returncode == 0
+    assert gen(place, *TWO, "--log_dir", "undisturbed").returncode == 0
+    assert load_episodes(place / "run") == load_episodes(place / "undisturbed")
+    lines = journal.read_text().splitlines()
+    assert sorted(json.loads(line)["task_id"] for line in lines) == list(range(60))
+    assert len(json.loads((place / "run" / "2_turns.json").read_text())) == 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_says_how_to_resume(place, number):
+    process = begin(place, GEN, *RUN, "--concurrency", 1, rows=2, STUDENT_SECONDS="0.2")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Interrupted: " in out and "the same command goes on" in out
+    assert "Traceback" not in err
+    assert len(load_episodes(place / "run")) >= 2
+
+
+def test_full_disk_is_one_clear_error_and_keeps_what_is_written(place):
+    write_inputs(place, problems=60)
+    # A limit on the size of a file stops a write in its middle, as a full disk does.
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, -1)); "
+    limited += f"sys.path.insert(0, {str(ROOT)!r}); import workflow_gen; "
+    limited += "sys.exit(workflow_gen.main(sys.argv[1:]))"
+    python, _, *arguments = command(GEN, *RUN)
+    done = subprocess.run(
+        [python, "-c", limited, *arguments],
+        cwd=place,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Cannot write: " in done.stdout and "Traceback" not in done.stderr
+    journal = (place / "run" / "rows.jsonl").read_bytes()
+    assert 10_000 < len(journal) <= 20_000 and journal.endswith(b"\n")
+    assert gen(place, *RUN).returncode == 0
+    assert (place / "run" / "rows.jsonl").read_bytes().startswith(journal)
+    assert len(load_episodes(place / "run")) == 60
+
+
+def test_failed_requests_are_error_rows_and_exit_code_1(place):
+    model = ("--max_turns", 1, "--models", "experts.py:unwilling", "--log_dir", "run")
+    failed = gen(place, *model)
+    assert failed.returncode == 1
+    assert "6 of 12 episodes are in run, failed: function 6" in failed.stdout
+    assert "The same command tries again" in failed.stdout
+    rows = [json.loads(line) for line in (place / "run" / "rows.jsonl").read_text().splitlines()]
+    errors = [row["error"] for row in rows if "error" in row]
+    assert len(errors) == 6 and {error["kind"] for error in errors} == {"function"}
+    assert all(row["turn_history"]["actions"] == {} for row in rows if "error" in row)
+    (place / "willing").touch()
+    assert gen(place, *model).returncode == 0
+    assert len(load_episodes(place / "run")) == 12
+
+
+def test_another_configuration_is_refused_naming_the_keys(place):
+    assert gen(place, *RUN).returncode == 0
+    before = files_in(place / "run")
+    other = gen(place, *RUN, "--seed", 4, "--temperature", 0.5)
+    assert other.returncode == 2
+    assert "seed 0 -> 4" in other.stderr and "temperature" in other.stderr
+    assert files_in(place / "run") == before
+
+
+def test_changed_problems_are_another_configuration(place):
+    assert gen(place, *RUN).returncode == 0
+    (place / "moved.jsonl").write_bytes((place / "problems.jsonl").read_bytes())
+    assert gen(place, *RUN, "--data_path", "moved.jsonl").returncode == 0
+    write_inputs(place, problems=13)
+    changed = gen(place, *RUN)
+    assert changed.returncode == 2 and "data_sha256" in changed.stderr
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(place):
+    for flag in ("--dry-run", "--dry_run"):
+        shown = gen(place, *RUN, flag, "--limit", 5, "--num_of_samples", 1, 16)
+        assert shown.returncode == 0, shown.stderr
+        assert "What is 0 + 1?" in shown.stdout and '"max_turns": 2' in shown.stdout
+        assert "5 of 5 episodes are owed." in shown.stdout
+        assert "experts.py:teacher: 5 requests for 80 answers" in shown.stdout
+        assert not (place / "run").exists()
+
+
+def test_dry_run_renders_the_prompt_of_a_checkpoint(place):
+    from tests.support.tiny import save_tiny_model
+
+    save_tiny_model(place / "model", template="chatml")
+    shown = gen(place, "--max_turns", 1, "--models", "model", "--log_dir", "run", "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "What is 0 + 1?<|im_end|>\n<|im_start|>assistant\n" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["--data_path", "missing.jsonl"], ["missing.jsonl is not a file"]),
+        (["--data_path", "torn.jsonl"], ["line 2"]),
+        (["--num_of_samples", 1, 1, 1], ["--num_of_samples has 3 values for --max_turns 2"]),
+        (["--temperature", 1, 1, 1], ["--temperature has 3 values"]),
+        (["--temperature", "nan"], ["--temperature is [nan]: each a number, 0 or more"]),
+        (["--temperature", 1, "inf"], ["--temperature is [1.0, inf]: each a number, 0 or more"]),
+        (["--request_timeout", "nan"], ["--request_timeout is nan s: above 0"]),
+        (["--models", "experts.py:student", "a", "b"], ["--models has 3 values"]),
+        (["--models", "nobody"], ["nobody answers to the model 'nobody'", "fastchat.serve"]),
+        (["--models", "gpt-3.5-turbo"], ["no key: set OPENAI_API_KEY"]),
+        (["--models", "experts.py:nothing"], ["no function nothing"]),
+        (["--context_window", 0], ["--context_window is 0"]),
+        (["--top_p", 0], ["--top_p is 0.0"]),
+        (["--controller_address", "some where"], ["--controller_address is 'some where'"]),
+        (["--max_turns", 1, "--models", "experts.py:student", "--correct_to_correct"], ["needs"]),
+        (["--prompt_style", "missing.json"], ["missing.json"]),
+        (
+            ["--max_turns", 0, "--limit", 0, "--concurrency", 0, "--models", "nobody"],
+            ["--max_turns is 0", "--limit is 0", "--concurrency is 0", "nobody answers"],
+        ),
+    ],
+)
+def test_bad_input_is_one_error_and_nothing_is_written(place, arguments, messages):
+    (place / "torn.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\n{"question": "1+')
+    before = files_in(place)
+    refused = gen(place, *RUN, *arguments)
+    assert refused.returncode == 2, refused.stdout
+    assert all(message in refused.stderr for message in messages), refused.stderr
+    assert "Traceback" not in refused.stderr and refused.stderr.count("error:") == 1
+    after = {k: v for k, v in files_in(place).items() if "__pycache__" not in k}
+    assert after == before
+
+
+def test_turns_and_a_refused_connection_are_told_once_and_in_few_words(place):
+    arguments = ("--max_turns", 0, "--models", "nobody")
+    refused = gen(place, *RUN, *arguments, "--controller_address", "http://127.0.0.1:9")
+    assert refused.stderr.count("max_turns is 0") == 1
+    assert "nobody answers" in refused.stderr and "ClientConnector" not in refused.stderr
+
+
+def test_workers_answer_and_their_errors_never_become_texts(place):
+    def answer(body):
+        if "What is 3 + 1?" in body["messages"][-1]["content"]:
+            return {"text": "**NETWORK ERROR** \\boxed{4}", "error_code": 40001}
+        return wire_reply(*["It is \\boxed{0}"] * body["n"])
+
+    with Wire(answer) as wire:
+        arguments = ("--max_turns", 1, "--num_of_samples", 2, "--models", "student")
+        done = gen(place, *arguments, "--log_dir", "run", "--controller_address", wire.url)
+    assert done.returncode == 1
+    assert "11 of 12 episodes" in done.stdout
+    assert len(wire.requests) == 12 and {body["n"] for body in wire.requests} == {2}
+    rows = (place / "run" / "rows.jsonl").read_text().splitlines()
+    [error] = [json.loads(row) for row in rows if '"error"' in row]
+    assert error["error"]["kind"] == "bad_request" and error["turn_history"]["best_actions"] == []
+
+
+def test_the_api_key_is_in_no_file_and_no_output(place):
+    key = "sk-proj-very-secret"
+    with OpenAI(lambda body: chat_reply("\\boxed{1}"), served=("gpt-3.5-turbo",)) as server:
+        arguments = ("--max_turns", 1, "--models", "gpt-3.5-turbo", "--log_dir", "run")
+        arguments += ("--api_base", f"{server.url}/v1", "--verbose")
+        done = gen(place, *arguments, OPENAI_API_KEY=key)
+    assert done.returncode == 0, done.stderr
+    assert server.headers[0]["Authorization"] == f"Bearer {key}"
+    assert server.requests[0]["temperature"] == 0.7 and server.requests[0]["max_tokens"] == 512
+    assert key not in done.stdout + done.stderr
+    assert not any(key.encode() in content for content in files_in(place / "run").values())
+    usage = json.loads((place / "run" / "summary.json").read_text())["usage"]["gpt-3.5-turbo"]
+    assert usage == {
+        "requests": 12,
+        "samples": 12,
+        "prompt_tokens": 84,
+        "completion_tokens": 36,
+    }
