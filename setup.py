@@ -43,6 +43,7 @@ setup(
     extras_require={
         "dev": [
             "fschat[qlora,tensorboard,webui]==0.2.36+rise",
+            "import-linter>=2.5",
             "playwright>=1.50",
             "pytest>=8",
             "pytest-timeout>=2.3",
