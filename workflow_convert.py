@@ -31,9 +31,16 @@ from rise.dataset.near_duplicates import without_near_duplicates
 from rise.dataset.pairs import PairCounts, format_pairs, preference_pairs, repair_rows
 from rise.dataset.report import RowCounts, TokenCounts, format_report
 from rise.dataset.rows import rules_for, settings_of, training_rows
-from rise.dataset.sources import Pool, Source, load_prompts, problems_with, read_source
+from rise.dataset.sources import (
+    Pool,
+    Source,
+    load_prompts,
+    problems_with,
+    read_source,
+    rows_of,
+)
 from rise.dataset.writer import RowSpill, match_tokens
-from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE, run_program, said
+from rise.program.exits import DONE, FAILED, GO_TOGETHER, INTERRUPTED, USAGE, run_program, said
 from rise.program.parser import Parser
 from rise.program.stage import is_stage
 from rise.runs.arguments import env_help, env_name
@@ -81,7 +88,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def check_args(args: argparse.Namespace) -> list[Source]:
-    """Check the arguments together and open the logs.
+    """Check the arguments together and open the logs; with --check those that are there.
 
     Raises:
         ValueError: one message, with everything that is wrong.
@@ -90,6 +97,8 @@ def check_args(args: argparse.Namespace) -> list[Source]:
     sources = []
     try:
         for path in args.filepath:
+            if args.check and not rows_of(path).is_file():
+                continue
             sources.append(read_source(path))
     except ValueError as error:
         problems.append(str(error))
@@ -146,6 +155,9 @@ def run(args: argparse.Namespace) -> int:
     from rise.dataset.writer import is_written
 
     sources = check_args(args)
+    if args.check:
+        print(GO_TOGETHER)
+        return DONE
     settings = settings_of(args, sources)
     if not (args.dry_run or args.overwrite) and is_written(args.output, settings):
         print(f"{args.output} is done: same logs, same settings.{next_command(args)}")

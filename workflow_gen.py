@@ -22,7 +22,7 @@ import shlex
 from pathlib import Path
 
 from rise.episodes.feedback import EXPERT_SEES
-from rise.program.exits import DONE, FAILED, run_program, usage_errors
+from rise.program.exits import DONE, FAILED, GO_TOGETHER, run_program, usage_errors
 from rise.program.parser import Parser
 from rise.program.stage import is_stage
 from rise.runs.arguments import add_common, add_feedback
@@ -100,9 +100,9 @@ def main(argv: list[str] | None = None) -> int:
         from rise.runs.job import start_tracker
 
         job = check_args(args)
-        if args.dry_run:
-            print(describe(job))
-            return 0
+        if args.check or args.dry_run:
+            print(GO_TOGETHER if args.check else describe(job))
+            return DONE
         run = job.open_run()
     with run, run_errors(job, run), start_tracker(job, run) as tracker:
         tally = job.tally(run)

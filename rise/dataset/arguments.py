@@ -14,7 +14,7 @@ TARGETS = {"sft": "weighted rows", "dpo": "preference pairs", "pair_sft": "pairs
 """What --to makes, in words."""
 TEMPERATURE, MAX_PAIRS = 0.4, 4
 NOT_COMPARED = {
-    *("filepath", "output", "overwrite", "dry_run", "allow_evaluations"),
+    *("filepath", "output", "overwrite", "dry_run", "check", "allow_evaluations"),
     *tracker.KEYS,
 }
 """Arguments that do not change the data set; of the logs the contents are compared."""
@@ -96,6 +96,11 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     add("--model_path", help="checkpoint whose tokens the report counts; default: not counted")
     add("--overwrite", action="store_true", help="replace an output made with other settings")
     add("--dry-run", "--dry_run", action="store_true", help="report, show one row, write nothing")
+    add(
+        "--check",
+        action="store_true",
+        help="say what contradicts itself, exit with 0 or 2; logs may still be missing",
+    )
     tracker.add_arguments(parser)
 
 
@@ -112,7 +117,7 @@ def problems_of(args: argparse.Namespace) -> list[str]:
     if args.output.is_dir():
         problems.append(f"--output {args.output} is a directory: give a file")
     problems += _without_meaning(args)
-    if args.match_tokens is not None:
+    if args.match_tokens is not None and not (args.check and not args.match_tokens.exists()):
         try:
             trained_tokens(args.match_tokens, args.model_path)
         except ValueError as error:

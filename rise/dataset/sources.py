@@ -115,8 +115,7 @@ def read_source(path: str | Path) -> Source:
     Raises:
         ValueError: if there is no such log.
     """
-    path = Path(path)
-    rows = path / "rows.jsonl" if path.is_dir() else path
+    path, rows = Path(path), rows_of(path)
     if not rows.is_file():
         raise ValueError(
             f"--filepath {path}: there is no such log or run directory; workflow_gen.py writes it "
@@ -134,6 +133,11 @@ def read_source(path: str | Path) -> Source:
         run=run,
         size=_size(config),
     )
+
+
+def rows_of(path: str | Path) -> Path:
+    """The file with the episodes of a log: a run directory's rows.jsonl, or the file itself."""
+    return Path(path) / "rows.jsonl" if Path(path).is_dir() else Path(path)
 
 
 def problems_with(

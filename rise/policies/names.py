@@ -189,6 +189,16 @@ def fingerprint(name: str) -> str | None:
     return digest.hexdigest()[:16]
 
 
+def is_absent(name: str) -> bool:
+    """Whether a name can only be the directory of a checkpoint that is not there yet."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return "/" in name and _kind_by_form(name) is None
+    # What a training that was killed has left, before it saved its model.
+    begun = (folder / "training.json").is_file() or not any(folder.glob("[!.]*"))
+    return begun and not any((folder / file).is_file() for file in CONFIGURATIONS)
+
+
 def _base_of(folder: Path) -> str | None:
     """The base model that an adapter's directory names; None for anything else."""
     path = folder / CONFIGURATIONS[1]

@@ -10,12 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    pass
+from typing import NoReturn
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+GO_TOGETHER = "These arguments go together; nothing was started."
+"""What --check says."""
 BROKEN_PIPE = 128 + signal.SIGPIPE
 """What a shell says of a program that writes to a pipe which nobody reads any more."""
 

@@ -176,6 +176,11 @@ def _add_run(group) -> None:
         "tokens an answer, in the directory LOG_DIR-smoke, which no other run goes on with",
     )
     add("--dry-run", "--dry_run", action="store_true", help="check, show what would run, exit")
+    add(
+        "--check",
+        action="store_true",
+        help="say what contradicts itself, exit with 0 or 2; a checkpoint may still be missing",
+    )
     add("--verbose", action="store_true", help="one line per episode")
 
 

@@ -205,6 +205,8 @@ def check(
 ) -> Job:
     """Check everything that can be wrong before anything is asked or written.
 
+    With --check a checkpoint may be missing that an earlier stage will make.
+
     Args:
         args: the parsed arguments.
         models: one model, or one per turn.
@@ -217,6 +219,7 @@ def check(
     """
     args = smoke(args) if args.smoke else args
     problems = [*problems, *problems_with(args, models)]
+    later = {model for model in models if args.check and choice.is_absent(model)}
     env = None
     if not any("--data_path" in problem for problem in problems):
         with _collect(problems):
@@ -224,17 +227,19 @@ def check(
     if problems:
         if not any("--controller_address" in problem for problem in problems):
             with _collect(problems):
-                choice.decide(models, controller_url(args.controller_address))
+                now = [model for model in models if model not in later]
+                choice.decide(now, controller_url(args.controller_address))
         raise ValueError("\n".join(problems))
     models = per_turn(models, args.max_turns)
     config = configuration(args, models, env, options)
-    done = recorded(args.log_dir, args.max_turns, config)
+    done = set() if later else recorded(args.log_dir, args.max_turns, config)
     size = len(shard.task_ids(config))
     if not size:
         raise ValueError(f"--shard {args.shard} is empty: there are {config['problems']} problems")
     if len(done) == size:
         return _finished(env, config, len(done))
-    kinds = choice.decide(models, config["controller_address"])
+    now = [model for model in models if model not in later]
+    kinds = choice.decide(now, config["controller_address"]) | dict.fromkeys(later, "checkpoint")
     problems = choice.unavailable_sampling(kinds, config)
     if problems:
         raise ValueError("\n".join(problems))

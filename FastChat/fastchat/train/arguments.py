@@ -95,6 +95,11 @@ class TrainingArguments(transformers.TrainingArguments):
     overwrite_output_dir: bool = option(
         False, "start anew in an output_dir that holds a run: its checkpoints are deleted"
     )
+    check: bool = option(
+        False,
+        "say what contradicts itself and exit with 0 or 2, without a GPU; model and data may still "
+        "be missing",
+    )
 
     def __post_init__(self) -> None:
         """Map the published names, then let transformers set up devices and processes."""

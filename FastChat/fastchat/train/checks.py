@@ -36,21 +36,22 @@ UNSUPPORTED = {
 def check(arguments: Arguments) -> None:
     """Refuse contradictory or impossible arguments, all of them in one message.
 
+    With --check model and data may be missing: an earlier stage may make them.
+
     Raises:
         ValueError: with one line per problem.
     """
-    problems = _data_problems(arguments.data)
-    problems += _model_problems(arguments.model.model_name_or_path, arguments.training.output_dir)
+    args = arguments.training
+    problems = [] if args.check else _data_problems(arguments.data)
+    if not (args.check and is_absent(arguments.model.model_name_or_path)):
+        problems += _model_problems(arguments.model.model_name_or_path, args.output_dir)
     problems += contradictions(arguments)
     if problems:
         raise ValueError("\n".join(problems))
 
 
 def contradictions(arguments: Arguments) -> list[str]:
-    """What is wrong whether or not model and data exist yet, one line per problem.
-
-    An iterated run asks this of all its stages before the first one has made anything.
-    """
+    """What is wrong whether or not model and data exist yet, one line per problem."""
     model, lora, data, training = arguments
     problems = lora_problems(lora, model.model_name_or_path, training.zero_stage)
     problems += _output_problems(Path(training.output_dir))
@@ -80,6 +81,15 @@ def contradictions(arguments: Arguments) -> list[str]:
             f"--max_dropped_fraction is {data.max_dropped_fraction}: it must be from 0 to 1"
         )
     return problems
+
+
+def is_absent(model: str) -> bool:
+    """Whether a name is a path at which no checkpoint is, or the directory of a training begun."""
+    try:
+        resolve(model)
+    except ValueError:
+        return not any(Path(model).glob("[!.]*")) or (Path(model) / "training.json").is_file()
+    return False
 
 
 def check_schedule(training: TrainingArguments, config: Any, examples: int) -> None:

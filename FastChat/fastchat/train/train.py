@@ -57,7 +57,7 @@ from fastchat.train.checkpoints import (
     trained_parameters,
     write_json,
 )
-from fastchat.train.checks import check, check_schedule
+from fastchat.train.checks import check, check_schedule, is_absent
 from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
 from fastchat.train.output_lock import output_lock
 from fastchat.train.prefix_tree.model import use_trees
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
-    """Read and check arguments and data; None if the run is finished already.
+    """Read and check arguments and data; None if the run is finished already, or with --check.
 
     Args:
         argv: the command line; None is this process's.
@@ -140,7 +140,12 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
     """
     arguments = parse(argv)
     check(arguments)
-    model_args, lora, data_args, args = arguments
+    model_args, _, data_args, args = arguments
+    if args.check:
+        if not is_absent(model_args.model_name_or_path):
+            read_model(arguments)
+        say("These arguments go together; nothing was started.")
+        return None
     held.enter_context(output_lock(args))
     record = new_record(arguments)
     output_dir = Path(args.output_dir)
@@ -149,18 +154,7 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
         if is_finished(output_dir, record["settings"]):
             return None
         resume = last_complete(output_dir, args.world_size)
-    tokenizer = load_tokenizer(
-        model_args.model_name_or_path,
-        cache_dir=args.cache_dir,
-        trust_remote_code=model_args.trust_remote_code,
-    )
-    template = ChatTemplate(tokenizer, model_args.chat_template)
-    template.install(tokenizer)
-    config = load_config(
-        model_args.model_name_or_path, args.cache_dir, model_args.trust_remote_code
-    )
-    if lora.enabled:
-        check_targets(lora, config, args, model_args.trust_remote_code)
+    template, config = read_model(arguments)
     train_set, eval_set = read_data(data_args, template, longest_example(config, args))
     check_schedule(args, config, len(train_set.lengths))
     if template.unusual_completions:
@@ -170,6 +164,23 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
         )
     record["data"] |= train_set.report.to_dict()
     return Run(arguments, config, template, train_set, eval_set, record, resume)
+
+
+def read_model(arguments: Arguments) -> tuple[ChatTemplate, Any]:
+    """The chat template and the configuration of the model, without its weights.
+
+    Raises:
+        ValueError: they cannot be read, or the adapter does not fit.
+    """
+    model_args, lora, _, args = arguments
+    source, trusted = model_args.model_name_or_path, model_args.trust_remote_code
+    tokenizer = load_tokenizer(source, cache_dir=args.cache_dir, trust_remote_code=trusted)
+    template = ChatTemplate(tokenizer, model_args.chat_template)
+    template.install(tokenizer)
+    config = load_config(source, args.cache_dir, trusted)
+    if lora.enabled:
+        check_targets(lora, config, args, trusted)
+    return template, config
 
 
 def fit(run: Run, model: Any) -> None:
