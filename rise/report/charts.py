@@ -63,7 +63,7 @@ def verdicts_by_turn(runs: Sequence[EvaluatedRun]) -> str:
         axes.set_xlabel("turn")
         axes.set_title(_short(run.name), loc="left", fontsize=10, color=INK)
     panels[0].set_ylabel("answers, %")
-    shown = {}
+    shown: dict[str, Any] = {}
     for axes in panels:
         shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     labels = [label for label in map(_spoken, VERDICT_COLOURS) if label in shown]
@@ -103,7 +103,7 @@ def lengths(runs: Sequence[EvaluatedRun]) -> str:
 
 
 def _verdicts(run: EvaluatedRun) -> list[Counter[str]]:
-    counts = [Counter() for _ in range(run.config["max_turns"])]
+    counts: list[Counter[str]] = [Counter() for _ in range(run.config["max_turns"])]
     for episode in run.episodes:
         for count, turn in zip(counts, episode.turns, strict=False):
             count.update(turn.verdicts)

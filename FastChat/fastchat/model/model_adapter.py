@@ -126,7 +126,7 @@ def load_model(
     if is_adapter(resolve(path)):
         model = attach(model, resolve(path))
     model.eval()
-    return model if device is None else model.to(device)
+    return model if device is None else torch.nn.Module.to(model, device)
 
 
 def pick_device(device: str | None = "auto") -> str | None:

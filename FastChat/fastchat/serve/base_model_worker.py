@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -66,7 +66,7 @@ class BaseModelWorker(ABC):
         """The whole answer; cancelling the call stops the generation."""
 
     @abstractmethod
-    def stream(self, prepared: Any) -> AsyncIterator[dict[str, Any]]:
+    def stream(self, prepared: Any) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as it grows: `text` is cumulative, the last reply has a finish reason."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class BaseModelWorker(ABC):
         }
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncGenerator[None, None]:
         """Wait for a place among the generating requests; the place is given back whatever ends."""
         self.in_flight += 1
         try:
@@ -113,7 +113,7 @@ def create_app(worker: BaseModelWorker, registration: Registration | None = None
     """A worker as an ASGI application; without a registration no controller hears of it."""
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         task = asyncio.create_task(registration.run()) if registration else None
         yield
         if task is not None:
@@ -164,9 +164,10 @@ async def _answer(worker: BaseModelWorker, job: Any) -> dict[str, Any]:
         return await worker.generate(job)
 
 
-async def _frames(worker: BaseModelWorker, job: Any, path: str) -> AsyncIterator[bytes]:
+async def _frames(worker: BaseModelWorker, job: Any, path: str) -> AsyncGenerator[bytes, None]:
     """The stream of an answer; one more frame tells what went wrong."""
-    code, usage = HUNG_UP, None
+    code: int | str = HUNG_UP
+    usage: dict[str, Any] | None = None
     try:
         async with worker.turn(), contextlib.aclosing(worker.stream(job)) as replies:
             async for reply in replies:

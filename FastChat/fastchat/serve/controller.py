@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, get_args
 
 import aiohttp
@@ -139,7 +139,7 @@ class Controller:
             for name in self.registry.remove_silent(self.expiration):
                 logger.warning("removed %s: no heartbeat for %g s", name, self.expiration)
 
-    async def stream(self, model: str, body: bytes) -> AsyncIterator[bytes]:
+    async def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         """Pass a worker's stream through, whole frames only; one error frame if it fails.
 
         A worker that refuses the connection is out and the next one is tried: nothing was sent.
@@ -186,7 +186,7 @@ def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
     controller = Controller(dispatch_method)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         await controller.start()
         watch = asyncio.create_task(controller.watch())
         yield

@@ -60,7 +60,9 @@ def model_choices(chat: WebChat) -> tuple[Any, Any]:
         )
 
     # gradio runs this whenever somebody opens the page.
-    gr.context.Context.root_block.load(fill, None, [first, second])
+    page = gr.context.Context.root_block
+    assert page is not None, "called while the page is built"
+    page.load(fill, None, [first, second])
     return first, second
 
 
@@ -81,7 +83,7 @@ def two_chatbots() -> list[Any]:
     """Two dialogues side by side."""
     import gradio as gr
 
-    formulas = [
+    formulas: list[dict[str, str | bool]] = [
         {"left": left, "right": right, "display": left in ("$$", "\\[")}
         for left, right in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"))
     ]
@@ -122,12 +124,13 @@ def _add_chat(chat: WebChat) -> None:
         ]
         settings = {"temperature": temperature, "top_p": top_p, "max_tokens": int(longest)}
         shown = [asked[i] if i < len(models) else [] for i in range(2)]
-        yield "", *shown
+        yield "", shown[0], shown[1]
         try:
             pairs = list(zip(models, asked, strict=False))
             async for texts in chat.replies(pairs, **settings):
-                answers = [[{"role": "assistant", "content": each}] for each in texts]
-                yield "", *(shown[i] + answers[i] if i < len(models) else [] for i in range(2))
+                said = [[{"role": "assistant", "content": each}] for each in texts]
+                left, right = (shown[i] + said[i] if i < len(models) else [] for i in range(2))
+                yield "", left, right
         except WebChatError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -49,12 +49,12 @@ def frame(reply: dict[str, Any]) -> bytes:
     return json.dumps(reply).encode() + b"\0"
 
 
-async def unless_dropped(request: Request, answer: Coroutine[Any, Any, T]) -> T | None:
+async def unless_dropped(request: Request, answer: Awaitable[T]) -> T | None:
     """Await an answer; a client that hangs up cancels it, and there is no reply.
 
     Starlette lets a plain handler run to its end after a disconnect, so the wait for it is ours.
     """
-    work = asyncio.create_task(answer)
+    work = asyncio.ensure_future(answer)
     gone = asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -137,7 +137,9 @@ def open_session(silence: float) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
 
-async def frames(session: aiohttp.ClientSession, worker: str, body: bytes) -> AsyncIterator[bytes]:
+async def frames(
+    session: aiohttp.ClientSession, worker: str, body: bytes
+) -> AsyncGenerator[bytes, None]:
     """What a worker streams for a request, in pieces that end with a frame.
 
     Raises:
@@ -156,7 +158,7 @@ async def frames(session: aiohttp.ClientSession, worker: str, body: bytes) -> As
                 yield whole + separator
 
 
-def was_refused(error: aiohttp.ClientError) -> bool:
+def was_refused(error: Exception) -> bool:
     """Whether nobody listens at the worker's port; other failures may be this process's own."""
     return (
         isinstance(error, aiohttp.ClientConnectorError)

@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ class ModelWorker(BaseModelWorker):
         await asyncio.wrap_future(self.engine.submit(prepared.engine))
         return reply_of(prepared, self.tokenizer, final=True)
 
-    async def stream(self, prepared: Job) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, prepared: Job) -> AsyncGenerator[dict[str, Any], None]:
         loop, grown = asyncio.get_running_loop(), asyncio.Event()
         prepared.engine.on_progress = lambda: loop.call_soon_threadsafe(grown.set)
         done = asyncio.wrap_future(self.engine.submit(prepared.engine))

@@ -9,6 +9,7 @@ metrics.count_request("/worker_generate", 0, {"prompt_tokens": 400, "completion_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -102,12 +103,12 @@ def read_engine(metrics: Metrics, load: Callable[[], Mapping[str, float]]) -> No
     """
     for meanings in (_ENGINE_COUNTS, _ENGINE_LEVELS):
         for key, meaning in meanings.items():
-            metrics.read(
-                f"engine_{key}",
-                meaning,
-                lambda key=key: load()[key],
-                grows=meanings is _ENGINE_COUNTS,
-            )
+            value = partial(_one_of, load, key)
+            metrics.read(f"engine_{key}", meaning, value, grows=meanings is _ENGINE_COUNTS)
+
+
+def _one_of(load: Callable[[], Mapping[str, float]], key: str) -> float:
+    return load()[key]
 
 
 class _Reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -45,7 +45,7 @@ class WebChat:
 
     async def reply(
         self, model: str, messages: Sequence[Message], **sampling: Any
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """The answer to a dialogue: its text so far, again and again.
 
         Args:
@@ -58,7 +58,8 @@ class WebChat:
         """
         await self._open()
         try:
-            wanted = ChatRequest(model=model, messages=list(messages), stream=True, **sampling)
+            asked = {"model": model, "messages": list(messages), "stream": True, **sampling}
+            wanted = ChatRequest.model_validate(asked)
             worker = await self._workers.pick(model)
             (ask,) = await asks_of(self._workers, worker, wanted)
             frames = self._workers.stream(worker, ask.body)
@@ -70,7 +71,7 @@ class WebChat:
 
     async def replies(
         self, asked: Sequence[tuple[str, Sequence[Message]]], **sampling: Any
-    ) -> AsyncIterator[list[str]]:
+    ) -> AsyncGenerator[list[str], None]:
         """The answers of several models at the same time: all texts so far, again and again.
 
         Args:

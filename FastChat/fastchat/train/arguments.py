@@ -152,6 +152,18 @@ class TrainingArguments(transformers.TrainingArguments):
             self.warmup_steps = self.warmup_ratio
 
     @property
+    def directory(self) -> Path:
+        """The output directory."""
+        assert self.output_dir is not None, "refused by `_check_paths`"
+        return Path(self.output_dir)
+
+    @property
+    def trackers(self) -> list[str]:
+        """`report_to`, which transformers has made a list."""
+        assert isinstance(self.report_to, list), self.report_to
+        return self.report_to
+
+    @property
     def zero_stage(self) -> int | None:
         """DeepSpeed's ZeRO stage; None without DeepSpeed."""
         if not self.deepspeed:
@@ -195,8 +207,9 @@ def parse(argv: list[str] | None = None) -> Arguments:
         ValueError: an argument is unknown, or its value is refused by transformers.
         SystemExit: a value has the wrong type (argparse's own message, code 2).
     """
+    groups: Any = (ModelArguments, LoraArguments, DataArguments, TrainingArguments)
     parser = transformers.HfArgumentParser(
-        (ModelArguments, LoraArguments, DataArguments, TrainingArguments),
+        groups,
         prog="train_mem.py",
         usage="%(prog)s --model_name_or_path M --data_path D --output_dir O [...], see --help",
         allow_abbrev=False,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from fastchat.train.prefix_tree.model import tree_inputs
@@ -73,7 +74,10 @@ class StepBatches:
         order = self.epoch_order(self.epoch())
         for start in range(0, len(order), self.step_size):
             step = order[start : start + self.step_size]
-            yield from self._padded(step) if self.prefixes is None else self._trees(step)
+            if self.prefixes is None:
+                yield from self._padded(step)
+            else:
+                yield from self._trees(step, self.prefixes)
 
     def epoch_order(self, epoch: int) -> list[int]:
         """All example indices, in the order in which the steps of an epoch take them."""
@@ -95,10 +99,10 @@ class StepBatches:
         for first in range(0, len(step), width):
             yield [step[first : first + width][self.rank :: self.processes]]
 
-    def _trees(self, step: list[int]) -> Iterator[list[list[int]]]:
+    def _trees(self, step: list[int], prefixes: PrefixOrder) -> Iterator[list[list[int]]]:
         micro_batches = math.ceil(len(step) / (self.size * self.processes))
         yield from [[]] * (micro_batches - 1)
-        yield divide(self.prefixes, step, self.tree_tokens, self.processes)[self.rank]
+        yield divide(prefixes, step, self.tree_tokens, self.processes)[self.rank]
 
 
 def keep_together(order: Sequence[int], groups: Sequence[int], size: int) -> list[int]:
@@ -115,7 +119,8 @@ def keep_together(order: Sequence[int], groups: Sequence[int], size: int) -> lis
     members: dict[int, list[int]] = {}
     for index in order:
         members.setdefault(groups[index], []).append(index)
-    waiting, arranged = list(members.values()), []
+    waiting = list(members.values())
+    arranged: list[int] = []
     while waiting:
         room = size - len(arranged) % size
         lengths = (len(group) for group in waiting)
@@ -127,7 +132,7 @@ def keep_together(order: Sequence[int], groups: Sequence[int], size: int) -> lis
     return arranged
 
 
-class Passes:
+class Passes(Dataset[list[Example]]):
     """A data set whose items are the examples of one forward pass, indexed by their indices."""
 
     def __init__(self, examples: Any):

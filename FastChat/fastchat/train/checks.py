@@ -44,7 +44,7 @@ def check(arguments: Arguments) -> None:
     args = arguments.training
     problems = [] if args.check else _data_problems(arguments.data)
     if not (args.check and is_absent(arguments.model.model_name_or_path)):
-        problems += _model_problems(arguments.model.model_name_or_path, args.output_dir)
+        problems += _model_problems(arguments.model.model_name_or_path, str(args.directory))
     problems += contradictions(arguments)
     if problems:
         raise ValueError("\n".join(problems))
@@ -54,7 +54,7 @@ def contradictions(arguments: Arguments) -> list[str]:
     """What is wrong whether or not model and data exist yet, one line per problem."""
     model, lora, data, training = arguments
     problems = lora_problems(lora, model.model_name_or_path, training.zero_stage)
-    problems += _output_problems(Path(training.output_dir))
+    problems += _output_problems(training.directory)
     if training.train_sampling_strategy not in ORDERS:
         problems.append(
             f"--train_sampling_strategy {training.train_sampling_strategy} is not supported; "
@@ -68,7 +68,7 @@ def contradictions(arguments: Arguments) -> list[str]:
     problems += [
         f"--report_to {name} is unknown; choose wandb, tensorboard, all, none, or one of "
         f"{', '.join(sorted(INTEGRATION_TO_CALLBACK.keys() - {'wandb', 'tensorboard'}))}"
-        for name in training.report_to
+        for name in training.trackers
         if name not in INTEGRATION_TO_CALLBACK
     ]
     problems += [

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import transformers
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
@@ -229,7 +229,7 @@ def _config(lora: LoraArguments) -> Any:
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
-        bias=lora.lora_bias,
+        bias=cast("Literal['none', 'all', 'lora_only']", lora.lora_bias),
     )
 
 

@@ -163,8 +163,8 @@ def start_anew(args: TrainingArguments) -> None:
     """Delete what an earlier run left in the output directory, once for all processes."""
     if args.should_save:
         for name in (RECORD, tracking.TRACKING):
-            (Path(args.output_dir) / name).unlink(missing_ok=True)
-        clear(Path(args.output_dir))
+            (args.directory / name).unlink(missing_ok=True)
+        clear(args.directory)
     args.distributed_state.wait_for_everyone()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -128,6 +128,9 @@ class RWRDataset:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def __iter__(self) -> Iterator[Example]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> Example:
         if self._reader is None:
             return self._examples[index]
@@ -135,7 +138,9 @@ class RWRDataset:
             raise IndexError(index)
         start, size, row, answer = self._places[4 * index : 4 * index + 4]
         target = targets_of(self._reader(Place(start, size)), row)[answer]
-        return encode(target, self._template, self.report.max_length)[0]
+        example, _ = encode(target, self._template, self.report.max_length)
+        assert example is not None, "it was encoded once before it was counted"
+        return example
 
     @cached_property
     def prefixes(self) -> PrefixOrder:

@@ -17,7 +17,6 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,10 +24,19 @@ import transformers
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from fastchat.train.batches import IGNORED, Passes, StepBatches, StepCollator, TreeCollator
+from fastchat.train.arguments import TrainingArguments
+from fastchat.train.batches import (
+    IGNORED,
+    Collator,
+    Passes,
+    StepBatches,
+    StepCollator,
+    TreeCollator,
+)
 from fastchat.train.checkpoints import mark_complete, rotate, saving
 from fastchat.train.prefix_tree.flex import FLEX, FLEX_BLOCK, TOLERANCE
 from fastchat.train.prefix_tree.model import attention_inputs, can_use_trees, tree_error
+from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.statistics import StepStatistics
 
 
@@ -96,6 +104,11 @@ class RWRTrainer(transformers.Trainer):
         TrainingError: from `train`, if a loss or a gradient is not finite.
     """
 
+    args: TrainingArguments
+    model: transformers.PreTrainedModel
+    train_dataset: RWRDataset
+    data_collator: Collator
+
     loss_is_scaled_for_ga = True
     """`compute_loss` divides by the examples of the whole step, so nothing is left to scale."""
 
@@ -115,7 +128,7 @@ class RWRTrainer(transformers.Trainer):
 
     @property
     def _attention(self) -> str:
-        return self.model.config._attn_implementation
+        return str(self.model.config._attn_implementation)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches whose steps hold the same examples however many processes share them.
@@ -162,7 +175,7 @@ class RWRTrainer(transformers.Trainer):
         self,
         model: torch.nn.Module,
         inputs: dict[str, Any],
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """The loss of a micro-batch, after its forward and backward passes.
 
@@ -191,7 +204,7 @@ class RWRTrainer(transformers.Trainer):
         model: torch.nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """The loss of a forward pass, with logits computed at trained positions only.
 
@@ -205,6 +218,7 @@ class RWRTrainer(transformers.Trainer):
         nll, output = self._nll(model, inputs)
         weights = torch.tensor(inputs["weights"], dtype=nll.dtype, device=nll.device)
         if model.training:
+            assert num_items_in_batch is not None, "our get_batch_samples counts them"
             # Gradients and logged losses are averaged over the processes.
             loss = rwr_loss(nll, weights, num_items_in_batch) * self.args.world_size
             self._check_finite(weights * nll, inputs["rows"])
@@ -248,7 +262,7 @@ class RWRTrainer(transformers.Trainer):
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         limit, self.args.save_total_limit = self.args.save_total_limit, None
-        step, output_dir = self.state.global_step, Path(self.args.output_dir)
+        step, output_dir = self.state.global_step, self.args.directory
         directory = output_dir / f"checkpoint-{step}"
         with saving(directory):
             try:

@@ -89,7 +89,7 @@ class Run:
     @property
     def output_dir(self) -> Path:
         """Where the checkpoint goes."""
-        return Path(self.args.output_dir)
+        return self.args.directory
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -148,7 +148,7 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
         return None
     held.enter_context(output_lock(args))
     record = new_record(arguments)
-    output_dir = Path(args.output_dir)
+    output_dir = args.directory
     resume = None
     if not args.overwrite_output_dir:
         if is_finished(output_dir, record["settings"]):
@@ -192,7 +192,7 @@ def fit(run: Run, model: Any) -> None:
     args, tokenizer, started = run.args, run.template.tokenizer, time.monotonic()
     if args.overwrite_output_dir:
         start_anew(args)
-    args.report_to = tracking.start_wandb(args.report_to, args.output_dir, args.run_name)
+    args.report_to = tracking.start_wandb(args.trackers, str(args.directory), args.run_name)
     if run.eval_set is None:
         args.eval_strategy, args.do_eval = "no", False
     trainer = RWRTrainer(

@@ -99,7 +99,7 @@ class ForwardBatches:
 
     def _count_halving(self) -> None:
         self._halvings += 1
-        if self._halvings == _HALVINGS_UNTIL_RETRY:
+        if self._halvings == _HALVINGS_UNTIL_RETRY and self._limit is not None:
             self._limit, self._halvings = 2 * self._limit, 0
 
 

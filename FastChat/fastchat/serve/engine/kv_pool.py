@@ -249,7 +249,9 @@ class PoolCache:
         self._pool = pool
         self._rows = slice(span.first, span.first + len(span.starts))
         self._end = span.end
-        slots, places, kept = [], [], []
+        slots: list[int] = []
+        places: list[int] = []
+        kept: list[int] = []
         for row, (start, count) in enumerate(zip(span.starts, span.counts, strict=True)):
             slots += [span.first + row] * count
             places += range(start, start + count)

@@ -55,7 +55,7 @@ class EngineRequest:
     n: int = 1
     seed: int | None = None
     """Sample i draws from `seed + i`; None draws afresh."""
-    on_progress: Callable[[], None] | None = None
+    on_progress: Callable[[], object] | None = None
     """Called from the engine's thread after a sample has grown."""
     done: Future[EngineRequest] = field(default_factory=Future)
     samples: list[Sample] = field(init=False)

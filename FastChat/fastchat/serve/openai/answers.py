@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ class Answers:
 
     async def _events(
         self, wanted: ChatRequest | CompletionRequest, path: str
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The stream of an answer; what fails after its beginning becomes one more event."""
         shape, begun = Shape(wanted), False
         try:
@@ -112,7 +112,7 @@ class Answers:
 
     async def _frames(
         self, worker: Worker, sent: list[Progress]
-    ) -> AsyncIterator[tuple[Progress, dict[str, Any]]]:
+    ) -> AsyncGenerator[tuple[Progress, dict[str, Any]], None]:
         """The frames of all asks as they come."""
         queue: asyncio.Queue[Any] = asyncio.Queue(_WAITING_FRAMES)
 
@@ -159,7 +159,9 @@ class Answers:
             self.metrics.count_request(path, outcome.code, outcome.usage)
 
 
-async def _continued(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _continued(
+    first: bytes, rest: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
     async with contextlib.aclosing(rest):
         yield first
         async for chunk in rest:

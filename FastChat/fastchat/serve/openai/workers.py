@@ -12,7 +12,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,9 @@ class Workers:
         """As `ask`, for what a worker answers at once."""
         return await self.ask(worker, path, body, _QUESTION_SECONDS)
 
-    async def stream(self, worker: Worker, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def stream(
+        self, worker: Worker, body: dict[str, Any]
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The growing answer of a worker, frame by frame.
 
         Raises:

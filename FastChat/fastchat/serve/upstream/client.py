@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +59,7 @@ class UpstreamClient:
             raise RequestError(ErrorCode.INTERNAL_ERROR, f"{path} answered with no JSON object")
         return answer
 
-    async def events(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The events of a stream; closing the iterator closes the connection.
 
         Raises:
@@ -81,7 +81,7 @@ class UpstreamClient:
     @asynccontextmanager
     async def _reply(
         self, path: str, body: dict[str, Any] | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         # The session belongs to the running loop, so it is made at the first request.
         if self._session is None:
             self._session = open_session(_SILENCE_SECONDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,7 +170,7 @@ class UpstreamWorker(BaseModelWorker):
                     task.cancel()
         return prepared.reply(self.template.tokenizer, final=True)
 
-    async def stream(self, prepared: UpstreamJob) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, prepared: UpstreamJob) -> AsyncGenerator[dict[str, Any], None]:
         tokenizer = self.template.tokenizer
         if self.abilities.takes_ids:
             body = {**self._completion(prepared), "stream": True}

@@ -74,24 +74,23 @@ def flex_problem(config: Any, device: torch.device, dtype: torch.dtype) -> str |
 
 def _error_of_one_layer(config: Any, device: torch.device, dtype: torch.dtype) -> float:
     """The largest relative difference (norms) of output and gradients to `tree_attention`."""
-    pass
-
     tree, heads = _sample_tree(), config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     few = getattr(config, "num_key_value_heads", None) or heads
     draw = torch.Generator().manual_seed(0)
-    inputs = [
+    query, key, value = (
         torch.randn(1, count, len(tree.tokens), size, generator=draw)
         .to(device, dtype)
         .requires_grad_()
         for count in (heads, few, few)
-    ]
+    )
+    inputs = (query, key, value)
     depths, ends = (torch.from_numpy(one).to(device) for one in (tree.depths, tree.ends))
     window = getattr(config, "sliding_window", None)
     layer = torch.nn.Module()  # in training mode, with nothing of its own
-    found, _ = flex_attention(layer, *inputs, block_mask(depths, ends, window))
+    found, _ = flex_attention(layer, query, key, value, block_mask(depths, ends, window))
     nodes = TreeNodes(tree.nodes)
-    expected, _ = tree_attention(layer, *inputs, None, sliding_window=window, tree=nodes)
+    expected, _ = tree_attention(layer, query, key, value, None, sliding_window=window, tree=nodes)
     weights = torch.randn(found.shape, generator=draw).to(device, dtype)
     pairs = zip(
         (found, *torch.autograd.grad((found * weights).sum(), inputs)),

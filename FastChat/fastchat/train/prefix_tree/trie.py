@@ -163,7 +163,7 @@ def _fill(lengths: list[int], shared: list[int], limit: int) -> list[tuple[int, 
     return [*cuts, (start, len(lengths), size)]
 
 
-def _key(row: Sequence[int]) -> bytes:
+def _key(row: Sequence[int] | np.ndarray) -> bytes:
     """Token ids as bytes in whose order the rows are in lexicographic order."""
     return np.asarray(row).astype(_ID).tobytes()
 
