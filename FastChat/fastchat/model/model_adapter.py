@@ -109,6 +109,7 @@ def load_model(
             read, its adapter does not fit, or the dtype is unknown.
     """
     source = base_source(path, base)
+    import torch
     from transformers import AutoModelForCausalLM
 
     device = pick_device(device)
