@@ -11,7 +11,7 @@ import argparse
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import transformers
@@ -55,6 +55,12 @@ class DataArguments:
         False,
         "True keeps no rows in memory: a row is read and tokenized again when it is used; every "
         "row is checked at the start either way",
+    )
+    loss_on: Literal["all", "last"] = option(
+        "all",
+        "all trains every gpt turn whose loss is not zero, and every one of a row without any "
+        "loss (published FastChat data); last only the last of them; the same for rows of "
+        "workflow_convert.py",
     )
     max_dropped_fraction: float = option(
         0.05, "refuse to start if more than this fraction of the examples cannot be used (0 to 1)"

@@ -4,7 +4,10 @@ A row is `{"id", "conversations": [{"from", "value", "loss"}, ...], "reward", "w
 "turn"}`, as workflow_convert.py writes it. The field `loss` of a gpt turn is the weight of that
 answer (the published name); it is called weight from here on.
 
-A JSON list on disk, read row by row: millions of rows are never in memory as a whole.
+Published FastChat data has no `loss`: every gpt turn is trained with weight 1, as there, and a gpt
+turn before the first human one is left out. Fields beside these are read over.
+
+A JSON list or JSON lines, read row by row: millions of rows are never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -22,6 +27,27 @@ from fastchat.conversation import Message, messages_from_sharegpt
 
 ROW_KEYS = {"id", "conversations", "reward", "weight", "task_id", "turn", "opening"}
 TURN_KEYS = {"from", "value", "loss"}
+LFS_POINTER = "version https://git-lfs.github.com/spec/"
+"""How a file begins that git-lfs has not fetched."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass
+class Notes:
+    """What was read over in a file."""
+
+    fields: dict[str, None] = field(default_factory=dict)
+    """Names that no row or turn has here, in the order in which they came."""
+    leading: int = 0
+    """Gpt turns before the first human one."""
+
+    def __str__(self) -> str:
+        names = [*self.fields][:10] + ["..."] * (len(self.fields) > 10)
+        parts = [f"fields that training does not use are read over ({', '.join(names)})"]
+        parts = parts if names else []
+        if self.leading:
+            parts.append(f"{self.leading} gpt turns before the first human one are left out")
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +66,15 @@ class Target:
     """The environment's reward for the answer, used for the log only; None if unknown."""
 
 
-def read_targets(path: str | Path) -> Iterator[tuple[Place, list[Target]]]:
+def read_targets(
+    path: str | Path, loss_on: str = "all", notes: Notes | None = None
+) -> Iterator[tuple[Place, list[Target]]]:
     """The answers to train on of every row of a fine-tuning file (none for some rows).
+
+    Args:
+        path: of the file.
+        loss_on: see `targets_of`.
+        notes: takes what is read over.
 
     Raises:
         ValueError: the file is no JSON or no list of rows, or a row is malformed; the message
@@ -49,12 +82,14 @@ def read_targets(path: str | Path) -> Iterator[tuple[Place, list[Target]]]:
     """
     for position, (place, row) in enumerate(read_rows(path)):
         try:
-            yield place, targets_of(row, position)
+            yield place, targets_of(row, position, loss_on, notes)
         except ValueError as error:
             raise ValueError(f"{path}, row {position}: {error}") from error
 
 
-def targets_of(row: dict[str, Any], position: int = 0) -> list[Target]:
+def targets_of(
+    row: dict[str, Any], position: int = 0, loss_on: str = "all", notes: Notes | None = None
+) -> list[Target]:
     """The answers of a row that are trained, each with the messages before it.
 
     Every gpt turn whose `loss` is not zero is one. If all are zero and the row ends in an answer,
@@ -64,17 +99,20 @@ def targets_of(row: dict[str, Any], position: int = 0) -> list[Target]:
     Args:
         row: one row of a fine-tuning file.
         position: its place in the file, its name if it has no id.
+        loss_on: all of these answers, or the last of them alone.
+        notes: takes what is read over.
 
     Raises:
-        ValueError: a key is unknown, or a turn or a number is malformed.
+        ValueError: a turn or a number is malformed.
     """
-    _check_keys(row)
-    messages = messages_from_sharegpt(row["conversations"])
+    notes = notes or Notes()
+    turns, messages = _turns_of(row, notes)
     answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    weights = _weights(row["conversations"], answers)
+    weights = _weights(turns, answers)
     trained = [i for i in answers if weights[i]]
     if not trained and answers and answers[-1] == len(messages) - 1:
         trained = answers[-1:]
+    trained = trained[-1:] if loss_on == "last" else trained
     _check_stated_weight(row, [weights[i] for i in trained])
     name = str(row.get("id", f"row {position}"))
     reward = None if row.get("reward") is None else _number(row["reward"], "reward")
@@ -82,22 +120,29 @@ def targets_of(row: dict[str, Any], position: int = 0) -> list[Target]:
     return [Target(name, messages[: i + 1], min(opening, i), weights[i], reward) for i in trained]
 
 
-def _check_keys(row: Any) -> None:
+def _turns_of(row: Any, notes: Notes) -> tuple[list[dict[str, Any]], list[Message]]:
+    """The turns of a row from the first human one on, as they are and as messages."""
     if not isinstance(row, dict) or not isinstance(row.get("conversations"), list):
         raise ValueError(
             'expected {"conversations": [{"from", "value", "loss"}, ...], ...}, got '
             f"{json.dumps(row)[:80]}"
         )
-    for turn in row["conversations"]:
+    turns = row["conversations"]
+    for turn in turns:
         if not isinstance(turn, dict):
             raise ValueError(f"a turn must be an object, got {json.dumps(turn)[:80]}")
-    unknown = sorted(row.keys() - ROW_KEYS)
-    unknown += sorted({key for turn in row["conversations"] for key in turn} - TURN_KEYS)
-    if unknown:
-        raise ValueError(
-            f"unknown field {unknown[0]!r}; a row has {', '.join(sorted(ROW_KEYS))} and a turn "
-            f"{', '.join(sorted(TURN_KEYS))}"
-        )
+    unknown = [key for key in row if key not in ROW_KEYS]
+    unknown += [key for turn in turns for key in turn if key not in TURN_KEYS]
+    notes.fields.update(dict.fromkeys(unknown))
+    messages = messages_from_sharegpt(turns)
+    for message in messages:  # half of an emoji is no text: no tokenizer takes it
+        message["content"] = _SURROGATES.sub("\ufffd", message["content"])
+    start = next((i for i, m in enumerate(messages) if m["role"] != "system"), 0)
+    end = start
+    while end < len(messages) and messages[end]["role"] == "assistant":
+        end += 1
+    notes.leading += end - start
+    return turns[:start] + turns[end:], messages[:start] + messages[end:]
 
 
 def _weights(turns: Sequence[dict[str, Any]], answers: Sequence[int]) -> dict[int, float]:
@@ -127,19 +172,21 @@ def _check_stated_weight(row: dict[str, Any], used: list[float]) -> None:
 def _opening(row: dict[str, Any], messages: Sequence[Message]) -> int:
     """See `Target.opening`: as stated by the row, else up to the first user message."""
     if row.get("opening") is not None:
-        return int(_number(row["opening"], "opening"))
+        return max(0, int(_number(row["opening"], "opening")))
     users = [i for i, message in enumerate(messages) if message["role"] == "user"]
     return users[0] + 1 if users else 0
 
 
 def _number(value: Any, name: str) -> float:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    # Compared and not asked by isfinite, for which a whole number can be too large.
+    if not is_number or not -FLOAT_MAX <= value <= FLOAT_MAX:
+        raise ValueError(f"{name} must be a finite number, got {value!r:.80}")
     return float(value)
 
 
 _DECODER = json.JSONDecoder()
+FLOAT_MAX = sys.float_info.max
 _PIECE = 1 << 16
 """Characters that are read at once, at least."""
 _SPACE = " \t\r\n"
@@ -155,47 +202,67 @@ class Place(NamedTuple):
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
-    """The rows of a file that holds a JSON list, with their places.
+    """The rows of a file that holds a JSON list or JSON lines, with their places.
 
     Raises:
-        ValueError: the file is no JSON, or no list with something in it.
+        ValueError: the file is no JSON, or no rows are in it.
     """
-    remedy = "write it with workflow_convert.py"
+    remedy, row = "write it with workflow_convert.py", 0
     # Without the translation of line ends, which would shift the places.
     with open(path, encoding="utf-8", newline="") as file:
         source = _Source(file)
         try:
-            if source.peek() != "[" or not source.take() or source.peek() == "]":
-                raise ValueError(f"{path} {_instead_of_a_list(source)}; {remedy}")
-            mark = ","
-            while mark == ",":
-                source.peek()
-                start = source.byte
-                row = source.value()
-                yield Place(start, source.byte - start), row
-                if (mark := source.peek()) not in (",", "]"):
-                    raise source.error("Expecting ',' or ']'")
+            if source.peek() == "\ufeff":  # as editors on Windows begin a file
                 source.take()
-            if source.peek():
-                raise source.error("Extra data")
+            lines = source.peek() == "{"
+            if not lines and (source.peek() != "[" or not source.take() or source.peek() == "]"):
+                raise ValueError(f"{path} {_instead_of_rows(source)}; {remedy}")
+            for place, value in _lines(source) if lines else _elements(source):
+                if lines and not row and "conversations" not in value:
+                    raise ValueError(f"{path} {_instead_of_rows(source, value)}; {remedy}")
+                yield place, value
+                row += 1
         except json.JSONDecodeError as error:
             byte = source.byte + len(error.doc[: error.pos].encode())
-            raise ValueError(f"{path} is not JSON: {error.msg} at byte {byte}; {remedy}") from error
+            raise ValueError(
+                f"{path}, row {row}, is not JSON: {error.msg} at byte {byte}; {remedy}"
+            ) from error
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}; {remedy}") from error
+            raise ValueError(f"{path} is not JSON: {error}; save it as UTF-8") from error
+        except RecursionError as error:
+            raise ValueError(f"{path}, row {row}, is nested too deeply; {remedy}") from error
 
 
-def _instead_of_a_list(source: _Source) -> str:
-    """What a file is that holds no list of rows: JSON lines for other trainers are recognised."""
-    row = source.value() if source.peek() == "{" else {}
-    if {"chosen", "rejected"} <= row.keys():
+def _lines(source: _Source) -> Iterator[tuple[Place, Any]]:
+    while source.peek():
+        yield source.placed()
+
+
+def _elements(source: _Source) -> Iterator[tuple[Place, Any]]:
+    """The values of a list whose bracket is passed."""
+    mark = ","
+    while mark == ",":
+        source.peek()
+        yield source.placed()
+        if (mark := source.peek()) not in (",", "]"):
+            raise source.error("Expecting ',' or ']'")
+        source.take()
+    if source.peek():
+        raise source.error("Extra data")
+
+
+def _instead_of_rows(source: _Source, row: Any = ()) -> str:
+    """What a file is that holds no rows: those for other trainers are recognised."""
+    if source.begins(LFS_POINTER):
+        return "is a pointer of Git LFS and not the file: `git lfs pull` fetches it"
+    if "chosen" in row and "rejected" in row:
         return (
             "holds preference pairs (--to dpo), which train_mem.py cannot train on: TRL's "
             "DPOTrainer does (README, Baselines). For data of train_mem.py leave out --to dpo"
         )
     if "messages" in row:
         return "holds rows for other trainers (--format messages): use --format fastchat"
-    return "must hold a list of rows"
+    return "must hold a list of rows, or a row per line"
 
 
 class RowReader:
@@ -247,6 +314,18 @@ class _Source:
                     continue
                 self._drop(end)
                 return value
+
+    def placed(self) -> tuple[Place, Any]:
+        """As `value`, with its place."""
+        start = self.byte
+        value = self.value()
+        return Place(start, self.byte - start), value
+
+    def begins(self, text: str) -> bool:
+        """Whether the rest begins with a text."""
+        while len(self._text) < len(text) and self._more():
+            pass
+        return self._text.startswith(text)
 
     def error(self, message: str) -> json.JSONDecodeError:
         """What to raise if something else stands here."""

@@ -67,6 +67,7 @@ DEEPSPEED = ("optimizer", "scheduler", "gradient_clipping", "bf16", "fp16", "dat
 """Entries of the DeepSpeed file that change the result, beside ZeRO's stage."""
 
 ADDED_LATER = {
+    "loss_on",
     "model_fingerprint",
     "adapter_fingerprint",
     "chat_template_sha256",
@@ -88,6 +89,7 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
         "model_fingerprint": fingerprint(model_args.model_name_or_path),
         "chat_template": model_args.chat_template,
         "data_sha256": digest,
+        "loss_on": data_args.loss_on,
         "examples_per_step": args.step_examples,
         "zero_stage": args.zero_stage,
         "load_best_model_at_end": args.load_best_model_at_end,

@@ -19,7 +19,7 @@ from fastchat.conversation import ChatTemplate
 from fastchat.train.arguments import DataArguments
 from fastchat.train.prefix_tree.trie import PrefixOrder
 from fastchat.train.processes import say
-from fastchat.train.rows import Place, RowReader, Target, read_targets, targets_of
+from fastchat.train.rows import Notes, Place, RowReader, Target, read_targets, targets_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,7 @@ class RWRDataset:
         path: JSON file that workflow_convert.py wrote.
         template: the chat template of the model that is trained.
         max_length: longest example in tokens.
+        loss_on: all or last, see `fastchat.train.rows.targets_of`.
         lazy: keep the places of the rows instead of token ids, and read and encode a row again on
             every access; all rows are encoded once in either case, to check them.
 
@@ -93,25 +94,35 @@ class RWRDataset:
     """
 
     def __init__(
-        self, path: str | Path, template: ChatTemplate, max_length: int, lazy: bool = False
+        self,
+        path: str | Path,
+        template: ChatTemplate,
+        max_length: int,
+        lazy: bool = False,
+        loss_on: str = "all",
     ):
         self.report = DataReport(max_length=max_length)
         self.lengths: list[int] = []
         """Length of every example in tokens."""
         self.trajectories: list[int] = []
         """For every example a number that those with the same opening messages share."""
+        self.notes = Notes()
         self._template = template
+        self._loss_on = loss_on
         self._reader = RowReader(path) if lazy else None
         self._examples: list[Example] = []
         self._places = array("q")
         """If lazy, four numbers for every example: `Place`, row, and which answer of the row."""
         weights = []
         openings: dict[bytes, int] = {}
-        for row, (place, targets) in enumerate(read_targets(path)):
+        for row, (place, targets) in enumerate(read_targets(path, loss_on, self.notes)):
             self.report.rows += 1
             self.report.without_answer += not targets
             for answer, target in enumerate(targets):
-                example, cut = encode(target, template, max_length)
+                try:
+                    example, cut = encode(target, template, max_length)
+                except ValueError as error:
+                    raise ValueError(f"{path}, row {row}: {error}") from error
                 if example is None:
                     self.report.too_long += 1
                     continue
@@ -137,7 +148,7 @@ class RWRDataset:
         if not 0 <= index < len(self):
             raise IndexError(index)
         start, size, row, answer = self._places[4 * index : 4 * index + 4]
-        target = targets_of(self._reader(Place(start, size)), row)[answer]
+        target = targets_of(self._reader(Place(start, size)), row, self._loss_on)[answer]
         example, _ = encode(target, self._template, self.report.max_length)
         assert example is not None, "it was encoded once before it was counted"
         return example
@@ -194,13 +205,15 @@ def read_data(
     Raises:
         ValueError: a file is malformed, or too much of the training data cannot be used.
     """
-    lazy = data.lazy_preprocess
-    train_set = RWRDataset(data.data_path, template, max_length, lazy)
+    how = (template, max_length, data.lazy_preprocess, data.loss_on)
+    train_set = RWRDataset(data.data_path, *how)
+    if str(train_set.notes):
+        say(f"data: {train_set.notes}")
     say(f"data: {train_set.report}")
     train_set.check_dropped(data.max_dropped_fraction)
     if data.eval_data_path is None:
         return train_set, None
-    eval_set = RWRDataset(data.eval_data_path, template, max_length, lazy)
+    eval_set = RWRDataset(data.eval_data_path, *how)
     say(f"evaluation data: {eval_set.report}")
     return train_set, eval_set
 

@@ -39,6 +39,20 @@ def test_rows_are_found_and_can_be_read_again(tmp_path, lines):
     assert [again(place) for place in reversed(places)] == CONTENT[::-1]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n\r\n", ""])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_row_per_line_and_a_byte_order_mark_are_read(tmp_path, end, mark):
+    content, path = (
+        [{"conversations": [], "é": i, "long": "漢" * 9} for i in range(3)],
+        tmp_path / "r",
+    )
+    lines = (end or "\n").join(json.dumps(row, ensure_ascii=False) for row in content)
+    for text in (lines + end, json.dumps(content, ensure_ascii=False)):
+        path.write_bytes((mark + text).encode())
+        places, found = zip(*read_rows(path), strict=True)
+        assert list(found) == content and [RowReader(path)(place) for place in places] == content
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -48,6 +62,9 @@ def test_rows_are_found_and_can_be_read_again(tmp_path, lines):
         (b'[{"a": 1}] []', "at byte 11"),
         ('[{"é": 1}, nothing]'.encode(), "at byte 12"),
         (b'[{"a": "\xff"}]', "utf-8"),
+        (b'{"conversations": []}\n{"conversations": [', "row 1, is not JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"[" + b"[" * 100_000, "row 0, is nested too deeply"),
         (b" [ ]", "list of rows"),
         (b'{"a": 1}', "list of rows"),
         (

@@ -5,8 +5,10 @@ python -m pytest tests/unit/fastchat/train/test_rows.py
 
 import pytest
 
-from fastchat.train.rows import read_targets, targets_of
+from fastchat.train.rows import Notes, read_targets, targets_of
 from tests.support.training_data import row, rows, write_rows
+
+QUESTION = {"from": "human", "value": "q"}
 
 
 def conversation(*losses):
@@ -51,16 +53,19 @@ def test_the_opening_is_the_first_question_unless_the_row_says_more():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"wieght": 1.0}, "unknown field 'wieght'"),
         ({"conversations": "text"}, "expected"),
         ({"conversations": ["text"]}, "a turn must be an object"),
-        ({"conversations": [{"from": "gpt", "value": "a", "criteria": 1}]}, "'criteria'"),
         ({"conversations": [{"from": "robot", "value": "a"}]}, "turn 0"),
         ({"conversations": [{"from": "human", "value": "q", "loss": 2}]}, "is no gpt turn"),
-        ({"conversations": [{"from": "gpt", "value": "a", "loss": float("nan")}]}, "finite"),
-        ({"conversations": [{"from": "gpt", "value": "a", "loss": "1"}]}, "finite"),
+        (
+            {"conversations": [QUESTION, {"from": "gpt", "value": "a", "loss": float("nan")}]},
+            "finite",
+        ),
+        ({"conversations": [QUESTION, {"from": "gpt", "value": "a", "loss": "1"}]}, "finite"),
         ({"weight": 3.0}, "weight 3.0 is not the loss 1.0"),
         ({"reward": "good"}, "reward must be a finite number"),
+        ({"reward": 10**400}, "reward must be a finite number"),
+        ({"conversations": [{"from": "gpt", "value": None}]}, "turn 0"),
     ],
 )
 def test_a_malformed_row_is_refused(change, message):
@@ -73,6 +78,33 @@ def test_the_message_names_the_row(tmp_path):
     content[2]["conversations"][0]["from"] = "nobody"
     with pytest.raises(ValueError, match=r"finetune.json, row 2: turn 0"):
         list(read_targets(write_rows(tmp_path / "finetune.json", content)))
+
+
+def test_published_rows_train_every_answer_or_the_last():
+    example = conversation(None, None)
+    assert [len(t.messages) for t in targets_of(example, loss_on="all")] == [2, 4]
+    assert [len(t.messages) for t in targets_of(example, loss_on="last")] == [4]
+    ours = row(4, turns=3)
+    assert targets_of(ours, loss_on="last") == targets_of(ours)
+
+
+def test_a_leading_gpt_turn_is_left_out_and_unknown_fields_are_named_once():
+    notes = Notes()
+    answer = {"from": "gpt", "value": "hello", "markdown": None, "text": None}
+    turns = [{"from": "system", "value": "s"}, answer, *conversation(None)["conversations"], answer]
+    for _ in range(2):
+        first, second = targets_of({"conversations": turns, "lang": "en"}, notes=notes)
+    assert [m["content"] for m in second.messages] == ["s", "q", "a", "hello"]
+    assert (len(first.messages), first.opening) == (3, 2)
+    assert "(lang, markdown, text)" in str(notes) and "2 gpt turns before" in str(notes)
+    assert targets_of({"conversations": [answer]}) == [] and str(Notes()) == ""
+
+
+def test_half_an_emoji_is_replaced():
+    (target,) = targets_of(
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "\ud83d!"}]}
+    )
+    assert target.messages[-1]["content"] == "\ufffd!"
 
 
 @pytest.mark.parametrize("text", ["", '[{"id": 1', '{"id": 1}', "[]", '{"id": 1}\n{"id": 2}\n'])
