@@ -28,7 +28,6 @@ def too_long(content):
 REFUSED = {
     "no data file": (None, [], "there is no such file"),
     "not json": ("[{", [], "is not JSON"),
-    "unknown field": (json.dumps([row(0) | {"criteria": "all"}]), [], "unknown field 'criteria'"),
     "no weight": (json.dumps(rows(3, reward=0, weight=0.0)), [], "nothing to train"),
     "too much dropped": (
         json.dumps(too_long(rows(10))),
