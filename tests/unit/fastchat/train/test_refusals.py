@@ -11,7 +11,7 @@ import pytest
 from fastchat.train import processes
 from fastchat.train.train import main
 from tests.support.tiny import save_tiny_model
-from tests.support.training_data import command, make_case, record, row, rows, write_rows
+from tests.support.training_data import command, make_case, record, rows, write_rows
 
 
 @pytest.fixture(scope="module")
