@@ -31,6 +31,7 @@ from fastchat.model.model_adapter import (
     pick_device,
     resolve,
 )
+from fastchat.model.weight_files import check_files
 from fastchat.protocol.worker_protocol import GenerateRequest
 from fastchat.serve.base_model_worker import (
     BaseModelWorker,
@@ -187,6 +188,7 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
         ValueError: the checkpoint, the template, the device or the memory will not do.
     """
     pick_device(args.device)
+    check_files(args.model_path, args.base_model_path)
     weights = base_source(args.model_path, args.base_model_path)
     tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)
     config = load_config(weights)

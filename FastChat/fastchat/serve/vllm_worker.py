@@ -33,6 +33,7 @@ from fastchat.model.model_adapter import (
     load_tokenizer,
     resolve,
 )
+from fastchat.model.weight_files import check_files
 from fastchat.serve.base_model_worker import (
     add_worker_arguments,
     advertised_url,
@@ -121,6 +122,7 @@ def check_args(args: argparse.Namespace) -> None:
 
 def start_server(args: argparse.Namespace, logger: logging.Logger) -> UpstreamServer:
     """Start `vllm serve` on a free port of this machine."""
+    check_files(args.model_path)
     port = free_port()
     command = [shutil.which(args.vllm_bin), "serve", resolve(args.model_path)]
     command += ["--host", "127.0.0.1", "--port", str(port), *shlex.split(args.vllm_args)]

@@ -11,8 +11,10 @@ from typing import Any
 
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
+from fastchat.model.adapters import is_adapter
 from fastchat.model.model_adapter import resolve
-from fastchat.train.arguments import Arguments, DataArguments, TrainingArguments
+from fastchat.model.weight_files import check_files
+from fastchat.train.arguments import Arguments, DataArguments, ModelArguments, TrainingArguments
 from fastchat.train.lora import lora_problems
 
 ORDERS = ("random", "sequential", "group_by_length")
@@ -45,6 +47,7 @@ def check(arguments: Arguments) -> None:
     problems = [] if args.check else _data_problems(arguments.data)
     if not (args.check and is_absent(arguments.model.model_name_or_path)):
         problems += _model_problems(arguments.model.model_name_or_path, str(args.directory))
+        problems += _adapter_problems(arguments.lora.lora_weight_path, arguments.model)
     problems += contradictions(arguments)
     if problems:
         raise ValueError("\n".join(problems))
@@ -182,6 +185,7 @@ def _number_problems(training: TrainingArguments) -> list[str]:
 def _model_problems(model: str, output_dir: str) -> list[str]:
     try:
         source = Path(resolve(model))
+        check_files(model)
     except ValueError as error:
         return [f"--model_name_or_path: {error}"]
     if source.is_dir() and source.resolve() == Path(output_dir).resolve():
@@ -189,4 +193,13 @@ def _model_problems(model: str, output_dir: str) -> list[str]:
             f"--output_dir {output_dir} is the model's own directory; the result would overwrite "
             "its source, so name another one"
         ]
+    return []
+
+
+def _adapter_problems(adapter: str, model: ModelArguments) -> list[str]:
+    try:
+        if adapter and is_adapter(adapter):
+            check_files(adapter, model.model_name_or_path)
+    except ValueError as error:
+        return [f"--lora_weight_path: {error}"]
     return []

@@ -1,0 +1,100 @@
+"""Whether the files of a checkpoint are there and whole: looked at before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastchat.model.adapters import is_adapter
+from fastchat.model.model_adapter import base_source, resolve
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that git-lfs has not fetched."""
+TEXTS = ("config.json", "adapter_config.json", "generation_config.json", "tokenizer_config.json")
+TEXTS += ("chat_template.jinja",)
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+"""The first that is there is read."""
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+WEIGHTS += ("pytorch_model.bin.index.json",)
+ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+"""The first that is there is read, as in `WEIGHTS`."""
+FETCH = "fetch it again (`git lfs pull`, or `hf download`)"
+
+
+def check_files(path: str | Path, base: str | None = None) -> None:
+    """Refuse a checkpoint or an adapter of which files are missing, cut off, or not fetched.
+
+    Args:
+        path: a directory, or a hub id, which is left to the hub.
+        base: the base model of an adapter; None is the one that the adapter names.
+
+    Raises:
+        ValueError: naming the file and the remedy.
+    """
+    folders = [resolve(path), base_source(path, base)] if is_adapter(resolve(path)) else []
+    for folder in map(Path, folders or [resolve(path)]):
+        if not folder.is_dir():
+            continue
+        for file in _read_files(folder):
+            problem = _problem(file)
+            if problem:
+                raise ValueError(f"{file} {problem}")
+
+
+def _read_files(folder: Path) -> Iterator[Path]:
+    """The files of a checkpoint that are read when it is loaded; shards may be missing."""
+    yield from (folder / name for name in TEXTS if (folder / name).is_file())
+    yield from _first(folder, TOKENIZERS)
+    names = ADAPTERS if is_adapter(folder) else WEIGHTS
+    weights = _first(folder, names)
+    if not weights:
+        raise ValueError(f"{folder} holds no {names[0]}, nor any other weights: {FETCH}")
+    for file in weights:
+        yield file
+        if file.suffix == ".json":
+            try:
+                names = sorted(set(json.loads(file.read_bytes())["weight_map"].values()))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{file} is damaged ({error}): {FETCH}") from error
+            yield from (folder / name for name in names)
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    return [folder / name for name in names if (folder / name).is_file()][:1]
+
+
+def _problem(file: Path) -> str | None:
+    """What is wrong with a file; None if nothing is."""
+    if not file.is_file():
+        return f"is missing, though the index beside it names it: {FETCH}"
+    size = file.stat().st_size
+    with open(file, "rb") as content:
+        head = content.read(len(POINTER))
+    if head == POINTER:
+        return f"is a pointer of Git LFS and not the file: run `git lfs pull` in {file.parent}"
+    if file.suffix == ".safetensors":
+        expected = _safetensors_size(file)
+        if expected is None:
+            return f"is cut off, or no safetensors file ({size:,} bytes): {FETCH}"
+        if size != expected:
+            return f"is cut off ({size:,} of {expected:,} bytes): {FETCH}"
+    # A file of torch is a zip archive, whose directory stands at its end; old ones are pickles.
+    elif file.suffix == ".bin" and not (head[:1] == b"\x80" or zipfile.is_zipfile(file)):
+        return f"is cut off, or no file of PyTorch ({size:,} bytes): {FETCH}"
+    return None if size else f"is empty: {FETCH}"
+
+
+def _safetensors_size(file: Path) -> int | None:
+    """How many bytes a safetensors file has by its own header; None if that cannot be read."""
+    with open(file, "rb") as content:
+        length = int.from_bytes(content.read(8), "little")
+        if not 2 <= length <= file.stat().st_size - 8:
+            return None
+        try:
+            header = json.loads(content.read(length))
+            tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+            return 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return None

@@ -1,0 +1,133 @@
+"""Checkpoints with files that were not fetched, cut off or lost: one line, before anything is done.
+
+python -m pytest tests/unit/fastchat/model/test_weight_files.py
+"""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from fastchat.model.weight_files import check_files
+from fastchat.serve import model_worker
+from fastchat.train.train import main
+from tests.support.tiny import save_tiny_model
+from tests.support.training_data import command, rows, write_rows
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 10\n"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("whole") / "model")
+
+
+@pytest.fixture
+def model(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "model")
+
+
+def shard(model):
+    """The model in several files, with their index."""
+    loaded = AutoModelForCausalLM.from_pretrained(model)
+    (model / "model.safetensors").unlink()
+    loaded.save_pretrained(model, max_shard_size="100KB")
+    return sorted(model.glob("model-0*.safetensors"))
+
+
+def as_bin(model):
+    state = AutoModelForCausalLM.from_pretrained(model).state_dict()
+    (model / "model.safetensors").unlink()
+    torch.save(state, model / "pytorch_model.bin")
+    return model / "pytorch_model.bin"
+
+
+def cut(path, by=10):
+    path.write_bytes(path.read_bytes()[:-by])
+
+
+def spoil(model, how):
+    weights = model / "model.safetensors"
+    if how == "pointer":
+        weights.write_bytes(POINTER)
+    elif how == "tokenizer pointer":
+        (model / "tokenizer.json").write_bytes(POINTER)
+    elif how == "cut":
+        cut(weights)
+    elif how == "header cut":
+        cut(weights, weights.stat().st_size - 20)
+    elif how == "empty":
+        weights.write_bytes(b"")
+    elif how == "not found":
+        weights.write_bytes(b"Entry not found")
+    elif how == "none":
+        weights.unlink()
+    elif how == "shard lost":
+        shard(model)[1].unlink()
+    elif how == "shard cut":
+        cut(shard(model)[-1])
+    elif how == "bin cut":
+        cut(as_bin(model))
+    elif how == "bin pointer":
+        as_bin(model).write_bytes(POINTER)
+
+
+SPOILED = {
+    "pointer": "model.safetensors is a pointer of Git LFS .* run `git lfs pull` in",
+    "tokenizer pointer": "tokenizer.json is a pointer of Git LFS",
+    "cut": r"model.safetensors is cut off \([\d,]+ of [\d,]+ bytes\): fetch it again \(`git lfs",
+    "header cut": "is cut off, or no safetensors file",
+    "empty": "is cut off, or no safetensors file",
+    "not found": "is cut off, or no safetensors file",
+    "none": "holds no model.safetensors",
+    "shard lost": "model-00002-of-0000.*.safetensors is missing, though the index",
+    "shard cut": "model-0000.*.safetensors is cut off",
+    "bin cut": "pytorch_model.bin is cut off",
+    "bin pointer": "pytorch_model.bin is a pointer of Git LFS",
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_what_is_not_whole_is_named_with_the_remedy(model, how):
+    spoil(model, how)
+    with pytest.raises(ValueError, match=SPOILED[how]) as caught:
+        check_files(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_checkpoints_pass_whatever_else_lies_beside_them(whole, model):
+    check_files(whole)
+    (model / "pytorch_model.bin").write_bytes(POINTER)  # not read: there are safetensors
+    check_files(model)
+    (model / "pytorch_model.bin").unlink()
+    shard(model)
+    check_files(model)
+    check_files("some-org/on-the-hub")
+
+
+def test_a_whole_bin_passes_and_an_adapter_is_looked_at_with_its_base(model, tmp_path):
+    as_bin(model)
+    check_files(model)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(model)})
+    )
+    (adapter / "adapter_model.safetensors").write_bytes(POINTER)
+    with pytest.raises(ValueError, match="adapter_model.safetensors is a pointer"):
+        check_files(adapter)
+
+
+def test_trainer_and_worker_say_it_at_once(model, tmp_path, capsys):
+    spoil(model, "pointer")
+    data = write_rows(tmp_path / "data.json", rows(3))
+    assert main(command((model, data), tmp_path / "out")) == 2
+    error = capsys.readouterr().err
+    assert (
+        error.startswith("train_mem.py: error: --model_name_or_path: ") and error.count("\n") == 1
+    )
+    with pytest.raises(SystemExit) as left:
+        model_worker.main(["--model-path", str(model), "--port", "0", "--no-register"])
+    assert left.value.code == 2 and "run `git lfs pull`" in capsys.readouterr().err
