@@ -108,7 +108,7 @@ def test_missing_weights_are_one_error(case, tmp_path, capsys):
     shutil.copytree(case[0], model)
     (model / "model.safetensors").unlink()
     assert main(command((model, case[1]), tmp_path / "out")) == 2
-    assert f"cannot read the weights in {model}" in capsys.readouterr().err
+    assert f"{model} holds no model.safetensors" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
