@@ -1,13 +1,15 @@
 r"""MATH: competition problems whose answer is a LaTeX expression.
 
-Rows ``{"problem", "solution", ...}``; the answer is the last ``\boxed{}`` of the solution. Rewards:
-right 1, otherwise 0. What strings and exact numbers cannot decide goes to math-verify.
+Rows ``{"problem", "solution", ...}``; the answer is the last ``\boxed{}`` of the solution, or all
+of them. Rewards: right 1, otherwise 0. What strings and exact numbers cannot decide goes to
+math-verify.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from envs.base import Env
-from envs.grading.answers import Verdict, last_box
+from envs.grading.answers import Verdict, last_box, list_of_boxes
 from envs.grading.expressions import Question, compare
 
 
@@ -25,16 +27,34 @@ class MATH(Env):
     fetched = True
 
     @classmethod
-    def target(cls, reference: str) -> str:
+    def target(cls, reference: str) -> tuple[str, ...]:
+        """Return the last box and, where the solution has several, all of them as a list."""
         answer = last_box(reference)
         if answer is None:
             raise ValueError("no answer in \\boxed{}")
-        return answer
+        values = list_of_boxes(reference, adjacent=False)
+        return (answer,) if values is None else (answer, values)
 
     @classmethod
-    def answer_as_target(cls, answer: str) -> str:
-        return answer
+    def answer_as_target(cls, answer: str) -> tuple[str, ...]:
+        return (answer,)
 
     @classmethod
-    def compare(cls, answer: str, target: str) -> Verdict | Question:
-        return compare(answer, target)
+    def compare(cls, answer: str, target: tuple[str, ...]) -> Verdict | Question:
+        return _first_possible(compare(answer, reading) for reading in target)
+
+    @classmethod
+    def _examine(cls, response: str, reference: str) -> tuple[str | None, Verdict | Question]:
+        answer, outcome = super()._examine(response, reference)
+        values = list_of_boxes(response) if outcome == "wrong" else None
+        if values is not None:
+            again = super()._examine(f"\\boxed{{{values}}}", reference)[1]
+            if again != "wrong":
+                return values, again
+        return answer, outcome
+
+
+def _first_possible(outcomes: Iterable[Verdict | Question]) -> Verdict | Question:
+    """Return "right" where one is, else the first that may become right."""
+    found = list(outcomes)
+    return "right" if "right" in found else next((o for o in found if o != "wrong"), "wrong")

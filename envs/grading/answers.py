@@ -4,8 +4,10 @@ Pure functions over strings; nothing is evaluated as code, no input raises.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Literal
 
 from envs.grading.exact import TooLarge, rational
@@ -17,6 +19,8 @@ MAX_ANSWER = 1000
 """Longest answer, in characters, that is compared; the longest reference of MATH has 81."""
 MAX_BRACES = 20_000
 """Braces that are followed inside one box before it counts as never closed."""
+MAX_BOXES = 20
+"""Boxes at most that are read as one list."""
 MAX_MENTIONS = 1000
 """Boxes without an argument that are passed over in the search for the last one."""
 
@@ -25,6 +29,11 @@ _STATED = {
     **dict.fromkeys(("wrong", "incorrect", "no", "false", "not right", "not correct"), "wrong"),
 }
 _BOX = re.compile(r"\\(?:boxed|fbox)")
+_BESIDE = re.compile(
+    r"(?:[\s$,;.&]|\\[,;:! ()\[\]\\]|\\q?quad|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b"
+    r"|[A-Za-z]\s*=)*"
+)
+"""What may stand between the boxes of one list."""
 _BOX_ARGUMENT = re.compile(r"\s*(?:(?P<brace>\{)|(?P<bare>-?\d(?:[\d.,]*\d)?|(?<=\s)[A-Za-z]\b))")
 
 
@@ -34,21 +43,49 @@ def last_box(text: str) -> str | None:
     None when there is none, when the last one never closes (a response cut off at its token limit)
     or when it is empty. A mention without an argument, as in "I used \boxed.", is not a box.
     """
-    end = len(text)
+    _, _, content = next(_boxes(text), (0, 0, None))
+    return content
+
+
+def list_of_boxes(text: str, *, adjacent: bool = True) -> str | None:
+    r"""Return ``-2, 1`` of ``\boxed{-2} and \boxed{1}``; None where fewer than two values stand so.
+
+    Args:
+        text: a response or a solution.
+        adjacent: only boxes with nothing but "and", "or" and commas between them and the last one.
+    """
+    found: list[str] = []
+    following = None
+    for start, end, content in islice(_boxes(text), MAX_BOXES):
+        if content is None:
+            break
+        if following is not None and end > following:  # it holds the box that was found in it
+            continue
+        if adjacent and following is not None and not _BESIDE.fullmatch(text, end, following):
+            break
+        found.insert(0, content)
+        following = start
+    values = list(dict.fromkeys(found))
+    return ", ".join(values) if len(values) > 1 else None
+
+
+def _boxes(text: str) -> Iterator[tuple[int, int, str | None]]:
+    """Start, end and content of the boxes from the last one on; None where it says nothing."""
+    at = len(text)
     for _ in range(MAX_MENTIONS):
-        end = text.rfind("box", 0, end)
-        if end < 0:
-            return None
-        box = _BOX.match(text, text.rfind("\\", max(end - 2, 0), end))
-        argument = _BOX_ARGUMENT.match(text, box.end()) if box and box.end() > end else None
+        at = text.rfind("box", 0, at)
+        if at < 0:
+            return
+        box = _BOX.match(text, text.rfind("\\", max(at - 2, 0), at))
+        argument = _BOX_ARGUMENT.match(text, box.end()) if box and box.end() > at else None
         if argument is None:
             continue
         if argument["bare"]:
-            return argument["bare"]
+            yield box.start(), argument.end(), argument["bare"]
+            continue
         start = argument.end("brace")
         close = matching_brace(text, start - 1, MAX_BRACES)
-        return text[start:close].strip() or None if close >= 0 else None
-    return None
+        yield box.start(), close + 1, text[start:close].strip() or None if close >= 0 else None
 
 
 @dataclass(frozen=True)
@@ -170,7 +207,6 @@ def same_quantity(candidate: Quantity, reference: Quantity) -> bool:
 _SUFFIX = re.compile(r"(?<=\d)([kKM])$")
 _ZEROS = {"k": 3, "K": 3, "M": 6}
 _GSM8K_JOINS = re.compile(r"(?<=\d)(?:,\s+|\s+,\s*|\\?_)(?=\d{3}(?!\d))")
-_LAKHS = re.compile(r"(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])")
 _ONE_MEMBER = re.compile(r"(?:\[|\\\{)([^\[\]{},;]*)(?:\]|\\\})")
 _FULL_HOUR = re.compile(r"(?<![\d:])(1?\d|2[0-4]):00(?![\d:])")
 _DIGIT = re.compile(r"(?<!\^\{)[0-9]")
@@ -197,8 +233,7 @@ def read_number(answer: str) -> Quantity | None:
     """
     if len(answer) > MAX_ANSWER:
         return None
-    text = _LAKHS.sub(lambda match: match[0].replace(",", ""), answer)
-    text = text if re.search(r"[(\[]", text) else _GSM8K_JOINS.sub("", text)
+    text = answer if re.search(r"[(\[]", answer) else _GSM8K_JOINS.sub("", answer)
     text = _FULL_HOUR.sub(r"\1", last_of_chain(clean(text)).strip())
     alone = _ONE_MEMBER.fullmatch(text)
     text = _SUFFIX.sub(lambda m: rf" \cdot 10^{{{_ZEROS[m[1]]}}}", alone[1] if alone else text)

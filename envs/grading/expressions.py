@@ -12,9 +12,18 @@ from itertools import chain
 from envs.grading.answers import MAX_ANSWER, Verdict, last_of_chain, same_quantity
 from envs.grading.exact import TooLarge
 from envs.grading.latex import clean
-from envs.grading.shapes import NAME, Group, intervals, matrix, members, read_group
+from envs.grading.shapes import (
+    NAME,
+    Group,
+    intervals,
+    is_equation,
+    matrix,
+    members,
+    read_group,
+    solved,
+)
 from envs.grading.units import number, without_unit
-from envs.grading.words import as_named_sets, as_words, in_base, in_digits
+from envs.grading.words import BY_NAME, in_digits
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def _compare(a: str, b: str) -> Outcome:
         a = _MODULUS.sub("", a).replace(r"\equiv", "=") if _MODULUS.search(a) else a
     if squeeze(a) == squeeze(b):
         return "right"
-    for decide in (as_named_sets, as_words, in_base, _as_equations, _as_quantities, _as_shapes):
+    for decide in (*BY_NAME, _as_equations, _as_ratios, _as_quantities, _as_shapes):
         outcome = decide(a, b)
         if outcome is not None:
             return outcome
@@ -90,8 +99,13 @@ def _as_equations(a: str, b: str) -> Outcome | None:
     if "=" not in b:
         return _approximated(a, b) if r"\approx" in a else None
     wanted, given = _assignment(b), _assignment(a)
+    solution = solved(b)
     if "=" not in a:
-        return _compare(a, wanted[1]) if wanted else "wrong"
+        value = wanted[1] if wanted else solution and solution.values(solution.names)
+        return _compare(a, value) if value else "wrong"
+    found = solved(a)
+    if solution and found and set(solution.names) == set(found.names):
+        return _compare(found.values(solution.names), solution.values(solution.names))
     if wanted is None:
         return _question([a], [b])
     if given is not None and squeeze(given[0]) == squeeze(wanted[0]):
@@ -135,12 +149,26 @@ _NOT_ONE_NUMBER = re.compile(
 )
 
 
+def _as_ratios(a: str, b: str) -> Outcome | None:
+    """Judge ``1:2:3``: a common factor does not count."""
+    given, wanted = (_value(text).split(":") for text in (a, b))
+    if len(wanted) < 3 or not all(part.strip() for part in wanted + given):
+        return None
+    if len(given) != len(wanted) or {part.strip() for part in given} == {"0"}:
+        return "wrong"
+    crossed = [
+        [f"({x[i - 1]}) \\cdot ({y[i]})" for i in range(len(x))]
+        for x, y in ((given, wanted), (wanted, given))
+    ]
+    return _ordered(*crossed)
+
+
 def _as_quantities(a: str, b: str) -> Outcome | None:
     """Judge numbers exactly; a list or a range never answers a reference that is one number."""
     wanted = number(b)
     if wanted is None:
         return None
-    if _NOT_ONE_NUMBER.search(a):
+    if _NOT_ONE_NUMBER.search(a) or (wanted.value == 0 and is_equation(a)):
         return "wrong"
     given = number(in_digits(a) if "=" not in a else _value(a))
     if given is not None:
@@ -189,6 +217,10 @@ def _same(a: str, b: str) -> bool | None:
     given, wanted = number(a), number(b)
     if given and wanted:
         return same_quantity(given, wanted)
+    points = read_group(a), read_group(b)
+    if points[0].kind == points[1].kind == "()" and len(points[0].items) == len(points[1].items):
+        verdicts = set(map(_same, points[0].items, points[1].items))
+        return False if False in verdicts else None if None in verdicts else True
     infinite = [r"\infty" in text for text in (a, b)]
     return False if any(infinite) and (given or wanted or all(infinite)) else None
 
@@ -237,6 +269,8 @@ def _equal_groups(a: Group, b: Group) -> bool:
 _ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\{\\circ\}")
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
+_PRIMED = re.compile(r"([A-Za-z])('+)(?![a-z])")
+"""A letter with primes, which math-verify would drop; it does read indices."""
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
 
 
@@ -257,4 +291,5 @@ def _spelled(text: str) -> str:
     text = without_unit(text)
     if _TRIG.search(text):
         text = _ANGLE.sub(r"(\\frac{\1 \\pi}{180})", text)
+    text = _PRIMED.sub(lambda m: f"{m[1]}_{{{'p' * len(m[2])}}}", text)
     return _IMAGINARY.sub(" i ", text.replace(r"^{\circ}", ""))

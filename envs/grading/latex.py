@@ -6,11 +6,14 @@ nothing is evaluated, and the callers bound the length.
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import islice
 
 _VULGAR = {c: unicodedata.normalize("NFKC", c).split("\u2044") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
-_POWERS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789", strict=True))
+_RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
+_LOWERED = "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ"
+_GREEK = "αβγδεζηθικμνξπρστυφχψω"
 _SYMBOLS = str.maketrans(
     {
         **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
@@ -20,21 +23,53 @@ _SYMBOLS = str.maketrans(
         **dict.fromkeys("\u00a0\u2007\u2008\u2009\u200a\u202f", r"\,"),
         **dict.fromkeys("\u2018\u2019\u02bc", "'"),
         **{c: rf"\frac{{{top}}}{{{bottom}}}" for c, (top, bottom) in _VULGAR.items()},
-        **{c: f"^{{{digit}}}" for c, digit in _POWERS.items()},
         **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div "},
-        **{"π": r"\pi ", "∞": r"\infty ", "°": r"^{\circ}", "±": r"\pm "},
+        **{c: rf"\{unicodedata.name(c).split()[-1].lower()} " for c in _GREEK},
+        "λ": r"\lambda ",
+        **{"∞": r"\infty ", "°": r"^{\circ}", "±": r"\pm "},
         **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup "},
-        **{"∩": r"\cap ", "∈": r"\in ", "θ": r"\theta ", "∅": r"\emptyset "},
-        **{"∕": "/", "⁄": "/", "ℝ": r"\mathbb{R}"},
+        **{"∩": r"\cap ", "∈": r"\in ", "′": "'", "″": "''", "∅": r"\emptyset "},
+        **{
+            "√": r"\sqrt ",
+            "∛": r"\sqrt[3]",
+            "∜": r"\sqrt[4]",
+            "∕": "/",
+            "⁄": "/",
+            "ℝ": r"\mathbb{R}",
+        },
         **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width １２％
     }
 )
 
 _END = r"(?![a-zA-Z])"
+
+
+def _written(mark: str) -> Callable[[re.Match], str]:
+    """Write a run of raised or lowered characters as ``^{...}`` or ``_{...}``."""
+    return lambda run: f"{mark}{{{unicodedata.normalize('NFKC', run[0])}}}"
+
+
+_RUNS = [
+    (re.compile("³√"), "∛"),
+    (re.compile("(\\d)\u0307"), r"\\dot{\1}"),
+    (re.compile(f"[{_RAISED}]+"), _written("^")),
+    (re.compile(f"[{_LOWERED}]+"), _written("_")),
+]
+"""Before the single symbols, as one exponent has several."""
+
+
+def _repeating(dotted: re.Match) -> str:
+    return rf"\overline{{{''.join(re.findall('[0-9]', dotted[0]))}}}"
+
+
+def _clock(match: re.Match) -> str:
+    return f"{match[1]}{match[2].lower()}m"
+
+
 _SIZES = r"left|right|[bB]igg?[lrm]?|middle"
 _STYLES = (
-    r"displaystyle|textstyle|scriptstyle|tiny|small|normalsize|large|Large|LARGE|huge|bf|it|rm"
-    r"|limits|boldsymbol|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox"
+    r"displaystyle|textstyle|scriptstyle|tiny|small|normalsize|large|Large|LARGE|huge|bf|it|rm|cal|sf|tt|sc"
+    r"|limits|boldsymbol|pmb|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox"
 )
 _RULES = [
     (re.compile(pattern), replacement)
@@ -45,8 +80,7 @@ _RULES = [
         # plain text: sqrt(2), 3pi/4, x**2; a root sign takes the whole number after it
         (r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|infty)(?![a-zA-Z])", r"\\\1 "),
         (r"(?<![\\a-zA-Z])infinity(?![a-zA-Z])", r"\\infty "),
-        (r"(?:√|\\sqrt(?![a-zA-Z]))\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt{\1\2}"),
-        (r"√", r"\\sqrt "),
+        (r"\\sqrt(?![a-zA-Z])\s*(\[\d+\])?\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt\1{\2\3}"),
         (r"\*\*(?=[\d({-])", "^"),
         (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
         (r"(?<!\\)\\[()\[\]]|`", ""),
@@ -57,12 +91,27 @@ _RULES = [
             "",
         ),
         (r"\\%|\\percent" + _END, "%"),
+        (r"\\[lr]paren" + _END, lambda m: "(" if m[0][1] == "l" else ")"),
+        (r"\\[lr]brack" + _END, lambda m: "[" if m[0][1] == "l" else "]"),
+        (r"\\[lr]vert" + _END, "|"),
         (rf"\\(?:{_STYLES}){_END}", ""),
         (rf"\\(?:{_SIZES})\.", ""),
         (rf"\\(?:{_SIZES}){_END}\s*", ""),
         (r"\\textcolor\s*\{[a-zA-Z]*\}|\\color\s*(?:\{[a-zA-Z]*\}|[a-z]+\s)", ""),
         (r"\\(?:hspace|vspace|phantom)\*?\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", " "),
         (r"\\(?:text|math)(?:bf|it|rm|sf|tt|normal|up|md|sc)" + _END, r"\\text"),
+        (r"\\Bbb" + _END, r"\\mathbb"),
+        (r"\\colon" + _END, ":"),
+        # a letter in another alphabet, but not the sets of numbers; a word as an operator
+        (
+            r"\\(?:math(?:cal|scr|frak)|mathbb(?!\s*\{?\s*[RNZQC]))\s*(?:\{\s*([A-Za-z])\s*\}|([A-Za-z]))",
+            r"\1\2",
+        ),
+        (
+            r"\\(?:operatorname\*?|mathop)\s*(\{[A-Za-z ]+\})"
+            r"(?=[\s.,;)}]*(?:$|\\text|\\operatorname))",
+            r"\\text\1",
+        ),
         (r"\\emph" + _END, r"\\text"),
         (r"\\[hm]box" + _END, r"\\text"),
         (r"\\text\s*\{", r"\\text{"),
@@ -86,6 +135,7 @@ _RULES = [
             r"(?:\s*\})?",
             "",
         ),
+        (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),
         (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
         (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
         (r"\\log\s*_\s*(?:e" + _END + r"|\{\s*e\s*\})", r"\\ln "),
@@ -93,7 +143,12 @@ _RULES = [
             r"\\varnothing" + _END + r"|\\\{\s*\\\}|\\text\{\s*(?:the )?empty set\s*\}",
             r"\\emptyset ",
         ),
-        (r"(?<=\^\{\d)\}\^\{(?=\d)", ""),
+        (
+            r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime" + _END + ")",
+            lambda m: "'" * m[0].count("prime"),
+        ),
+        (r"(?<![a-zA-Z])\\?exp\s*(?:\(((?:[^()]|\([^()]*\))*)\)|\{([^{}]*)\})", r"e^{\1\2}"),
+        (r"(?<=\d)((?:\s|~|\\[,; ]|\\text\{)*)([aApP])(?:\.\s?)?[mM]\b\.?", _clock),
     ]
 ]
 
@@ -103,6 +158,7 @@ _MARKED = re.compile(
     r"(?<=\d)\s*(?:\{\s*,\s*\}|,\s*\\[!,;: ]|\\[!,;: ](?:\s*,)?|\{\\[,;: ]\}|~)\s*(?=\d{3}(?!\d))"
 )
 _COMMAS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_LAKHS = re.compile(r"(?<![\d.,])\d{1,2}(?:(,|\{,\}|,\\!|\\,)\d{2})(?:\1\d{2})*\1\d{3}(?![\d,])")
 _BLANKS = re.compile(r"(?<![\d.,@])\d{1,3}(?: \d{3})+(?![\d,@]|\s*/)")
 _QUOTE = re.compile(r"(?<=\d)'(?=\d{3}(?!\d))")
 _GROUPED = re.compile(r"(?<![\d@.])\d{1,3}(?:@\d{3})+(?![\d@])")
@@ -137,6 +193,8 @@ _ARGUMENT = re.compile(r"\s*(\\[a-zA-Z]+|[^\s{}\\])")
 @lru_cache(maxsize=8192)
 def clean(text: str) -> str:
     """Return ``text`` with one spelling for symbols, spaces, wrappers and thousands."""
+    for pattern, replacement in _RUNS:
+        text = pattern.sub(replacement, text)
     text = text.translate(_SYMBOLS)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
@@ -150,6 +208,8 @@ def clean(text: str) -> str:
 
 
 def _join_thousands(text: str) -> str:
+    if not _TUPLE.search(text):
+        text = _LAKHS.sub(lambda m: re.sub(r"\D", "", m[0]), text)
     text = _QUOTE.sub("@", _MARKED.sub("@", text))
     if not _TUPLE.search(text):
         text = _COMMAS.sub(lambda m: m[0].replace(",", ""), text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from envs.grading.exact import TooLarge, rational
+from envs.grading.units import without_unit
 
 NAME = r"(?:[A-Za-z]|\\(?!in\b|text\b|frac\b|sqrt\b|infty\b)[a-zA-Z]+)(?:_\{?\w+\}?)?'?"
 """A variable: ``x``, ``\\theta``, ``x_1``."""
@@ -33,15 +34,18 @@ class Group:
 
 def members(text: str) -> list[str]:
     r"""Split at commas, "and" and "or" outside brackets; ``\pm`` gives two members."""
+    values = (_NAMED.sub("", item).strip() for item in _split(text))
+    return [value for item in values if item for value in _both_signs(item)]
+
+
+def _split(text: str) -> list[str]:
     text, items, depth, start = _JOINTS.sub(",", text), [], 0, 0
     for mark in _MARK.finditer(text):
         depth += (mark[0] in _OPEN) - (mark[0] in _CLOSE)
         if mark[0] == "," and depth == 0:
             items.append(text[start : mark.start()])
             start = mark.end()
-    items.append(text[start:])
-    values = (_NAMED.sub("", item).strip() for item in items)
-    return [value for item in values if item for value in _both_signs(item)]
+    return [*items, text[start:]]
 
 
 def _both_signs(item: str) -> list[str]:
@@ -75,6 +79,100 @@ def _wraps(marks: list[re.Match]) -> bool:
             return False
     return depth == 1
 
+
+# --- named values and equations --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Solved:
+    """``x = 1, y = 2 or x = 3, y = 4``: names, and a value of each in every solution."""
+
+    names: tuple[str, ...]
+    solutions: tuple[dict[str, str], ...]
+
+    def values(self, order: tuple[str, ...]) -> str:
+        """Return ``(1,2), (3,4)``; the values alone where there is one name."""
+        rows = (",".join(solution[name] for name in order) for solution in self.solutions)
+        return ", ".join(rows if len(order) == 1 else (f"({row})" for row in rows))
+
+
+def solved(text: str) -> Solved | None:
+    r"""Read ``x = 1, x = 2``, ``(p,q) = (3,2)``, ``AB = 5`` and ``\tan\theta = 2``.
+
+    None where a left side is no name, or where the solutions do not have the same names.
+    """
+    pairs: list[tuple[str, str]] = []
+    label = ""
+    for item in _split(text):
+        *left, value = (side.strip() for side in _SIDES.split(item))
+        label = left[0] if left else label
+        name = re.fullmatch(NAME, label) or _VECTOR.fullmatch(label)
+        constant = not _LETTER.search(_COMMAND.sub(" ", without_unit(value)))
+        if not (label and value and (constant or (name and len(left) < 2))):
+            return None
+        if label.startswith("("):
+            names, values = _split(label[1:-1]), read_group(value).items
+            if not name or len(names) != len(values):
+                return None
+            pairs += zip(map(_bare, names), values, strict=True)
+        elif name or _LABEL.fullmatch(_outline(label)):
+            pairs.append((_bare(label), value))
+        else:
+            return None
+    names = tuple(dict.fromkeys(name for name, _ in pairs))
+    rows = tuple(dict(pairs[i : i + len(names)]) for i in range(0, len(pairs), len(names)))
+    return Solved(names, rows) if all(len(row) == len(names) for row in rows) else None
+
+
+def is_equation(text: str) -> bool:
+    """Whether ``text`` is ``x^2 - 5x + 6 = 0`` or the like, rather than a name and its value."""
+    return "=" in text and any(_POLYNOMIAL.search(_outline(side)) for side in _SIDES.split(text))
+
+
+_SIDES = re.compile(r"=(?![^{}]*\})")
+_VECTOR = re.compile(rf"\(\s*{NAME}(?:\s*,\s*{NAME})+\s*\)")
+_COMMAND = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
+_LETTER = re.compile(r"(?![ei](?![A-Za-z]))[A-Za-z]")
+_LABEL = re.compile(
+    # AB, a + b, V:V; x, y and z only in ratios, as sums of them are rather the equation of a curve
+    r"(?:[A-Za-w](?:\^\d)?)+(?:[-+:/](?:[A-Za-w](?:\^\d)?)+)*|[A-Za-z](?:[:/][A-Za-z])+|[^A-Za-z]+"
+)
+_POLYNOMIAL = re.compile(r"\d[A-Za-z]|[A-Za-z][(^]|[x-z].*[-+]|[-+].*[x-z]")
+_OUTLINE = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        (r"\\text\{[^{}]*\}|(?<![A-Za-z\\])(?:[A-Za-z]{4,}|[Tt]he|is|of|so)(?![A-Za-z])", ""),
+        (
+            r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|lg)(?:[_^](?:\{[^{}]*\}|\w))*"
+            r"\s*(?:\([^()]*\)|\{[^{}]*\}|\d*(?:\\[a-z]+|[A-Za-z]+)|\d+)(?:\^\{\\circ\})?",
+            "a",
+        ),
+        (r"\\(?:int|sum|prod|lim)(?![a-z]).*", "a"),
+        (r"[A-Za-z]_(?:\{[^{}]*\}|\w)", "a"),
+        (r"[fghpqrA-Z]'*(?:\^\{[^{}]*\})?\([^()]*\)", "a"),
+        (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2"),
+        (
+            r"\\(?:angle|triangle|overline|overrightarrow|vec|bar|hat|binom|cdot|times|frac|sqrt|circ)\b",
+            "",
+        ),
+        (r"\\[A-Za-z]+", "a"),
+        (r"[\s{}\[\]|']", ""),
+    ]
+]
+
+
+def _outline(text: str) -> str:
+    """Return ``text`` with a letter for everything that has a name: f(2), x_1, sin 2x."""
+    for pattern, replacement in _OUTLINE:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\s{}]", "", name)
+
+
+# --- intervals and matrices ------------------------------------------------------------------
 
 _RELATION = re.compile(r"(\\[lg]e(?![a-zA-Z])|[<>])")
 _MEMBER_OF = re.compile(rf"^\s*{NAME}\s*\\in(?![a-zA-Z])\s*")

@@ -94,3 +94,17 @@ def _flat_base(text: str) -> str:
     flat = re.sub(r"\\text|[{}()\s]", "", text).replace("base", "_")
     name = re.search(r"(?<=_)[a-z]+$", flat)
     return flat[: name.start()] + _BASES.get(name[0], name[0]) if name else flat
+
+
+_TIME = re.compile(r"0?(\d{1,2})(?::(\d\d))?([ap]m)")
+
+
+def as_times(a: str, b: str) -> Verdict | None:
+    """Judge times of the day with a.m. or p.m., in the spelling of ``latex.clean``."""
+    times = [_TIME.fullmatch(re.sub(r"\\text|[{}\s]", "", text)) for text in (a, b)]
+    given, wanted = ((t[1], t[2] or "00", t[3]) if t else None for t in times)
+    return None if given is None or wanted is None else "right" if given == wanted else "wrong"
+
+
+BY_NAME = (as_named_sets, as_times, as_words, in_base)
+"""Each judges an answer to a reference of its kind, and returns None for another reference."""

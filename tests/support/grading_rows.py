@@ -1,15 +1,33 @@
-"""Answers of MATH graded by the real processes, many at once."""
+"""Hand-written answers with their verdicts, and MATH graded by the real processes, many at once."""
 
 import asyncio
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from envs import MATH
 from envs.grading import checker
 from envs.grading.expressions import Question
 
 
+def read_rows(name: str) -> list[dict[str, str]]:
+    """Return the rows of ``grading/NAME.jsonl``, labelled as a careful reader has them."""
+    lines = (Path(__file__).parent / f"grading/{name}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def faults_of(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Return the rows of MATH, (reference, response, label), whose verdict is not the label."""
+    verdicts = verdicts_of([row[:2] for row in rows])
+    return [
+        f"{verdicts[reference, response]}, not {label}: {response} for {reference}"
+        for reference, response, label in rows
+        if verdicts[reference, response] != label
+    ]
+
+
 def verdicts_of(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Return the verdict on each (reference, response); the processes are ended afterwards."""
+    """Return the verdict on each (reference, response); the processes go on running."""
 
     async def judge(reference: str, response: str) -> str:
         _, outcome = MATH._examine(response, reference)
@@ -18,7 +36,4 @@ def verdicts_of(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
     async def judge_all() -> list[str]:
         return await asyncio.gather(*(judge(*pair) for pair in pairs))
 
-    try:
-        return dict(zip(pairs, asyncio.run(judge_all()), strict=True))
-    finally:
-        checker.shutdown()
+    return dict(zip(pairs, asyncio.run(judge_all()), strict=True))

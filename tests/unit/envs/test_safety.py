@@ -35,45 +35,46 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math"])
-@pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_responses_get_a_verdict(name, case):
-    response, verdict = HOSTILE[case]
+def test_hostile_responses_get_a_verdict(name):
     reference = "#### 72" if name == "gsm8k" else r"It is \boxed{72}."
-    assert envs.NAMES[name].judge(response, reference).verdict == verdict
+    judge = envs.NAMES[name].judge
+    given = {case: judge(response, reference).verdict for case, (response, _) in HOSTILE.items()}
+    assert given == {case: verdict for case, (_, verdict) in HOSTILE.items()}
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math"])
-@pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_references_get_a_verdict(name, case):
-    response, _ = HOSTILE[case]
-    for reference in (response, "#### " + response):
-        grade = envs.NAMES[name].judge(r"\boxed{71}", reference)
-        assert grade.verdict in ("wrong", "timeout")
+def test_hostile_references_get_a_verdict(name):
+    judge = envs.NAMES[name].judge
+    given = {
+        (case, mark): judge(r"\boxed{71}", mark + response).verdict
+        for case, (response, _) in HOSTILE.items()
+        for mark in ("", "#### ")
+    }
+    assert [case for case, verdict in given.items() if verdict not in ("wrong", "timeout")] == []
+
+
+PAYLOADS = [
+    "__import__('os').system('touch {path}')",
+    "<<__import__('os').system('touch {path}')>>",
+    "open('{path}', 'w')",
+    "[c for c in ().__class__.__base__.__subclasses__()][0]; open('{path}','w')",
+    r"\text{{__import__('os').system('touch {path}')}} + \sqrt{{2}}",
+    "lambda: open('{path}', 'w')",
+    "exec(\"open('{path}', 'w')\")",
+]
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math"])
-@pytest.mark.parametrize(
-    "payload",
-    [
-        "__import__('os').system('touch {path}')",
-        "<<__import__('os').system('touch {path}')>>",
-        "open('{path}', 'w')",
-        "[c for c in ().__class__.__base__.__subclasses__()][0]; open('{path}','w')",
-        r"\text{{__import__('os').system('touch {path}')}} + \sqrt{{2}}",
-        "lambda: open('{path}', 'w')",
-        "exec(\"open('{path}', 'w')\")",
-    ],
-)
-def test_no_code_runs(name, payload, tmp_path):
+def test_no_code_runs(name, tmp_path):
     path = tmp_path / "proof"
-    code = payload.format(path=path)
-    for response, reference in (
-        (f"\\boxed{{{code}}}", "#### 5" if name == "gsm8k" else r"\boxed{5}"),
-        (f"\\boxed{{{code}}}", f"<<{code}=5>> #### 5 \\boxed{{x + \\sqrt{{3}}}}"),
-        (r"\boxed{5}", f"#### {code} \\boxed{{{code}}}"),
-    ):
-        assert envs.grade(name, response, reference) in (0, -1)
-    assert not path.exists()
+    for code in (payload.format(path=path) for payload in PAYLOADS):
+        for response, reference in (
+            (f"\\boxed{{{code}}}", "#### 5" if name == "gsm8k" else r"\boxed{5}"),
+            (f"\\boxed{{{code}}}", f"<<{code}=5>> #### 5 \\boxed{{x + \\sqrt{{3}}}}"),
+            (r"\boxed{5}", f"#### {code} \\boxed{{{code}}}"),
+        ):
+            assert envs.grade(name, response, reference) in (0, -1)
+        assert not path.exists(), code
 
 
 BOMBS = [r"(a+b+c+d+e)^{300}", r"10^{10^{10}} x", "(" * 400 + "x" + ")" * 400]

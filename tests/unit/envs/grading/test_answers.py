@@ -6,9 +6,7 @@ r"""Extraction of the last box, and exact comparison of GSM8K answers.
 reader gives them.
 """
 
-import json
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -22,16 +20,11 @@ from envs.grading.answers import (
 )
 from envs.grading.latex import clean
 from envs.gsm8k import GSM8K
-
-ROWS = [
-    json.loads(line)
-    for line in (Path(__file__).parents[3] / "support/grading/gsm8k.jsonl").read_text().splitlines()
-]
+from tests.support.grading_rows import read_rows
 
 
-@pytest.mark.parametrize(
-    ("judgement", "verdict"),
-    [
+def test_what_a_model_says_of_an_answer():
+    rows = [
         (r"Step 2 is fine. \boxed{right}", "right"),
         (r"\boxed{\text{Correct.}}", "right"),
         (r"It looked \boxed{right}, but 2 + 2 is 4: \boxed{\textbf{Wrong}}", "wrong"),
@@ -40,10 +33,8 @@ ROWS = [
         (r"\boxed{72}", "unclear"),
         (r"\boxed{right or wrong}", "unclear"),
         ("", "unclear"),
-    ],
-)
-def test_what_a_model_says_of_an_answer(judgement, verdict):
-    assert stated_verdict(judgement) == verdict
+    ]
+    assert [row for row in rows if stated_verdict(row[0]) != row[1]] == []
 
 
 def judge(box: str, reference: str):
@@ -52,9 +43,8 @@ def judge(box: str, reference: str):
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "box"),
-    [
+def test_the_last_balanced_box_is_the_answer():
+    rows = [
         (r"The answer is \boxed{72}.", "72"),
         (r"First \boxed{71}, no: \boxed{72}", "72"),
         (r"\boxed{72} and then nothing", "72"),
@@ -86,21 +76,19 @@ def judge(box: str, reference: str):
         ("boxed{72}", None),
         (r"\unboxed{72}", None),
         ("", None),
-    ],
-)
-def test_the_last_balanced_box_is_the_answer(text, box):
-    assert last_box(text) == box
+    ]
+    assert [row for row in rows if last_box(row[0]) != row[1]] == []
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['response']} for {row['reference']}")
-def test_the_reward_is_a_careful_readers(row):
-    reward = GSM8K.judge(row["response"], row["reference"]).reward
-    assert reward == GSM8K.rewards[row["label"]]
+def test_the_reward_is_a_careful_readers():
+    rows = read_rows("gsm8k")
+    grades = [GSM8K.judge(row["response"], row["reference"]) for row in rows]
+    wanted = [GSM8K.rewards[row["label"]] for row in rows]
+    assert [r for r, g, w in zip(rows, grades, wanted, strict=True) if g.reward != w] == []
 
 
-@pytest.mark.parametrize(
-    ("box", "reference", "verdict"),
-    [
+def test_times_count_unless_they_multiply():
+    rows = [
         (r"5\text{ times}", "5", "right"),
         ("5 times", "5", "right"),
         ("4 times.", "4", "right"),
@@ -121,10 +109,8 @@ def test_the_reward_is_a_careful_readers(row):
         ("3 times a number", "3", "wrong"),
         ("3 times x", "3", "wrong"),
         ("3 times Tom's age", "3", "wrong"),
-    ],
-)
-def test_times_count_unless_they_multiply(box, reference, verdict):
-    assert judge(box, reference).verdict == verdict
+    ]
+    assert [row for row in rows if judge(*row[:2]).verdict != row[2]] == []
 
 
 def test_a_box_without_a_digit_has_no_answer():
@@ -139,9 +125,8 @@ def test_a_number_too_large_to_compute_is_a_timeout(box):
     assert (grade.verdict, grade.reward) == ("timeout", 0)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
+def test_references_keep_their_commas_and_signs():
+    rows = [
         ("#### 72", 72),
         ("x\n#### 2,125", 2125),
         ("#### 1,234,567", 1234567),
@@ -151,10 +136,8 @@ def test_a_number_too_large_to_compute_is_a_timeout(box):
         ("one #### 1 two #### 2", 2),
         ("#### 2.50", Fraction(5, 2)),
         ("72", 72),
-    ],
-)
-def test_references_keep_their_commas_and_signs(text, value):
-    assert gsm8k_reference(text) == Quantity(Fraction(value))
+    ]
+    assert [row for row in rows if gsm8k_reference(row[0]) != Quantity(Fraction(row[1]))] == []
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,6 @@ OTHER_SURD = Question((r"\sqrt{12}",), (r"2\sqrt{2}",))
 BOMB = Question((r"(a+b+c+d+e)^{300}",), (r"(a+b)^{299}",))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_pool_left():
-    yield
-    checker.shutdown()
-
-
 def test_verdicts_and_members():
     assert checker.check(SURD) == "right"
     assert checker.check(OTHER_SURD) == "wrong"

@@ -10,9 +10,8 @@ import pytest
 from envs.grading.exact import MAX_BITS, TooLarge, rational
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
+def test_values_are_exact():
+    rows = [
         ("72", 72),
         ("-0.50", Fraction(-1, 2)),
         (".5", Fraction(1, 2)),
@@ -43,22 +42,17 @@ from envs.grading.exact import MAX_BITS, TooLarge, rational
         (r"602 \times 10^{21}", 602 * 10**21),
         ("1^{10^{10}}", 1),
         ("1^{9999999}", 1),
-    ],
-)
-def test_values_are_exact(text, value):
-    assert rational(text) == value
+    ]
+    assert [row for row in rows if rational(row[0]) != row[1]] == []
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_what_is_not_a_rational_number_is_none():
+    texts = [
         *("", "x", "5-", "+", "--5", "2 3", "1/0", "0^0", "0^{-1}", "5!!", "(5", "5)", "2{3}", "{"),
         *(r"\sqrt{2}", r"\sqrt{-4}", r"2\frac{3}{2}", r"\frac{1}", "1,2", "٣", "２", "1e", "0x10"),
         *("__import__('os')", "(" * 500 + "1" + ")" * 500, "1+" * 500 + "1", r"\sqrt[3]{2}"),
-    ],
-)
-def test_what_is_not_a_rational_number_is_none(text):
-    assert rational(text) is None
+    ]
+    assert [text for text in texts if rational(text) is not None] == []
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,15 @@ r"""MATH answers: equal expressions are right, near misses are wrong.
     python -m pytest tests/unit/envs/grading/test_expressions.py
 
 ``tests/support/grading/math.jsonl`` holds hand-written responses with the verdict that a careful
-reader gives them, ``LETTERS`` the ones where a letter could be a unit or a variable. All are graded
-at once by the real processes, and each row is then one test.
+reader gives them, ``kinds.jsonl`` notations and their near misses, ``LETTERS`` the ones where a
+letter could be a unit or a variable. Each test lists every row that is graded otherwise.
 """
-
-import json
-from pathlib import Path
 
 import pytest
 
 from envs.grading.expressions import Question, compare
-from tests.support.grading_rows import verdicts_of
+from tests.support.grading_rows import faults_of, read_rows
 
-ROWS = [
-    json.loads(line)
-    for line in (Path(__file__).parents[3] / "support/grading/math.jsonl").read_text().splitlines()
-]
 LETTERS = [
     # the last variable of an expression is no unit
     ("x+2c", "x+2d", "wrong"),
@@ -96,33 +89,36 @@ LETTERS = [
     (r"\sqrt{2}, \sqrt{3}", r"\sqrt{2}\text{ cm}, \sqrt{3}\text{ cm}", "right"),
 ]
 """Reference, answer and verdict."""
-ROWS += [
-    {"reference": rf"\boxed{{{reference}}}", "response": rf"\boxed{{{answer}}}", "label": label}
-    for reference, answer, label in LETTERS
-]
 KNOWN_ERRORS = {
-    (r"\boxed{10:30}", r"\boxed{\frac13}"): "a time of day is read as a ratio",
+    (r"\boxed{10:30}", r"\boxed{\frac13}", "wrong"): "a time of day is read as a ratio",
 }
-"""Rows that are graded against their label, by reference and response."""
+"""Rows that are graded against their label."""
 
 
-def as_test(row: dict[str, str]):
-    """Return a row as arguments; a row with a known error must fail."""
-    key = row["reference"], row["response"]
-    known = KNOWN_ERRORS.get(key)
-    marks = [pytest.mark.xfail(reason=known, strict=True)] if known else []
-    return pytest.param(*key, row["label"], marks=marks, id=f"{key[1]} for {key[0]}")
+def labelled(name: str) -> list[tuple[str, str, str]]:
+    rows = [(row["reference"], row["response"], row["label"]) for row in read_rows(name)]
+    return [row for row in rows if row not in KNOWN_ERRORS]
 
 
-@pytest.fixture(scope="module")
-def verdicts():
-    """Return the verdict on each row."""
-    return verdicts_of([(row["reference"], row["response"]) for row in ROWS])
+@pytest.mark.parametrize("name", ["math", "kinds"])
+def test_the_verdict_is_a_careful_readers(name):
+    assert faults_of(labelled(name)) == []
 
 
-@pytest.mark.parametrize(("reference", "response", "label"), [as_test(row) for row in ROWS])
-def test_the_verdict_is_a_careful_readers(verdicts, reference, response, label):
-    assert verdicts[reference, response] == label
+def test_a_letter_is_a_unit_or_a_variable():
+    rows = [(rf"\boxed{{{a}}}", rf"\boxed{{{b}}}", verdict) for a, b, verdict in LETTERS]
+    assert faults_of(rows) == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=pytest.mark.xfail(reason=why, strict=True))
+        for row, why in KNOWN_ERRORS.items()
+    ],
+)
+def test_known_errors(row):
+    assert faults_of([row]) == []
 
 
 def test_common_answers_never_reach_math_verify():

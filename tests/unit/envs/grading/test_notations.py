@@ -5,10 +5,8 @@ r"""Ways to write one answer that models use, and near misses that look like the
 Each row is reference, content of the box, and the verdict that a careful reader gives.
 """
 
-import pytest
-
 from envs.gsm8k import GSM8K
-from tests.support.grading_rows import verdicts_of
+from tests.support.grading_rows import faults_of
 
 GSM8K_ROWS = [
     # words that change the number
@@ -166,17 +164,10 @@ MATH_ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("reference", "answer", "verdict"), GSM8K_ROWS)
-def test_gsm8k(reference, answer, verdict):
-    assert GSM8K.judge(rf"\boxed{{{answer}}}", f"#### {reference}").verdict == verdict
+def test_gsm8k():
+    verdicts = [GSM8K.judge(rf"\boxed{{{a}}}", f"#### {r}").verdict for r, a, _ in GSM8K_ROWS]
+    assert [row for row, given in zip(GSM8K_ROWS, verdicts, strict=True) if given != row[2]] == []
 
 
-@pytest.fixture(scope="module")
-def verdicts():
-    """Return the verdict on each row of MATH."""
-    return verdicts_of([(rf"\boxed{{{r}}}", rf"\boxed{{{answer}}}") for r, answer, _ in MATH_ROWS])
-
-
-@pytest.mark.parametrize(("reference", "answer", "verdict"), MATH_ROWS)
-def test_math(verdicts, reference, answer, verdict):
-    assert verdicts[rf"\boxed{{{reference}}}", rf"\boxed{{{answer}}}"] == verdict
+def test_math():
+    assert faults_of([(rf"\boxed{{{r}}}", rf"\boxed{{{a}}}", v) for r, a, v in MATH_ROWS]) == []
