@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 
 from rise.episodes.feedback import asks_itself
 from rise.program.exits import DONE, FAILED, GO_TOGETHER, run_program, usage_errors
@@ -41,11 +40,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "for the turns that are left, and nothing is asked there; default: it answers again",
     )
     parser.add_argument(
-        "--shown_attempt",
-        choices=["own", "other"],
-        default="own",
-        help="other: from turn 2 on the model is shown another problem's attempts as its own. A "
-        "gain that comes from reading the attempt vanishes then; default own",
+        "--shown_attempts",
+        metavar="RUN",
+        help="from turn 2 on the model is shown, as its own, another problem's attempts from RUN, "
+        "a finished evaluation of these problems: a gain that comes from reading the attempt "
+        "vanishes then; default: its own",
     )
     return parser.parse_args(argv)
 
@@ -53,15 +52,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def contradictions(args: argparse.Namespace) -> list[str]:
     """What only this script has, and does not go together."""
     problems = []
-    if args.shown_attempt == "other":
-        if args.feedback != "none":
-            problems.append(
-                "--shown_attempt other needs --feedback none: any other is about the own attempt"
-            )
-        if args.max_turns < 2:
-            problems.append("--shown_attempt other needs --max_turns 2 or more")
-        if args.limit == 1:
-            problems.append("--shown_attempt other needs two problems or more, --limit is 1")
+    if args.shown_attempts and args.feedback != "none":
+        problems.append("--shown_attempts needs --feedback none: any other is about own attempts")
+    if args.shown_attempts and args.max_turns < 2:
+        problems.append("--shown_attempts needs --max_turns 2 or more")
     if args.revise_if_wrong and not asks_itself(args.feedback):
         problems.append("--revise_if_wrong needs --feedback self or critique: a model's own check")
     if asks_itself(args.feedback) and args.max_turns < 2:
@@ -81,7 +75,8 @@ def check_args(args: argparse.Namespace):
         "stage": "eval",
         "feedback": args.feedback,
         "correct_to_correct": False,
-        "shown_attempt": args.shown_attempt,
+        "shown_attempt": "other" if args.shown_attempts else "own",
+        "shown_attempts": args.shown_attempts,
         # None and not False: runs from before this key existed go on.
         "revise_if_wrong": args.revise_if_wrong or None,
     }
@@ -101,60 +96,39 @@ def main(argv: list[str] | None = None) -> int:
         if args.check or args.dry_run:
             print(GO_TOGETHER if args.check else describe(job))
             return DONE
-        run = job.open_run()
-    with run, run_errors(job, run), start_tracker(job, run) as tracker:
-        tally = job.tally(run)
-        code = job.play(run, tally, tracker)
-        if code in (DONE, FAILED) and run.done and not none_fits(tally):
-            report(job, run, tally, tracker)
+        job.start()
+    with job.run, run_errors(job), start_tracker(job) as tracker:
+        code = job.play(tracker)
+        if code in (DONE, FAILED) and job.run.done and not none_fits(job.tally):
+            report(job, tracker)
     return code
 
 
-def report(job, run, tally, tracker) -> None:
+def report(job, tracker) -> None:
     """Write the log and the summary; print the table and what to run next."""
     from rise.metrics.evaluation import open_run, with_sibling
-    from rise.metrics.summary import format_table
+    from rise.metrics.tables import format_table
     from rise.report.tracked import log_evaluation
-    from rise.runs.job import SMOKE_DONE
 
-    run.write_log()
-    config, counts, own = job.config, tally.summary(), open_run(run.path)
-    job.write_summary(run, {"metrics": own.metrics} | counts)
+    run, tally, config = job.run, job.tally, job.config
+    episodes = []
+    run.write_log(episodes.append)
+    counts, own = tally.summary(), open_run(run.path, episodes=episodes)
+    job.write_summary({"metrics": own.metrics} | counts)
     shown = with_sibling(own) if len(run.done) == job.size else own
     print(format_table(shown.metrics))
     if tally.prices:
         print(tally.cost_in_words())
     print(f"Summary: {shown.path / 'summary.json'}")
     if tracker:
-        log_evaluation(tracker, job, run, counts, own=own, shown=shown)
-    if config.get("smoke"):
-        print(SMOKE_DONE)
-        return
+        log_evaluation(tracker, job, counts, own=own, shown=shown)
     alone = config["num_of_samples"] == [1] * config["max_turns"]
     as_published = alone and config["max_turns"] > 1 and config["shown_attempt"] == "own"
     if as_published and not own.parallel and not is_stage():
-        print(f"Next: {parallel_command(config, len(job.env))}")
-
-
-def parallel_command(config, problems: int) -> str:
-    """The command that samples as many answers in parallel as this run had turns.
-
-    Args:
-        config: the configuration of this run.
-        problems: how many problems the data file has.
-    """
-    names = ["data_path", "env", "prompt_style", "log_dir", "top_p", "seed", "controller_address"]
-    names += [name for name in ("api_base", "worker_args", "shard") if config.get(name)]
-    settings = {name: config[name] for name in names}
-    settings |= {name: config[name][0] for name in ("temperature", "max_new_tokens")}
-    if config["problems"] < problems:
-        settings["limit"] = config["problems"]
-    settings |= {"max_turns": 1, "num_of_samples": config["max_turns"]}
-    words = ["python", "workflow_eval.py", "--model", config["models"][0]]
-    for name, value in settings.items():
-        words.append(f"--{name}={value}" if str(value).startswith("-") else f"--{name}")
-        words += [] if str(value).startswith("-") else [str(value)]
-    return shlex.join(words)
+        turns = config["max_turns"]
+        print(
+            f"Next: the same with --max_turns 1 --num_of_samples {turns}, {turns} samples to vote"
+        )
 
 
 if __name__ == "__main__":

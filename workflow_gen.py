@@ -103,22 +103,21 @@ def main(argv: list[str] | None = None) -> int:
         if args.check or args.dry_run:
             print(GO_TOGETHER if args.check else describe(job))
             return DONE
-        run = job.open_run()
-    with run, run_errors(job, run), start_tracker(job, run) as tracker:
-        tally = job.tally(run)
-        code = job.play(run, tally, tracker)
-        if code in (DONE, FAILED) and run.done and not none_fits(tally):
-            report(job, run, tally, tracker)
+        job.start()
+    with job.run, run_errors(job), start_tracker(job) as tracker:
+        code = job.play(tracker)
+        if code in (DONE, FAILED) and job.run.done and not none_fits(job.tally):
+            report(job, tracker)
     return code
 
 
-def report(job, run, tally, tracker) -> None:
+def report(job, tracker) -> None:
     """Write the log and the summary; print success by turn and the next command."""
     from rise.report.tracked import log_generation
-    from rise.runs.job import SMOKE_DONE
 
+    run, tally = job.run, job.tally
     summary = tally.summary()
-    job.write_summary(run, summary)
+    job.write_summary(summary)
     run.write_log()
     solved = "solved by" if tally.cumulative else "right at"
     for turn, rate in enumerate(summary["success_by_turn"], start=1):
@@ -136,10 +135,7 @@ def report(job, run, tally, tracker) -> None:
     if tally.prices:
         print(tally.cost_in_words())
     if tracker:
-        log_generation(tracker, job, run, summary)
-    if job.config.get("smoke"):
-        print(SMOKE_DONE)
-        return
+        log_generation(tracker, job, summary)
     if is_stage():
         return
     if job.config.get("shard"):

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rise.episodes.journal import read_json, write_json
 from rise.iteration_plan import Stage
 from rise.metrics import tables
 from rise.policies.names import fingerprint
+from rise.program.files import read_json, write_json
 from rise.runs.config import git_commit
 
 CHUNK = 1 << 20

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from rise.episodes.episode import Episode, is_owed
-from rise.episodes.journal import RunDir, differences, read_json
+from rise.episodes.journal import differences
 from rise.episodes.rows import episodes_at, finished, rows
 from rise.metrics.evaluation import open_run, read_config, with_sibling
 from rise.metrics.tables import format_table
 from rise.program.exits import DONE, run_program, usage_errors
+from rise.program.files import read_json
 from rise.program.parser import Parser
 from rise.runs.job import Job
 from rise.runs.messages import run_errors
@@ -79,31 +80,35 @@ def find_episodes(runs: Sequence[Path]) -> tuple[dict[str, Any], Where]:
     return first, where
 
 
-def write(job: Job, run: RunDir, where: Where) -> None:
+def write(job: Job, where: Where) -> None:
     """Copy the episodes that the joint run has not yet, then write its log and its summary."""
+    run = job.run
     if not run.done:
-        _copy_failed(sorted({path for path, _ in where.values()}), run)
+        _copy_failed(sorted({path for path, _ in where.values()}), job)
     for task_id in sorted(where.keys() - run.done):
         path, offset = where[task_id]
         for episode in episodes_at(path / "rows.jsonl", [offset]):
             run.append(episode)
-    run.write_log()
-    summary, evaluated = job.tally(run).summary(), None
-    if job.config["stage"] == "eval":
-        evaluated = open_run(run.path)
-        print(format_table(evaluated.metrics))
-        summary = {"metrics": evaluated.metrics} | summary
-    job.write_summary(run, summary)
-    if evaluated:
-        with_sibling(evaluated)
+            job.tally.add_earlier(episode)
+    if job.config["stage"] == "gen":
+        run.write_log()
+        job.write_summary(job.tally.summary())
+        return
+    episodes: list[Episode] = []
+    run.write_log(episodes.append)
+    evaluated = open_run(run.path, episodes=episodes)
+    print(format_table(evaluated.metrics))
+    job.write_summary({"metrics": evaluated.metrics} | job.tally.summary())
+    with_sibling(evaluated)
 
 
-def _copy_failed(paths: Sequence[Path], run: RunDir) -> None:
+def _copy_failed(paths: Sequence[Path], job: Job) -> None:
     """Copy the attempts that failed: their tokens are counted, and paid for.
 
     Those that a merge which was killed has copied are not copied again. One attempt may have
     failed several times in the same words, so they are counted.
     """
+    run = job.run
     there = Counter(json.dumps(episode.to_dict()) for episode in _failed(run.path))
     for path in paths:
         for episode in _failed(path):
@@ -111,6 +116,7 @@ def _copy_failed(paths: Sequence[Path], run: RunDir) -> None:
                 there[text] -= 1
             else:
                 run.append(episode)
+                job.tally.add_earlier(episode)
 
 
 def _failed(path: Path) -> Iterator[Episode]:
@@ -126,17 +132,16 @@ def main(argv: list[str] | None = None) -> int:
     with usage_errors():
         config, where = find_episodes(args.runs)
         summaries = [path / "summary.json" for path in args.runs]
-        job = Job(
-            env=None,
-            config=config | {"shard": None, "log_dir": str(args.output), "command": sys.argv},
-            kinds={},
-            finished=0,
-            seconds=sum(read_json(path)["wall_s"] for path in summaries if path.exists()),
-        )
-        run = job.open_run()
-    with run, run_errors(job, run):
-        write(job, run, where)
-    print(f"{job.state(run)}, from {len(args.runs)} runs; log: {run.log_path}")
+        config |= {"shard": None, "log_dir": str(args.output), "command": sys.argv}
+        job = Job.found(config)
+        job.run.check(config)
+        job.seconds = sum(read_json(path)["wall_s"] for path in summaries if path.exists())
+        # Of the joint run nothing is known to be reported yet.
+        job.finished = 0
+        job.start()
+    with job.run, run_errors(job):
+        write(job, where)
+    print(f"{job.state()}, from {len(args.runs)} runs; log: {job.run.log_path}")
     return DONE
 
 

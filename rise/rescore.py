@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 from rise.dataset.text_keys import text_key
 from rise.episodes.episode import Episode
 from rise.episodes.feedback import knows_truth
-from rise.episodes.journal import read_json, write_json
 from rise.episodes.rows import lines_at, naming, rows
 from rise.metrics.evaluation import log_dir_of, open_run, read_config, with_sibling
 from rise.metrics.tables import HEADLINE, headline_order
 from rise.program.exits import DONE, run_program, usage_errors
+from rise.program.files import read_json, write_json
 from rise.program.parser import Parser
 from rise.runs.config import git_commit, versions
 from rise.runs.job import Job
@@ -145,12 +145,14 @@ def write(path: Path, lines: Iterator[str]) -> None:
 
 def summarise(job: Job, path: Path, changes: list[dict[str, Any]]) -> str:
     """Write the published log and the summary of the new rows; returns how the metrics moved."""
-    with job.open_run() as run:
-        run.write_log()
-        results = job.tally(run).summary()
+    job, episodes = Job.found(job.config), []
+    is_evaluation = job.config["stage"] == "eval"
+    with job.start() as run:
+        run.write_log(episodes.append if is_evaluation else None)
+    results = job.tally.summary()
     stored = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
-    if job.config["stage"] == "eval":
-        evaluated = open_run(path)
+    if is_evaluation:
+        evaluated = open_run(path, episodes=episodes)
         results = {"metrics": evaluated.metrics} | results
         with_sibling(evaluated)
     note = {"changes": len(changes), "versions": versions(), "git_commit": git_commit()}
@@ -216,14 +218,14 @@ def main(argv: list[str] | None = None) -> int:
     with usage_errors():
         config = read_config(args.run) | {"log_dir": str(log_dir_of(args.run))}
         env = envs.find(config["env"])
-        job = Job(env=None, config=config, kinds={}, finished=0)
+        job = Job.found(config)
         lines = rescored_rows(args.run, env, changes)
         if args.dry_run:
             deque(lines, maxlen=0)
         else:
-            run = job.open_run()
+            job.start()
     if not args.dry_run:
-        with usage_errors(), run, run_errors(job, run):
+        with usage_errors(), job.run, run_errors(job):
             write(args.run, lines)
     told = config["stage"] == "gen" or knows_truth(config["feedback"])
     print(describe(changes, told, shown=None if args.dry_run else SHOWN))

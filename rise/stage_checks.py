@@ -51,7 +51,7 @@ def _of_both(args: argparse.Namespace, models: list[str]) -> list[str]:
     from rise.policies.names import OPENAI_NAME, unavailable_sampling
     from rise.runs.arguments import per_turn, problems_with
 
-    found = [each for each in problems_with(args, models) if not each.startswith("--data_path")]
+    found = [said for flag, said in problems_with(args, models) if flag != "--data_path"]
     if not found:
         models = per_turn(models, args.max_turns)
         kinds = {name: "openai" if OPENAI_NAME.fullmatch(name) else "" for name in models}

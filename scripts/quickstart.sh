@@ -92,7 +92,8 @@ train "$OUT/finetune.json" "$OUT/rise" "$EPOCHS"
 say "6/6 evaluate: base, control, RISE; then RISE with another problem's attempt shown"
 evaluate_all "$OUT/base" base
 evaluate_all "$OUT/rise" rise
-evaluate "$OUT/rise" "$OUT/eval/rise_other" --max_turns 2 --num_of_samples 1 1 --shown_attempt other
+evaluate "$OUT/rise" "$OUT/eval/rise_other" --max_turns 2 --num_of_samples 1 1 \
+    --shown_attempts "$OUT/eval/rise"
 finish "$CONTROL" control
 trap - EXIT
 

@@ -117,7 +117,7 @@ class Episode:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether it ended by `--give_up_after`."""
+        """Whether it ended since it was refused in too many calls."""
         return self.error is not None and "given_up_after" in self.error
 
     @property

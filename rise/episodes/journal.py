@@ -2,8 +2,7 @@
 
 A run directory holds `config.json`, `rows.jsonl` (one episode per line, in the order in which they
 finished), `<max_turns>_turns.json` (the published log: an object keyed by the index as a string)
-and `summary.json`. The record itself is in `rise.episodes.episode`; its names can be imported from
-here.
+and `summary.json`. The record itself is in `rise.episodes.episode`.
 """
 
 from __future__ import annotations
@@ -12,28 +11,16 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import IO, Any
 
-from rise.episodes.episode import Episode, Message, Turn, is_owed, visible
+from rise.episodes.episode import REFUSALS, Episode, is_owed
 from rise.episodes.log import EpisodeLog
-from rise.episodes.rows import episodes_at, finished, lines_at, rows
-from rise.program.files import read_json, read_object, replacing, write_json
+from rise.episodes.rows import episodes_at, lines_at, naming, rows
+from rise.program.files import read_object, replacing, write_json
 from rise.program.stage import place
-
-__all__ = [
-    "Episode",
-    "Message",
-    "RunDir",
-    "Turn",
-    "load_episodes",
-    "locate",
-    "read_json",
-    "recorded",
-    "visible",
-    "write_json",
-]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +39,7 @@ NOT_COMPARED = frozenset(
         "prices",
         "report_to",
         "request_timeout",
+        "shown_attempts",
         "verbose",
         "versions",
         "wandb_group",
@@ -65,48 +53,97 @@ by their checksum, so that a moved file does not count as another configuration.
 
 
 class RunDir:
-    """A run directory that is open for appending; one process at a time.
+    """A run directory; once it is started, open for appending by one process at a time.
 
     `done` holds the task ids that have a row without an error, or with one that is final; every
     other problem is owed.
     """
 
-    def __init__(self, path: Path, log_dir: Path, max_turns: int, config: dict[str, Any]):
-        self.path = path
-        self.log_path = log_dir / f"{max_turns}_turns.json"
-        self.config = config
+    def __init__(self, log_dir: str | Path, max_turns: int):
+        self.path = locate(log_dir, max_turns)
+        self.log_path = Path(log_dir) / f"{max_turns}_turns.json"
+        self.max_turns = max_turns
+        self.stored = _stored_config(self.path)
+        """The configuration of the run that is there; None without one, or before its first row."""
+        self.refusals: Counter[int] = Counter()
+        """Task id -> in how many calls it was refused: a call asks for an episode once."""
+        self.has_repeats = False
+        """Whether a problem is finished in several rows, of which the last one counts."""
         self._offsets: dict[int, int] = {}
         self._unanswered: set[int] = set()
         """Those that ended with a final error."""
-        self._rows: IO[bytes] | None = None
+        self._end = self._size = 0
+        self._file: IO[bytes] | None = None
 
     @classmethod
-    def open(cls, log_dir: str | Path, config: dict[str, Any], max_turns: int) -> RunDir:
-        """Start a run, or go on with the one that is there.
+    def find(
+        cls, log_dir: str | Path, max_turns: int, seen: Callable[[Episode], None] | None = None
+    ) -> RunDir:
+        """What earlier calls have left there, in one pass over its rows; nothing is written.
 
         The run lives in `log_dir` itself if no run is there or one with the same `max_turns`, else
         in `log_dir/<max_turns>_turns/`: the two published evaluations share one `--log_dir`.
 
+        Args:
+            log_dir: the directory that the user names.
+            max_turns: the turns of the run.
+            seen: gets every episode, finished or failed, in the order of the rows.
+
         Raises:
-            ValueError: if the directory holds a run of another configuration (the differing keys
-                are named), if its rows are damaged before the last line, or if another process is
-                writing to it.
+            ValueError: if its rows are damaged before the last line.
         """
-        log_dir, config = Path(log_dir), config | {"max_turns": max_turns}
-        run = cls(locate(log_dir, max_turns), log_dir, max_turns, config)
-        stored = _stored_config(run.path)
-        if stored is not None:
-            _compare(stored, config, run.path)
-        run.path.mkdir(parents=True, exist_ok=True)
-        run._rows = (run.path / "rows.jsonl").open("ab", buffering=0)
-        try:
-            run._lock()
-            run._read_rows()
-        except ValueError:
-            run.close()
-            raise
-        write_json(run.path / "config.json", config)
+        run = cls(log_dir, max_turns)
+        if run.stored is not None:
+            run._read(seen)
         return run
+
+    @classmethod
+    def open(cls, log_dir: str | Path, config: dict[str, Any], max_turns: int) -> RunDir:
+        """Start a run, or go on with the one that is there; see `find`, `check` and `start`."""
+        run = cls.find(log_dir, max_turns)
+        run.check(config)
+        run.start(config)
+        return run
+
+    def check(self, config: dict[str, Any]) -> None:
+        """Refuse another configuration than that of the run that is there.
+
+        A run in which nothing has been finished yet, since its model could not answer say, may be
+        changed.
+
+        Raises:
+            ValueError: the differing keys are named.
+        """
+        config = config | {"max_turns": self.max_turns}
+        changes = differences(self.stored, config) if self.stored is not None and self.done else ""
+        if changes:
+            raise ValueError(
+                f"{self.path} holds a run of another configuration ({changes}): give another "
+                f"{place()}, or the same arguments to go on with it"
+            )
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Open the rows for appending, cut off a last line that a kill has torn, write the config.
+
+        Raises:
+            ValueError: if another process is writing to them, or has since they were read.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._file = (self.path / "rows.jsonl").open("ab", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_free = os.fstat(self._file.fileno()).st_size == self._size
+        except BlockingIOError:
+            is_free = False
+        if not is_free:
+            self.close()
+            raise ValueError(
+                f"another process is writing to {self.path}: wait for it, or give another {place()}"
+            )
+        if self._end < self._size:
+            log.warning("the last line of %s is torn: its episode is redone", self.path)
+            self._file.truncate(self._end)
+        write_json(self.path / "config.json", config | {"max_turns": self.max_turns})
 
     @property
     def done(self) -> Set[int]:
@@ -121,12 +158,12 @@ class RunDir:
         """
         # ASCII only: a text may hold half a surrogate pair, which no file takes as UTF-8.
         rest = (json.dumps(episode.to_dict()) + "\n").encode("ascii")
-        offset = self._rows.seek(0, os.SEEK_END)
+        offset = self._file.seek(0, os.SEEK_END)
         try:
             while rest:
-                rest = rest[self._rows.write(rest) :]
+                rest = rest[self._file.write(rest) :]
         except OSError:
-            self._rows.truncate(offset)
+            self._file.truncate(offset)
             raise
         if not episode.is_owed:
             self._add(episode.task_id, offset, episode.error)
@@ -136,15 +173,23 @@ class RunDir:
         offsets = (self._offsets[task_id] for task_id in sorted(self._offsets))
         return episodes_at(self.path / "rows.jsonl", offsets)
 
-    def write_log(self) -> Path:
-        """Write the published log from the rows and return its path; errors are not in it."""
+    def write_log(self, seen: Callable[[Episode], None] | None = None) -> Path:
+        """Write the published log from the rows and return its path; errors are not in it.
+
+        `seen` gets what `episodes` would give, so that the rows need not be read again for it.
+        """
         with replacing(self.log_path) as file:
-            file.write("{")
-            answered = sorted(self._offsets.keys() - self._unanswered)
-            lines = lines_at(self.path / "rows.jsonl", map(self._offsets.get, answered))
-            for count, (task_id, line) in enumerate(zip(answered, lines, strict=True)):
-                file.write(f'{"," if count else ""}\n"{task_id}": {line.decode().rstrip()}')
-            file.write("\n}\n")
+            mark = "{"
+            done = sorted(self._offsets)
+            lines = lines_at(self.path / "rows.jsonl", map(self._offsets.__getitem__, done))
+            for task_id, line in zip(done, lines, strict=True):
+                if seen:
+                    with naming(self.path / "rows.jsonl", self._offsets[task_id]):
+                        seen(Episode.from_dict(json.loads(line)))
+                if task_id not in self._unanswered:
+                    file.write(f'{mark}\n"{task_id}": {line.decode().rstrip()}')
+                    mark = ","
+            file.write("{\n}\n" if mark == "{" else "\n}\n")
         return self.log_path
 
     def write_summary(self, summary: dict[str, Any]) -> Path:
@@ -159,33 +204,32 @@ class RunDir:
 
     def close(self) -> None:
         """Close the journal; another process may open it then."""
-        if self._rows is not None:
-            self._rows.close()
-            self._rows = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._rows, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"another process is writing to {self.path}: wait for it, or give another {place()}"
-            ) from error
-
-    def _read_rows(self) -> None:
-        """Find the finished episodes; cut off a last line that a kill has torn."""
-        end = 0
-        for offset, line, row in rows(self.path / "rows.jsonl", to_append=True):
+    def _read(self, seen: Callable[[Episode], None] | None) -> None:
+        path = self.path / "rows.jsonl"
+        for offset, line, row in rows(path, to_append=True):
+            self._size = offset + len(line)
             if row is None:
-                log.warning("the last line of %s is torn: its episode is redone", self.path)
                 break
-            end = offset + len(line)
-            if not is_owed(row.get("error")):
-                self._add(row["task_id"], offset, row.get("error"))
-        self._rows.truncate(end)
+            self._end = self._size
+            task_id, error = row["task_id"], row.get("error")
+            if is_owed(error):
+                self.refusals[task_id] += error["kind"] in REFUSALS
+            else:
+                self.has_repeats |= task_id in self._offsets
+                self._add(task_id, offset, error)
+            if seen:
+                with naming(path, offset):
+                    seen(Episode.from_dict(row))
 
     def _add(self, task_id: int, offset: int, error: dict[str, Any] | None) -> None:
         self._offsets[task_id] = offset
-        (self._unanswered.add if error else self._unanswered.discard)(task_id)
+        self._unanswered.discard(task_id)
+        if error:
+            self._unanswered.add(task_id)
 
 
 def locate(log_dir: str | Path, max_turns: int) -> Path:
@@ -195,26 +239,6 @@ def locate(log_dir: str | Path, max_turns: int) -> Path:
     if not config.exists() or read_object(config).get("max_turns") == max_turns:
         return log_dir
     return log_dir / f"{max_turns}_turns"
-
-
-def recorded(log_dir: str | Path, max_turns: int, known: dict[str, Any]) -> set[int]:
-    """The task ids that an earlier call has finished; empty where no run is.
-
-    Args:
-        log_dir: the directory given to `RunDir.open`.
-        max_turns: the turns of the run.
-        known: the part of the configuration that is known before it is decided who answers.
-
-    Raises:
-        ValueError: if another run is there; the differing keys are named.
-    """
-    path = locate(log_dir, max_turns)
-    stored = _stored_config(path)
-    if stored is None:
-        return set()
-    _compare({key: stored.get(key) for key in known}, known, path)
-    journal = path / "rows.jsonl"
-    return set(finished(journal, to_append=True)) if journal.exists() else set()
 
 
 def load_episodes(path: str | Path) -> list[Episode]:
@@ -251,17 +275,3 @@ def differences(stored: dict[str, Any], config: dict[str, Any], but: Set[str] = 
     keys = sorted((stored.keys() | plain.keys()) - NOT_COMPARED - but)
     differing = [key for key in keys if stored.get(key) != plain.get(key)]
     return ", ".join(f"{key} {stored.get(key)!r} -> {plain.get(key)!r}" for key in differing)
-
-
-def _compare(stored: dict[str, Any], config: dict[str, Any], path: Path) -> None:
-    """Raise ValueError naming the keys in which two configurations differ.
-
-    A run in which nothing has been finished yet, since its model could not answer say, may be
-    changed.
-    """
-    changes = differences(stored, config)
-    if changes and finished(path / "rows.jsonl", to_append=True):
-        raise ValueError(
-            f"{path} holds a run of another configuration ({changes}): give another {place()}, "
-            "or the same arguments to go on with it"
-        )

@@ -6,12 +6,12 @@ import contextlib
 import functools
 import json
 import logging
-from collections import Counter
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rise.episodes.episode import Episode, is_owed, is_refused
+from rise.episodes.episode import Episode, is_owed
 
 log = logging.getLogger(__name__)
 
@@ -36,41 +36,45 @@ def rows(
     """
     offset = 0
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         for number, line in enumerate(file, start=1):
             is_ended = line.endswith(b"\n")
             value = _parse(line) if is_ended or not to_append else None
             row = value if isinstance(value, dict) and is_task_id(value.get("task_id")) else None
-            if row is None and ((is_ended and value is not None) or file.read(1)):
-                raise ValueError(
-                    f"line {number} of {path} is damaged: delete that line, its episode is redone"
-                )
-            if row is None and line.strip() and not to_append:
-                _warn_torn(path, number)
+            if row is None:
+                is_last = offset + len(line) >= size
+                if not is_last or (is_ended and value is not None):
+                    raise ValueError(
+                        f"line {number} of {path} is damaged: delete that line, its episode is "
+                        "redone"
+                    )
+                if line.strip() and not to_append:
+                    _warn_torn(path, number)
             yield offset, line, row
             offset += len(line)
 
 
-def finished(path: Path, *, to_append: bool = False) -> dict[int, int]:
+def finished(path: Path) -> dict[int, int]:
     """Where the finished episodes are: task id -> offset; of several the last one counts.
 
-    Episodes whose error is final are among them. `to_append` is that of `rows`.
-
-    Raises:
-        ValueError: as `rows` does.
+    Episodes whose error is final are among them.
     """
-    found = rows(path, to_append=to_append)
+    found = rows(path)
     return {row["task_id"]: at for at, _, row in found if row and not is_owed(row.get("error"))}
 
 
-def refusals(path: Path) -> Counter[int]:
-    """Task id -> in how many calls it was refused: a call asks for an episode once.
+def finished_episodes(path: Path) -> list[Episode]:
+    """The episodes that `finished` finds, by task id, in one pass and all in memory.
 
     Raises:
-        ValueError: as `rows` does.
+        ValueError: if a row is no episode; the file and the line are named.
     """
-    return Counter(
-        row["task_id"] for _, _, row in rows(path) if row and is_refused(row.get("error"))
-    )
+    episodes = {}
+    for offset, _, row in rows(path):
+        if row and not is_owed(row.get("error")):
+            with naming(path, offset):
+                episodes[row["task_id"]] = Episode.from_dict(row)
+    return [episodes[task_id] for task_id in sorted(episodes)]
 
 
 def episodes_at(path: Path, offsets: Iterable[int]) -> Iterator[Episode]:
@@ -79,12 +83,11 @@ def episodes_at(path: Path, offsets: Iterable[int]) -> Iterator[Episode]:
     Raises:
         ValueError: if a row is no episode; the file and the line are named.
     """
-    with open(path, "rb") as file:
-        for offset in offsets:
-            file.seek(offset)
-            with naming(path, offset):
-                episode = Episode.from_dict(json.loads(file.readline()))
-            yield episode
+    offsets = list(offsets)
+    for offset, line in zip(offsets, lines_at(path, offsets), strict=True):
+        with naming(path, offset):
+            episode = Episode.from_dict(json.loads(line))
+        yield episode
 
 
 def lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:

@@ -27,11 +27,11 @@ from typing import Any
 from rise.episodes import shard
 from rise.episodes.episode import PER_SAMPLE, Episode, Turn
 from rise.episodes.feedback import is_forced
-from rise.episodes.journal import read_json, write_json
-from rise.episodes.rows import episodes_at, finished
-from rise.metrics.summary import headline_hits, summarise
+from rise.episodes.rows import finished_episodes
+from rise.metrics.summary import summarise
+from rise.metrics.turns import NOT_MADE
 from rise.metrics.votes import SameAnswer
-from rise.program.files import read_object
+from rise.program.files import read_json, read_object, write_json
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class EvaluatedRun:
     parallel: list[Episode] | None
     """The run with several samples at turn 1 that the same --log_dir holds; None without one."""
     hits: dict[str, dict[int, bool]]
-    """Metric -> task id -> whether the problem counts as right, see `headline_hits`."""
+    """Metric -> task id -> whether the problem counts as right."""
     metrics: dict[str, Any]
-    """What `rise.metrics.summary.summarise` returns."""
+    """Both are those of `rise.metrics.summary.summarise`."""
 
     @property
     def queries(self) -> dict[int, str]:
@@ -56,33 +56,43 @@ class EvaluatedRun:
         return {episode.task_id: episode.query for episode in self.episodes}
 
 
-def open_run(path: str | Path, name: str | None = None) -> EvaluatedRun:
+def open_run(
+    path: str | Path, name: str | None = None, episodes: list[Episode] | None = None
+) -> EvaluatedRun:
     """Read a finished or unfinished evaluation from its run directory.
 
     Args:
         path: the directory that holds config.json and rows.jsonl.
         name: what tables call the run; by default the name of its directory.
+        episodes: the finished ones by task id, where somebody has read them already.
 
     Raises:
         ValueError: if it is no evaluation of ours, or has no finished episode.
     """
     path = Path(path)
     config = read_config(path, stage="eval")
-    episodes = measured_episodes(path, config)
+    if episodes is None:
+        episodes = finished_episodes(path / "rows.jsonl")
     if not episodes:
         raise ValueError(f"{path} has no finished episode yet: go on with that run first")
+    episodes = [measured(episode, config) for episode in episodes]
     other = None if is_parallel(config) else sibling(path, log_dir_of(path), config)
-    parallel = measured_episodes(other, read_object(other / "config.json")) if other else None
-    allowed = {"max_turns": config["max_turns"], "feedback": config["feedback"]}
-    same = grader_of(config)
+    parallel = [measured(episode, other.config) for episode in other.episodes] if other else None
+    hits, metrics = summarise(
+        episodes,
+        grader_of(config),
+        max_turns=config["max_turns"],
+        feedback=config["feedback"],
+        parallel=parallel,
+    )
     return EvaluatedRun(
         name=name or path.resolve().name,
         path=path,
         config=config,
         episodes=episodes,
         parallel=parallel,
-        hits=headline_hits(episodes, same, parallel=parallel, **allowed),
-        metrics=summarise(episodes, same, parallel=parallel, **allowed),
+        hits=hits,
+        metrics=metrics,
     )
 
 
@@ -91,11 +101,12 @@ def with_sibling(run: EvaluatedRun) -> EvaluatedRun:
 
     Where that is the other one, its summary.json gets the vote of the parallel samples.
     """
-    other = sibling(run.path, log_dir_of(run.path), run.config)
-    if other is None or not is_parallel(run.config):
+    other = sibling(run.path, log_dir_of(run.path), run.config) if is_parallel(run.config) else None
+    if other is None:
         return run
-    joint = open_run(other)
-    complete(other, joint.metrics)
+    joint = open_run(other.path, episodes=other.episodes)
+    summary = read_json(other.path / "summary.json")
+    write_json(other.path / "summary.json", summary | {"metrics": joint.metrics})
     return joint
 
 
@@ -138,7 +149,16 @@ SAME_AT_TURN_1 = ("models", "fingerprints", "kinds", "temperature", "max_new_tok
 """Keys with one value per turn, of which the first one is shared."""
 
 
-def sibling(run_path: Path, log_dir: str | Path, config: dict[str, Any]) -> Path | None:
+@dataclass(frozen=True)
+class Sibling:
+    """A finished run and its episodes, as they are recorded."""
+
+    path: Path
+    config: dict[str, Any]
+    episodes: list[Episode]
+
+
+def sibling(run_path: Path, log_dir: str | Path, config: dict[str, Any]) -> Sibling | None:
     """The finished run that completes this one, or None.
 
     A run with one turn and several samples is completed by one with several turns and one sample
@@ -151,8 +171,10 @@ def sibling(run_path: Path, log_dir: str | Path, config: dict[str, Any]) -> Path
         other = read_json(path / "config.json")
         if other["stage"] != "eval" or is_parallel(config) == is_parallel(other):
             continue
-        if _first_turns_agree(config, other) and _is_finished(path, other):
-            return path
+        if _first_turns_agree(config, other):
+            episodes = finished_episodes(path / "rows.jsonl")
+            if {episode.task_id for episode in episodes} >= set(shard.task_ids(other)):
+                return Sibling(path, other, episodes)
     return None
 
 
@@ -161,24 +183,10 @@ def is_parallel(config: dict[str, Any]) -> bool:
     return config["max_turns"] == 1 and config["num_of_samples"][0] > 1
 
 
-def complete(path: Path, metrics: dict[str, Any]) -> None:
-    """Put metrics that a later run has made possible into a finished run's summary.json."""
-    summary = read_json(path / "summary.json")
-    write_json(path / "summary.json", summary | {"metrics": metrics})
-
-
-def _is_finished(path: Path, config: dict[str, Any]) -> bool:
-    return finished(path / "rows.jsonl").keys() >= set(shard.task_ids(config))
-
-
 def _first_turns_agree(config: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(config.get(key) == other.get(key) for key in SAME) and all(
         config[key][0] == other[key][0] for key in SAME_AT_TURN_1
     )
-
-
-NOT_MADE = "none"
-"""Finish reason of an attempt that could not be made: neither stop nor length."""
 
 
 def measured(episode: Episode, config: dict[str, Any]) -> Episode:
@@ -202,28 +210,21 @@ def measured(episode: Episode, config: dict[str, Any]) -> Episode:
             turn, where the episode was stopped, a forced run has all of them.
     """
     sizes = config["num_of_samples"]
-    turns = [_filled(turn, t, sizes[t]) for t, turn in enumerate(episode.turns)]
+    turns = [_filled(turn, sizes[t]) for t, turn in enumerate(episode.turns)]
     if episode.error is None:
         return replace(episode, turns=turns)
     end = config["max_turns"] if is_forced(config["feedback"]) else len(turns) + 1
-    turns += [_blank(t, sizes[t]) for t in range(len(turns), end)]
+    turns += [_blank(sizes[t]) for t in range(len(turns), end)]
     return Episode(episode.task_id, episode.query, episode.answer, turns)
 
 
-def measured_episodes(path: Path, config: dict[str, Any]) -> list[Episode]:
-    """The finished episodes of a run directory by task id, each as `measured` shows it."""
-    offsets = finished(path / "rows.jsonl")
-    ordered = (offsets[task_id] for task_id in sorted(offsets))
-    return [measured(episode, config) for episode in episodes_at(path / "rows.jsonl", ordered)]
-
-
-def _filled(turn: Turn, t: int, samples: int) -> Turn:
+def _filled(turn: Turn, samples: int) -> Turn:
     """The turn with blanks for the samples that it lacks; one that only repeats has no others."""
     made = len(turn.actions)
     if turn.kept or made >= samples:
         return turn
     # A run from before the places were recorded has them at the end.
-    blank, blanks = _blank(t, 1), turn.filtered or range(made, samples)
+    blank, blanks = _blank(1), turn.filtered or range(made, samples)
     order = [*range(made)]
     for place in blanks:
         order.insert(place, -1)
@@ -234,10 +235,9 @@ def _filled(turn: Turn, t: int, samples: int) -> Turn:
     return replace(turn, **lists, chosen=order.index(turn.chosen))
 
 
-def _blank(t: int, samples: int) -> Turn:
+def _blank(samples: int) -> Turn:
     return Turn(
-        # A sign of its own for each turn: two such attempts are no copies of each other.
-        actions=[chr(ord("\u2460") + t)] * samples,
+        actions=[""] * samples,
         answers=[None] * samples,
         verdicts=["no_answer"] * samples,
         rewards=[0] * samples,

@@ -35,22 +35,19 @@ When a run's numbers should not be believed yet: what to look at before publishi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from rise.episodes.episode import Episode
-from rise.episodes.feedback import FEEDBACK, asks_itself, is_forced, knows_truth
+from rise.episodes.feedback import knows_truth
 from rise.metrics.statistics import (
-    Rate,
     bootstrap_mean,
     mcnemar,
     mean_share,
     paired_difference,
     wilson,
 )
-from rise.metrics.tables import format_table
 from rise.metrics.turns import (
     acc_t,
     broken,
@@ -67,33 +64,27 @@ from rise.metrics.turns import (
     turns_used,
     verdict_share,
 )
-from rise.metrics.votes import SameAnswer, m1_tk, mk_t1, vote
+from rise.metrics.votes import SameAnswer, m1_tk, mk_t1
 
-PARALLEL = re.compile(r"m(?!1@)\d+@t1")
-"""mK@t1 with K above 1."""
+VOTE, ANY, CHANGES, CHECKS = "m1@tK", "p1@tK", "delta, i->c, c->i", "check, revisions"
+ALLOWED = {
+    "none": {VOTE, ANY, CHANGES},
+    "oracle": {ANY},
+    "verdict": {ANY, CHANGES},
+    "self": {VOTE, ANY, CHANGES, CHECKS},
+    "critique": {VOTE, ANY, CHANGES, CHECKS},
+}
+"""Feedback -> what the run measures beside what every run does. Where the feedback knows the truth
+(verdict, oracle), that takes runs with one sample per turn, since it has chosen among several."""
 
-__all__ = [
-    "Rate",
-    "acc_t",
-    "broken",
-    "copied",
-    "cut_share",
-    "delta",
-    "fixed",
-    "format_table",
-    "headline_hits",
-    "m1_t1",
-    "m1_tk",
-    "mcnemar",
-    "mk_t1",
-    "p1_tk",
-    "paired_difference",
-    "pass_at_k",
-    "summarise",
-    "turns_used",
-    "verdict_share",
-    "vote",
-]
+
+class Summary(NamedTuple):
+    """What is measured."""
+
+    hits: dict[str, dict[int, bool]]
+    """m1@t1, m1@tK, p1@tK, mK@t1, those that the run allows -> task id -> right or not."""
+    metrics: dict[str, Any]
+    """Every metric as JSON: each rate is {"value", "low", "high", "n"}."""
 
 
 def summarise(
@@ -103,18 +94,18 @@ def summarise(
     max_turns: int,
     feedback: str,
     parallel: Sequence[Episode] | None = None,
-) -> dict[str, Any]:
-    """Every metric that the run allows, as JSON: each rate is {"value", "low", "high", "n"}.
-
-    The keys are listed at the top of this module.
+) -> Summary:
+    """Every metric that the run allows; the keys are listed at the top of this module.
 
     >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("w7,r5,r5 r5", "r5,w7,w7 r5", "w7,w8,- -", "w7,w7,w7 r5")
-    >>> metrics = summarise(run, str.__eq__, max_turns=2, feedback="none")
+    >>> hits, metrics = summarise(run, str.__eq__, max_turns=2, feedback="none")
     >>> [metrics[name]["value"] for name in ("m1@t1", "m3@t1", "m1@t2", "p1@t2")]
     [0.25, 0.25, 0.25, 0.75]
     >>> [rate["value"] for rate in metrics["acc@t"]], metrics["delta"]["1,2"]["value"]
     ([0.25, 0.75], 0.5)
+    >>> hits["m3@t1"]
+    {0: True, 1: False, 2: False, 3: False}
 
     Args:
         episodes: the finished episodes of one run.
@@ -128,61 +119,40 @@ def summarise(
         ValueError: without episodes or verdicts, for an unknown feedback, or if the two runs have
             no problem in common.
     """
-    hits = headline_hits(
-        episodes, same_answer, max_turns=max_turns, feedback=feedback, parallel=parallel
-    )
+    if feedback not in ALLOWED:
+        raise ValueError(f"feedback is {feedback!r}: it must be one of {', '.join(ALLOWED)}")
     source = episodes if parallel is None else parallel
-    parallel_name = next((name for name in hits if PARALLEL.fullmatch(name)), "")
-    turns = range(1, max_turns + 1)
+    _check_same_problems(episodes, source)
+    chosen_by_truth = knows_truth(feedback) and not _one_sample(episodes)
+    allowed = set() if chosen_by_truth else ALLOWED[feedback]
+    vote, turns = f"m1@t{max_turns}", range(1, max_turns + 1)
+    found = {"m1@t1": m1_t1(episodes)}
+    if max_turns > 1 and VOTE in allowed:
+        found[vote] = m1_tk(episodes, same_answer, max_turns, feedback)
+    if max_turns > 1 and ANY in allowed:
+        found[f"p1@t{max_turns}"] = p1_tk(episodes, max_turns)
+    hits = {name: _by_problem(episodes, values) for name, values in found.items()}
+    samples, votes = _parallel(source, same_answer)
+    if votes:
+        hits[samples] = votes
     metrics: dict[str, Any] = {
         "feedback": feedback,
         "max_turns": max_turns,
         **{name: wilson(list(by_problem.values())).to_dict() for name, by_problem in hits.items()},
         "acc@t": [wilson(acc_t(episodes, turn, feedback)).to_dict() for turn in turns],
-        "paired": _paired(hits, f"m1@t{max_turns}", parallel_name),
+        "paired": _paired(hits, vote, samples if votes else ""),
     }
-    if parallel_name:
+    if votes:
         metrics["pass@k"] = _passes(source)
-    if is_forced(feedback) and (_one_sample(episodes) or not knows_truth(feedback)):
+    if CHANGES in allowed:
         metrics |= _transitions(episodes, max_turns)
-    if asks_itself(feedback):
+    if CHECKS in allowed:
         metrics |= check_rates(episodes, max_turns)
-    if gain := metrics["paired"].get(f"m1@t{max_turns} - m1@t1"):
+    if gain := metrics["paired"].get(f"{vote} - m1@t1"):
         metrics["gain"] = gain
     metrics["turns_used"] = bootstrap_mean(turns_used(episodes)).to_dict()
     metrics |= _troubles(episodes, turns)
-    return metrics | {"warnings": cautions(metrics)}
-
-
-def headline_hits(
-    episodes: Sequence[Episode],
-    same_answer: SameAnswer,
-    *,
-    max_turns: int,
-    feedback: str,
-    parallel: Sequence[Episode] | None = None,
-) -> dict[str, dict[int, bool]]:
-    """Which problems m1@t1, m1@tK, p1@tK and mK@t1 count as right: name -> task id -> hit.
-
-    Metrics that the run does not allow are left out. Arguments and errors are those of `summarise`.
-
-    >>> from rise.episodes.shorthand import sketch
-    >>> run = sketch("w7,r5,r5 r5", "w7,w7,w7 r5")
-    >>> headline_hits(run, str.__eq__, max_turns=2, feedback="none")["m3@t1"]
-    {0: True, 1: False}
-    """
-    if feedback not in FEEDBACK:
-        raise ValueError(f"feedback is {feedback!r}: it must be one of {', '.join(FEEDBACK)}")
-    source = episodes if parallel is None else parallel
-    _check_same_problems(episodes, source)
-    hits = {"m1@t1": m1_t1(episodes)}
-    if max_turns > 1 and not knows_truth(feedback):
-        hits[f"m1@t{max_turns}"] = m1_tk(episodes, same_answer, max_turns, feedback)
-    if max_turns > 1 and (_one_sample(episodes) or not knows_truth(feedback)):
-        hits[f"p1@t{max_turns}"] = p1_tk(episodes, max_turns)
-    found = {name: _by_problem(episodes, values) for name, values in hits.items()}
-    name, votes = _parallel(source, same_answer)
-    return found | ({name: votes} if votes else {})
+    return Summary(hits, metrics | {"warnings": cautions(metrics)})
 
 
 def _one_sample(episodes: Sequence[Episode]) -> bool:
@@ -279,7 +249,7 @@ def cautions(metrics: dict[str, Any]) -> list[str]:
     ['m1@t1 is 97.0 %, above 95 %: there is hardly a mistake to mend; take harder problems']
 
     Args:
-        metrics: what `rise.metrics.summary.summarise` returns.
+        metrics: those of `summarise`.
     """
     found = []
     accuracy = metrics["m1@t1"]["value"]

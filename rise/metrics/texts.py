@@ -1,12 +1,12 @@
 """How a text repeats itself, and how much of an attempt is the attempt before it.
 
-Words and punctuation marks are counted, as `nltk.tokenize.wordpunct_tokenize` splits them; nothing
-of nltk that is used here needs a download. The functions are pure; `rise.metrics.turns` applies
-them to the turns of a run.
+Words and runs of punctuation marks are counted. `rise.metrics.turns` applies the functions to the
+turns of a run.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 NGRAM = 4
@@ -65,11 +65,12 @@ def edit_similarity(previous: str, attempt: str) -> float:
     >>> edit_similarity("so 3 + 4 = 7", "3 + 4 = 7 clips")
     0.6666666666666667
     """
-    from nltk.metrics.distance import edit_distance
-
     a, b = (_words(text)[:COMPARED_WORDS] for text in (previous, attempt))
-    longest = max(len(a), len(b))
-    return 1 - edit_distance(*_differing(a, b)) / longest if longest else 1.0
+    if a == b:
+        return 1.0
+    from nltk.metrics.distance import edit_distance  # takes a second or two to import
+
+    return 1 - edit_distance(*_differing(a, b)) / max(len(a), len(b))
 
 
 def piece_set(text: str, n: int = NGRAM) -> frozenset[tuple[str, ...]]:
@@ -107,14 +108,11 @@ def _differing(a: Sequence[str], b: Sequence[str]) -> tuple[Sequence[str], Seque
 
 
 def _words(text: str) -> list[str]:
-    from nltk.tokenize import wordpunct_tokenize  # nltk takes a second or two to import
-
-    return wordpunct_tokenize(text)
+    return re.findall(r"\w+|[^\w\s]+", text)
 
 
 def _pieces(text: str, n: int) -> list[tuple[str, ...]]:
-    from nltk.util import ngrams
-
     if n < 1:
         raise ValueError(f"n-grams of {n} words: n must be at least 1")
-    return list(ngrams(_words(text), n))
+    words = _words(text)
+    return list(zip(*(words[start:] for start in range(n)), strict=False))

@@ -24,6 +24,10 @@ from rise.metrics.statistics import Rate, bootstrap_mean, paired_difference, wil
 from rise.metrics.texts import edit_similarity, repetition
 from rise.metrics.votes import graded
 
+NOT_MADE = "none"
+"""Finish reason of an attempt that could not be made, see `rise.metrics.evaluation`: it is a copy
+of nothing and like nothing."""
+
 
 def m1_t1(episodes: Sequence[Episode]) -> list[bool]:
     """m1@t1: is the first sample of turn 1 right?
@@ -196,8 +200,10 @@ def copied(episodes: Sequence[Episode], turn: int) -> list[bool]:
     Raises:
         ValueError: if turn is below 2.
     """
-    pairs = _consecutive(episodes, turn)
-    return [before.action.strip() == now.action.strip() for before, now in pairs]
+    return [
+        before.action.strip() == now.action.strip() and _is_made(now)
+        for before, now in _consecutive(episodes, turn)
+    ]
 
 
 def repeated(episodes: Sequence[Episode], turn: int) -> list[float]:
@@ -228,8 +234,13 @@ def similar(episodes: Sequence[Episode], turn: int) -> list[float]:
         ValueError: if turn is below 2.
     """
     return [
-        edit_similarity(before.action, now.action) for before, now in _consecutive(episodes, turn)
+        edit_similarity(before.action, now.action) if _is_made(now) else 0.0
+        for before, now in _consecutive(episodes, turn)
     ]
+
+
+def _is_made(turn: Turn) -> bool:
+    return turn.finish_reasons[turn.chosen] != NOT_MADE
 
 
 def _consecutive(episodes: Sequence[Episode], turn: int) -> list[list[Turn]]:

@@ -77,7 +77,9 @@ def decide(names: list[str], controller: str) -> dict[str, str]:
 
 def sampling(kinds: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The temperature and the limit of new tokens of every turn: as given, else as published."""
-    turns = [STUDENT if kinds[model] != "openai" else _teacher(model) for model in config["models"]]
+    turns = [
+        STUDENT if kinds.get(model) != "openai" else _teacher(model) for model in config["models"]
+    ]
     return {name: config.get(name) or [turn[name] for turn in turns] for name in STUDENT}
 
 
@@ -110,7 +112,7 @@ def build(
 
     Args:
         kinds: what `decide` returned.
-        config: of it controller_address, api_base and request_timeout (seconds).
+        config: of it controller_address and request_timeout (seconds).
         local: (controller URL, model name) of each checkpoint that this run serves itself.
     """
     timeout = config["request_timeout"]
@@ -127,7 +129,7 @@ def build(
             policies[name] = OpenAIPolicy(
                 name,
                 model=match["model"] if match else name,
-                base_url=match["url"] if match else config["api_base"],
+                base_url=match["url"] if match else None,
                 key=find_key(SERVER_KEY if match else OPENAI_KEY) or NO_KEY,
                 request_timeout=timeout,
                 needs_usage=config.get("max_cost_usd") is not None,

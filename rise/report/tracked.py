@@ -47,7 +47,6 @@ def flat(values: Mapping[str, Any]) -> dict[str, float]:
 def log_evaluation(
     tracker: Tracker,
     job: Job,
-    run: RunDir,
     counts: dict[str, Any],
     *,
     own: EvaluatedRun,
@@ -58,7 +57,6 @@ def log_evaluation(
     Args:
         tracker: gets it.
         job: the call of the stage.
-        run: the run directory.
         counts: `Tally.summary` of the run.
         own: the run as it is measured.
         shown: the one that the closing table is about: of two runs that belong together the one
@@ -68,7 +66,7 @@ def log_evaluation(
     from rise.report.page import render, transitions
 
     tracker.summary(flat(shown.metrics) | _usage_numbers(counts), len(own.episodes))
-    if len(run.done) < job.size:
+    if len(job.run.done) < job.size:
         return
     for turn in range(1, own.config["max_turns"] + 1):
         tracker.log(flat({"turn": _at_turn(own.metrics, turn)}), "turn", turn)
@@ -76,19 +74,19 @@ def log_evaluation(
     moves = transitions(own)
     if moves:
         tracker.table("transitions", list(moves[0]), [list(move.values()) for move in moves])
-    _log_episodes(tracker, run, own.config["max_turns"], counts)
-    page = run.path / "report.html"
+    _log_episodes(tracker, job.run, own.config["max_turns"], counts)
+    page = job.run.path / "report.html"
     page.write_text(render([shown]), encoding="utf-8", errors="replace")
     tracker.file(page)
     tracker.complete()
 
 
-def log_generation(tracker: Tracker, job: Job, run: RunDir, counts: dict[str, Any]) -> None:
+def log_generation(tracker: Tracker, job: Job, counts: dict[str, Any]) -> None:
     """Record generated episodes: success and verdicts by turn, usage and cost, dialogues."""
     success = {f"success_by_turn_{t}": v for t, v in enumerate(counts["success_by_turn"], start=1)}
     final = flat(success | {"errors": counts["errors"], "unanswered": counts["unanswered"]})
-    tracker.summary(final | _usage_numbers(counts), len(run.done))
-    if len(run.done) < job.size:
+    tracker.summary(final | _usage_numbers(counts), len(job.run.done))
+    if len(job.run.done) < job.size:
         return
     for turn, rate in enumerate(counts["success_by_turn"], start=1):
         numbers = {
@@ -97,7 +95,7 @@ def log_generation(tracker: Tracker, job: Job, run: RunDir, counts: dict[str, An
             "length": counts["length_share"][turn - 1],
         }
         tracker.log(flat({"turn": numbers}), "turn", turn)
-    _log_episodes(tracker, run, job.config["max_turns"], counts)
+    _log_episodes(tracker, job.run, job.config["max_turns"], counts)
     tracker.complete()
 
 

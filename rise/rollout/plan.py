@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rise.episodes.episode import REFUSALS, Turn
 from rise.episodes.feedback import is_forced, knows_truth
 from rise.policies.policy import Policy
 
+CALLS = 3
+"""Calls of the program after which an episode that is refused again is owed no longer."""
 SEED_RANGE = 2**31 - 2**12
 """Seeds stay below 2**31 with the index of the sample added: servers take 32 bits."""
 
@@ -44,10 +47,8 @@ class Plan:
     """c shows the opening and the last c - 1 attempts; None all of them."""
     correct_to_correct: bool = False
     """With the oracle: an episode that is right at turn 1 hears "incorrect" and goes on."""
-    shown_attempt: str = "own"
-    """own, or other: from turn 2 on the attempts shown are those of another problem."""
-    give_up_after: int | None = None
-    """Calls of the program after which an episode that is refused again is owed no longer."""
+    shown: Mapping[int, Sequence[dict[str, Any]]] = field(default_factory=dict)
+    """Task id -> what is shown in place of its own attempts (`Turn.shown`), turn by turn."""
     refused: Mapping[int, int] = field(default_factory=dict)
     """Task id -> how many earlier calls ended with a refusal."""
 
@@ -63,9 +64,7 @@ class Plan:
 
     def gives_up(self, task_id: int, kind: str) -> bool:
         """Whether an episode that fails now with that kind of error is owed no longer."""
-        if self.give_up_after is None or kind not in REFUSALS:
-            return False
-        return self.refused.get(task_id, 0) + 1 >= self.give_up_after
+        return kind in REFUSALS and self.refused.get(task_id, 0) + 1 >= CALLS
 
     def goes_on(self, turns: Sequence[Turn]) -> bool:
         """Whether an episode with these turns has another one."""

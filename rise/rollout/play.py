@@ -9,14 +9,15 @@ so many calls that it is given up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from rise.episodes.episode import Episode, Message, Turn, visible
 from rise.episodes.feedback import asks_itself
 from rise.episodes.journal import RunDir
 from rise.policies.policy import Policy, PolicyError, Sample
-from rise.rollout.plan import Plan, draw_seed
+from rise.rollout.plan import CALLS, Plan, draw_seed
 from rise.rollout.self_check import ask, keep, told
 
 if TYPE_CHECKING:
@@ -26,62 +27,42 @@ GIVE_UP_AFTER = 100
 """Failed episodes in a row after which no further one is begun: somebody who answered is gone."""
 
 
-async def play(env: Env, plan: Plan, task_ids: Sequence[int]) -> list[Episode]:
-    """Play the episodes of one group, turn by turn together.
-
-    An error ends its episode. Where attempts are exchanged it ends the whole group, since the
-    others then have nothing to be shown.
-    """
-    episodes = [
-        Episode(task_id, env.question(task_id), env.reference(task_id), feedback=plan.feedback)
-        for task_id in task_ids
-    ]
-    for _ in range(plan.max_turns):
-        going = [e for e in episodes if plan.goes_on(e.turns)]
-        await asyncio.gather(*(_take_turn(env, plan, episode) for episode in going))
-        failed = [episode for episode in episodes if episode.error]
-        if failed:
-            for episode in episodes:
-                episode.error = episode.error or _as_partner(failed[0])
-            break
-        if plan.shown_attempt == "other":
-            for episode, other in zip(episodes, episodes[1:] + episodes[:1], strict=True):
-                shown = {"task_id": other.task_id, "action": other.turns[-1].action}
-                episode.turns[-1].shown = shown
-    return episodes
+async def play(env: Env, plan: Plan, task_id: int) -> Episode:
+    """Play one episode; an error ends it."""
+    question, reference = env.question(task_id), env.reference(task_id)
+    episode = Episode(task_id, question, reference, feedback=plan.feedback)
+    while episode.error is None and plan.goes_on(episode.turns):
+        await _take_turn(env, plan, episode)
+    return episode
 
 
 async def run_episodes(
     env: Env,
     plan: Plan,
     run: RunDir,
-    groups: Iterable[Sequence[int]],
+    owed: Iterable[int],
     *,
     concurrency: int,
     report: Callable[[Episode], None],
 ) -> bool:
-    """Play all groups, at most `concurrency` episodes at a time, and append each to the run.
+    """Play the problems, at most `concurrency` episodes at a time, and append each to the run.
 
-    An episode that the run has already is not recorded twice; `report` gets every other one,
-    error rows included. Returns whether all groups were begun: False after GIVE_UP_AFTER failures
-    in a row.
+    `report` gets every episode, error rows included. Returns whether all were begun: False after
+    GIVE_UP_AFTER failures in a row.
     """
-    waiting = iter(groups)
+    waiting = iter(owed)
     failures = 0
 
     async def lane() -> None:
         nonlocal failures
-        while failures < GIVE_UP_AFTER and (group := next(waiting, None)) is not None:
-            for episode in await play(env, plan, group):
-                if episode.task_id in run.done:
-                    continue
-                run.append(episode)
-                # Whoever refuses everything may be set up wrongly: given up is a failure too.
-                failures = failures + 1 if episode.is_owed or episode.is_given_up else 0
-                report(episode)
+        while failures < GIVE_UP_AFTER and (task_id := next(waiting, None)) is not None:
+            episode = await play(env, plan, task_id)
+            run.append(episode)
+            # Whoever refuses everything may be set up wrongly: given up is a failure too.
+            failures = failures + 1 if episode.is_owed or episode.is_given_up else 0
+            report(episode)
 
-    size = 1 if plan.shown_attempt == "own" else 2
-    lanes = [asyncio.create_task(lane()) for _ in range(max(1, concurrency // size))]
+    lanes = [asyncio.create_task(lane()) for _ in range(concurrency)]
     try:
         await asyncio.gather(*lanes)
     finally:
@@ -93,18 +74,20 @@ async def run_episodes(
 
 
 async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
-    """Add one turn to the episode, or an error."""
+    """Add one turn to the episode, or an error; a model that judges itself does that before."""
     t, task_id = len(episode.turns), episode.task_id
-    last = episode.turns[-1] if t else None
-    is_judged = last is not None and not last.kept and asks_itself(plan.feedback)
-    policy = plan.policies[t - 1 if is_judged else t]
-    try:
-        if is_judged:
-            await _check(env, plan, episode)
-        if last and plan.revise_if_wrong and (last.kept or last.check["says"] == "right"):
+    if t:
+        last = episode.turns[-1]
+        if asks_itself(plan.feedback) and not last.kept:
+            with _failures(plan, episode, plan.policies[t - 1]):
+                await _check(env, plan, episode)
+            if episode.error:
+                return
+        if plan.revise_if_wrong and (last.kept or last.check["says"] == "right"):
             episode.turns.append(keep(last))
             return
-        policy = plan.policies[t]
+    policy = plan.policies[t]
+    with _failures(plan, episode, policy):
         samples = await policy.sample(
             _asked(env, plan, episode),
             n=plan.num_of_samples[t],
@@ -114,18 +97,33 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
             max_new_tokens=plan.max_new_tokens[t],
             problem={**env.problems[task_id], "task_id": task_id},
         )
+        turn = await _grade(env, plan, task_id, t, policy.name, samples)
+        if len(samples) < plan.num_of_samples[t]:
+            turn.filtered = sorted({*range(plan.num_of_samples[t])} - {s.place for s in samples})
+        if plan.shown and t + 1 < plan.max_turns:
+            turn.shown = plan.shown[task_id][t]
+        if t == 0:
+            episode.dialogue = env.opening(task_id)
+        else:
+            episode.dialogue.append({"role": "user", "content": last.observation})
+        episode.dialogue.append({"role": "assistant", "content": turn.action})
+        episode.turns.append(turn)
+
+
+@contextlib.contextmanager
+def _failures(plan: Plan, episode: Episode, policy: Policy) -> Iterator[None]:
+    """Let a request that fails be the error of the episode, as it is recorded."""
+    try:
+        yield
     except PolicyError as error:
-        episode.error = _failure(plan, error, policy, task_id, t)
-        return
-    turn = await _grade(env, plan, task_id, t, policy.name, samples)
-    if len(samples) < plan.num_of_samples[t]:
-        turn.filtered = sorted({*range(plan.num_of_samples[t])} - {s.place for s in samples})
-    if t == 0:
-        episode.dialogue = env.opening(task_id)
-    else:
-        episode.dialogue.append({"role": "user", "content": last.observation})
-    episode.dialogue.append({"role": "assistant", "content": turn.action})
-    episode.turns.append(turn)
+        failure = {"kind": error.kind, "message": error.message, "turn": len(episode.turns) + 1}
+        if error.kind == "context_overflow":
+            failure["final"] = True
+        if plan.gives_up(episode.task_id, error.kind):
+            failure |= {"final": True, "given_up_after": CALLS}
+        if error.usage:
+            failure |= {"model": policy.name, "usage": error.usage}
+        episode.error = failure
 
 
 async def _check(env: Env, plan: Plan, episode: Episode) -> None:
@@ -155,32 +153,6 @@ def _asked(env: Env, plan: Plan, episode: Episode) -> list[Message]:
     hint = env.text("hint", episode.task_id, reference=episode.answer)
     messages[-1]["content"] += f"\n\n{hint}"
     return messages
-
-
-def _failure(
-    plan: Plan, error: PolicyError, policy: Policy, task_id: int, t: int
-) -> dict[str, Any]:
-    """The error of an episode, as it is recorded."""
-    failure: dict[str, Any] = {"kind": error.kind, "message": error.message, "turn": t + 1}
-    if error.kind == "context_overflow":
-        failure["final"] = True
-    if plan.gives_up(task_id, error.kind):
-        failure |= {"final": True, "given_up_after": plan.give_up_after}
-    if error.usage:
-        failure |= {"model": policy.name, "usage": error.usage}
-    return failure
-
-
-def _as_partner(failed: Episode) -> dict[str, Any]:
-    """The error of an episode that was to be shown the attempts of one that failed."""
-    error = {
-        "kind": "partner",
-        "message": f"episode {failed.task_id}, whose attempts it is shown, failed",
-        "turn": len(failed.turns) + 1,
-        "final": not failed.is_owed,
-    }
-    shared = {"given_up_after": failed.error["given_up_after"]} if failed.is_given_up else {}
-    return error | shared
 
 
 def next_prompt(env: Env, episode: Episode, context_window: int | None) -> list[Message]:

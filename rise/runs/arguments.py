@@ -19,12 +19,11 @@ from rise.runs.tally import parse_prices
 from rise.tracking import tracker
 
 T = TypeVar("T")
+Problem = tuple[str, str]
+"""The flag that something is wrong with, and what, in a sentence that names the flag."""
 
-SMOKE_PROBLEMS = 8
-SMOKE_TOKENS = 32
 DEFAULT_CONTROLLER = "http://localhost:21001"
-COUNTS = ("max_turns", "limit", "context_window", "concurrency", "workers_per_model")
-COUNTS += ("give_up_after",)
+COUNTS = ("max_turns", "limit", "context_window", "concurrency")
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -119,21 +118,10 @@ def _add_servers(group) -> None:
         f"{DEFAULT_CONTROLLER}",
     )
     add(
-        "--api_base",
-        help="URL, up to and including /v1, in place of the OpenAI API's own. Its key is read "
-        "from OPENAI_API_KEY or keys.cfg",
-    )
-    add(
         "--worker_args",
         default="",
         help="further arguments, in one string, of the workers that this run starts for "
         'checkpoints, such as "--dtype float32"',
-    )
-    add(
-        "--workers_per_model",
-        type=int,
-        help="workers that this run starts for each checkpoint; default: the machine's GPUs are "
-        "shared among the checkpoints, one worker on each; without GPUs 1",
     )
     add(
         "--request_timeout",
@@ -161,20 +149,6 @@ def _add_servers(group) -> None:
 def _add_run(group) -> None:
     add = group.add_argument
     add("--log_dir", required=True, help="run directory; the same command goes on with the run")
-    add(
-        "--give_up_after",
-        type=int,
-        metavar="N",
-        help="an episode that was refused in N calls of this program (bad_request, content_filter "
-        "or an error of a Python function) is no longer owed: it is no data and counts as not "
-        "right; default: it is asked again for ever",
-    )
-    add(
-        "--smoke",
-        action="store_true",
-        help=f"try everything out: the first {SMOKE_PROBLEMS} problems, at most {SMOKE_TOKENS} new "
-        "tokens an answer, in the directory LOG_DIR-smoke, which no other run goes on with",
-    )
     add("--dry-run", "--dry_run", action="store_true", help="check, show what would run, exit")
     add(
         "--check",
@@ -205,71 +179,58 @@ def env_help() -> str:
     return f"{', '.join(NAMES)} or an installed plug-in, in any case; or FILE.py:Class"
 
 
-def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
+def problems_with(args: argparse.Namespace, models: list[str]) -> list[Problem]:
     """Everything that is wrong with the shared arguments, without asking any server."""
-    turns = args.max_turns
-    lists = {
-        "--models": models,
-        "--num_of_samples": args.num_of_samples,
-        "--temperature": args.temperature or [1.0],
-        "--max_new_tokens": args.max_new_tokens or [1],
-    }
-    limit, samples = args.dialogue_limit, args.num_of_samples
-    counts = {name: getattr(args, name) for name in COUNTS if getattr(args, name) is not None}
-    checks = [
-        (min(samples) < 1, f"--num_of_samples is {samples}: each 1 or more"),
-        (
-            not all(0 <= value < math.inf for value in lists["--temperature"]),
-            f"--temperature is {args.temperature}: each a number, 0 or more",
-        ),
-        (min(lists["--max_new_tokens"]) < 1, f"--max_new_tokens {args.max_new_tokens}: 1 or more"),
-        (not 0 < args.top_p <= 1, f"--top_p is {args.top_p}: give a value in (0, 1]"),
-        (limit is not None and limit < 0, f"--dialogue_limit is {limit}: 0 or more"),
-        (
-            args.max_cost_usd is not None and not args.max_cost_usd > 0,
-            f"--max_cost_usd is {args.max_cost_usd}: give a number above 0",
-        ),
-        (
-            "@" in (args.api_base or ""),
-            "--api_base must hold no user and no password: its key is OPENAI_API_KEY",
-        ),
-        (
-            args.concurrency > most_connections(),
-            f"--concurrency is {args.concurrency}, but this shell allows {most_connections()} "
-            "connections: give less, or raise the limit of `ulimit -Hn`",
-        ),
-        (not args.request_timeout > 0, f"--request_timeout is {args.request_timeout} s: above 0"),
-        (Path(args.log_dir).is_file(), f"--log_dir {args.log_dir} is a file"),
-        (not Path(args.data_path).is_file(), f"--data_path {args.data_path} is not a file"),
-    ]
-    problems = [f"--{name} is {n}: give 1 or more" for name, n in counts.items() if n < 1]
-    problems += [message for wrong, message in checks if wrong]
+    problems: list[Problem] = []
+
+    def refuse(flag: str, wrong: object, text: str) -> None:
+        if wrong:
+            problems.append((flag, f"{flag} {text}"))
+
+    for name in COUNTS:
+        value = getattr(args, name)
+        refuse(f"--{name}", value is not None and value < 1, f"is {value}: give 1 or more")
+    temperature, tokens = args.temperature or [1.0], args.max_new_tokens or [1]
+    samples, most = args.num_of_samples, most_connections()
+    refuse("--num_of_samples", min(samples) < 1, f"is {samples}: each 1 or more")
+    is_odd = not all(0 <= value < math.inf for value in temperature)
+    refuse("--temperature", is_odd, f"is {temperature}: each a number, 0 or more")
+    refuse("--max_new_tokens", min(tokens) < 1, f"{tokens}: 1 or more")
+    refuse("--top_p", not 0 < args.top_p <= 1, f"is {args.top_p}: give a value in (0, 1]")
+    limit, cost = args.dialogue_limit, args.max_cost_usd
+    refuse("--dialogue_limit", limit is not None and limit < 0, f"is {limit}: 0 or more")
+    is_free = cost is not None and not cost > 0
+    refuse("--max_cost_usd", is_free, f"is {cost}: give a number above 0")
+    refuse(
+        "--concurrency",
+        args.concurrency > most,
+        f"is {args.concurrency}, but this shell allows {most} connections: give less, or raise the "
+        "limit of `ulimit -Hn`",
+    )
+    seconds = args.request_timeout
+    refuse("--request_timeout", not seconds > 0, f"is {seconds} s: above 0")
+    refuse("--log_dir", Path(args.log_dir).is_file(), f"{args.log_dir} is a file")
+    refuse("--data_path", not Path(args.data_path).is_file(), f"{args.data_path} is not a file")
+    lists = {"models": models, "num_of_samples": samples}
+    lists |= {"temperature": temperature, "max_new_tokens": tokens}
     for name, values in lists.items():
-        if turns >= 1 and len(values) not in (1, turns):
-            problems.append(
-                f"{name} has {len(values)} values for --max_turns {turns}: give one for all "
-                f"turns, or {turns}"
-            )
-    readers = [(controller_url, args.controller_address), (shlex.split, args.worker_args)]
-    readers += [(shard.parse, args.shard)] if args.shard else []
-    readers += [(parse_prices, args.price)]
-    for read, text in readers:
+        refuse(
+            f"--{name}",
+            args.max_turns >= 1 and len(values) not in (1, args.max_turns),
+            f"has {len(values)} values for --max_turns {args.max_turns}: give one for all turns, "
+            f"or {args.max_turns}",
+        )
+    for flag, read, text in (
+        ("--controller_address", controller_url, args.controller_address),
+        ("--worker_args", shlex.split, args.worker_args),
+        ("--shard", shard.parse, args.shard or "1/1"),
+        ("--price", parse_prices, args.price),
+    ):
         try:
             read(text)
         except ValueError as error:
-            problems.append(str(error))
+            problems.append((flag, str(error)))
     return problems
-
-
-def smoke(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a smoke run: few problems, short answers, a directory of its own."""
-    limits = [min(tokens, SMOKE_TOKENS) for tokens in args.max_new_tokens or [SMOKE_TOKENS]]
-    changes = {
-        "limit": min(SMOKE_PROBLEMS if args.limit is None else args.limit, SMOKE_PROBLEMS),
-        "max_new_tokens": limits,
-        "log_dir": f"{args.log_dir.rstrip('/')}-smoke",
-    }
-    return argparse.Namespace(**vars(args) | changes)
 
 
 def per_turn(values: list[T], max_turns: int) -> list[T]:

@@ -61,8 +61,6 @@ def configuration(
         "data_sha256": env.problems.sha256[:16],
         "problems": min(args.limit or len(env), len(env)),
         "shard": args.shard,
-        # None and not False: runs from before this key existed are no smoke runs either.
-        "smoke": args.smoke or None,
         "prompt_style": args.prompt_style,
         "prompt_sha256": _prompt_checksum(env),
         "more_prompts_sha256": _more_prompts_checksum(env, options),
@@ -108,15 +106,12 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
     """What may differ when a run is resumed; see `rise.episodes.journal.NOT_COMPARED`."""
     return {
         "controller_address": controller_url(args.controller_address),
-        "api_base": args.api_base,
         "data_path": args.data_path,
         "log_dir": args.log_dir,
         "concurrency": args.concurrency,
         "max_cost_usd": args.max_cost_usd,
-        "give_up_after": args.give_up_after,
         "prices": parse_prices(args.price),
         "request_timeout": args.request_timeout,
-        "workers_per_model": args.workers_per_model,
         "verbose": args.verbose,
         **{name: getattr(args, name) for name in tracker.KEYS},
         "command": sys.argv,

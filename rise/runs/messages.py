@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from rise.program.exits import FAILED, INTERRUPTED, said, sigterm_as_interrupt
 from rise.program.stage import place
+from rise.rollout.plan import CALLS
 from rise.runs import tally as cost
 
 if TYPE_CHECKING:
-    from rise.episodes.journal import RunDir
     from rise.runs.job import Job
     from rise.runs.tally import Tally
 NEVER_FIT = (
@@ -25,34 +25,34 @@ NONE_FIT = (
     "another {place}, use a model with a longer context{style}."
 )
 GIVEN_UP = (
-    "{count} of {finished} episodes ended because they were refused in as many calls as "
-    "--give_up_after says. They count as not right, are no data and are not asked again."
+    f"{{count}} of {{finished}} episodes ended because they were refused in {CALLS} calls. They "
+    "count as not right, are no data and are not asked again."
 )
 REFUSED = (
-    " {count} of them were refused, which a further try hardly changes: with --give_up_after N an "
-    "episode that was refused in N calls counts as not right, and the run can end."
+    " {count} of them were refused, which a further try hardly changes: what is refused in "
+    f"{CALLS} calls counts as not right, and the run can end."
 )
 
 
 @contextlib.contextmanager
-def run_errors(job: Job, run: RunDir) -> Iterator[None]:
+def run_errors(job: Job) -> Iterator[None]:
     """Turn an error of the disk into one message and exit code 1, Ctrl-C into code 130."""
     try:
         with sigterm_as_interrupt():
             yield
     except KeyboardInterrupt as error:
-        print(interrupted(job, run))
+        print(interrupted(job))
         raise SystemExit(INTERRUPTED) from error
     except BrokenPipeError:
         raise  # to `run_program`
     except OSError as error:
-        print(f"Cannot write: {said(error)}. {job.state(run)}; the same command goes on with them.")
+        print(f"Cannot write: {said(error)}. {job.state()}; the same command goes on with them.")
         raise SystemExit(FAILED) from error
 
 
-def interrupted(job: Job, run: RunDir) -> str:
+def interrupted(job: Job) -> str:
     """What an interrupted run says."""
-    return f"Interrupted: {job.state(run)}; the same command goes on with them."
+    return f"Interrupted: {job.state()}; the same command goes on with them."
 
 
 def unanswered(tally: Tally) -> list[str]:
@@ -74,15 +74,16 @@ def none_fits(tally: Tally) -> bool:
     return bool(ended) and not tally.given_up and not any(tally.verdicts)
 
 
-def none_fit(job: Job, tally: Tally) -> str:
+def none_fit(job: Job) -> str:
     """What is said where `none_fits`."""
     bare = job.config["prompt_style"] == "bare"
     style = "" if bare else ", or --prompt_style bare, which asks the question alone"
-    return NONE_FIT.format(said=tally.last_error, place=place(), style=style)
+    return NONE_FIT.format(said=job.tally.last_error, place=place(), style=style)
 
 
-def unfinished(job: Job, run: RunDir, tally: Tally) -> str:
+def unfinished(job: Job) -> str:
     """What is said at the end of a call that leaves episodes owed: why, and what goes on."""
+    tally = job.tally
     kinds = ", ".join(f"{kind} {count}" for kind, count in tally.errors.items())
     causes = f", failed: {kinds} (last: {tally.last_error})" if kinds else ""
     refused = REFUSED.format(count=tally.refused) if tally.refused else ""
@@ -90,7 +91,7 @@ def unfinished(job: Job, run: RunDir, tally: Tally) -> str:
     if cost.exceeded(limit, tally):
         return (
             f"Stopped at --max_cost_usd {limit:g}: the episodes so far cost {tally.cost_usd:.4f} "
-            f"USD. {job.state(run)}{causes}; the same command with a larger --max_cost_usd goes "
+            f"USD. {job.state()}{causes}; the same command with a larger --max_cost_usd goes "
             f"on.{refused}"
         )
-    return f"{job.state(run)}{causes}. The same command tries again what is missing.{refused}"
+    return f"{job.state()}{causes}. The same command tries again what is missing.{refused}"

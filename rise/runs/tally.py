@@ -45,7 +45,7 @@ class Tally:
         self.unanswered = 0
         """Finished episodes that ended with a final error."""
         self.given_up = 0
-        """Those of them that ended by `--give_up_after`."""
+        """Those of them that were refused in too many calls."""
         self.refused = 0
         """Failed episodes whose error a further try hardly changes."""
         self.errors: Counter[str] = Counter()
@@ -74,8 +74,15 @@ class Tally:
             self.verdicts[t].update(turn.verdicts)
             self.cut[t] += turn.finish_reasons.count("length")
 
+    def add_earlier(self, episode: Episode) -> None:
+        """Count one that an earlier call recorded: what failed there is owed, but was paid for."""
+        if episode.is_owed:
+            self.add_usage(episode)
+        else:
+            self.add(episode)
+
     def add_usage(self, episode: Episode) -> None:
-        """Count what an episode took; a failed one of an earlier call was paid for as well."""
+        """Count what an episode took."""
         for turn in episode.turns:
             counts = {"requests": 1, "samples": len(turn.actions)} | turn.usage
             self.usage[turn.model].update(counts)
@@ -184,15 +191,13 @@ def check_prices(
         )
 
 
-def within(
-    max_cost_usd: float | None, tally: Tally, groups: Iterable[list[int]]
-) -> Iterator[list[int]]:
-    """The groups of problems, until the recorded episodes have cost the limit.
+def within(max_cost_usd: float | None, tally: Tally, owed: Iterable[int]) -> Iterator[int]:
+    """The problems, until the recorded episodes have cost the limit.
 
     What is in flight then is still answered, so that the limit can be exceeded by as many episodes
     as are played at the same time.
     """
-    return itertools.takewhile(lambda _: not exceeded(max_cost_usd, tally), groups)
+    return itertools.takewhile(lambda _: not exceeded(max_cost_usd, tally), owed)
 
 
 def exceeded(max_cost_usd: float | None, tally: Tally) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rise.episodes.journal import read_json, write_json
+from rise.program.files import read_json, write_json
 from rise.tracking.tensorboard import EventFiles
 from rise.tracking.wandb_run import WandbRun
 

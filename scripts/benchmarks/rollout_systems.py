@@ -189,7 +189,7 @@ class Ours:
         async def lane() -> None:
             nonlocal tokens
             for task_id in waiting:
-                [episode] = await play(self._env, plan, [task_id])
+                episode = await play(self._env, plan, task_id)
                 if episode.error:
                     raise RuntimeError(f"our worker failed: {episode.error}")
                 tokens += episode.turns[0].usage["completion_tokens"]

@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rise.episodes.journal import Episode, load_episodes, read_json, write_json
+from rise.episodes.episode import Episode
+from rise.episodes.journal import load_episodes
 from rise.program.exits import run_program
+from rise.program.files import read_json, write_json
 from rise.program.parser import Parser
 
 RUNS = {"base": "base", "sft": "control", "rise": "rise"}
@@ -44,7 +46,8 @@ def collect(directory: Path) -> dict[str, Any]:
 def comparison(runs: dict[str, list[Episode]], problems: Path) -> dict[str, Any]:
     """RISE's five turns against five parallel samples of each model, paired over the problems."""
     import envs
-    from rise.metrics.summary import m1_tk, mk_t1, paired_difference
+    from rise.metrics.statistics import paired_difference
+    from rise.metrics.votes import m1_tk, mk_t1
 
     same_answer = envs.make("gsm8k", problems, prompt_style="bare").same_answer
     turns = m1_tk(runs["rise"], same_answer, 5, feedback="none")

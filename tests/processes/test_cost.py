@@ -29,8 +29,8 @@ def place(tmp_path):
 
 
 def gen(place, server, *arguments, key=KEY):
-    base = ("--api_base", f"{server.url}/v1")
-    return call(place, GEN, *PAID, *base, *arguments, OPENAI_API_KEY=key)
+    base = f"{server.url}/v1"
+    return call(place, GEN, *PAID, *arguments, OPENAI_API_KEY=key, OPENAI_BASE_URL=base)
 
 
 def summary(place):
@@ -58,8 +58,6 @@ def test_no_output_and_no_file_holds_the_key_whatever_a_server_repeats(place):
         words = (
             *PAID,
             *PRICE,
-            "--api_base",
-            f"{server.url}/v1",
             "--verbose",
             "--wandb_project",
             "p",
@@ -67,7 +65,7 @@ def test_no_output_and_no_file_holds_the_key_whatever_a_server_repeats(place):
         done = subprocess.run(
             command(GEN, *words),
             cwd=place,
-            env=environment(WANDB_MODE="offline"),
+            env=environment(WANDB_MODE="offline", OPENAI_BASE_URL=f"{server.url}/v1"),
             capture_output=True,
             text=True,
         )
@@ -145,15 +143,11 @@ def test_prices_that_will_not_do_are_refused_before_anything_is_asked(place, arg
     assert not server.requests and not (place / "run").exists()
 
 
-def test_a_limit_of_the_cost_needs_a_price_and_an_api_base_somebody_to_ask(place):
+def test_a_limit_of_the_cost_needs_a_price(place):
     (place / "f.py").write_text("def f(problem, messages):\n    return 'x'\n")
     run = (GEN, "--models", "f.py:f", "--log_dir", "run")
     free = call(place, *run, "--max_cost_usd", 5)
     assert free.returncode == 2 and "--max_cost_usd needs a price" in free.stderr
-    unasked = call(place, *run, "--api_base", "http://localhost:9/v1")
-    assert (
-        unasked.returncode == 2 and "would be asked by nobody (f.py:f: function)" in unasked.stderr
-    )
     assert not (place / "run").exists()
 
 
@@ -163,7 +157,7 @@ def test_forecast_counts_with_the_tokenizer_and_bounds_the_cost(place):
         shown = call(
             place, GEN, "--models", "model", "gpt-4", "--max_turns", 2, "--num_of_samples", 1, 4,
             "--max_new_tokens", 10, 20, "--log_dir", "run", "--limit", 2, *PRICE, "--dry-run",
-            "--api_base", f"{server.url}/v1", OPENAI_API_KEY=KEY,
+            OPENAI_API_KEY=KEY, OPENAI_BASE_URL=f"{server.url}/v1",
         )  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     assert not server.requests and not (place / "run").exists()

@@ -73,13 +73,14 @@ def gen(place, *arguments):
     return call(place, "workflow_gen.py", *UNWILLING, *arguments)
 
 
-def test_an_episode_that_was_refused_in_n_calls_is_final_no_data_and_not_right(place):
-    first = gen(place, "--give_up_after", 2)
-    assert first.returncode == 1 and "3 of 6 episodes are in log" in first.stdout
-    assert "3 of them were refused" in first.stdout and "--give_up_after N" in first.stdout
-    second = gen(place, "--give_up_after", 2)
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert "3 of 6 episodes ended because they were refused" in second.stdout
+def test_an_episode_that_was_refused_in_three_calls_is_final_no_data_and_not_right(place):
+    for _ in range(2):
+        refused = gen(place)
+        assert refused.returncode == 1 and "3 of 6 episodes are in log" in refused.stdout
+        assert "3 of them were refused" in refused.stdout and "in 3 calls" in refused.stdout
+    third = gen(place)
+    assert third.returncode == 0, third.stdout + third.stderr
+    assert "3 of 6 episodes ended because they were refused" in third.stdout
     found = summary(place)
     assert found["counts"] == {"problems": 6, "finished": 6, "owed": 0}
     assert found["unanswered"] == found["given_up"] == 3
@@ -90,19 +91,10 @@ def test_an_episode_that_was_refused_in_n_calls_is_final_no_data_and_not_right(p
     assert "nobody was asked" in gen(place).stdout and summary(place) == found
 
 
-def test_without_the_flag_it_is_owed_for_ever_and_a_later_call_may_add_it(place):
-    for _ in range(3):
-        done = gen(place)
-        assert done.returncode == 1 and "--give_up_after N" in done.stdout
-    # It is asked once more, and that is the fourth refusal.
-    assert gen(place, "--give_up_after", 4).returncode == 0
-    assert summary(place)["given_up"] == 3
-
-
 def test_an_answer_in_time_counts(place):
-    assert gen(place, "--give_up_after", 2).returncode == 1
+    assert gen(place).returncode == 1 and gen(place).returncode == 1
     (place / "willing").touch()
-    assert gen(place, "--give_up_after", 2).returncode == 0
+    assert gen(place).returncode == 0
     assert (summary(place)["given_up"], len(load_episodes(place / "log"))) == (0, 6)
 
 
@@ -112,15 +104,13 @@ def test_an_error_that_may_pass_is_never_given_up(place):
 
     with OpenAI(answer) as server:
         model = ("--max_turns", 1, "--models", f"teacher@{server.url}/v1", "--log_dir", "log")
-        done = call(place, "workflow_gen.py", *model, "--give_up_after", 1)
+        for _ in range(4):
+            done = call(place, "workflow_gen.py", *model)
     assert done.returncode == 1 and "failed: unauthorized 1" in done.stdout
-    assert "--give_up_after" not in done.stdout and summary(place)["given_up"] == 0
+    assert "refused" not in done.stdout and summary(place)["given_up"] == 0
 
 
-@pytest.mark.parametrize("shown", ["own", "other"])
-def test_evaluation_counts_what_is_given_up_in_every_rate(place, shown):
-    """With attempts exchanged the partner of problem 3 has nothing to be shown, and ends too."""
-
+def test_evaluation_counts_what_is_given_up_in_every_rate(place):
     def answer(body):
         if "3 + 1" in body["messages"][0]["content"] and len(body["messages"]) > 1:
             return chat_reply("half", reason="content_filter")
@@ -128,11 +118,11 @@ def test_evaluation_counts_what_is_given_up_in_every_rate(place, shown):
 
     with OpenAI(answer) as server:
         arguments = ("--model", f"teacher@{server.url}/v1", "--log_dir", "log", "--max_turns", 3)
-        arguments += ("--shown_attempt", shown, "--give_up_after", 1)
-        done = call(place, "workflow_eval.py", *arguments)
+        for _ in range(3):
+            done = call(place, "workflow_eval.py", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     found = summary(place)
-    assert found["given_up"] == (1 if shown == "own" else 2)
+    assert found["given_up"] == 1
     rates = found["metrics"]["acc@t"]
     assert [(rate["n"], rate["value"]) for rate in rates] == [(6, 1 / 6), (6, 0), (6, 0)]
     assert found["metrics"]["p1@t3"]["value"] == found["metrics"]["m1@t1"]["value"] == 1 / 6
@@ -142,11 +132,6 @@ def test_whoever_refuses_everything_does_not_use_up_the_problems(place):
     write_inputs(place, problems=300)
     with OpenAI(lambda _: web.Response(status=400)) as server:
         model = ("--max_turns", 1, "--models", f"teacher@{server.url}/v1", "--log_dir", "log")
-        done = call(place, "workflow_gen.py", *model, "--give_up_after", 1, "--concurrency", 8)
+        done = call(place, "workflow_gen.py", *model, "--concurrency", 8)
     assert done.returncode == 1 and "Given up after many failures in a row" in done.stdout
     assert len(server.requests) < 120
-
-
-def test_a_number_below_1_is_refused(place):
-    refused = gen(place, "--give_up_after", 0)
-    assert refused.returncode == 2 and "--give_up_after is 0: give 1 or more" in refused.stderr

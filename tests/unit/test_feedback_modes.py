@@ -176,7 +176,7 @@ def test_generation_without_an_oracle_still_learns_from_the_best_sample(place):
     [
         (evaluate, ["--revise_if_wrong"], "needs --feedback self or critique"),
         (evaluate, ["--feedback", "self", "--max_turns", 1], "needs --max_turns 2 or more"),
-        (evaluate, ["--feedback", "self", "--shown_attempt", "other"], "needs --feedback none"),
+        (evaluate, ["--feedback", "self", "--shown_attempts", "own"], "needs --feedback none"),
         (generate, ["--feedback", "none", "--correct_to_correct"], "needs --feedback oracle"),
         (generate, ["--expert_sees", "none", "--max_turns", 1], "needs --max_turns 2 or more"),
     ],

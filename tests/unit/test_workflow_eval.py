@@ -11,7 +11,7 @@ import pytest
 import workflow_eval
 from rise.episodes.journal import load_episodes
 from tests.support.scripted_servers import Wire, wire_reply
-from tests.support.stages import begin, call, files_in, write_inputs
+from tests.support.stages import call, files_in, write_inputs
 
 EVAL = "workflow_eval.py"
 STUDENT = ("--model", "experts.py:student", "--log_dir", "log")
@@ -119,26 +119,66 @@ def test_oracle_stops_at_the_first_success(place):
     assert summary(place / "log")["metrics"]["p1@t3"]["value"] == 1.0
 
 
-def test_causal_check_shows_another_problems_attempt(place):
-    done = evaluate(place, *STUDENT, "--max_turns", 2, "--shown_attempt", "other")
+def test_causal_check_shows_another_problems_attempts_from_a_finished_run(place):
+    (place / "experts.py").write_text(
+        "def f(problem, messages):\n"
+        "    seen = [m['content'].split(' saw')[0] for m in messages if m['role'] == 'assistant']\n"
+        "    return f\"{problem['task_id']} at {len(seen)} saw [{seen[-1] if seen else ''}]\"\n"
+    )
+    model = ("--model", "experts.py:f", "--max_turns", 3)
+    assert evaluate(place, *model, "--log_dir", "own").returncode == 0
+    other = (*model, "--log_dir", "log", "--shown_attempts", "own")
+    done = evaluate(place, *other)
     assert done.returncode == 0, done.stderr
-    episodes = {episode.task_id: episode for episode in load_episodes(place / "log")}
-    for task_id, episode in episodes.items():
-        shown = episode.turns[0].shown
-        assert shown["task_id"] != task_id
-        assert shown["action"] == episodes[shown["task_id"]].turns[0].action
+    own = load_episodes(place / "own")
+    for episode in load_episodes(place / "log"):
+        assert episode.turns[0].actions == own[episode.task_id].turns[0].actions
+        for t, turn in enumerate(episode.turns[:2]):
+            assert turn.shown["task_id"] != episode.task_id
+            assert turn.shown["action"] == own[turn.shown["task_id"]].turns[t].action
+            assert f"saw [{turn.shown['task_id']} at {t}]" in episode.turns[t + 1].action
+    (place / "own").rename(place / "moved")
+    assert "nobody was asked" in evaluate(place, *other[:-1], "moved").stdout
+    own_again = evaluate(place, *other[:-2])
+    assert own_again.returncode == 2 and "shown_attempt" in own_again.stderr
 
 
-def test_causal_check_resumes_with_the_same_pairs(place):
-    arguments = ("--max_turns", 2, "--shown_attempt", "other", "--concurrency", 2)
-    process = begin(place, EVAL, *STUDENT, *arguments, rows=3, STUDENT_SECONDS="0.1")
-    process.kill()
-    process.communicate()
-    assert 3 <= len(load_episodes(place / "log")) < 12
-    assert evaluate(place, *STUDENT, *arguments).returncode == 0
-    whole = ("--model", "experts.py:student", "--log_dir", "whole", *arguments)
-    assert evaluate(place, *whole).returncode == 0
-    assert load_episodes(place / "log") == load_episodes(place / "whole")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data_path", "others.jsonl"], "other problems"),
+        (["--max_turns", 9], "--max_turns 8 or more"),
+        (["--shown_attempts", "nowhere"], "nowhere is no run"),
+    ],
+)
+def test_attempts_that_cannot_be_shown_are_refused(place, arguments, message):
+    (place / "others.jsonl").write_text('{"question": "1?", "answer": "#### 1"}\n' * 2)
+    model = ("--model", "experts.py:student", "--max_turns", 3)
+    assert evaluate(place, *model, "--log_dir", "own").returncode == 0
+    refused = evaluate(place, *model, "--log_dir", "log", "--shown_attempts", "own", *arguments)
+    assert refused.returncode == 2 and message in refused.stderr, refused.stderr
+    assert not (place / "log").exists()
+
+
+def test_a_resumed_evaluation_reads_its_rows_once_and_once_more_for_the_report(place, monkeypatch):
+    arguments = ("--model", "experts.py:unwilling", "--log_dir", "log", "--max_turns", 2)
+    assert evaluate(place, *arguments).returncode == 1
+    (place / "willing").touch()
+    opened = []
+
+    def opening(file, mode="r", *more, **options):
+        if str(file).endswith("rows.jsonl"):
+            opened.append(mode)
+        return builtin_open(file, mode, *more, **options)
+
+    builtin_open = open
+    monkeypatch.setattr("builtins.open", opening)
+    monkeypatch.setattr("io.open", opening)
+    assert evaluate(place, *arguments).returncode == 0
+    assert opened == ["rb", "ab", "rb"]
+    del opened[:]
+    assert evaluate(place, *arguments).returncode == 0
+    assert opened == ["rb", "ab", "rb"]
 
 
 def test_window_and_seeds_reach_the_worker(place):
@@ -214,40 +254,11 @@ def test_where_no_prompt_fits_an_error_stands_in_place_of_rates(place, script, s
         assert len(wire.requests) == 12
 
 
-def test_a_pair_whose_prompt_never_fits_is_not_owed(place):
-    def answer(body):
-        if "What is 3 + 1?" in body["messages"][0]["content"]:
-            return {"text": "too long", "error_code": 40303}
-        return wire_reply("\\boxed{0}")
-
-    with Wire(answer) as wire:
-        arguments = ("--model", "student", "--log_dir", "log", "--max_turns", 2)
-        arguments += ("--shown_attempt", "other", "--controller_address", wire.url)
-        assert evaluate(place, *arguments).returncode == 0
-    found = summary(place / "log")
-    assert found["errors"] == {"context_overflow": 1, "partner": 1}
-    assert found["metrics"]["acc@t"][1]["n"] == 12
-
-
-def test_smoke_run_is_short_and_never_becomes_a_real_one(place):
-    student = ("--model", "experts.py:student", "--max_turns", 2)
-    done = evaluate(place, *student, "--log_dir", "log", "--smoke")
-    assert done.returncode == 0, done.stderr
-    assert "Smoke run" in done.stdout.splitlines()[-1] and not (place / "log").exists()
-    config = json.loads((place / "log-smoke" / "config.json").read_text())
-    assert (config["problems"], config["max_new_tokens"], config["smoke"]) == (8, [32, 32], True)
-    same = ("--log_dir", "log-smoke", "--limit", 8, "--max_new_tokens", 32)
-    real = evaluate(place, *student, *same)
-    assert real.returncode == 2 and "smoke True -> None" in real.stderr
-    assert evaluate(place, *student, "--log_dir", "log/", "--smoke").returncode == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--shown_attempt", "other", "--feedback", "oracle"], "needs --feedback none"),
-        (["--shown_attempt", "other", "--max_turns", 1], "--max_turns 2 or more"),
-        (["--shown_attempt", "other", "--limit", 1], "two problems"),
+        (["--shown_attempts", "own", "--feedback", "oracle"], "needs --feedback none"),
+        (["--shown_attempts", "own", "--max_turns", 1], "--max_turns 2 or more"),
         (["--model", "nobody"], "nobody answers"),
         (["--num_of_samples", 1, 1], "--num_of_samples has 2 values for --max_turns 5"),
     ],
@@ -256,36 +267,6 @@ def test_bad_input_is_one_error_and_nothing_is_written(place, arguments, message
     refused = evaluate(place, *STUDENT, *arguments)
     assert refused.returncode == 2 and message in refused.stderr
     assert not (place / "log").exists()
-
-
-def test_the_next_command_repeats_what_both_runs_must_share():
-    from workflow_eval import parallel_command, parse_args
-
-    config = {
-        "models": ["m"],
-        "data_path": "d.jsonl",
-        "env": "gsm8k",
-        "prompt_style": "bare",
-        "log_dir": "log/e",
-        "top_p": 0.9,
-        "seed": 3,
-        "controller_address": "http://localhost:31001",
-        "temperature": [0.7] * 5,
-        "max_new_tokens": [64] * 5,
-        "worker_args": "--dtype float32",
-        "problems": 30,
-        "max_turns": 5,
-    }
-    config |= {"data_path": "a b/d.jsonl", "api_base": "http://localhost:8000/v1"}
-    words = shlex.split(parallel_command(config, 100))
-    args = parse_args(words[words.index("workflow_eval.py") + 1 :])
-    assert (args.temperature, args.max_new_tokens, args.seed, args.top_p) == ([0.7], [64], 3, 0.9)
-    assert (args.controller_address, args.worker_args) == (
-        "http://localhost:31001",
-        "--dtype float32",
-    )
-    assert (args.limit, args.max_turns, args.num_of_samples) == (30, 1, [5])
-    assert (args.data_path, args.api_base) == ("a b/d.jsonl", "http://localhost:8000/v1")
 
 
 def test_a_log_dir_that_cannot_be_made_is_one_error(tmp_path, capsys):

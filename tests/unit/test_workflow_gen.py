@@ -72,14 +72,12 @@ def test_run_writes_its_files_and_says_what_is_next(place):
     assert "workflow_convert.py --filepath run/2_turns.json" in done.stdout.splitlines()[-1]
 
 
-def test_smoke_run_of_two_turns_where_nobody_needs_the_second(place):
-    done = gen(
-        place, "--max_turns", 2, "--models", "experts.py:teacher", "--log_dir", "a", "--smoke"
-    )
+def test_turns_that_nobody_needs_are_said(place):
+    arguments = ("--models", "experts.py:teacher", "--log_dir", "a", "--limit", 8)
+    done = gen(place, "--max_turns", 2, *arguments)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert "turn 2: no episode reached it" in lines and lines[-1].startswith("Smoke run: ")
-    assert len(load_episodes(place / "a-smoke")) == 8 and not (place / "a").exists()
+    assert "turn 2: no episode reached it" in done.stdout.splitlines()
+    assert len(load_episodes(place / "a")) == 8
 
 
 def test_finished_run_says_so_and_changes_nothing(place):
@@ -272,11 +270,14 @@ def test_the_api_key_is_in_no_file_and_no_output(place):
     key = "sk-proj-very-secret"
     with OpenAI(lambda body: chat_reply("\\boxed{1}"), served=("gpt-3.5-turbo",)) as server:
         arguments = ("--max_turns", 1, "--models", "gpt-3.5-turbo", "--log_dir", "run")
-        arguments += ("--api_base", f"{server.url}/v1", "--verbose")
-        done = gen(place, *arguments, OPENAI_API_KEY=key)
+        address = {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": f"{server.url}/v1"}
+        done = gen(place, *arguments, "--verbose", **address)
     assert done.returncode == 0, done.stderr
     assert server.headers[0]["Authorization"] == f"Bearer {key}"
-    assert server.requests[0]["temperature"] == 0.7 and server.requests[0]["max_tokens"] == 512
+    assert (
+        server.requests[0]["temperature"] == 0.7
+        and server.requests[0]["max_completion_tokens"] == 512
+    )
     assert key not in done.stdout + done.stderr
     assert not any(key.encode() in content for content in files_in(place / "run").values())
     usage = json.loads((place / "run" / "summary.json").read_text())["usage"]["gpt-3.5-turbo"]

@@ -9,7 +9,8 @@ import json
 import pytest
 
 from rise import rescore
-from rise.episodes.journal import load_episodes, read_json
+from rise.episodes.journal import load_episodes
+from rise.program.files import read_json
 from rise.rescore import main
 from tests.support.run_dirs import write_run
 

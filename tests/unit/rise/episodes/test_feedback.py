@@ -17,7 +17,8 @@ from rise.metrics import turns as check_rates
 from rise.metrics import votes
 from rise.metrics.comparison import cost
 from rise.metrics.evaluation import measured
-from rise.metrics.summary import format_table, summarise
+from rise.metrics.summary import summarise
+from rise.metrics.tables import format_table
 from rise.policies.policy import Policy, PolicyError, Sample
 from rise.rollout.play import Plan, draw_seed, play
 from rise.runs.tally import Tally
@@ -70,7 +71,7 @@ def play_one(env, mode, answers, judgements=(), samples=None, **changes):
         feedback=mode,
         **changes,
     )
-    [episode] = asyncio.run(play(env, plan, [0]))
+    episode = asyncio.run(play(env, plan, 0))
     return episode, policy
 
 
@@ -142,7 +143,7 @@ def test_an_answer_that_is_called_right_stands_and_nobody_is_asked_again(env, mo
     }
     spent = cost([episode], turns=True)
     assert spent == {"samples": 2.0, "prompt_tokens": 40.0, "completion_tokens": 16.0}
-    found = summarise([episode], str.__eq__, max_turns=4, feedback=mode)
+    found = summarise([episode], str.__eq__, max_turns=4, feedback=mode).metrics
     assert found["m1@t4"]["value"] == 1 and found["revisions"]["value"] == 1
     assert found["copied"] == [None, found["copied"][1], None, None]
 
@@ -182,7 +183,7 @@ def values(rates):
 
 
 def test_checks_and_revisions_worked_by_hand():
-    found = summarise(gated_run(), str.__eq__, max_turns=3, feedback="self")
+    found = summarise(gated_run(), str.__eq__, max_turns=3, feedback="self").metrics
     # Turn 1: problems 0 and 3 are called wrong, of which 0 is; of the wrong ones, 0 and 2, one is
     # found. Turn 2: only 0 and 3 are checked; 3 is called wrong and is.
     assert values(found["check"]["precision"]) == [(1 / 2, 2), (1, 1)]
@@ -206,27 +207,27 @@ def test_checks_of_which_none_could_be_read_find_nothing():
     for episode in run:
         if episode.turns[1].check:
             episode.turns[1].check = {"says": "unclear", "usage": {}}
-    table = format_table(summarise(run, str.__eq__, max_turns=3, feedback="self"))
+    table = format_table(summarise(run, str.__eq__, max_turns=3, feedback="self").metrics)
     assert "wrong where it says so 50.0 -> - %, wrong ones found 50.0 -> - %" in table
 
 
 @pytest.mark.parametrize("mode", ["verdict", "oracle"])
 def test_no_vote_over_turns_that_know_the_truth(mode):
     run = sketch("w7 r5", "w7 w8")
-    found = summarise(run, str.__eq__, max_turns=2, feedback=mode)
+    found = summarise(run, str.__eq__, max_turns=2, feedback=mode).metrics
     assert "m1@t2" not in found and "gain" not in found and not found["paired"]
     assert found["p1@t2"]["value"] == 1 / 2
     with pytest.raises(ValueError, match="--feedback none, self or critique"):
         votes.m1_tk(run, str.__eq__, 2, mode)
     best = sketch("w7 w7,r5", "w7 w8,w9")
     best[0].turns[1].chosen = 1
-    found = summarise(best, str.__eq__, max_turns=2, feedback=mode)
+    found = summarise(best, str.__eq__, max_turns=2, feedback=mode).metrics
     assert not {"p1@t2", "delta", "i->c"} & found.keys()
 
 
 def test_a_verdict_run_counts_each_turn_by_itself():
     run = sketch("r5 w7", "w7 r5", "r5 r5", "w7 w7")
-    found = summarise(run, str.__eq__, max_turns=2, feedback="verdict")
+    found = summarise(run, str.__eq__, max_turns=2, feedback="verdict").metrics
     assert [rate["value"] for rate in found["acc@t"]] == [2 / 4, 2 / 4]
     assert found["c->i"]["1,2"]["value"] == 1 / 4
     assert "Told whether it was right" in format_table(found)

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from rise.episodes.journal import Episode, RunDir, Turn, load_episodes, locate, recorded, visible
+from rise.episodes.episode import Episode, Turn, visible
+from rise.episodes.journal import RunDir, load_episodes, locate
 
 OPENING = [{"role": "system", "content": "s"}, {"role": "user", "content": "1+1?"}]
 CONFIG = {"stage": "gen", "seed": 0, "concurrency": 64}
@@ -197,7 +198,7 @@ def test_torn_last_line_is_redone(tmp_path):
         rows.write_bytes(whole[:-cut])
         # Where the end of the line alone is missing, a reader has all of the episode.
         assert [e.task_id for e in load_episodes(tmp_path)] == ([0, 1] if cut == 1 else [0])
-        assert recorded(tmp_path, 2, {"seed": 0}) == {0}
+        assert RunDir.find(tmp_path, 2).done == {0}
         with RunDir.open(tmp_path, CONFIG, 2) as run:
             assert run.done == {0}
             run.append(episode(1))
@@ -234,10 +235,9 @@ def test_runs_of_different_lengths_share_a_log_dir(tmp_path):
         run.append(episode())
         assert run.write_log() == tmp_path / "1_turns.json"
     assert locate(tmp_path, 5) == tmp_path
-    assert recorded(tmp_path, 1, {"seed": 0}) == {0}
-    assert recorded(tmp_path, 5, {"seed": 0}) == set()
+    assert RunDir.find(tmp_path, 1).done == {0} and not RunDir.find(tmp_path, 5).done
     with pytest.raises(ValueError, match="seed 0 -> 2"):
-        recorded(tmp_path, 1, {"seed": 2})
+        RunDir.find(tmp_path, 1).check({"seed": 2})
 
 
 def test_missing_or_wrong_log_is_one_clear_error(tmp_path):
@@ -251,4 +251,4 @@ def test_missing_or_wrong_log_is_one_clear_error(tmp_path):
 def test_a_run_without_a_row_does_not_hold_its_directory(tmp_path):
     RunDir.open(tmp_path, {"max_turns": 1, "worker_args": ""}, 1).close()
     with RunDir.open(tmp_path, {"max_turns": 1, "worker_args": "--dtype float32"}, 1) as run:
-        assert run.config["worker_args"] == "--dtype float32"
+        assert json.loads((run.path / "config.json").read_text())["worker_args"]

@@ -17,7 +17,7 @@ from rise.metrics.summary import summarise
 
 def metrics(*problems: str) -> dict:
     turns = len(problems[0].split())
-    return summarise(sketch(*problems), str.__eq__, max_turns=turns, feedback="none")
+    return summarise(sketch(*problems), str.__eq__, max_turns=turns, feedback="none").metrics
 
 
 def rows_of_colour(pixels: np.ndarray, colour: str) -> np.ndarray:

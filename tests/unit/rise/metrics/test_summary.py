@@ -13,7 +13,8 @@ from rise.episodes import shorthand
 from rise.episodes.episode import Episode
 from rise.episodes.shorthand import sketch as make
 from rise.metrics import statistics, summary, tables, turns, votes
-from rise.metrics.summary import format_table, summarise
+from rise.metrics.summary import summarise
+from rise.metrics.tables import format_table
 
 
 def same_number(a: str, b: str) -> bool:
@@ -36,7 +37,7 @@ FORCED = ("w7 w7 r5", "r5 r5.0 w6", "- r5 w6", "w8 - -")
 
 
 def forced_metrics() -> dict:
-    return summarise(make(*FORCED), same_number, max_turns=3, feedback="none")
+    return summarise(make(*FORCED), same_number, max_turns=3, feedback="none").metrics
 
 
 def test_headline_rates_of_a_forced_run():
@@ -68,7 +69,7 @@ def test_troubles_per_turn():
         same_number,
         max_turns=3,
         feedback="none",
-    )
+    ).metrics
     assert [rate["value"] for rate in found["no_answer"]] == [1 / 4, 1 / 4, 1 / 4]
     assert [rate["value"] for rate in found["timeout"]] == [1 / 4, 0, 0]
     assert [rate["value"] for rate in found["length"]] == [2 / 4, 1 / 4, 0]
@@ -88,7 +89,7 @@ def test_gain_pairs_the_same_problems():
 
 def test_parallel_samples_give_mk_at_t1_beside_the_rollout():
     run = make("w7,r5,r5 r5", "r5,w7,w7 r5", "w7,-,- w7", "-,r5,w6 r5")
-    found = summarise(run, same_number, max_turns=2, feedback="none")
+    found = summarise(run, same_number, max_turns=2, feedback="none").metrics
     # Three samples vote 5 (two votes), 7 (two), 7 (the only one), 5 (the first of a tie).
     assert found["m3@t1"]["value"] == 2 / 4
     # The rollout goes on with sample 0: 7 5 -> 7 (tie), 5 5 -> 5, 7 7 -> 7, - 5 -> 5.
@@ -103,7 +104,7 @@ def test_a_parallel_run_in_another_directory_is_paired_by_problem():
     parallel = make("r5,r5", "w7,w7", "w7,w7")[:2]  # its third problem failed
     found = summarise(
         sequential, same_number, max_turns=2, feedback="none", parallel=parallel[::-1]
-    )
+    ).metrics
     assert found["m2@t1"] == found["m2@t1"] | {"value": 1 / 2, "n": 2}
     assert found["paired"]["m1@t2 - m2@t1"]["n"] == 2
     assert found["paired"]["m1@t2 - m2@t1"]["value"] == 0  # -1 on the first, +1 on the second
@@ -121,7 +122,7 @@ def test_runs_on_other_problems_are_not_paired():
 
 def test_an_oracle_run_keeps_what_is_solved_and_never_votes():
     run = make("r5", "w7 r5", "w7 - r5", "w7 w8 w9")
-    found = summarise(run, same_number, max_turns=3, feedback="oracle")
+    found = summarise(run, same_number, max_turns=3, feedback="oracle").metrics
     assert [rate["value"] for rate in found["acc@t"]] == [1 / 4, 2 / 4, 3 / 4]
     assert found["p1@t3"]["value"] == 3 / 4
     assert found["turns_used"]["value"] == (1 + 2 + 3 + 3) / 4
@@ -134,20 +135,20 @@ def test_an_oracle_run_keeps_what_is_solved_and_never_votes():
 def test_best_of_n_is_not_called_p1():
     run = make("w7 w7,r5", "r5")
     run[0].turns[1].chosen = 1
-    found = summarise(run, same_number, max_turns=2, feedback="oracle")
+    found = summarise(run, same_number, max_turns=2, feedback="oracle").metrics
     assert "p1@t2" not in found
     assert [rate["value"] for rate in found["acc@t"]] == [1 / 2, 1]
 
 
 def test_turns_that_nobody_reached_have_no_rate():
-    found = summarise(make("r5", "r5"), same_number, max_turns=2, feedback="oracle")
+    found = summarise(make("r5", "r5"), same_number, max_turns=2, feedback="oracle").metrics
     assert found["no_answer"][1] is None and found["copied"][1] is None
     assert "no answer 0.0 -> - %" in format_table(found)
 
 
 def test_one_turn_with_several_samples():
     run = make("w7,r5,r5", "r5,r5,w7", "w7,w7,r5")
-    found = summarise(run, same_number, max_turns=1, feedback="none")
+    found = summarise(run, same_number, max_turns=1, feedback="none").metrics
     assert list(found["paired"]) == ["m3@t1 - m1@t1"]
     assert found["m3@t1"]["value"] == 2 / 3
     assert found["paired"]["m3@t1 - m1@t1"]["value"] == 1 / 3
@@ -199,7 +200,7 @@ def test_a_published_log_has_no_verdicts_to_vote_with():
 
 def test_table_has_at_most_ten_lines_and_ends_with_a_sentence():
     run = make(*["w7,w7,r5 r5 r5"] * 12, *["r5,r5,r5 r5 r5"] * 4)
-    text = format_table(summarise(run, same_number, max_turns=3, feedback="none"))
+    text = format_table(summarise(run, same_number, max_turns=3, feedback="none").metrics)
     lines = text.splitlines()
     assert len(lines) <= 10
     assert lines[1].split() == ["m1@t1", "25.0", "%", "10.2", "to", "49.5", "16"]
@@ -216,14 +217,14 @@ def test_table_has_at_most_ten_lines_and_ends_with_a_sentence():
     ],
 )
 def test_the_sentence_says_what_the_run_shows(problems, feedback, sentence):
-    found = summarise(make(*problems), same_number, max_turns=3, feedback=feedback)
+    found = summarise(make(*problems), same_number, max_turns=3, feedback=feedback).metrics
     lines = format_table(found).splitlines()
     assert [line for line in lines if not line.startswith("Warning")][-1].startswith(sentence)
 
 
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample():
     run = make("r5,w7,w8,w9,-", "w7,r5,r5,r5,w6", "w1,w2,w3,w4,-")
-    found = summarise(run, same_number, max_turns=1, feedback="none")["pass@k"]
+    found = summarise(run, same_number, max_turns=1, feedback="none").metrics["pass@k"]
     assert list(found) == ["1", "2", "4", "5"]
     subsets = [list(combinations(turn.turns[0].verdicts, 2)) for turn in run]
     by_hand = [sum("right" in pair for pair in pairs) / len(pairs) for pairs in subsets]
@@ -242,7 +243,7 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample():
     ],
 )
 def test_doubtful_numbers_come_with_a_warning(problems, words):
-    found = summarise(make(*problems), same_number, max_turns=2, feedback="none")
+    found = summarise(make(*problems), same_number, max_turns=2, feedback="none").metrics
     assert len(found["warnings"]) == 1
     assert words in found["warnings"][0]
     assert format_table(found).splitlines()[-1] == f"Warning: {found['warnings'][0]}."
@@ -250,9 +251,9 @@ def test_doubtful_numbers_come_with_a_warning(problems, words):
 
 def test_numbers_without_doubt_come_without_a_warning():
     run = make(*["r5 r5"] * 19, *["w7 w7"])
-    assert summarise(run, same_number, max_turns=2, feedback="none")["warnings"] == []
+    assert summarise(run, same_number, max_turns=2, feedback="none").metrics["warnings"] == []
 
 
 def test_one_problem_is_no_evidence():
-    found = summarise(make("w7 r5 r5"), same_number, max_turns=3, feedback="none")
+    found = summarise(make("w7 r5 r5"), same_number, max_turns=3, feedback="none").metrics
     assert "cannot be told apart: +100.0 points" in format_table(found)

@@ -107,7 +107,7 @@ def test_similarity_compares_the_attempts_that_went_on():
 
 
 def test_a_summary_has_both_per_turn():
-    found = summarise(sketch("w7 w7", "w7 r5"), str.__eq__, max_turns=2, feedback="none")
+    found = summarise(sketch("w7 w7", "w7 r5"), str.__eq__, max_turns=2, feedback="none").metrics
     assert [rate["value"] for rate in found["repetition"]] == [0, 0]
     assert found["similarity"][0] is None
     assert found["similarity"][1]["value"] == pytest.approx((1 + 3 / 4) / 2)

@@ -14,7 +14,6 @@ from fastchat.serve import model_worker
 from rise.policies import gpus
 from rise.policies.local import LocalServing
 from rise.policies.worker import WorkerPolicy
-from tests.support.stages import call, write_inputs
 from tests.support.tiny import save_tiny_model
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "problem": {}}
@@ -114,13 +113,3 @@ def test_two_workers_of_one_checkpoint_share_the_requests_and_answer_alike(tmp_p
     assert texts[0] == texts[1] != texts[2] == texts[3]
     logs = {path.name for path in (tmp_path / "logs").iterdir()}
     assert logs == {"controller.log", "checkpoint-0.log", "checkpoint-0.1.log"}
-
-
-def test_the_number_of_workers_is_checked_and_may_change_when_a_run_goes_on(tmp_path):
-    write_inputs(tmp_path)
-    arguments = ("--model", "experts.py:student", "--max_turns", 1, "--log_dir", "log")
-    refused = call(tmp_path, "workflow_eval.py", *arguments, "--workers_per_model", 0)
-    assert refused.returncode == 2 and "--workers_per_model is 0: give 1 or more" in refused.stderr
-    for number in (1, 2):
-        done = call(tmp_path, "workflow_eval.py", *arguments, "--workers_per_model", number)
-        assert done.returncode == 0, done.stderr

@@ -235,7 +235,7 @@ def test_openai_name_without_a_key_is_refused(functions, monkeypatch):
 
 
 def test_probe_names_whoever_does_not_answer():
-    config = {"controller_address": "", "api_base": None, "request_timeout": 5}
+    config = {"controller_address": "", "request_timeout": 5}
     with OpenAI(lambda _: chat_reply("x")) as server:
         kinds = {f"teacher@{server.url}/v1": "server", f"nobody@{server.url}/v1": "server"}
         with pytest.raises(ValueError, match=r"^nobody@.*serves teacher, not nobody$"):

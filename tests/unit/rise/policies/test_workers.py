@@ -317,10 +317,10 @@ def test_an_error_text_is_an_error_row_and_never_an_answer(tmp_path):
         policy = WorkerPolicy("student", controller.url, retries=QUICK)
 
         async def run():
-            episodes = await play(env, Plan([policy], [1], [1.0], [8]), [0])
+            episode = await play(env, Plan([policy], [1], [1.0], [8]), 0)
             await policy.close()
-            return episodes
+            return episode
 
-        [episode] = asyncio.run(run())
+        episode = asyncio.run(run())
     assert episode.error["kind"] == "server" and episode.turns == []
     assert "NETWORK ERROR" not in json.dumps(episode.to_dict()["turn_history"])

@@ -11,7 +11,6 @@ import pytest
 import envs
 from rise.episodes.episode import Episode
 from rise.episodes.journal import RunDir
-from rise.episodes.shard import groups_of
 from rise.policies.policy import Policy, PolicyError, Sample
 from rise.rollout import play as rollout
 from rise.rollout.play import Plan, draw_seed, play, run_episodes
@@ -71,7 +70,7 @@ def plan_of(policy, turns, samples=None, **changes):
 def play_one(env, script, turns=3, samples=None, task_id=0, **changes):
     policy = Scripted(script)
     plan = plan_of(policy, turns, samples, **changes)
-    [episode] = asyncio.run(play(env, plan, [task_id]))
+    episode = asyncio.run(play(env, plan, task_id))
     return episode, policy
 
 
@@ -133,7 +132,7 @@ def test_window_limits_what_is_shown_but_not_what_is_recorded(env):
     script = lambda task, turn, i: WRONG  # noqa: E731
     policy = Scripted(script)
     plan = plan_of(policy, 3, feedback="none", context_window=2)
-    [episode] = asyncio.run(play(env, plan, [0]))
+    episode = asyncio.run(play(env, plan, 0))
     opening = len(env.opening(0))
     assert [len(asked["messages"]) - opening for asked in policy.asked] == [0, 2, 2]
     assert len(episode.dialogue) == opening + 5
@@ -162,36 +161,18 @@ def test_seeds_depend_on_run_problem_and_turn_only(env):
 
 
 def test_another_problems_attempt_is_shown_and_recorded(env):
+    shown = {4: [{"task_id": 9, "action": "9 at 0"}, {"task_id": 9, "action": "9 at 1"}]}
     policy = Scripted(lambda task, turn, i: f"{task} at {turn}")
-    plan = plan_of(policy, 3, feedback="none", shown_attempt="other")
-    episodes = asyncio.run(play(env, plan, [4, 9]))
+    episode = asyncio.run(play(env, plan_of(policy, 3, feedback="none", shown=shown), 4))
     opening = len(env.opening(4))
-    last = {asked["problem"]["task_id"]: asked["messages"] for asked in policy.asked}
-    assert texts(last[4][opening:])[::2] == ["9 at 0", "9 at 1"]
-    assert texts(last[9][opening:])[::2] == ["4 at 0", "4 at 1"]
-    assert env.question(4) in last[4][-1]["content"]
-    assert episodes[0].turns[0].shown == {"task_id": 9, "action": "9 at 0"}
-    assert episodes[0].turns[0].action == "4 at 0"
-
-
-def test_pairs_cover_every_problem_once_and_nobody_is_his_own_partner():
-    for n in (2, 3, 8, 9):
-        groups = list(groups_of(range(n), "other", seed=1))
-        assert sorted(task for group in groups for task in group) == list(range(n))
-        assert {len(group) for group in groups} <= {2, 3}
-    with pytest.raises(ValueError, match="two problems"):
-        groups_of([0], "other", seed=1)
-
-
-def test_error_of_a_partner_ends_the_pair(env):
-    policy = Scripted(lambda task, turn, i: PolicyError("server", "x") if task == 1 else WRONG)
-    plan = plan_of(policy, 2, feedback="none", shown_attempt="other")
-    episodes = asyncio.run(play(env, plan, [0, 1]))
-    assert [episode.error["kind"] for episode in episodes] == ["partner", "server"]
+    assert texts(policy.asked[-1]["messages"][opening:])[::2] == ["9 at 0", "9 at 1"]
+    assert env.question(4) in policy.asked[-1]["messages"][-1]["content"]
+    assert [turn.shown for turn in episode.turns] == [*shown[4], None]
+    assert episode.turns[0].action == "4 at 0"
 
 
 def roll(env, run, policy, **changes):
-    owed = ([task] for task in range(len(env)) if task not in run.done)
+    owed = [task for task in range(len(env)) if task not in run.done]
     reported = []
     concurrency = changes.pop("concurrency", 8)
     plan = plan_of(policy, 2, **changes)
