@@ -6,17 +6,26 @@
 `FastChat/` is a distribution of its own (`fschat`), so that a serving machine needs nothing else.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 README = Path(__file__).parent / "README.md"
 
+
+def long_description() -> str:
+    """The README, without what leads into the repository: a package has no files beside it."""
+    text = README.read_text(encoding="utf-8") if README.exists() else ""
+    text = re.sub(r"!\[[^\]]*\]\((?!http)[^)]*\)\n*", "", text)
+    return re.sub(r"\[([^\]]+)\]\((?!http)[^)]*\)", r"\1", text)
+
+
 setup(
     name="rise-llm",
     version="0.1.0",
     description="Recursive introspection (RISE): fine-tune a language model to fix its mistakes",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=long_description(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",

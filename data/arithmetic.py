@@ -42,7 +42,7 @@ LOW, HIGH = 3, 9
 """Smallest and largest number that a person may have at any time."""
 CHANGES = 4
 """Number of wins and losses in a problem. With three, a control that is trained on right answers
-alone learns to solve most problems at one go (scripts/benchmarks/RESULTS.md)."""
+alone learns to solve most problems at one go (docs/benchmarks.md)."""
 LARGEST = 15
 """Largest number in the working of a wrong trial; the smallest is 0."""
 HELD_OUT = 300

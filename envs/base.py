@@ -2,7 +2,7 @@
 
 An environment is a ``gymnasium.Env`` whose observations and actions are texts. One episode is one
 problem: the model answers, hears whether it was right, and answers again. A new environment names
-its fields and says how to find, read and compare answers; see ``README.md`` beside this file.
+its fields and says how to find, read and compare answers; see ``docs/grading.md``.
 """
 
 import json

@@ -107,7 +107,7 @@ def _checked(name: str, kind: object) -> type[Env]:
     missing = [attribute for attribute in NEEDED if not hasattr(kind, attribute)]
     missing += sorted(kind.__abstractmethods__)
     if missing:
-        raise ValueError(f"environment {name} lacks {', '.join(missing)}: see envs/README.md")
+        raise ValueError(f"environment {name} lacks {', '.join(missing)}: see docs/grading.md")
     if not isinstance(kind.rewards, dict):
         raise ValueError(f"environment {name}: rewards is {kind.rewards!r}: give a dict")
     unpaid = [verdict for verdict in get_args(Verdict) if verdict not in kind.rewards]

@@ -176,7 +176,7 @@ def line_of(name: str, path: Path) -> int:
 
 def pages() -> Iterator[Path]:
     """The pages whose links are led to lines."""
-    yield ROOT / "README.md"
+    yield from (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
     yield from sorted((ROOT / "docs").glob("*.md"))
 
 

@@ -21,7 +21,7 @@ ROLLOUTS=${ROLLOUTS:-1}      # episodes of each
 TEST=${TEST:-300}            # held-out problems; they share no numbers with training
 CHATS=${CHATS:-}             # dialogues that the base is trained on; empty: as SIZE says
 EPOCHS=${EPOCHS:-4}          # passes over the data of RISE; the control makes as many steps
-DEVICE=${DEVICE:-cpu}        # cpu | cuda; the numbers in the README are the CPU's
+DEVICE=${DEVICE:-cpu}        # cpu | cuda; the numbers in docs/ are the CPU's
 OUT=${OUT:-log/quickstart}   # where everything is written
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 

@@ -3,7 +3,7 @@
     python -m pytest tests/journeys/test_quickstart.py
 
 So few chats and problems teach the model nothing; the effect itself is measured with the full
-script (scripts/benchmarks/RESULTS.md), not here.
+script (docs/benchmarks.md), not here.
 """
 
 import json

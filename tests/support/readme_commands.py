@@ -1,13 +1,21 @@
-"""The command lines that the READMEs show, in the order in which a reader meets them."""
+"""The command lines that README and docs show, in the order in which a reader meets them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-READMES = ("README.md", "data/README.md", "envs/README.md", "FastChat/README.md")
+TRAINED = ("README.md", "docs/train.md", "docs/evaluate.md", "docs/serving.md")
+TRAINED += ("docs/tracking.md", "docs/reports.md")
+"""Pages that serve, train and evaluate one model: tests/journeys/test_readme_commands.py."""
+GENERATED = ("data/README.md", "docs/generate.md", "docs/convert.md", "docs/baselines.md")
+GENERATED += ("docs/cluster.md", "docs/grading.md", "docs/quickstart.md", "docs/iterate.md")
+GENERATED += ("docs/reproduce.md", "FastChat/README.md", "CONTRIBUTING.md")
+"""Pages that start from its log and its data: tests/journeys/test_docs_commands.py."""
+PAGES = TRAINED + GENERATED
 """Those with shell blocks; that no other has any is tested."""
 
 
@@ -15,17 +23,18 @@ READMES = ("README.md", "data/README.md", "envs/README.md", "FastChat/README.md"
 class Command:
     """One line of a shell block, its continuations joined, without the comment."""
 
-    readme: str
+    page: str
     text: str
 
 
-def commands(readme: str) -> list[Command]:
-    """The commands of one README."""
-    text = (ROOT / readme).read_text(encoding="utf-8")
-    found = []
-    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            bare = re.sub(r"\s+", " ", re.sub(r"\s+#\s.*$", "", line)).strip()
-            if bare:
-                found.append(Command(readme, bare))
-    return found
+def commands(pages: Iterable[str]) -> list[Command]:
+    """The commands of some pages, each once."""
+    found = {}
+    for page in pages:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                bare = re.sub(r"\s+", " ", re.sub(r"\s+#\s.*$", "", line)).strip()
+                if bare:
+                    found.setdefault(bare, Command(page, bare))
+    return list(found.values())

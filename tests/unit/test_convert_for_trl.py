@@ -66,7 +66,7 @@ def step(trainer_class, config_class, dataset, model_path, output_dir):
 @pytest.mark.parametrize("last_answer_only", [False, True])
 def test_messages_are_trained_by_sft_trainer(data, model_path, tmp_path, last_answer_only):
     assert len(data) == 5 and data[1]["weight"] == pytest.approx(12.1825)
-    if last_answer_only:  # as the README says
+    if last_answer_only:  # as docs/convert.md says
         data = data.map(
             lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]},
             remove_columns="messages",
@@ -86,9 +86,9 @@ def test_pairs_are_trained_by_dpo_trainer(data, model_path, tmp_path):
 
 
 @pytest.mark.parametrize("data", [["--to", "dpo"]], indirect=True)
-def test_the_readmes_lines_train_on_pairs_and_save_a_model(data, model_path, tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    lines = re.search(r"```python\n(from datasets.*?)```", readme, re.DOTALL)[1]
+def test_the_documented_lines_train_on_pairs_and_save_a_model(data, model_path, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "baselines.md").read_text(encoding="utf-8")
+    lines = re.search(r"```python\n(from datasets.*?)```", page, re.DOTALL)[1]
     given = {
         "meta-llama/Llama-2-7b-chat-hf": str(model_path),
         "dataset/pairs.jsonl": str(tmp_path / "data.jsonl"),

@@ -258,7 +258,7 @@ def _instead_of_rows(source: _Source, row: Any = ()) -> str:
     if "chosen" in row and "rejected" in row:
         return (
             "holds preference pairs (--to dpo), which train_mem.py cannot train on: TRL's "
-            "DPOTrainer does (README, Baselines). For data of train_mem.py leave out --to dpo"
+            "DPOTrainer does (docs/baselines.md). For data of train_mem.py leave out --to dpo"
         )
     if "messages" in row:
         return "holds rows for other trainers (--format messages): use --format fastchat"

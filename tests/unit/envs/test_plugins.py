@@ -1,4 +1,4 @@
-r"""Environments from a file and from an installed package, and the example of envs/README.md.
+r"""Environments from a file and from an installed package, and the example of docs/grading.md.
 
 python -m pytest tests/unit/envs/test_plugins.py
 """
@@ -20,7 +20,7 @@ from envs.prompts import load_style
 from rise.episodes.journal import load_episodes
 from tests.support.stages import call
 
-README = (Path(envs.__file__).parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(envs.__file__).parents[1] / "docs" / "grading.md").read_text(encoding="utf-8")
 QUIZ = "quiz.py:MultipleChoice"
 EXPERT = r"""
 def f(problem, messages):
@@ -38,14 +38,14 @@ class Parity(NumberEnv):
 
 
 def block(language: str) -> str:
-    """The one block of the README in this language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    """The one block of the page in this language."""
+    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     return found
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A directory with the files of the README's example, in which the test works."""
+    """A directory with the files of the page's example, in which the test works."""
     (tmp_path / "quiz.py").write_text(block("python"))
     (tmp_path / "quiz.jsonl").write_text(block("json"))
     (tmp_path / "expert.py").write_text(EXPERT)
@@ -73,7 +73,7 @@ def package(tmp_path, monkeypatch):
 
 
 def readme_command() -> list[str]:
-    """The arguments of the README's command."""
+    """The arguments of the page's command."""
     program, script, *rest = shlex.split(block("bash").replace("\\\n", " "))
     assert (program, script) == ("python", "workflow_gen.py")
     return rest
@@ -225,7 +225,7 @@ def test_without_texts_of_its_own_a_plug_in_gets_some(place):
         (
             "from envs import Env\nclass Own(Env):\n    name = 'own'",
             "lacks rewards, question_key, answer_key, example_line, answer_as_target, compare, "
-            "target: see envs/README.md",
+            "target: see docs/grading.md",
         ),
         (
             f"{PARITY}\nclass Own(Parity):\n    rewards = {{'right': 1, 'wrong': 0}}",

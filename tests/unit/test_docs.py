@@ -1,0 +1,117 @@
+"""README and docs tell the truth: sizes, flags, links, examples; every command is understood.
+
+    python -m pytest tests/unit/test_docs.py
+
+The commands that can run on this machine are run by tests/journeys/test_readme_commands.py and
+test_docs_commands.py.
+"""
+
+import doctest
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from fastchat.train import arguments
+from scripts import flags
+from tests.support.readme_commands import PAGES, ROOT, commands
+
+MEND = "python scripts/flags.py brings it up to date"
+LINK = re.compile(r"\[([^\]\[]+)\]\(([^)#\s]+)?(?:#([\w-]+))?\)")
+DOCUMENTED = [*PAGES, "CHANGELOG.md", "envs/README.md", "scripts/README.md"]
+DOCUMENTED += [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_readme_is_read_at_one_sitting():
+    text = (ROOT / "README.md").read_bytes()
+    assert text.count(b"\n") <= 260 and len(text) <= 18_000
+
+
+def test_the_page_of_flags_is_that_of_the_parsers():
+    assert (ROOT / "docs" / "flags.md").read_text(encoding="utf-8") == flags.page(), MEND
+
+
+def anchors(text: str) -> set[str]:
+    """What a page's headings are called in links, by GitHub's rule."""
+    titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", sorted({*DOCUMENTED}))
+def test_links_lead_to_files_headings_and_the_named_lines(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, path, anchor in LINK.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        if path.startswith("http"):
+            continue
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), (name, path)
+        if re.fullmatch(r"L\d+", anchor):
+            # Exact after flags.py; until then the reader still sees it on the screen.
+            there = flags.line_of(name.strip("`"), target.resolve())
+            assert abs(int(anchor[1:]) - there) <= 40, f"{name} in {path}: {MEND}"
+        elif anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), (name, path, anchor)
+
+
+def test_every_command_is_parsed_by_its_program(tmp_path):
+    checked = []
+    parts = (part for command in commands(PAGES) for part in command.text.split("&&"))
+    for words in map(shlex.split, parts):
+        words = [word for word in words if word not in ("python", "-m") and "KEYS=" not in word]
+        program, *rest = words
+        if program in flags.PROGRAMS:
+            flags.reader(program)(rest)
+        elif program == "deepspeed":
+            script = rest.index("FastChat/fastchat/train/train_mem.py")
+            deepspeed_config = {"deepspeed/zero3.json": str(ROOT / "deepspeed/zero3.json")}
+            rest = [deepspeed_config.get(word, word) for word in rest[script + 1 :]]
+            rest[rest.index("--output_dir") + 1] = str(tmp_path)
+            parsed = arguments.parse(rest)
+            assert parsed.data.lazy_preprocess is False
+            assert parsed.training.warmup_steps == 0.04
+        elif program == "sbatch":
+            assert any((ROOT / word).is_file() for word in rest)
+        elif program in ("bash", "source") or "=" in program:
+            paths = [word for word in words[1:] if "/" in word and word[0] not in ".-"]
+            assert all((ROOT / path).exists() for path in paths), words
+        elif program == "pip":
+            folder, _, extra = rest[-1].partition("[")
+            project = (ROOT / folder / "pyproject.toml").read_text(encoding="utf-8")
+            assert f"\n{extra.rstrip(']') or 'name'} = " in project
+        else:
+            assert program in {"data/fetch.py", "data/arithmetic.py", "pre-commit", "echo"}
+        checked.append(program)
+    assert {"workflow_gen.py", "workflow_convert.py", "workflow_eval.py", "deepspeed"} <= {*checked}
+
+
+def test_only_pages_whose_commands_are_tried_show_any():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]
+    untried = [path for path in pages if str(path.relative_to(ROOT)) not in PAGES]
+    assert [path for path in untried if "```bash" in path.read_text(encoding="utf-8")] == []
+
+
+def test_the_worked_grades_are_right():
+    failures, tried = doctest.testfile(str(ROOT / "docs" / "grading.md"), module_relative=False)
+    assert failures == 0
+    assert tried == 12  # the import, ten examples, the shutdown
+
+
+def test_a_package_page_has_no_links_that_lead_nowhere():
+    for folder in (ROOT, ROOT / "FastChat"):
+        words = [sys.executable, "-c", LONG_DESCRIPTION]
+        shown = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout
+        assert shown.startswith("# ")
+        assert [path for _, path, _ in LINK.findall(shown) if path[:4] != "http"] == []
+
+
+LONG_DESCRIPTION = """
+import setuptools
+from pathlib import Path
+if Path("setup.py").exists():
+    setuptools.setup = lambda **settings: print(settings["long_description"])
+    exec(Path("setup.py").read_text(), {"__file__": str(Path("setup.py").resolve())})
+else:
+    print(Path("README.md").read_text())
+"""
