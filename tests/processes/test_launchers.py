@@ -5,6 +5,7 @@ python -m pytest tests/processes/test_launchers.py
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -43,11 +44,12 @@ def free_port():
         return str(listener.getsockname()[1])
 
 
-def start(command):
+def start(command, **more):
     """Start a command as a shell without a login, a terminal or GPUs would."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "RANK", "LOCAL_"))}
     keep |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     keep |= {"NETRC": "/nonexistent", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    keep |= more
     return subprocess.Popen(
         [str(part) for part in command],
         cwd=ROOT,
@@ -137,35 +139,50 @@ def test_without_a_launcher_deepspeed_trains_in_one_process(case, reference, tmp
     assert_same_run(tmp_path / "out", reference, rel=1e-5)
 
 
-def test_zero3_in_two_processes_resumes_after_kill_9(case, reference, tmp_path):
+def test_zero3_in_two_processes_goes_on_after_sigterm_and_kill_9(case, reference, tmp_path):
     output = tmp_path / "out"
     more = ["--per_device_train_batch_size", "4", "--deepspeed", "deepspeed/zero3.json"]
     more += ["--save_strategy", "steps", "--save_steps", "1"]
     command = [*two("deepspeed"), *arguments(case, output, *more)]
-    process = start(command)
-    deadline = time.monotonic() + SECONDS
-    while not (output / "checkpoint-2" / "complete.json").exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    killed = json.loads((output / "training.json").read_text())
-    assert killed["status"] == "running"
-    printed = run(command)
-    assert "resuming from" in printed
+    for number, wanted in ((signal.SIGTERM, 1), (signal.SIGKILL, 4)):
+        process, printed = start(command), ""
+        deadline = time.monotonic() + SECONDS
+        while not (output / f"checkpoint-{wanted}" / "complete.json").exists():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        printed, _ = process.communicate(timeout=SECONDS)
+        assert json.loads((output / "training.json").read_text())["status"] == "running"
+        if number == signal.SIGTERM:
+            [step] = re.findall(r"SIGTERM: stopped after step (\d) of 6, which is saved", printed)
+            assert (output / f"checkpoint-{step}" / "complete.json").exists()
+        else:
+            assert f"resuming from {output}/checkpoint-{step}" in printed
+    assert "resuming from" in run(command)
     assert_same_run(output, reference, rel=1e-5)
 
 
-def test_an_interrupt_ends_with_130_and_says_how_to_go_on(case, tmp_path):
+def test_an_interrupt_saves_the_step_and_ends_with_130_on_an_ascii_terminal_too(tmp_path):
+    output = tmp_path / "out"
+    model, data = make_case(tmp_path)
+    data.write_text(data.read_text().replace("What is", "Combien d\u2019\u0153ufs \U0001f600"))
     more = ["--per_device_train_batch_size", "1", "--num_train_epochs", "1000"]
-    process = start([sys.executable, SCRIPT, *arguments(case, tmp_path / "out", *more)])
+    command = [sys.executable, SCRIPT, *arguments((model, data), output, *more)]
+    process = start(command, PYTHONIOENCODING="ascii")
+    lines = []
     for line in process.stdout:
+        lines.append(line)
         if "'loss'" in line:
             break
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 130
-    assert "interrupted; the same command goes on from the last checkpoint" in printed
+    assert process.returncode == 130 and "Traceback" not in printed
+    [step] = re.findall(r"SIGINT: stopped after step (\d+) of 10000, which is saved", printed)
+    assert (output / f"checkpoint-{step}" / "complete.json").exists()
+    assert any("Combien d\\u2019\\u0153ufs \\U0001f600" in line for line in lines)
+    # No progress bar in what is not a terminal: every metric line begins its line.
+    metrics = [line for line in [*lines, *printed.splitlines()] if "'loss'" in line]
+    assert metrics and all(line.startswith("{'loss'") for line in metrics)
 
 
 def test_an_interrupt_before_the_first_step_is_one_line(case, tmp_path):

@@ -8,6 +8,7 @@ accepted and mapped here: `--evaluation_strategy`, `--warmup_ratio`, `--overwrit
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -130,6 +131,8 @@ class TrainingArguments(transformers.TrainingArguments):
         self.prediction_loss_only = True
         self.logging_nan_inf_filter = False
         self.label_names = ["labels"]
+        if self.disable_tqdm is None:  # in a file the bar would stand between the metric lines
+            self.disable_tqdm = not sys.stderr.isatty()
         if self.deepspeed or torch.cuda.device_count() > 1:
             set_single_process()
         super().__post_init__()

@@ -31,6 +31,9 @@ MODEL_FILES = (
 )
 """What a saved model or adapter consists of, beside its tokenizer."""
 
+RESULTS = ("trainer_state.json", "train_results.json", "all_results.json")
+"""What transformers' Trainer says of a run."""
+
 TOKENIZER_FILES = ("tokenizer*", "*.jinja")
 
 TORCH_WRITER = ("PytorchStreamWriter", "inline_container")
@@ -83,7 +86,7 @@ def clear(output_dir: Path) -> None:
         shutil.rmtree(directory)
     # A full model and an adapter have other files: what is left of the one would be taken for
     # the other.
-    for pattern in MODEL_FILES:
+    for pattern in (*MODEL_FILES, *RESULTS):
         for path in output_dir.glob(pattern):
             path.unlink()
 

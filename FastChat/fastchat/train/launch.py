@@ -7,6 +7,8 @@ import os
 import sys
 import warnings
 
+from fastchat.train import signals
+
 
 def name_accelerator() -> None:
     """Tell DeepSpeed that there is no GPU, before it is imported: it would warn at each guess."""
@@ -31,7 +33,10 @@ def quiet() -> None:
 
 def run(arguments: list[str]) -> None:
     """Train as a command line says and end this process with the exit code."""
-    code = 130
+    signals.install()
+    for stream in (sys.stdout, sys.stderr):
+        # A file or pipe may be ASCII, and rows are not; a line is there when it is printed.
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)
     if "--check" in arguments:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # no GPU is asked
     try:
@@ -42,7 +47,9 @@ def run(arguments: list[str]) -> None:
         code = main(arguments)
     except KeyboardInterrupt:
         # While the packages are still being imported.
+        code = signals.exit_code(signals.State.number)
         print("train_mem.py: interrupted before anything was begun", file=sys.stderr)
+    signals.defer()
     leave(code)
 
 

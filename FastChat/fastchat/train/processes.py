@@ -54,11 +54,12 @@ def say(text: str) -> None:
 
 def fail(text: str, code: int) -> int:
     """Print an error and return its exit code."""
-    if not is_first_process() and code != 1:
+    if not is_first_process() and code == 2:
         # A launcher ends this wait if the first process has the same to say.
         time.sleep(OTHER_RANKS_WAIT)
-    if is_first_process() or code != 130:
-        print(f"train_mem.py: error: {text}", file=sys.stderr, flush=True)
+    if is_first_process() or code in (1, 2):
+        error = "error: " * (code in (1, 2))
+        print(f"train_mem.py: {error}{text}", file=sys.stderr, flush=True)
     return code
 
 

@@ -16,6 +16,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import shutil
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +27,7 @@ import transformers
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
+from fastchat.train import signals
 from fastchat.train.arguments import TrainingArguments
 from fastchat.train.batches import (
     IGNORED,
@@ -38,6 +42,9 @@ from fastchat.train.prefix_tree.flex import FLEX, FLEX_BLOCK, TOLERANCE
 from fastchat.train.prefix_tree.model import attention_inputs, can_use_trees, tree_error
 from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.statistics import StepStatistics
+
+SILENCE = 60.0
+"""Seconds without a bar or a metric line, after which the step is said."""
 
 
 class TrainingError(RuntimeError):
@@ -94,6 +101,56 @@ def rwr_loss(
     return (weights * nll).sum() / step_examples
 
 
+class StopAtSignal(transformers.TrainerCallback):
+    """Ends training with a checkpoint, on all processes after the step in which one had a signal.
+
+    It also says once a minute how far training is, where neither a bar nor a metric line does.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        """The signal that all processes stop at; 0 for none."""
+        self._said = time.monotonic()
+
+    def on_step_end(
+        self, args: Any, state: transformers.TrainerState, control: Any, **_: Any
+    ) -> None:
+        """Stop, if any process was told to."""
+        number = torch.tensor(signals.State.number, device=args.device)
+        if args.world_size > 1:
+            torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+        self.number = int(number)
+        if self.number:
+            control.should_training_stop = True
+            # At the end of an epoch once its evaluation is made.
+            control.should_save = not _ends_epoch(state)
+            args.load_best_model_at_end, args.save_total_limit = False, None
+        if (
+            args.disable_tqdm
+            and state.is_world_process_zero
+            and time.monotonic() - self._said > SILENCE
+        ):
+            print(f"step {state.global_step} of {state.max_steps}", file=sys.stderr)
+            self._said = time.monotonic()
+
+    def on_epoch_end(
+        self, args: Any, state: transformers.TrainerState, control: Any, **_: Any
+    ) -> None:
+        """Save a stop at the end of an epoch; one within an epoch ends without its evaluation."""
+        if self.number:
+            control.should_save = _ends_epoch(state)
+            control.should_evaluate &= control.should_save
+            control.should_log &= control.should_save
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        """A metric line was printed."""
+        self._said = time.monotonic()
+
+
+def _ends_epoch(state: transformers.TrainerState) -> bool:
+    return float(state.epoch or 0.5).is_integer()
+
+
 class RWRTrainer(transformers.Trainer):
     """transformers' Trainer with the reward-weighted loss, exact over a whole optimizer step.
 
@@ -120,6 +177,8 @@ class RWRTrainer(transformers.Trainer):
         self.model.config.use_cache = True
         self.statistics = StepStatistics(self.args.device)
         self._tree_checked = False
+        self.stop = StopAtSignal()
+        self.add_callback(self.stop)
 
     @property
     def trees(self) -> bool:
@@ -155,11 +214,18 @@ class RWRTrainer(transformers.Trainer):
             batch_sampler=batches,
             collate_fn=StepCollator(TreeCollator(multiple) if self.trees else self.data_collator),
             num_workers=args.dataloader_num_workers,
+            worker_init_fn=signals.ignore,
             pin_memory=args.dataloader_pin_memory,
             prefetch_factor=args.dataloader_prefetch_factor,
             persistent_workers=args.dataloader_persistent_workers
             and args.dataloader_num_workers > 0,
         )
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        """As transformers', with processes that leave signals to this one."""
+        loader = super().get_eval_dataloader(*args, **kwargs)
+        loader.worker_init_fn = signals.ignore
+        return loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -267,6 +333,10 @@ class RWRTrainer(transformers.Trainer):
         with saving(directory):
             try:
                 super()._save_checkpoint(*args, **kwargs)
+            except Exception:
+                # A part of a checkpoint is of no use, and takes the place that a next one needs.
+                shutil.rmtree(directory, ignore_errors=True)
+                raise
             finally:
                 self.args.save_total_limit = limit
             self.accelerator.wait_for_everyone()

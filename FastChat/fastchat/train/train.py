@@ -8,11 +8,13 @@ r"""Fine-tune a causal language model with reward-weighted regression, on one or
 
 Reads   --data_path (JSON from workflow_convert.py), --model_name_or_path, --deepspeed.
 Writes  --output_dir: checkpoint-N/ while it trains; at the end the model, its tokenizer with the
-        chat template, and training.json (arguments, data, versions, log).
+        chat template, training.json (arguments, data, versions, log), and transformers' own
+        trainer_state.json, train_results.json and all_results.json.
 
 The same command resumes a killed run from its last complete checkpoint and repeats the losses it
 would have had; a finished run is left alone, or made again where its files are gone; a run with
 other settings is refused, and so is a second run while one is at work there.
+SIGTERM, SIGUSR1 and Ctrl-C let the step at work end and save a checkpoint.
 
 `--use_lora True` trains a LoRA adapter, `--q_lora True` one beside a model in 4 bits: `lora.py`.
 
@@ -20,7 +22,8 @@ Weights are loaded in float32. With `--bf16 True` DeepSpeed trains a bfloat16 co
 float32 one for the optimizer, and saves bfloat16; without DeepSpeed the float32 weights are
 trained and saved, and only the computation is bfloat16 (autocast).
 
-Exit codes: 0 done, 1 failed, 2 refused (arguments or data), 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 refused (arguments or data), 130 interrupted, 143 ended by
+SIGTERM or SIGUSR1.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import contextlib
 import logging
 import os
 import shlex
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +49,7 @@ from fastchat.model.model_adapter import (
     load_tokenizer,
     pick_attention,
 )
-from fastchat.train import processes, tracking
+from fastchat.train import processes, signals, tracking
 from fastchat.train.arguments import Arguments, TrainingArguments, parse
 from fastchat.train.batches import Collator
 from fastchat.train.checkpoints import (
@@ -119,8 +123,13 @@ def main(argv: list[str] | None = None) -> int:
         )
     except OSError as error:
         return fail(f"the system refused: {error}", 1)
-    except KeyboardInterrupt:
-        return fail("interrupted; the same command goes on from the last checkpoint, if any", 130)
+    except KeyboardInterrupt as error:
+        number = signals.State.number or signal.SIGINT
+        return fail(
+            f"{signals.name(number)}: {error or 'interrupted'}; the same command goes on from the "
+            "last checkpoint, if any",
+            signals.exit_code(number),
+        )
     # After a refusal too: DeepSpeed joins the processes as soon as its arguments are read, and NCCL
     # would add a warning to the one message.
     if torch.distributed.is_initialized():
@@ -208,9 +217,19 @@ def fit(run: Run, model: Any) -> None:
     say(marked_sample(run.train_set[0], run.template))
     if run.resume:
         say(f"resuming from {run.resume}")
-    trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
+    signals.defer()
+    resume = str(run.resume) if run.resume else None
+    metrics = trainer.train(resume_from_checkpoint=resume).metrics
+    step, steps = trainer.state.global_step, trainer.state.max_steps
+    trainer.accelerator.wait_for_everyone()
+    if trainer.stop.number:
+        signals.State.number = trainer.stop.number  # of whichever process had it
+        raise signals.Ended(f"stopped after step {step} of {steps}, which is saved")
     with saving(run.output_dir):
         trainer.save_model()
+        # Under the names that users of transformers' Trainer look for.
+        trainer.save_metrics("train", metrics | {"train_samples": len(run.train_set)})
+        trainer.save_state()
     if args.should_save:
         finish(run, trainer, time.monotonic() - started)
     trainer.accelerator.wait_for_everyone()

@@ -5,13 +5,16 @@ python -m pytest tests/unit/fastchat/train/test_train.py
 
 import json
 import shutil
+import signal
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
 from fastchat.model.model_adapter import load_model
+from fastchat.train import signals
 from fastchat.train.checkpoints import checkpoints, mark_complete, rotate
+from fastchat.train.rwr_trainer import StopAtSignal
 from fastchat.train.train import main
 from tests.support.tiny import save_tiny_model
 from tests.support.training_data import command, figures, make_case, record
@@ -152,6 +155,56 @@ def test_resuming_repeats_the_same_losses(case, finished, tmp_path, capsys):
     assert f"resuming from {output}/checkpoint-4" in capsys.readouterr().out
     assert figures(output) == figures(finished)
     assert figures(output, "grad_norm") == figures(finished, "grad_norm")
+
+
+BEST = ["--load_best_model_at_end", "True", "--metric_for_best_model", "eval_loss"]
+BEST += ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--save_total_limit", "1"]
+BEST += ["--eval_data_path"]
+
+
+@pytest.fixture(scope="module")
+def best(case, tmp_path_factory):
+    output = tmp_path_factory.mktemp("best") / "out"
+    assert main(command(case, output, *BEST, str(case[1]))) == 0
+    return output
+
+
+@pytest.mark.parametrize("step", [2, 3, 6])  # within an epoch, at its end, at the last step
+def test_a_signal_ends_with_a_checkpoint_and_the_same_losses_follow(
+    case, best, tmp_path, capsys, monkeypatch, step
+):
+    class Signalled(StopAtSignal):
+        def on_log(self, args, state, control, **more):
+            if state.global_step == step - 1:
+                monkeypatch.setattr(signals.State, "number", signal.SIGUSR1)
+
+    output = tmp_path / "out"
+    words = command(case, output, *BEST, str(case[1]))
+    monkeypatch.setattr("fastchat.train.rwr_trainer.StopAtSignal", Signalled)
+    assert main(words) == 143
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == (
+        f"train_mem.py: SIGUSR1: stopped after step {step} of 6, which is saved; the same command "
+        "goes on from the last checkpoint, if any"
+    )
+    assert (output / f"checkpoint-{step}/complete.json").exists()
+    monkeypatch.undo()
+    assert main(words) == 0
+    for key in ("loss", "grad_norm", "eval_loss", "learning_rate"):
+        assert figures(output, key) == figures(best, key)
+    models = [(path / "model.safetensors").read_bytes() for path in (best, output)]
+    assert models[0] == models[1]
+    assert len(list(output.glob("checkpoint-*"))) == len(list(best.glob("checkpoint-*")))
+
+
+def test_what_users_of_the_hf_trainer_look_for_is_there(finished):
+    state = json.loads((finished / "trainer_state.json").read_text())
+    assert state["global_step"] == 6 and len(state["log_history"]) == 7
+    results = json.loads((finished / "train_results.json").read_text())
+    assert results["train_samples"] == 10 and results["train_loss"] == pytest.approx(
+        sum(figures(finished)) / 6
+    )
+    assert json.loads((finished / "all_results.json").read_text()) == results
 
 
 @pytest.mark.parametrize("damage", ["no mark", "short file"])
