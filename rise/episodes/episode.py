@@ -12,7 +12,7 @@ from typing import Any
 Message = dict[str, str]
 
 PER_SAMPLE = ("actions", "answers", "verdicts", "rewards", "observations", "finish_reasons")
-OPTIONAL = ("shown", "check", "kept", "sees", "filtered")
+OPTIONAL = ("shown", "check", "kept", "sees", "filtered", "reasoning")
 """Keys that only the runs have which need them."""
 PER_TURN = {"models": "model", "usage": "usage", "chosen": "chosen"} | {k: k for k in OPTIONAL}
 PUBLISHED = ("actions", "observations", "rewards")
@@ -62,6 +62,9 @@ class Turn:
     filtered: list[int] = field(default_factory=list)
     """Places, among the samples that were asked for, of those that the server filtered: they are
     in none of the lists."""
+    reasoning: list[str | None] = field(default_factory=list)
+    """What the server sent beside each action, its reasoning or why it refused: no part of the
+    dialogue. Empty where it sent none."""
 
     @property
     def action(self) -> str:
@@ -270,6 +273,7 @@ def _turn(history: dict[str, Any], t: int) -> Turn:
         kept=history.get("kept", {}).get(key, False),
         sees=history.get("sees", {}).get(key),
         filtered=history.get("filtered", {}).get(key, []),
+        reasoning=history.get("reasoning", {}).get(key, []),
     )
 
 

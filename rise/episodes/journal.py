@@ -33,6 +33,7 @@ NOT_COMPARED = frozenset(
         "data_path",
         "git_commit",
         "give_up_after",
+        "left_out",
         "log_dir",
         "logging_dir",
         "max_cost_usd",
@@ -143,6 +144,10 @@ class RunDir:
         if self._end < self._size:
             log.warning("the last line of %s is torn: its episode is redone", self.path)
             self._file.truncate(self._end)
+        self.write_config(config)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write config.json, which a run may learn something for (`left_out`)."""
         write_json(self.path / "config.json", config | {"max_turns": self.max_turns})
 
     @property

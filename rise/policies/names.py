@@ -13,21 +13,19 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from rise.policies import hub
 from rise.policies.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
-from rise.policies.openai_api import OpenAIPolicy
+from rise.policies.openai_api import OpenAIPolicy, reasons
 from rise.policies.policy import FunctionPolicy, Policy, PolicyError, load_function
 from rise.policies.worker import WorkerPolicy, list_models
 
 SERVER_NAME = re.compile(r"(?P<model>.+)@(?P<url>https?://\S+)")
 OPENAI_NAME = re.compile(r"(gpt-|chatgpt-|o\d)\S*")
-REASONER_NAME = re.compile(r"(o\d|gpt-5(?![.\d]|-chat))\S*")
-"""Models of the OpenAI API that refuse every temperature and top_p but 1."""
 FUNCTION_NAME = re.compile(r".+\.py:\w+")
 CONFIGURATIONS = ("config.json", "adapter_config.json")
 """A directory with one of them holds a model, or a LoRA adapter that names its base model."""
@@ -77,9 +75,7 @@ def decide(names: list[str], controller: str) -> dict[str, str]:
 
 def sampling(kinds: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The temperature and the limit of new tokens of every turn: as given, else as published."""
-    turns = [
-        STUDENT if kinds.get(model) != "openai" else _teacher(model) for model in config["models"]
-    ]
+    turns = [_published(model, kinds.get(model)) for model in config["models"]]
     return {name: config.get(name) or [turn[name] for turn in turns] for name in STUDENT}
 
 
@@ -93,27 +89,32 @@ def unavailable_sampling(kinds: Mapping[str, str], config: Mapping[str, Any]) ->
         f"--{name} {value:g}: {model} takes no other than 1; with several models give one "
         "temperature per turn, or leave it out"
         for model, temperature in zip(config["models"], given, strict=True)
-        if kinds[model] == "openai" and REASONER_NAME.fullmatch(model)
+        if kinds[model] == "openai" and reasons(model)
         for name, value in (("temperature", temperature), ("top_p", config["top_p"]))
         if value != 1
     ]
 
 
-def _teacher(model: str) -> dict[str, Any]:
-    return REASONER if REASONER_NAME.fullmatch(model) else TEACHER
+def _published(model: str, kind: str | None) -> dict[str, Any]:
+    match = SERVER_NAME.fullmatch(model) if kind == "server" else None
+    if kind in ("openai", "server") and reasons(match["model"] if match else model):
+        return REASONER
+    return TEACHER if kind == "openai" else STUDENT
 
 
 def build(
     kinds: Mapping[str, str],
     config: Mapping[str, Any],
     local: Mapping[str, tuple[str, str]],
+    learned: Callable[[str, list[str]], None] = lambda name, left_out: None,
 ) -> dict[str, Policy]:
     """One policy per name.
 
     Args:
         kinds: what `decide` returned.
-        config: of it controller_address and request_timeout (seconds).
+        config: of it left_out, controller_address and request_timeout (seconds).
         local: (controller URL, model name) of each checkpoint that this run serves itself.
+        learned: called with a name and what its server is found to refuse.
     """
     timeout = config["request_timeout"]
     policies: dict[str, Policy] = {}
@@ -133,6 +134,8 @@ def build(
                 key=find_key(SERVER_KEY if match else OPENAI_KEY) or NO_KEY,
                 request_timeout=timeout,
                 needs_usage=config.get("max_cost_usd") is not None,
+                left_out=config.get("left_out", {}).get(name, []),
+                learned=learned,
             )
     return policies
 
@@ -150,9 +153,7 @@ async def probe(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
         try:
             await policy.check()
         except PolicyError as error:
-            key = SERVER_KEY if kinds[name] == "server" else OPENAI_KEY
-            remedy = f"; its key is read from {key}" if error.kind == "unauthorized" else ""
-            problems.append(f"{name} does not answer ({error.kind}): {error.message}{remedy}")
+            problems.append(f"{name} does not answer ({error.kind}): {error.message}")
         finally:
             await policy.close()
     if problems:

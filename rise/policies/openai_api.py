@@ -2,31 +2,81 @@
 
 What a server counted is never lost: the tokens of attempts that gave no answer are reported with
 the answer that a later attempt gave, or with the error.
+
+A parameter that a server refuses is found out once, said, recorded in config.json ("left_out") and
+left out from then on; where it is n, samples are asked for one by one. What the server says names
+the parameter in most cases; where it does not, each is tried. What was tried counts once a request
+is answered.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import ipaddress
+import logging
+import os
 import re
+import urllib.request
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from rise.policies import keys
-from rise.policies.policy import Policy, PolicyError, Retries, Sample
-from rise.policies.wire import seconds_to_wait, split_evenly, status_kind
+from rise.policies.policy import Policy, PolicyError, Retries, Sample, replace_unwritable
+from rise.policies.replies import (
+    Trouble,
+    choices_of,
+    counts_of,
+    is_page,
+    parse,
+    sample_of,
+    trouble_in,
+)
+from rise.policies.wire import seconds_to_wait, split_evenly
 
 if TYPE_CHECKING:
     import openai
 
-NOT_LISTED = (404, 405, 501)
+log = logging.getLogger(__name__)
+
+NOT_LISTED = (400, 404, 405, 422, 501)
 """Statuses of a server that has no list of its models."""
-REFUSED = (400, 413, 422)
-"""Statuses of a request that the server understood and does not take."""
-TOO_LONG = re.compile(
-    r"context[ _](length|size|window)|n_ctx|max_model_len|maximum (model|allowed) length"
+REASONER_NAME = re.compile(r"(o\d|gpt-5(?![.\d]|-chat))\S*")
+"""Models of the OpenAI API that refuse every temperature and top_p but 1."""
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""Two names of the limit of new tokens; one of them is sent."""
+OPTIONAL = {
+    "n": r"(?<![\w\\])n(?!\w)|(multiple|one|number of|several) "
+    r"(completion|choice|candidate|generation|sample|sequence)|"
+    r"candidate_?count|num_?(generations|samples|return_sequences)|best_of",
+    "seed": r"seed",
+    "top_p": r"top[_ -]?p\b|nucleus",
+    "temperature": r"temperature",
+    "max_tokens": r"max[_ -]?(new|output)?[_ -]?tokens",
+    "max_completion_tokens": r"max[_ -]?completion[_ -]?tokens",
+}
+"""Parameters that a server may refuse, and how it names them."""
+OMITTED = "it is left out"
+INSTEAD = {
+    "n": "samples are asked for one by one",
+    "max_tokens": "max_completion_tokens is sent",
+    "max_completion_tokens": "max_tokens is sent",
+}
+"""What is done where one of them is refused."""
+OUT_OF_RANGE = re.compile(
+    r"between|range|(greater|less|larger|smaller|lower|higher|more) than|at (most|least)|"
+    r"non-?negative|positive|[<>]=?|too (large|small|high|low)|exceed|minimum|maximum"
 )
-"""How servers say that a prompt does not fit. Only the OpenAI API has a code for it: vLLM and
-SGLang write about "maximum context length", llama.cpp has the type exceed_context_size_error."""
+"""How servers say that they take the parameter, but not this value."""
+ABOUT_THE_PROMPT = re.compile(r"\b(messages?|roles?|prompts?|content)\b")
+
+
+class RefusedRequest(PolicyError):
+    """A request that the server does not take as it is; `said` has its words."""
+
+    said = ""
 
 
 class OpenAIPolicy(Policy):
@@ -35,12 +85,15 @@ class OpenAIPolicy(Policy):
     Args:
         name: the name on the command line.
         model: the name that the server knows.
-        base_url: URL up to and including /v1; None for the OpenAI API.
+        base_url: URL up to and including /v1; None for the OpenAI API, or what OPENAI_BASE_URL
+            puts in its place.
         key: API key.
         request_timeout: seconds for one request, all its samples together.
         retries: how failed requests are tried again.
         needs_usage: refuse answers whose tokens the server does not count, since their cost would
             be unknown.
+        left_out: parameters that the server is known to refuse.
+        learned: called with the name and all that is left out when one was added.
     """
 
     def __init__(
@@ -53,37 +106,48 @@ class OpenAIPolicy(Policy):
         request_timeout: float = 1800.0,
         retries: Retries | None = None,
         needs_usage: bool = False,
+        left_out: Sequence[str] = (),
+        learned: Callable[[str, list[str]], None] = lambda name, left_out: None,
     ):
         self.name = name
         self.model = model
-        self.base_url = base_url
+        self.key_name = keys.OPENAI_KEY if base_url is None else keys.SERVER_KEY
+        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         self.request_timeout = request_timeout
-        self.retries = retries or Retries()
+        # Limits of such servers are mostly per minute.
+        self.retries = retries or Retries(overloads=8)
         self.needs_usage = needs_usage
+        self.left_out = list(left_out)
         if key != keys.NO_KEY:
             keys.remember(key)
         self._key = key
+        self._learned = learned
+        self._learning = asyncio.Lock()
+        self._guesses = True
+        """Whether it is tried which parameter is refused where the server does not say."""
         self._opened: openai.AsyncOpenAI | None = None
 
     async def sample(
         self, messages, *, n, seed, temperature, top_p, max_new_tokens, problem
     ) -> list[Sample]:
         settings = {"temperature": temperature, "top_p": top_p}
-        if self.base_url is None:
+        if self.base_url is None or reasons(self.model):
             # 1 is the API's default, and models that reason may refuse to be told even that.
             settings = {name: value for name, value in settings.items() if value != 1}
-            settings["max_completion_tokens"] = max_new_tokens
-        else:
-            # Said always: the default of such a server may be the checkpoint's, not 1.
-            settings["max_tokens"] = max_new_tokens
+        messages = [m | {"content": replace_unwritable(m["content"])[0]} for m in messages]
+        settings |= {"model": self.model, "messages": messages}
+        settings |= dict.fromkeys(LIMITS, max_new_tokens)
         choices: list[Sample | PolicyError] = []
         spent: Counter[str] = Counter()
+        drawn = 0
         try:
             while len(choices) < n:
                 # Some servers ignore n and answer once.
-                request = settings | {"n": n - len(choices), "seed": seed + len(choices)}
-                request |= {"model": self.model, "messages": messages}
-                choices += await self.retries.run(self._complete, request, spent)
+                request = settings | {"n": n - len(choices), "seed": seed + drawn}
+                found = await self.retries.run(self._complete, request, spent)
+                drawn += len(found)
+                # A choice that broke off is drawn anew, where another one is an answer.
+                choices += [choice for choice in found if not may_pass(choice)]
             samples = [
                 dataclasses.replace(choice, place=place)
                 for place, choice in enumerate(choices[:n])
@@ -92,68 +156,271 @@ class OpenAIPolicy(Policy):
             if not samples:
                 raise choices[0]
         except PolicyError as error:
-            error.usage = dict(spent)
+            error.usage = {name: count for name, count in spent.items() if count}
             raise
         return _with_all_that_was_spent(samples, spent)
 
     async def check(self) -> None:
-        client = self._client()
+        path = "/models" if self.base_url else f"/models/{quote(self.model)}"
         try:
-            if self.base_url is None:
-                await client.models.retrieve(self.model)
+            listed = _names(await self._call("get", path))
+        except PolicyError as error:
+            status = getattr(error.__cause__, "status_code", None)
+            if (
+                self.base_url
+                and status in NOT_LISTED
+                and error.kind not in ("quota", "unauthorized")
+            ):
                 return
-            served = [model.id async for model in client.models.list()]
-        except Exception as error:
-            if getattr(error, "status_code", None) in NOT_LISTED and self.base_url is not None:
-                return
-            raise as_policy_error(error, self.base_url) from error
-        if self.model not in served:
-            message = f"{self.base_url} serves {', '.join(served) or 'nothing'}, not {self.model}"
-            raise PolicyError("bad_request", message)
+            raise
+        names = {self.model, f"models/{self.model}"}
+        if self.base_url and listed is not None and names.isdisjoint(listed):
+            shown = ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" * (len(listed) > 10))
+            message = f"{self.base_url} serves {shown or 'nothing'}, not {self.model}"
+            raise PolicyError("not_found", message)
 
     async def close(self) -> None:
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
 
+    @property
+    def _where(self) -> str:
+        """Who is asked, and through which proxy."""
+        proxy = proxy_of(self.base_url or "https://api.openai.com")
+        through = f" (through the proxy {proxy})" if proxy else ""
+        return f"{self.base_url or 'the OpenAI API'}{through}"
+
     def _client(self) -> openai.AsyncOpenAI:
         if self._opened is None:
+            import httpx
             import openai
 
-            self._opened = openai.AsyncOpenAI(
-                api_key=self._key,
-                base_url=self.base_url,
-                timeout=self.request_timeout,
-                max_retries=0,
-            )
+            try:
+                self._opened = openai.AsyncOpenAI(
+                    api_key=self._key,
+                    base_url=self.base_url,
+                    timeout=self.request_timeout,
+                    max_retries=0,
+                    http_client=openai.DefaultAsyncHttpxClient(
+                        trust_env=not _is_loopback(self.base_url or "")
+                    ),
+                )
+            except (
+                ImportError,
+                ValueError,
+                httpx.InvalidURL,
+            ) as error:  # socks without its package, a bad address
+                message = " ".join(str(error).split())
+                raise PolicyError("setup", f"{self._where} cannot be asked: {message}") from error
         return self._opened
+
+    async def _call(self, method: str, path: str, **options: Any) -> Any:
+        """The body of the reply to one request.
+
+        Raises:
+            PolicyError: if there is none, or one with an error status.
+        """
+        import httpx
+
+        call = getattr(self._client(), method)(path, cast_to=httpx.Response, **options)
+        try:
+            # The client's own limit is per piece: a byte now and then would never end.
+            response = await asyncio.wait_for(call, self.request_timeout)
+        except Exception as error:
+            raise self._as_policy_error(error) from error
+        body = parse(response.content)
+        if is_page(body):
+            raise self._typed(Trouble(404, trouble_in(body).words))
+        return body
+
+    def _as_policy_error(self, error: Exception) -> PolicyError:
+        """The typed error for an exception of the client; others are raised as they are."""
+        import openai
+
+        if isinstance(error, openai.APITimeoutError | asyncio.TimeoutError):
+            return PolicyError("timeout", f"no answer from {self._where} in time")
+        if isinstance(error, openai.APIStatusError):
+            response = error.response
+            trouble = trouble_in(parse(response.content), error.status_code)
+            return self._typed(trouble, _seconds_to_wait(response.headers))
+        if isinstance(error, openai.OpenAIError):
+            cause = error.__cause__ or error
+            return PolicyError("connection", f"{self._where}: {type(cause).__name__} {cause}")
+        raise error
+
+    def _typed(self, trouble: Trouble, retry_after: float | None = None) -> PolicyError:
+        error = trouble.error(self._where, retry_after)
+        if error.kind == "unauthorized":
+            message = f"{error.message}; its key is read from {self.key_name}"
+            return PolicyError("unauthorized", message)
+        if error.kind == "bad_request" and trouble.status in (400, 422):
+            error = RefusedRequest("bad_request", error.message)
+            error.said = trouble.words.lower()
+        return error
+
+    def _fitted(self, request: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
+        """The request without what is left out, and with one name of the limit."""
+        newer = self.base_url is None or reasons(self.model)
+        limits = [name for name in LIMITS[:: -1 if newer else 1] if name not in left_out]
+        hidden = {*left_out, *LIMITS} - set(limits[:1])
+        hidden |= {"n"} if request["n"] == 1 else set()
+        return {name: value for name, value in request.items() if name not in hidden}
 
     async def _complete(
         self, request: dict[str, Any], spent: Counter[str]
     ) -> list[Sample | PolicyError]:
         """One request; what the server counted is added to `spent`, also where this raises."""
+        sent = self._fitted(request, self.left_out)
         try:
-            reply = await self._client().chat.completions.create(**request)
-        except Exception as error:
-            raise as_policy_error(error, self.base_url) from error
-        usage = getattr(reply, "usage", None)
-        prompt_tokens = getattr(usage, "prompt_tokens", None) or 0
-        completion_tokens = getattr(usage, "completion_tokens", None) or 0
-        if usage is not None:
-            counts = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-            spent.update(requests=1, **counts)
-        elif self.needs_usage:
-            message = f"{self.name} does not report its tokens, which --max_cost_usd needs"
-            raise PolicyError("malformed", message)
-        # A reply that is no JSON comes as a plain text.
-        choices = getattr(reply, "choices", None) or []
+            return await self._ask(sent, spent)
+        except RefusedRequest as error:
+            refused = error
+        async with self._learning:
+            if self._fitted(request, self.left_out) == sent:
+                return await self._learn(request, refused, spent)
+        return await self._complete(request, spent)
+
+    async def _learn(
+        self, request: dict[str, Any], first: RefusedRequest, spent: Counter[str]
+    ) -> list[Sample | PolicyError]:
+        """The answer to a request that was refused, once that is left out which is refused.
+
+        Raises:
+            PolicyError: the first refusal, if it is none of the parameters.
+        """
+        left_out, refused, tried = list(self.left_out), first, []
+        while True:
+            sent = self._fitted(request, left_out)
+            suspects = suspected(sent, refused.said, self._guesses)
+            trials = (sorted({*left_out, *names}) for names in suspects)
+            trial = next((t for t in trials if t not in tried and not {*LIMITS} <= {*t}), None)
+            if trial is None:
+                self._guesses = False
+                raise first
+            tried.append(trial)
+            try:
+                answers = await self._ask(self._fitted(request, trial), spent)
+            except RefusedRequest as error:
+                if _bare(error.said) != _bare(refused.said):
+                    left_out, refused = trial, error  # something else is refused now
+                continue
+            for name in sorted({*trial} - {*self.left_out}):
+                message = "%s does not take %s (%s): %s from now on"
+                log.warning(message, self.name, name, first.message, INSTEAD.get(name, OMITTED))
+            self.left_out = trial
+            self._learned(self.name, trial)
+            return answers
+
+    async def _ask(
+        self, request: dict[str, Any], spent: Counter[str]
+    ) -> list[Sample | PolicyError]:
+        body = await self._call("post", "/chat/completions", body=request)
+        choices = choices_of(body)
         if not choices:
-            raise PolicyError("malformed", f"{self.model} sent no choices")
-        shares = split_evenly(completion_tokens, len(choices))
+            trouble = trouble_in(body)
+            if isinstance(body, dict) and trouble.words:
+                raise self._typed(trouble)
+            what = "no JSON" if isinstance(body, str) else "no choices"
+            message = f"{self._where} sent {what} ({trouble.words[:200] or 'nothing'})"
+            raise PolicyError("server", message)
+        prompt_tokens, completion_tokens = counts_of(body)
+        unknown = prompt_tokens is None or completion_tokens is None
+        if unknown and self.needs_usage:
+            message = f"{self.name} does not report its tokens, which --max_cost_usd needs"
+            raise PolicyError("setup", message)
+        counts = {"prompt_tokens": prompt_tokens or 0, "completion_tokens": completion_tokens or 0}
+        spent.update(requests=1, uncounted_requests=int(unknown), **counts)
+        self._guesses = False
+        shares = split_evenly(completion_tokens or 0, len(choices))
+        found = [sample_of(choice, self._where) for choice in choices]
+        if all(map(may_pass, found)):
+            raise found[0]
         return [
-            _sample(choice, prompt_tokens, share)
-            for choice, share in zip(choices, shares, strict=True)
+            dataclasses.replace(
+                choice, prompt_tokens=counts["prompt_tokens"], completion_tokens=share
+            )
+            if isinstance(choice, Sample)
+            else choice
+            for choice, share in zip(found, shares, strict=True)
         ]
+
+
+def reasons(model: str) -> bool:
+    """Whether it is one of the models of the OpenAI API that reason, whoever serves it."""
+    return bool(REASONER_NAME.fullmatch(model.rpartition("/")[2]))
+
+
+def may_pass(choice: Sample | PolicyError) -> bool:
+    """Whether a choice broke off, and another try may give an answer."""
+    return isinstance(choice, PolicyError) and choice.kind != "content_filter"
+
+
+def suspected(sent: dict[str, Any], said: str, guess: bool = True) -> list[list[str]]:
+    """What to leave out, the likeliest first, where a server says this of a request.
+
+    >>> suspected({"temperature": 0.7, "top_p": 1.0}, "temperature and top_p: only one of them")
+    [['top_p'], ['temperature'], ['top_p', 'temperature']]
+
+    Args:
+        sent: the request.
+        said: the server's words, in lower case.
+        guess: name every parameter where the server names none.
+    """
+    places = {name: re.search(words, said) for name, words in OPTIONAL.items() if name in sent}
+    named = {name: place.start() for name, place in places.items() if place}
+    if not named and guess and not ABOUT_THE_PROMPT.search(said):
+        return [[name] for name in places] + [[*places]]
+    if {"temperature", "top_p"} <= named.keys():
+        # One of the two: the one that says least, as 1 is everybody's default.
+        first = min(("top_p", "temperature"), key=lambda name: sent[name] != 1)
+        named[first] = min(named.values()) - 1
+    # A value that is out of range is the user's to change, but for those that say nothing.
+    in_range = not OUT_OF_RANGE.search(said)
+    free = [name for name in named if in_range or name in ("n", "seed") or sent[name] == 1]
+    free.sort(key=named.get)
+    return [[name] for name in free] + ([free] if len(free) > 1 else [])
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy through which a URL is asked, without user and password; None without one."""
+    parts, proxies = urlsplit(url), urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or _is_loopback(url) or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return re.sub(r"(?<=//)[^/]*@", "", proxy)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _names(body: Any) -> list[str] | None:
+    """The names in a list of models; None where it cannot be read."""
+    entries = body.get("data", body.get("models")) if isinstance(body, dict) else body
+    if entries is None and isinstance(body, dict) and "data" in body:
+        return []
+    if not isinstance(entries, list):
+        return None
+    fields = [e if isinstance(e, dict) else {"id": e} for e in entries]
+    return [str(e.get("id") or e.get("name") or e.get("model")) for e in fields]
+
+
+def _bare(said: str) -> str:
+    """What a server says, without numbers of requests and the like."""
+    return re.sub(r"\S*\d\S*", "", said)
+
+
+def _seconds_to_wait(headers: Any) -> float | None:
+    try:
+        seconds = float(headers["retry-after-ms"]) / 1000
+    except (KeyError, ValueError):
+        seconds = seconds_to_wait(headers)
+    return seconds if seconds is not None and 0 <= seconds < float("inf") else None
 
 
 def _with_all_that_was_spent(samples: list[Sample], spent: Counter[str]) -> list[Sample]:
@@ -164,56 +431,6 @@ def _with_all_that_was_spent(samples: list[Sample], spent: Counter[str]) -> list
         prompt_tokens=spent["prompt_tokens"],
         completion_tokens=spent["completion_tokens"] - others,
         requests=max(1, spent["requests"]),
+        uncounted=spent["uncounted_requests"],
     )
     return [first, *samples[1:]]
-
-
-def _sample(choice: Any, prompt_tokens: int, completion_tokens: int) -> Sample | PolicyError:
-    """A choice as a sample; a refused or filtered one is an error, never a text.
-
-    The error is returned, since the other choices of the request are answers all the same.
-    """
-    if choice.finish_reason not in ("stop", "length"):
-        return PolicyError("content_filter", f"the answer ended with {choice.finish_reason!r}")
-    text = getattr(choice.message, "content", None)
-    if not isinstance(text, str):
-        return PolicyError("malformed", "the answer has no text")
-    return Sample(text, choice.finish_reason, prompt_tokens, completion_tokens)
-
-
-def as_policy_error(error: Exception, base_url: str | None) -> PolicyError:
-    """The typed error for an exception of the openai client.
-
-    Raises:
-        Exception: the given one, if it is not an error of the client or the server.
-    """
-    import openai
-
-    where = base_url or "the OpenAI API"
-    if isinstance(error, openai.APITimeoutError):
-        return PolicyError("timeout", f"no answer from {where} in time")
-    if isinstance(error, openai.APIConnectionError):
-        cause = error.__cause__ or error
-        return PolicyError("connection", f"{where}: {type(cause).__name__} {cause}")
-    if not isinstance(error, openai.APIStatusError):
-        if isinstance(error, openai.OpenAIError | ValueError):  # ValueError: half a JSON text
-            return PolicyError("malformed", f"{where}: {error}")
-        raise error
-    status, code = error.status_code, str(error.code)
-    if status in REFUSED and TOO_LONG.search(_said(error).lower()):
-        kind = "context_overflow"
-    elif code == "insufficient_quota":
-        kind = "quota"
-    else:
-        kind = status_kind(status)
-    # The message may repeat the key, which must be gone before a cut leaves a part of it.
-    message = keys.redact(str(error.message))[:500]
-    retry_after = seconds_to_wait(error.response.headers)
-    return PolicyError(kind, f"{where} answered HTTP {status}: {message}", retry_after)
-
-
-def _said(error: openai.APIStatusError) -> str:
-    """What the server says in the fields for it; others may repeat the prompt, whatever it says."""
-    if not isinstance(error.body, dict):
-        return str(error.body or error.message)
-    return " ".join(str(error.body.get(name)) for name in ("code", "type", "message"))

@@ -10,10 +10,11 @@ import asyncio
 import inspect
 import logging
 import random
+import re
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,10 @@ T = TypeVar("T")
 RETRIED = frozenset({"connection", "no_worker", "overloaded", "server", "timeout"})
 """Kinds of errors that may pass. Every other kind fails at once: the same request would fail
 again."""
+ENDS_RUN = frozenset({"not_found", "quota", "setup", "unauthorized"})
+"""Kinds of errors after which no further request is made: each would fail the same way."""
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""What no file and few servers take: NUL, and half a surrogate pair."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,55 @@ class Sample:
     requests: int = 1
     place: int | None = None
     """Which of the n samples it is, counted from 0, where a server may filter some of them."""
+    reasoning: str | None = None
+    """What the server sends beside the answer: its reasoning, or why it refuses."""
+    uncounted: int = 0
+    """How many of the requests came without a count of their tokens."""
+    replaced: int = 0
+    """Characters of the text that no file takes, and that are U+FFFD now."""
+
+    def __post_init__(self) -> None:
+        text, count = replace_unwritable(self.text)
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "replaced", self.replaced + count)
+        if self.reasoning:
+            object.__setattr__(self, "reasoning", replace_unwritable(self.reasoning)[0])
+
+
+def replace_unwritable(text: str) -> tuple[str, int]:
+    r"""The text with U+FFFD for what no file takes, and how often that was.
+
+    >>> replace_unwritable("half \ud83d") == ("half \N{REPLACEMENT CHARACTER}", 1)
+    True
+    """
+    return UNWRITABLE.subn("\N{REPLACEMENT CHARACTER}", text)
+
+
+def usage_of(samples: Sequence[Sample]) -> dict[str, int]:
+    """What the samples of one turn took, as it is recorded; what is rare only where it is."""
+    first = samples[0]
+    rare = {
+        "requests": first.requests if first.requests > 1 else 0,
+        "uncounted_requests": first.uncounted,
+        "replaced_characters": sum(sample.replaced for sample in samples),
+    }
+    return {
+        "prompt_tokens": first.prompt_tokens,
+        "completion_tokens": sum(sample.completion_tokens for sample in samples),
+        **{name: count for name, count in rare.items() if count},
+    }
 
 
 class PolicyError(Exception):
     """A request that gave no answer.
 
     `kind` is one of: connection, timeout, no_worker, overloaded, server (all retried),
-    bad_request, context_overflow, unauthorized, quota, content_filter, malformed, function.
-    The message holds no API key, whoever repeated it.
+    bad_request, context_overflow, content_filter, malformed, function, and those that end the run:
+    unauthorized, quota, not_found, setup. The message holds no API key, whoever repeated it.
     """
 
     def __init__(self, kind: str, message: str, retry_after: float | None = None):
-        message = redact(message)
+        message, _ = replace_unwritable(redact(message))
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.message = message
@@ -117,10 +159,14 @@ class Retries:
     """Tries in all."""
     timeouts: int = 2
     """Tries in all where each ran out of time."""
+    overloads: int | None = None
+    """Tries in all where the server has too much to do, or is still loading; as all others."""
     first_wait: float = 0.5
     """Seconds; doubled for each further try, with jitter."""
     longest_wait: float = 30.0
     """Seconds."""
+    longest_asked: float = 300.0
+    """Seconds: whoever asks to wait longer is tried again after that."""
 
     async def run(self, call: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Await call(*args) until it answers, fails for good or the tries are used up.
@@ -141,13 +187,13 @@ class Retries:
         return await trying(call, *args)
 
     def _stop(self, state: tenacity.RetryCallState) -> bool:
-        timed_out = state.outcome.exception().kind == "timeout"
-        return state.attempt_number >= (self.timeouts if timed_out else self.attempts)
+        own = {"timeout": self.timeouts, "overloaded": self.overloads or self.attempts}
+        return state.attempt_number >= own.get(state.outcome.exception().kind, self.attempts)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         longest = min(self.longest_wait, self.first_wait * 2 ** (state.attempt_number - 1))
         asked = state.outcome.exception().retry_after or 0.0
-        return max(min(asked, 2 * self.longest_wait), random.uniform(longest / 2, longest))
+        return max(min(asked, self.longest_asked), random.uniform(longest / 2, longest))
 
 
 def _log_retry(state: tenacity.RetryCallState) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rise.episodes.episode import Episode, Message, Turn, visible
 from rise.episodes.feedback import asks_itself
 from rise.episodes.journal import RunDir
-from rise.policies.policy import Policy, PolicyError, Sample
+from rise.policies.policy import ENDS_RUN, Policy, PolicyError, Sample, usage_of
 from rise.rollout.plan import CALLS, Plan, draw_seed
 from rise.rollout.self_check import ask, keep, told
 
@@ -44,22 +44,27 @@ async def run_episodes(
     *,
     concurrency: int,
     report: Callable[[Episode], None],
-) -> bool:
+) -> str | None:
     """Play the problems, at most `concurrency` episodes at a time, and append each to the run.
 
-    `report` gets every episode, error rows included. Returns whether all were begun: False after
-    GIVE_UP_AFTER failures in a row.
+    `report` gets every episode, error rows included. Returns why not all were begun: after
+    GIVE_UP_AFTER failures in a row, or one of a kind that every further request would have.
     """
     waiting = iter(owed)
     failures = 0
+    trouble: str | None = None
 
     async def lane() -> None:
-        nonlocal failures
-        while failures < GIVE_UP_AFTER and (task_id := next(waiting, None)) is not None:
+        nonlocal failures, trouble
+        while not trouble and (task_id := next(waiting, None)) is not None:
             episode = await play(env, plan, task_id)
             run.append(episode)
             # Whoever refuses everything may be set up wrongly: given up is a failure too.
             failures = failures + 1 if episode.is_owed or episode.is_given_up else 0
+            if failures >= GIVE_UP_AFTER:
+                trouble = trouble or "Given up after many failures in a row."
+            if episode.error and episode.error["kind"] in ENDS_RUN:
+                trouble = "Stopped at once: every further request would fail in the same way."
             report(episode)
 
     lanes = [asyncio.create_task(lane()) for _ in range(concurrency)]
@@ -70,7 +75,7 @@ async def run_episodes(
             task.cancel()
         await asyncio.gather(*lanes, return_exceptions=True)
         await asyncio.gather(*(policy.close() for policy in set(plan.policies)))
-    return failures < GIVE_UP_AFTER
+    return trouble
 
 
 async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
@@ -169,6 +174,7 @@ async def _grade(
     grades = await asyncio.gather(*(env.grade_async(s.text, task_id) for s in samples))
     verdicts = [grade.verdict for grade in grades]
     rewards = [grade.reward for grade in grades]
+    reasoning = [sample.reasoning for sample in samples]
     return Turn(
         actions=[sample.text for sample in samples],
         answers=[grade.answer for grade in grades],
@@ -177,11 +183,8 @@ async def _grade(
         observations=[_feedback(env, plan, task_id, t, verdict) for verdict in verdicts],
         finish_reasons=[sample.finish_reason for sample in samples],
         model=model,
-        usage={
-            "prompt_tokens": samples[0].prompt_tokens,
-            "completion_tokens": sum(sample.completion_tokens for sample in samples),
-            **({"requests": samples[0].requests} if samples[0].requests > 1 else {}),
-        },
+        usage=usage_of(samples),
+        reasoning=reasoning if any(reasoning) else [],
         # Without the truth nobody knows which sample is best.
         chosen=rewards.index(max(rewards)) if plan.picks_best else 0,
         sees=plan.expert_sees if t and plan.expert_sees != "feedback" else None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rise.episodes.episode import Message, Turn
-from rise.policies.policy import Policy
+from rise.policies.policy import Policy, usage_of
 
 if TYPE_CHECKING:
     from envs.base import Env
@@ -44,11 +44,7 @@ async def ask(
         "says": stated_verdict(reply.text),
         "text": reply.text,
         "finish_reason": reply.finish_reason,
-        "usage": {
-            "requests": reply.requests,
-            "prompt_tokens": reply.prompt_tokens,
-            "completion_tokens": reply.completion_tokens,
-        },
+        "usage": {"requests": 1} | usage_of([reply]),
     }
 
 

@@ -180,13 +180,17 @@ class Job:
                 concurrency=concurrency,
                 report=progress.report,
             )
-            if asyncio.run(rollout):
-                return None
-            return f"Given up after many failures in a row. {local.complaint() or ''}"
+            trouble = asyncio.run(rollout)
+            return trouble and f"{trouble} {local.complaint() or ''}".rstrip()
 
     def _plan(self, local: dict[str, tuple[str, str]]) -> Plan:
         config = self.config
-        policies = choice.build(self.kinds, config, local)
+
+        def learned(name: str, left_out: list[str]) -> None:
+            config.setdefault("left_out", {})[name] = left_out
+            self.run.write_config(config)
+
+        policies = choice.build(self.kinds, config, local, learned)
         names = ("num_of_samples", "temperature", "max_new_tokens", "top_p", "seed", "feedback")
         names += ("context_window", "correct_to_correct")
         return Plan(
@@ -250,6 +254,8 @@ def check(
         "kinds": [kinds[model] for model in config["models"]],
         **choice.sampling(kinds, config),
     }
+    if job.run.stored and job.run.stored.get("left_out"):
+        config["left_out"] = job.run.stored["left_out"]
     if not later:
         job.run.check(config)
     cost.check_prices(config["prices"], kinds, config["max_cost_usd"])

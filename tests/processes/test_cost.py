@@ -71,7 +71,7 @@ def test_no_output_and_no_file_holds_the_key_whatever_a_server_repeats(place):
         )
     named = ("--max_turns", 1, "--log_dir", "b", "--models", f"m@http://u:{KEY}@host/v1")
     refused = call(place, GEN, *named)
-    assert done.returncode == 1 and "10 of 12 episodes" in done.stdout, done.stderr
+    assert done.returncode == 1 and "11 of 12 episodes" in done.stdout, done.stderr
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert "trying again" in done.stderr and "sk-..." in done.stderr
     assert refused.returncode == 2 and "URL must hold no user" in refused.stderr

@@ -274,10 +274,7 @@ def test_the_api_key_is_in_no_file_and_no_output(place):
         done = gen(place, *arguments, "--verbose", **address)
     assert done.returncode == 0, done.stderr
     assert server.headers[0]["Authorization"] == f"Bearer {key}"
-    assert (
-        server.requests[0]["temperature"] == 0.7
-        and server.requests[0]["max_completion_tokens"] == 512
-    )
+    assert server.requests[0]["temperature"] == 0.7 and server.requests[0]["max_tokens"] == 512
     assert key not in done.stdout + done.stderr
     assert not any(key.encode() in content for content in files_in(place / "run").values())
     usage = json.loads((place / "run" / "summary.json").read_text())["usage"]["gpt-3.5-turbo"]

@@ -24,7 +24,7 @@ SETTINGS = {"temperature": 0.7, "top_p": 1.0, "max_new_tokens": 512, "problem": 
 
 
 def ask(url, *, n=1, timeout=5.0, key="sk-secret", needs_usage=False):
-    retries = Retries(attempts=3, timeouts=2, first_wait=0.001)
+    retries = Retries(attempts=3, timeouts=2, overloads=3, first_wait=0.001)
     policy = OpenAIPolicy(
         "t",
         model="teacher",
@@ -101,7 +101,7 @@ def flat_error(message):
         (error(429, headers={"Retry-After": "0.01"}), "overloaded", 3),
         (error(429, "insufficient_quota"), "quota", 1),
         (error(401), "unauthorized", 1),
-        (error(400), "bad_request", 1),
+        (error(400, message="roles must alternate in messages"), "bad_request", 1),
         (error(400, "context_length_exceeded"), "context_overflow", 1),
         (flat_error(VLLM), "context_overflow", 1),
         (error(400, 400, VLLM_1), "context_overflow", 1),
@@ -111,8 +111,7 @@ def flat_error(message):
         (flat_error("temperature must be non-negative"), "bad_request", 1),
         (error(500, 500, VLLM), "server", 3),
         (error(429, None, "Limit reached; the context length does not matter"), "overloaded", 3),
-        (lambda _: chat_reply(), "malformed", 1),
-        (lambda _: chat_reply(None), "malformed", 1),
+        (lambda _: chat_reply(), "server", 3),
         (lambda _: chat_reply("half an answer", reason="content_filter"), "content_filter", 1),
     ],
 )
@@ -142,14 +141,6 @@ def test_no_message_repeats_the_key(key):
     with OpenAI(refuse) as server, pytest.raises(PolicyError) as caught:
         ask(server.url, key=key)
     assert key[:9] not in str(caught.value) and "Incorrect API key" in str(caught.value)
-
-
-@pytest.mark.parametrize("kind", ["application/json", "text/html"])
-def test_reply_that_is_no_json_is_malformed(kind):
-    page = web.Response(text="<html>sign in", content_type=kind)
-    with OpenAI(lambda _: page) as server, pytest.raises(PolicyError) as caught:
-        ask(server.url)
-    assert caught.value.kind == "malformed"
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
@@ -185,7 +176,7 @@ def test_tokens_of_attempts_that_gave_no_answer_are_counted():
 def test_of_several_choices_those_that_are_not_filtered_are_kept():
     reply = chat_reply("a", "b", "c")
     reply["choices"][0]["finish_reason"] = "content_filter"
-    reply["choices"][2]["message"]["content"] = None
+    reply["choices"][2]["finish_reason"] = "content_filter"
     with OpenAI(lambda _: reply) as server:
         # Nothing is lost of what the two others took, and nobody asks for them again.
         assert ask(server.url, n=3) == [Sample("b", "stop", 7, 9, place=1)]
@@ -204,7 +195,9 @@ def test_where_the_cost_is_limited_an_uncounted_answer_is_refused():
             ask(server.url, needs_usage=True)
 
 
-@pytest.mark.parametrize("line", ["KEY: 'sk-1'", 'KEY: "sk-1"', "KEY: sk-1", "  KEY = sk-1  "])
+@pytest.mark.parametrize(
+    "line", ["KEY: 'sk-1'", 'KEY: "sk-1" # mine', "KEY: sk-1  ; mine", "  KEY = sk-1  "]
+)
 def test_key_is_read_from_keys_cfg(tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KEY", raising=False)

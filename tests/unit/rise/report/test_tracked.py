@@ -119,7 +119,7 @@ def test_texts_of_a_model_are_cut_counted_and_harmless(place, monkeypatch):
     assert table["columns"] == ["task_id", "question", "reference", "verdicts", "turn 1"]
     assert [row[0] for row in table["data"]] == [0, 1, 2, 3, 4]
     assert {len(row[4]) for row in table["data"]} == {1000}
-    assert all("? | ![pixel]" in row[4] and row[4].endswith("…") for row in table["data"])
+    assert all("\ufffd | ![pixel]" in row[4] and row[4].endswith("…") for row in table["data"])
     assert [row[3] for row in table["data"]] == ["right", *["wrong"] * 4]
     board = events_of(place / "log" / "tensorboard")
     page = text_array_to_html(texts(board, "dialogues"), enable_markdown=True)

@@ -176,10 +176,10 @@ def roll(env, run, policy, **changes):
     reported = []
     concurrency = changes.pop("concurrency", 8)
     plan = plan_of(policy, 2, **changes)
-    complete = asyncio.run(
+    trouble = asyncio.run(
         run_episodes(env, plan, run, owed, concurrency=concurrency, report=reported.append)
     )
-    return complete, reported
+    return trouble is None, reported
 
 
 def test_no_more_than_concurrency_episodes_are_in_flight(env, tmp_path):
@@ -213,6 +213,14 @@ def test_run_is_given_up_when_nobody_answers_any_more(env, tmp_path, monkeypatch
     with RunDir.open(tmp_path / "run", {}, 2) as run:
         complete, reported = roll(env, run, policy, concurrency=3)
     assert not complete and 6 <= len(reported) < 12
+
+
+@pytest.mark.parametrize("kind", ["not_found", "quota", "unauthorized", "setup"])
+def test_run_ends_at_the_first_error_that_every_request_would_have(env, tmp_path, kind):
+    policy = Scripted(lambda task, turn, i: PolicyError(kind, "no") if task == 4 else RIGHT)
+    with RunDir.open(tmp_path / "run", {}, 2) as run:
+        complete, reported = roll(env, run, policy, concurrency=2)
+        assert not complete and len(reported) <= 6 and 4 not in run.done
 
 
 def test_unexpected_error_ends_the_run_and_keeps_what_is_finished(env, tmp_path):

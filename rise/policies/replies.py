@@ -1,0 +1,272 @@
+"""What OpenAI-compatible servers send: answers, counts and errors, in the many forms they have."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rise.policies import keys
+from rise.policies.policy import PolicyError, Sample
+
+LENGTH = re.compile(r"length|max_?(\w*_)?tokens?|token_limit")
+"""Ends at the limit of new tokens: length, max_tokens, model_length, MAX_TOKENS, ..."""
+FILTERED = re.compile(r"content_?filter")
+BROKEN = re.compile(r"error|abort|cancel|fail|insufficient_system_resource")
+"""Ends of an answer that somebody broke off. Every other one, also none, is a stop."""
+ASIDES = ("reasoning_content", "reasoning", "thinking", "refusal")
+"""Fields beside the answer, of a message and of the parts of its content."""
+WORDS = ("message", "msg", "detail", "error", "errors", "reason", "title", "description", "raw")
+"""Fields in which a server says what is wrong; others may repeat the prompt."""
+LARGEST_COUNT = 10**12
+
+REFUSED = (400, 413, 422)
+"""Statuses of a request that the server understood and does not take."""
+STATUS_KINDS = {
+    **dict.fromkeys((401, 403, 407), "unauthorized"),
+    **dict.fromkeys((404, 405, 410), "not_found"),
+    **dict.fromkeys((409, 423, 424, 425), "server"),
+    **dict.fromkeys((429, 503, 529), "overloaded"),
+    402: "quota",
+    408: "timeout",
+}
+CODE_STATUSES = {
+    r"authentication|unauthorized|api_?key": 401,
+    r"permission|forbidden": 403,
+    r"not_?found": 404,
+    r"rate_?limit|too_many_requests|resource_exhausted": 429,
+    r"overloaded|unavailable": 529,
+    r"invalid|bad_?request|validation|unsupported": 400,
+}
+"""What the code or type of an error inside a reply of status 200 stands for."""
+KIND_WORDS = (
+    (
+        "context_overflow",
+        (None, *REFUSED),
+        r"context[ _](length|size|window)|n_ctx|max_model_len|maximum (model|allowed) length|"
+        r"(prompt|input) is too long|maximum number of tokens",
+    ),
+    (
+        "content_filter",
+        (None, 400, 403, 422),
+        r"content[ _-]?(filter|policy|management)|responsibleaipolicy|moderation|flagged",
+    ),
+    (
+        "quota",
+        (None, 400, 401, 402, 403, 429),
+        r"insufficient[ _](quota|balance|credit|fund)|(credit|account) balance|payment required|"
+        r"(out of|no|enough|more) credits|billing[ _](hard_)?(limit|not_active)|top up|recharge",
+    ),
+    (
+        "unauthorized",
+        (None, 400),
+        r"(invalid|incorrect|missing|no|wrong) api[ _-]?key|"
+        r"api[ _-]?key (is )?(invalid|not valid|expired|missing|required|incorrect)",
+    ),
+    (
+        "not_found",
+        (None, 400, 422),
+        r"model[ _]?not[ _]?(found|exist)|model .{0,80}(not found|(not|n't) exist|is unknown)|"
+        r"(unknown|no such|invalid) model\b|not a valid model|no endpoints found",
+    ),
+    ("overloaded", (None,), r"rate.?limit|too many requests|overload|capacity|try again|busy"),
+)
+"""(kind, statuses, words): how servers say what their status does not."""
+REMEDIES = {
+    "quota": "fill the account, or wait until it may be used again",
+    "not_found": "check the URL, which mostly ends with /v1, and the name of the model",
+}
+LONGEST_ASKED = 300.0
+"""Seconds: who asks to wait longer is not asked again in this call."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What a server says is wrong."""
+
+    status: int | None
+    """An HTTP status; None where the reply had status 200 and names no other."""
+    words: str
+    """Its own words, on one line."""
+    code: str = ""
+    """Its code and type."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of PolicyError."""
+        said = f"{self.code} {self.words}".lower()
+        for kind, statuses, words in KIND_WORDS:
+            if self.status in statuses and re.search(words, said):
+                return kind
+        if self.status is None:
+            return "server"
+        return STATUS_KINDS.get(self.status) or ("server" if self.status >= 500 else "bad_request")
+
+    def error(self, where: str, retry_after: float | None = None) -> PolicyError:
+        """As a PolicyError: the server's words, and what helps."""
+        kind, status = self.kind, self.status or "200 with an error"
+        message = f"{where} answered HTTP {status}: {self.words or 'nothing'}"
+        if kind == "overloaded" and (retry_after or 0) > LONGEST_ASKED:
+            kind, message = "quota", f"{message} (it asks to wait {retry_after:.0f} s)"
+        if kind in REMEDIES:
+            message += f"; {REMEDIES[kind]}"
+        return PolicyError(kind, message, retry_after)
+
+
+def parse(content: bytes) -> Any:
+    """The JSON of a body; its text where it holds none."""
+    text = content.decode("utf-8", "replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def trouble_in(body: Any, status: int | None = None) -> Trouble:
+    """What a body says is wrong, which is an error object, a page or a text."""
+    if isinstance(body, str):
+        return Trouble(status or (404 if is_page(body) else None), _one_line(_of_page(body)))
+    body = body[0] if isinstance(body, list) and body else body
+    fields = body if isinstance(body, dict) else {"message": body}
+    if isinstance(fields.get("error"), dict):
+        fields = fields["error"]
+    code = " ".join(str(fields[name]) for name in ("code", "type", "status") if fields.get(name))
+    words = " ".join(_words({name: fields[name]}) for name in WORDS if fields.get(name))
+    if isinstance(fields.get("metadata"), dict):
+        words += f" {_words(fields['metadata'])}"
+    if fields.get("param"):
+        words += f" (param: {_words(fields['param'])})"
+    if status is None:
+        status = _status_in(code)
+    return Trouble(status, _one_line(words or code), code)
+
+
+def _status_in(code: str) -> int | None:
+    found = re.search(r"\b[45]\d\d\b", code)
+    if found:
+        return int(found[0])
+    statuses = (number for word, number in CODE_STATUSES.items() if re.search(word, code.lower()))
+    return next(statuses, None)
+
+
+def is_page(body: Any) -> bool:
+    """Whether a body is a web page, where an API was asked."""
+    return isinstance(body, str) and bool(re.match(r"\s*<(!doctype|html|head|body)", body, re.I))
+
+
+def choices_of(body: Any) -> list[Any]:
+    """The choices of a reply; empty where it has none, or an error in their place."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    return choices if isinstance(choices, list) and not body.get("error") else []
+
+
+def sample_of(choice: Any, where: str) -> Sample | PolicyError:
+    """A choice as a sample; a filtered or broken one is an error, never a text.
+
+    A choice without a text is an attempt without an answer: its tokens were used and are paid.
+    The error is returned, since the other choices of the request are answers all the same.
+    """
+    if not isinstance(choice, dict):
+        return PolicyError("server", f"{where} sent a choice that is no object")
+    reason = re.sub(r"[\W_]+", "_", str(choice.get("finish_reason") or "").lower())
+    if choice.get("error"):
+        return trouble_in({"error": choice["error"]}).error(where)
+    if FILTERED.search(reason):
+        return PolicyError("content_filter", f"the answer ended with {reason!r}")
+    if BROKEN.search(reason):
+        return PolicyError("server", f"{where} broke the answer off: {reason}")
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        message = {"content": message if message is not None else choice.get("text")}
+    said, aside = _texts(message.get("content"))
+    if said is None:
+        kind = type(message["content"]).__name__
+        return PolicyError("server", f"{where} sent an answer of type {kind}")
+    beside = [message[name] for name in ASIDES if isinstance(message.get(name), str)]
+    reasoning = aside or "\n".join(dict.fromkeys(filter(None, beside)))
+    return Sample(said, "length" if LENGTH.search(reason) else "stop", reasoning=reasoning or None)
+
+
+def counts_of(body: Any) -> tuple[int | None, int | None]:
+    """Tokens of the prompt and of all answers; None for what the server does not count.
+
+    >>> counts_of({"usage": {"prompt_tokens": "7", "completion_tokens": float("nan")}})
+    (7, None)
+    """
+    usage = body.get("usage") if isinstance(body, dict) else None
+    usage = usage if isinstance(usage, dict) else {}
+
+    def count(*names: str) -> int | None:
+        return next((n for n in (_count(usage.get(name)) for name in names) if n is not None), None)
+
+    prompt, answers = (
+        count("prompt_tokens", "input_tokens"),
+        count("completion_tokens", "output_tokens"),
+    )
+    total = count("total_tokens")
+    if answers is None and None not in (prompt, total) and total >= prompt:
+        answers = total - prompt
+    return prompt, answers
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return int(number) if math.isfinite(number) and 0 <= number <= LARGEST_COUNT else None
+
+
+def _texts(content: Any) -> tuple[str | None, str]:
+    """(answer, what stands beside it) of a content: a text, parts, or nothing; None for others."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    parts = content if isinstance(content, list) else [content]
+    said, aside = "", ""
+    for part in parts:
+        if isinstance(part, str):
+            said += part
+        elif not isinstance(part, dict):
+            return None, ""
+        elif isinstance(part.get("text"), str) and part.get("type") not in ASIDES:
+            said += part["text"]
+        else:
+            fields = [part[name] for name in ("text", *ASIDES) if part.get(name)]
+            aside += "".join(_texts(field)[0] or "" for field in fields)
+    return said, aside
+
+
+def _words(value: Any) -> str:
+    """The words in an error's field, without what repeats the request."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_words, value)))
+    if isinstance(value, dict):
+        place = value.get("loc")
+        place = ".".join(map(str, place)) if isinstance(place, list) else ""
+        said = " ".join(_words(value[name]) for name in WORDS if value.get(name))
+        return f"{place}: {said}" if place else said
+    return "" if value is None else str(value)
+
+
+def _of_page(text: str) -> str:
+    """What a page says: its title, else its text."""
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.I | re.S)
+    if is_page(text):
+        shown = title[1] if title else re.sub(r"<[^>]*>", " ", text[:5000])
+        return f"a web page ({shown.strip()[:200]})"
+    return text
+
+
+def _one_line(words: str) -> str:
+    """At most 500 characters on one line, without keys and what would move a cursor."""
+    # The message may repeat the key, which must be gone before a cut leaves a part of it.
+    line = " ".join(keys.redact(words).split())
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)[
+        :500
+    ]
