@@ -5,6 +5,7 @@ problem: the model answers, hears whether it was right, and answers again. A new
 its fields and says how to find, read and compare answers; see ``docs/grading.md``.
 """
 
+import inspect
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -158,6 +159,15 @@ class Env(gymnasium.Env[str, str], ABC):
         """Return the user message after an attempt; a timeout is told as wrong."""
         return self.text(verdict if verdict in ("right", "no_answer") else "wrong", index)
 
+    def feedback_on(self, attempt: str, index: int, verdict: Verdict) -> str:
+        """Return ``feedback``, which gets the attempt (a response) where it has a place for one.
+
+        An environment may define ``feedback(self, index, verdict, attempt)``.
+        """
+        if "attempt" in inspect.signature(self.feedback).parameters:
+            return self.feedback(index, verdict, attempt=attempt)
+        return self.feedback(index, verdict)
+
     def text(self, name: str, index: int, **values: str) -> str:
         """Return a text of the style about problem ``index``: ``judge``, ``refine``, ...
 
@@ -248,7 +258,8 @@ class Env(gymnasium.Env[str, str], ABC):
         oracle = self.feedback_mode == "oracle"
         terminated = oracle and grade.verdict == "right"
         truncated = not terminated and self._turn >= self.max_turns
-        observation = self.feedback(self._index, grade.verdict if oracle else "wrong")
+        told = grade.verdict if oracle else "wrong"
+        observation = self.feedback_on(action, self._index, told)
         if terminated or truncated:
             self._index = None
         info = {"verdict": grade.verdict, "answer": grade.answer}

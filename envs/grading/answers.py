@@ -5,9 +5,10 @@ Pure functions over strings; nothing is evaluated as code, no input raises.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
+from math import floor
 from typing import Literal
 
 from envs.grading.exact import TooLarge, rational
@@ -97,6 +98,10 @@ class Quantity:
     """Whether a percent sign followed; ``value`` is the number before the sign."""
     fraction: bool = False
     """Whether it is one fraction and so, as a share, never meant as a percentage."""
+    decimals: int = field(default=0, compare=False)
+    """Digits behind the point of a plain decimal."""
+    unrounded: Fraction | None = field(default=None, compare=False)
+    """Of a reference: what the equation before it comes to, where that can be read."""
 
 
 # Words after a number are its unit, unless they change its value or are mathematics themselves.
@@ -121,6 +126,7 @@ _NOT_A_LEAD = re.compile(
     re.IGNORECASE,
 )
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_DECIMAL = re.compile(r"-?\d*\.(\d+)")
 _ONE_FRACTION = re.compile(r"-?\\frac")
 _REMARK = re.compile(r"(?<=\s)\((?=[A-Za-z])[A-Za-z .,'/-]{2,}\)\s*$")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])\s*\^\s*\{?[23]\}?(?=\s*(?:/|$))")
@@ -165,7 +171,9 @@ def quantity(text: str) -> Quantity | None:
     percent = core.endswith("%")
     value = rational(core.rstrip("% "))
     fraction = _ONE_FRACTION.match(core) is not None
-    return None if value is None else Quantity(value, percent, fraction)
+    decimal = _DECIMAL.fullmatch(core.rstrip("% "))
+    decimals = len(decimal[1]) if decimal else 0
+    return None if value is None else Quantity(value, percent, fraction, decimals)
 
 
 def _is_lead(before: str) -> bool:
@@ -202,6 +210,30 @@ def same_quantity(candidate: Quantity, reference: Quantity) -> bool:
     # a percentage such as 87.5 is told from a share such as 1/2 by its size
     points = abs(other.value) >= 1 and not other.fraction
     return share or (plain and (reference.percent or points))
+
+
+def rounds_to(candidate: Quantity, reference: Quantity) -> bool:
+    """Whether an exact answer, 10/3, becomes the reference, 3.333, at its number of decimals.
+
+    Exact is what the reference's own equation comes to, and what has more decimals of it. Where
+    there is none to be read, it is any number but a plain decimal: 2.54 is no answer to 2.5.
+    """
+    if not reference.decimals or candidate.percent != reference.percent:
+        return False
+    value, exact = candidate.value, reference.unrounded
+    if exact is None:
+        is_exact = not candidate.decimals
+    elif candidate.decimals > reference.decimals:
+        is_exact = value in (exact, _rounded(exact, candidate.decimals))
+    else:
+        is_exact = value == exact
+    return is_exact and _rounded(value, reference.decimals) == reference.value
+
+
+def _rounded(value: Fraction, decimals: int) -> Fraction:
+    """Round as in school, half away from zero."""
+    size = Fraction(floor(abs(value) * 10**decimals + Fraction(1, 2)), 10**decimals)
+    return -size if value < 0 else size
 
 
 _SUFFIX = re.compile(r"(?<=\d)([kKM])$")
@@ -246,7 +278,7 @@ def gsm8k_reference(answer: str) -> Quantity:
     Raises:
         ValueError: there is no such number.
     """
-    _, mark, final = answer.rpartition("####")
+    before, mark, final = answer.rpartition("####")
     final = final.strip()
     if mark:
         final = final.partition("\n")[0].strip()
@@ -257,7 +289,16 @@ def gsm8k_reference(answer: str) -> Quantity:
     if number is None:
         place = "as the answer" if final and not mark else "after '####'"
         raise ValueError(f"no number {place}, but {final[:80]!r}")
-    return number
+    return replace(number, unrounded=_left_side(before)) if number.decimals else number
+
+
+def _left_side(working: str) -> Fraction | None:
+    """Return 10/3 of ``10/3=3.333``; None where the last equation cannot be read."""
+    try:
+        left = read_number(re.split("[;\n]", working.strip())[-1].partition("=")[0])
+    except TooLarge:
+        return None
+    return left and left.value
 
 
 def compare_number(answer: str, reference: Quantity) -> Verdict:
@@ -268,4 +309,6 @@ def compare_number(answer: str, reference: Quantity) -> Verdict:
         number = read_number(answer)
     except TooLarge:
         return "timeout"
-    return "right" if number and same_quantity(number, reference) else "wrong"
+    if number is None:
+        return "wrong"
+    return "right" if same_quantity(number, reference) or rounds_to(number, reference) else "wrong"

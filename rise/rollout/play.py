@@ -145,7 +145,7 @@ async def _check(env: Env, plan: Plan, episode: Episode) -> None:
         max_new_tokens=plan.max_new_tokens[t],
         problem={**env.problems[task_id], "task_id": task_id},
     )
-    turn.observations[turn.chosen] = told(env, task_id, plan.feedback, turn.check)
+    turn.observations[turn.chosen] = told(env, task_id, plan.feedback, turn.action, turn.check)
 
 
 def _asked(env: Env, plan: Plan, episode: Episode) -> list[Message]:
@@ -180,7 +180,10 @@ async def _grade(
         answers=[grade.answer for grade in grades],
         verdicts=verdicts,
         rewards=rewards,
-        observations=[_feedback(env, plan, task_id, t, verdict) for verdict in verdicts],
+        observations=[
+            _feedback(env, plan, task_id, t, sample.text, verdict)
+            for sample, verdict in zip(samples, verdicts, strict=True)
+        ],
         finish_reasons=[sample.finish_reason for sample in samples],
         model=model,
         usage=usage_of(samples),
@@ -191,7 +194,7 @@ async def _grade(
     )
 
 
-def _feedback(env: Env, plan: Plan, task_id: int, t: int, verdict: str) -> str:
+def _feedback(env: Env, plan: Plan, task_id: int, t: int, attempt: str, verdict: str) -> str:
     """What is said of an answer with this verdict; empty where the model is asked later."""
     if asks_itself(plan.feedback):
         return ""
@@ -201,4 +204,4 @@ def _feedback(env: Env, plan: Plan, task_id: int, t: int, verdict: str) -> str:
     keeps_right = t == 0 and plan.correct_to_correct and plan.max_turns > 1
     if plan.feedback == "none" or (keeps_right and verdict == "right"):
         verdict = "wrong"
-    return env.feedback(task_id, verdict)
+    return env.feedback_on(attempt, task_id, verdict)

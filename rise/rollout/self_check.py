@@ -48,13 +48,13 @@ async def ask(
     }
 
 
-def told(env: Env, task_id: int, feedback: str, check: dict[str, Any]) -> str:
+def told(env: Env, task_id: int, feedback: str, attempt: str, check: dict[str, Any]) -> str:
     """The feedback that a model's own check makes."""
     if feedback == "critique":
         return env.text("refine", task_id, critique=check["text"])
     if check["says"] == "right":
         return env.text("right_again", task_id)
-    return env.feedback(task_id, "wrong")
+    return env.feedback_on(attempt, task_id, "wrong")
 
 
 def keep(turn: Turn) -> Turn:

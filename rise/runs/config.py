@@ -122,7 +122,10 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
 
 def _prompt_checksum(env: Env) -> str:
     """A checksum of the texts around the first problem, which a style or a new version changes."""
-    texts = [env.opening(0), *(env.feedback(0, verdict) for verdict in ("wrong", "no_answer"))]
+    texts = [
+        env.opening(0),
+        *(env.feedback_on("", 0, verdict) for verdict in ("wrong", "no_answer")),
+    ]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 

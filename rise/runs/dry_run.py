@@ -110,7 +110,7 @@ def prompt_tokens(job: Job, t: int, count: Callable[[list[Message]], int]) -> fl
     sees = config.get("expert_sees", "feedback") if t else "feedback"
     window = 1 if sees == "none" else config["context_window"]
     for index in _sampled(job):
-        opening, feedback = env.opening(index), env.feedback(index, "wrong")
+        opening, feedback = env.opening(index), env.feedback_on("", index, "wrong")
         if writes_feedback:
             feedback = env.text("refine", index, critique="x")
         elif config["feedback"] in ("verdict", "self"):

@@ -128,6 +128,22 @@ def test_without_oracle_every_attempt_is_called_wrong(write):
         assert (terminated, truncated) == (False, turn == 2)
 
 
+def test_feedback_gets_the_attempt_where_it_has_a_place_for_it(write):
+    class Echo(envs.GSM8K):
+        def feedback(self, index, verdict, attempt):
+            return f"{verdict}: {attempt}"
+
+    class Old(envs.GSM8K):
+        def feedback(self, index, verdict):
+            return verdict
+
+    path = write(GSM8K_ROWS)
+    for kind, heard in ((Echo, "wrong: so \\boxed{1}"), (Old, "wrong")):
+        env = kind(path)
+        env.reset(options={"index": 0})
+        assert env.step("so \\boxed{1}")[0] == heard
+
+
 def test_a_timeout_is_told_as_wrong(gsm8k):
     assert gsm8k.feedback(0, "timeout") == gsm8k.feedback(0, "wrong")
 

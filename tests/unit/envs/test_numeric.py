@@ -90,6 +90,55 @@ def test_a_number_may_be_written_in_any_way(write, reference, response):
     assert env.grade(f"it is {response}", 0).reward == -1
 
 
+def test_a_rounded_reference_is_met_by_the_exact_answer():
+    mean = "(50+57+49+57)/4=53.3\n#### 53.3"
+    rows = [
+        ("10/3=3.333\n#### 3.333", r"\frac{10}{3}", "right"),
+        ("10/3=3.333\n#### 3.333", "10/3", "right"),
+        ("10/3=3.333\n#### 3.333", r"3.\overline{3}", "right"),
+        ("10/3=3.333\n#### 3.333", "3.33333", "right"),
+        ("10/3=3.333\n#### 3.333", "3.33334", "wrong"),
+        ("10/3=3.333\n#### 3.333", "3.33", "wrong"),
+        ("10/3=3.333\n#### 3.333", "3.334", "wrong"),
+        ("10/3=3.333\n#### 3.333", "3", "wrong"),
+        ("10/3=3.333\n#### 3.333", "3333/1000", "right"),
+        ("10/3=3.333\n#### 3.333", "3.3331", "wrong"),
+        (mean, "53.25", "right"),
+        (mean, r"\frac{213}{4}", "right"),
+        (mean, "53.2", "wrong"),
+        (mean, "53", "wrong"),
+        ("6 + 1 = 7; 20/3 = 6.67\n#### 6.67", "20/3", "right"),
+        ("6 + 1 = 7; 20/3 = 6.67\n#### 6.67", "6.666", "wrong"),
+        ("80/60 (min/hour) = 1.33 (hour)\n#### 1.33", "4/3", "right"),
+        ("4.80/4=1.20\n#### 1.2", "1.25", "wrong"),
+        ("4.80/4=1.20\n#### 1.2", "4.9/4", "wrong"),
+        ("4.80/4=1.20\n#### 1.2", "1.21", "wrong"),
+        ("3.333", "10/3", "right"),
+        ("-3.333", r"-\frac{10}{3}", "right"),
+        ("-3.333", "10/3", "wrong"),
+        ("66.67%", r"\frac{200}{3}\%", "right"),
+        ("2.5", "2.54", "wrong"),
+        ("2.5", "2.46", "wrong"),
+        ("2.5", "5/2", "right"),
+        ("6.67", "20/3", "right"),
+        ("6.66", "20/3", "wrong"),
+        ("3", "10/3", "wrong"),
+        ("2", "5/2", "wrong"),
+    ]
+    for name in ("svamp", "asdiv", "numeric"):
+        judge = envs.NAMES[name].judge
+        given = [(a, b, judge(f"\\boxed{{{b}}}", a).verdict) for a, b, _ in rows]
+        assert [row for row in given if row not in rows] == []
+
+
+def test_arithmetic_is_worth_what_it_comes_to():
+    for name in ("gsm8k", "svamp", "asdiv", "numeric"):
+        judge = envs.NAMES[name].judge
+        assert judge(r"\boxed{57 + 26}", "#### 83").verdict == "right"
+        assert judge(r"\boxed{57 + 27}", "#### 83").verdict == "wrong"
+        assert judge(r"\boxed{57 + x}", "#### 83").verdict == "wrong"
+
+
 def test_aime_answers_have_leading_zeros_or_none(write):
     env = envs.make("numeric", write(*AIME))
     for index, answer in enumerate((49, 73, 0, 999)):

@@ -106,6 +106,18 @@ def test_best_sample_continues_and_the_first_of_equals(env):
     assert episode.turns[0].usage["completion_tokens"] == 12
 
 
+def test_every_sample_hears_of_its_own_attempt(env):
+    class Echo(type(env)):
+        def feedback(self, index, verdict, attempt):
+            return f"{verdict}: {attempt}"
+
+    echo = Echo(env.problems.path, prompt_style="bare")
+    script = {0: [NONE, WRONG], 1: [RIGHT, WRONG]}
+    episode, policy = play_one(echo, lambda task, turn, i: script[turn][i], 2, [2, 2])
+    assert episode.turns[0].observations == [f"no_answer: {NONE}", f"wrong: {WRONG}"]
+    assert texts(policy.asked[1]["messages"])[-1] == f"wrong: {WRONG}"
+
+
 def test_correct_to_correct_goes_on_after_turn_1_only(env):
     script = {0: RIGHT, 1: RIGHT, 2: RIGHT}
     episode, policy = play_one(env, lambda task, turn, i: script[turn], correct_to_correct=True)
