@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import IO
 
 from latex2sympy2_extended import NormalizationConfig
@@ -24,7 +25,10 @@ CPU_SECONDS = 1.5
 """Processor time for one comparison, so that a busy machine does not turn right into timeout."""
 WALL_SECONDS = 2.5
 """Time on the clock after which a comparison is killed even when it had no processor."""
-MEMORY_BYTES = 2 << 30
+GROWTH_BYTES = 180 << 20
+"""Memory that a child may add to the 60 MB of the libraries; powers and factorials ask for all."""
+FULL_BYTES = 120 << 20
+"""A child that has added so much is replaced, and its "wrong" may be for want of memory."""
 COMPARISONS_PER_CHILD = 500
 """A child is replaced after this many comparisons, because sympy's caches only grow."""
 EXTRACTION = LatexExtractionConfig(
@@ -49,6 +53,8 @@ def main() -> None:
         verdict = child.ask(line)
         if verdict is None:
             child, verdict = _replace(child), "timeout"
+        elif child.is_full():
+            child, verdict = _replace(child), "timeout" if verdict == "wrong" else verdict
         replies.write(verdict + "\n")
 
 
@@ -126,6 +132,11 @@ class _Child:
             return None
         return self.replies.readline().strip() or None
 
+    def is_full(self) -> bool:
+        with contextlib.suppress(OSError):
+            return _memory(self.pid, "VmPeak") > _memory(os.getpid(), "VmSize") + FULL_BYTES
+        return False
+
     def close(self) -> None:
         self.replies.close()
         os.kill(self.pid, signal.SIGKILL)
@@ -145,8 +156,9 @@ def _serve(jobs: IO[str], replies: IO[str]) -> None:
         # both may have been ignored or blocked by the program that started us
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGPROF, signal.SIGALRM))
-    with contextlib.suppress(ValueError):  # macOS knows this limit but refuses it
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    with contextlib.suppress(ValueError, OSError):  # macOS has no /proc and refuses this limit
+        limit = _memory(os.getpid(), "VmSize") + GROWTH_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for line in jobs:
         job = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
@@ -155,6 +167,12 @@ def _serve(jobs: IO[str], replies: IO[str]) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         replies.write(verdict + "\n")
+
+
+def _memory(pid: int, name: str) -> int:
+    """Return VmSize, or another line of /proc, in bytes; raises OSError where there is no /proc."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) << 10
 
 
 def _verdict(candidate: list[str], reference: list[str], ordered: bool) -> str:

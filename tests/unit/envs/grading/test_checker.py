@@ -54,6 +54,26 @@ def test_good_answers_among_bombs_get_their_verdict_while_the_loop_ticks():
     assert ticks > 20
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_towers_and_factorials_stay_within_250_megabytes():
+    texts = [r"9^{9^{9^{9}}}+\sqrt{2}", r"3000000!+\pi", r"(x+1)^{10000}", r"10^{10^{9}}x"]
+
+    async def grade_all() -> list[str]:
+        questions = [Question((text,), ("x^2",)) for text in texts]
+        return await asyncio.gather(*map(checker.check_async, [BOMB, *questions, SURD]))
+
+    verdicts = asyncio.run(grade_all())
+    assert verdicts[-1] == "right" and not {*verdicts[:-1]} - {"timeout", "wrong"}
+    for worker in checker._running.workers:
+        pid = worker.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for one in [pid, *children]:
+            limits = Path(f"/proc/{one}/limits").read_text().partition("Max address space")[2]
+            peak = Path(f"/proc/{one}/status").read_text().partition("VmHWM:")[2].split()[0]
+            assert int(peak) < 250_000
+            assert one == pid or int(limits.split()[0]) < 400_000_000
+
+
 def test_many_threads_share_the_pool():
     with ThreadPoolExecutor(8) as threads:
         verdicts = list(threads.map(checker.check, [SURD, OTHER_SURD] * 8))
