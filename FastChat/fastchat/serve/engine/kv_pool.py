@@ -12,6 +12,7 @@ How many tokens of keys and values fit into the free memory.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -171,8 +172,6 @@ class KVPool:
     def __init__(
         self, shapes: Sequence[LayerShape], max_rows: int, max_length: int, tokens: int, device: Any
     ):
-        import torch
-
         self.max_rows = max_rows
         self.tokens = min(tokens, max_rows * max_length)
         self.max_length = min(max_length, self.tokens)
@@ -181,7 +180,7 @@ class KVPool:
         # Zeros, not empty memory: a masked NaN would still poison the attention sum.
         self._flat = [
             tuple(
-                torch.zeros(self.tokens * shape.heads * size, dtype=shape.dtype, device=device)
+                _zeros(self.tokens * shape.heads * size, shape.dtype, device)
                 for size in (shape.key_size, shape.value_size)
             )
             for shape in shapes
@@ -236,6 +235,16 @@ class KVPool:
             ):
                 used = self.rows * shape.heads * length * size
                 caches.append(flat[:used].view(self.rows, shape.heads, length, size))
+
+
+def _zeros(count: int, dtype: Any, device: Any) -> torch.Tensor:
+    """That many zeros; on a CPU their memory is taken only as they are written."""
+    import torch
+
+    if device.type != "cpu":
+        return torch.zeros(count, dtype=dtype, device=device)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize, flags=flags), dtype=dtype)
 
 
 class PoolCache:
