@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import re
 import resource
 import socket
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 _WILDCARDS = ("0.0.0.0", "::", "")
@@ -25,6 +28,38 @@ def build_logger(name: str) -> logging.Logger:
         logger.setLevel(logging.INFO)
         logger.propagate = False
     return logger
+
+
+def own_cores() -> int:
+    """Cores that this process may use: of its affinity and its control group's quota, at least 1.
+
+    torch looks at neither the quota nor at other processes: threads that wait for each other on
+    busy cores cost several times the work.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(count or 1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control group, or no quota ("max")
+        return count or 1
+
+
+def threads_of(processes: int = 1) -> int:
+    """CPU threads for one of so many processes: OMP_NUM_THREADS, or an even share of the cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else max(1, own_cores() // processes)
+
+
+def byte_count(text: str) -> int:
+    """A memory size such as 4GiB, 512M or 1.5g, as an argparse type.
+
+    >>> byte_count("4GiB"), byte_count("1.5g"), byte_count("100M")
+    (4294967296, 1610612736, 104857600)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])(?:i?b)?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give one such as 4GiB or 512M")
+    return int(float(found[1]) * 1024 ** ("kmgt".index(found[2].lower()) + 1))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -95,8 +95,7 @@ def load_model(
     Args:
         path: a checkpoint's directory or a hub id.
         device: "auto" is CUDA where there is a GPU, else the CPU; None moves nothing (ZeRO-3).
-        dtype: a name in `DTYPES` or a torch dtype. "auto" is the checkpoint's own dtype on a GPU
-            and float32 on the CPU.
+        dtype: a name in `DTYPES` or a torch dtype, see `pick_dtype`.
         attn_implementation: transformers' name of the attention code; None is "sdpa", or "eager"
             for models that cap their attention scores.
         cache_dir: where hub downloads are kept; None is the hub's own place.
@@ -158,6 +157,9 @@ def pick_device(device: str | None = "auto") -> str | None:
 def pick_dtype(dtype: Any, device: str | None, config: Any) -> Any:
     """The torch dtype for `dtype` (a name in `DTYPES`, "half" and "float", or a torch dtype).
 
+    "auto" is the checkpoint's own; on a CPU float32, unless the checkpoint is bfloat16 and the
+    CPU computes in it.
+
     Raises:
         ValueError: the name is unknown.
     """
@@ -167,12 +169,21 @@ def pick_dtype(dtype: Any, device: str | None, config: Any) -> Any:
         return dtype
     if dtype in ("auto", None):
         own = getattr(config, "dtype", None) or torch.float32
-        return torch.float32 if device == "cpu" else own
+        fits = device != "cpu" or (own is torch.bfloat16 and computes_bfloat16())
+        return own if fits else torch.float32
     known = {name: getattr(torch, name) for name in DTYPES[1:]}
     known |= {"half": torch.float16, "float": torch.float32}
     if dtype not in known:
         raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     return known[dtype]
+
+
+def computes_bfloat16() -> bool:
+    """Whether this CPU multiplies in bfloat16 itself (AVX512-BF16, AMX), as torch sees it."""
+    import torch
+
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def pick_attention(config: Any) -> str:

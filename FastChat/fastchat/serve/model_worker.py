@@ -23,6 +23,7 @@ from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import (
     DTYPES,
     base_source,
+    computes_bfloat16,
     context_length,
     load_config,
     load_model,
@@ -50,10 +51,12 @@ from fastchat.serve.prompts import Prompts
 from fastchat.utils import (
     OneLineParser,
     build_logger,
+    byte_count,
     fraction,
     listen,
     positive_int,
     serve,
+    threads_of,
     url_of,
 )
 
@@ -159,7 +162,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--dtype",
         default="auto",
         choices=DTYPES,
-        help="auto is the checkpoint's own on a GPU and float32 on the CPU",
+        help="auto is the checkpoint's own; on a CPU that does not compute in bfloat16, float32",
     )
     parser.add_argument(
         "--gpu-memory-fraction",
@@ -168,12 +171,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "share a GPU need one each (85 %% of what is free when the weights are loaded)",
     )
     parser.add_argument(
+        "--kv-memory",
+        type=byte_count,
+        help="the most memory for keys and values, such as 4GiB; a CPU's is taken as it is used "
+        "(30 %% of what is free, on a GPU what --gpu-memory-fraction says)",
+    )
+    parser.add_argument(
         "--context-length",
         type=positive_int,
         help="longest prompt plus answer in tokens (the model's)",
     )
     parser.add_argument(
-        "--num-threads", type=positive_int, help="CPU threads of torch (torch's own choice)"
+        "--num-threads",
+        type=positive_int,
+        help="CPU threads of torch (OMP_NUM_THREADS, or the cores that this process may use)",
     )
     parser.add_argument("--seed", type=int, help="seed of requests that bring none (none)")
     args = parser.parse_args(argv)
@@ -216,19 +227,31 @@ def _load_engine(
     from fastchat.serve.engine.engine import SlotEngine
 
     hub_logging.disable_progress_bar()
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
+    threads = args.num_threads or threads_of()
+    torch.set_num_threads(threads)
     model = load_model(
         args.model_path, device=args.device, dtype=args.dtype, base=args.base_model_path
+    )
+    logger.info(
+        "%s; %s", _dtype_in_words(args, model), f"{threads} CPU thread{'s' * (threads > 1)}"
     )
     return SlotEngine(
         model,
         tokenizer,
+        kv_bytes=args.kv_memory,
         max_rows=args.limit_worker_concurrency,
         max_length=max_length,
         memory_fraction=args.gpu_memory_fraction,
         logger=logger,
     )
+
+
+def _dtype_in_words(args: argparse.Namespace, model: Any) -> str:
+    name = str(model.dtype).removeprefix("torch.")
+    if args.dtype != "auto" or model.device.type != "cpu":
+        return f"computing in {name}"
+    able = "does" if computes_bfloat16() else "does not"
+    return f"computing in {name}: this CPU {able} compute in bfloat16 itself (--dtype overrides)"
 
 
 @contextlib.contextmanager

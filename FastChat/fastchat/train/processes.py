@@ -14,6 +14,8 @@ import socket
 import sys
 import time
 
+from fastchat.utils import threads_of
+
 logger = logging.getLogger("fastchat.train")
 
 OTHER_RANKS_WAIT = 5.0
@@ -39,6 +41,15 @@ def set_single_process() -> None:
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
+
+
+def share_cores() -> int:
+    """Give torch this process's share of the machine's cores; returns the number of threads."""
+    import torch
+
+    threads = threads_of(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    torch.set_num_threads(threads)
+    return threads
 
 
 def is_first_process() -> bool:

@@ -239,6 +239,7 @@ def load(run: Run) -> Any:
     """The model, with the attention that suits it and the machine, and its adapter if any."""
     model_args, lora, args = run.arguments.model, run.arguments.lora, run.args
     wanted = model_args.attn_implementation
+    threads = processes.share_cores()
     if args.deepspeed:
         processes.start_deepspeed(on_cpu=args.device.type == "cpu")
     attention = wanted or pick_attention(run.config)
@@ -262,7 +263,7 @@ def load(run: Run) -> Any:
     say(
         f"attention: {model.config._attn_implementation} "
         f"({'as asked' if wanted else 'chosen; --attn_implementation overrides'}); "
-        f"{model_parameters(model):,} parameters"
+        f"{model_parameters(model):,} parameters; {threads} CPU threads a process"
     )
     allow_saving(model)
     if lora.enabled:

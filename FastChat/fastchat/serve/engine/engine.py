@@ -46,6 +46,7 @@ class SlotEngine:
         max_rows: answers that are generated at the same time.
         max_length: longest prompt plus answer in tokens, at most the model's context.
         pool_tokens: memory for keys and values in tokens; None takes what is free.
+        kv_bytes: the most memory that keys and values take; None is the share of `kv_pool`.
         memory_fraction: share of the GPU's memory for weights and pool; None is 85 % of the free.
         prefill_tokens: prompt tokens computed per step; None suits the device.
 
@@ -61,6 +62,7 @@ class SlotEngine:
         max_rows: int = 64,
         max_length: int = 2048,
         pool_tokens: int | None = None,
+        kv_bytes: int | None = None,
         memory_fraction: float | None = None,
         prefill_tokens: int | None = None,
         logger: logging.Logger | None = None,
@@ -76,7 +78,7 @@ class SlotEngine:
                 attended = min(attended, self._prefill_attended)
             copies = Copies(self.model.repeated_bytes(shapes), attended)
             pool_tokens = affordable_tokens(
-                shapes, device, max_rows, self.model.vocabulary, memory_fraction, copies
+                shapes, device, max_rows, self.model.vocabulary, memory_fraction, copies, kv_bytes
             )
         # As many slots again keep what ended rows have computed, for the prompts that continue it.
         self.pool = KVPool(shapes, 2 * max_rows, max_length, pool_tokens, device)

@@ -54,11 +54,13 @@ def affordable_tokens(
     vocabulary: int,
     fraction: float | None = None,
     copies: Copies = Copies(0, 0),
+    limit: int | None = None,
 ) -> int:
     """Tokens that fit beside the model, the working memory of `max_rows` rows and the copies.
 
     `fraction` is the share of the GPU's memory, in (0, 1], for the pool and the weights, which are
-    there already; None is 85 % of what is free for the pool. Without a GPU it has no effect.
+    there already; None is 85 % of what is free for the pool. Without a GPU it has no effect, and
+    the pool may grow to 30 % of the memory that is free now. `limit` bounds it in bytes.
 
     Raises:
         ValueError: not even a short prompt fits.
@@ -68,12 +70,19 @@ def affordable_tokens(
     cached, copied = token_bytes(shapes), copies.token_bytes
     # A pool of fewer tokens than may be copied at once has copies of all of them at most.
     tokens = int(max(usable // (cached + copied), (usable - copies.tokens * copied) // cached))
+    if limit is not None:
+        tokens = min(tokens, limit // cached)
     if tokens < _LEAST_TOKENS:
+        if limit is not None and limit // cached < _LEAST_TOKENS:
+            raise ValueError(
+                f"--kv-memory of {limit} bytes holds {limit // cached} tokens; give "
+                f"{_LEAST_TOKENS * cached} or more"
+            )
         limited = device.type == "cuda" and fraction is not None
-        limit = f" and --gpu-memory-fraction {fraction:g}" if limited else ""
+        within = f" and --gpu-memory-fraction {fraction:g}" if limited else ""
         remedy = "raise the fraction" if limited else "free memory"
         raise ValueError(
-            f"{free_bytes(device) / 2**20:.0f} MiB of free memory on {device}{limit} hold no "
+            f"{free_bytes(device) / 2**20:.0f} MiB of free memory on {device}{within} hold no "
             f"prompt beside the model; {remedy}, lower --limit-worker-concurrency, or load with "
             "--dtype bfloat16"
         )
@@ -241,7 +250,7 @@ def _zeros(count: int, dtype: Any, device: Any) -> torch.Tensor:
     """That many zeros; on a CPU their memory is taken only as they are written."""
     import torch
 
-    if device.type != "cpu":
+    if torch.device(device).type != "cpu":
         return torch.zeros(count, dtype=dtype, device=device)
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     return torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize, flags=flags), dtype=dtype)

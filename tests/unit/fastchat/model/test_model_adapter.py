@@ -3,6 +3,8 @@
 python -m pytest tests/unit/fastchat/model/test_model_adapter.py
 """
 
+from types import SimpleNamespace
+
 import httpx
 import pytest
 import torch
@@ -150,3 +152,21 @@ def test_context_length_counts_position_scaling(rope, expected):
 
 def test_context_length_has_a_default():
     assert context_length(PreTrainedConfig()) == 2048
+
+
+@pytest.mark.parametrize(
+    "own, native, device, expected",
+    [
+        ("bfloat16", True, "cpu", "bfloat16"),
+        ("bfloat16", False, "cpu", "float32"),
+        ("float16", True, "cpu", "float32"),
+        ("float32", True, "cpu", "float32"),
+        ("bfloat16", False, "cuda", "bfloat16"),
+    ],
+)
+def test_the_checkpoints_dtype_is_taken_where_the_processor_computes_in_it(
+    monkeypatch, own, native, device, expected
+):
+    monkeypatch.setattr(model_adapter, "computes_bfloat16", lambda: native)
+    config = SimpleNamespace(dtype=getattr(torch, own))
+    assert model_adapter.pick_dtype("auto", device, config) == getattr(torch, expected)

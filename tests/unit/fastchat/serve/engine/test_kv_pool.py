@@ -3,13 +3,16 @@
 python -m pytest tests/unit/fastchat/serve/engine/test_kv_pool.py
 """
 
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from fastchat.serve.engine import kv_pool
 from fastchat.serve.engine.engine import SlotEngine
-from fastchat.serve.engine.kv_pool import KVPool, LayerShape, PoolCache, Span
+from fastchat.serve.engine.kv_pool import KVPool, LayerShape, PoolCache, Span, affordable_tokens
 from fastchat.serve.engine.model import EngineModel
 
 SHAPES = [LayerShape(heads=2, key_size=3, value_size=5, dtype=torch.float32)] * 2
@@ -171,3 +174,26 @@ def test_a_fraction_takes_no_more_than_is_free_and_is_named_when_it_is_too_small
     assert gpu.start_worker(200_000, 0.9) == pytest.approx(95_000, rel=0.01)
     with pytest.raises(ValueError, match=r"fraction 0\.2 hold no prompt .*raise the fraction"):
         Gpu(monkeypatch).start_worker(200_000, 0.2)
+
+
+def test_memory_on_a_cpu_is_taken_only_as_it_is_written():
+    shapes = [LayerShape(heads=8, key_size=64, value_size=64, dtype=torch.float32)] * 4
+    before = _resident_bytes()
+    pool = KVPool(shapes, 16, 2**14, tokens=2**18, device=torch.device("cpu"))
+    assert sum(flat.nbytes for pair in pool._flat for flat in pair) == 2**32
+    pool.keys[0][3, 2, 100] = 1.0
+    assert _resident_bytes() - before < 2**26
+    assert pool.keys[0][3, 2, 100, 0] == 1 and pool.keys[0][0, 0].sum() == 0
+
+
+def test_the_limit_of_keys_and_values_is_kept_and_named_when_it_is_too_small():
+    shapes = [LayerShape(heads=2, key_size=8, value_size=8, dtype=torch.float32)]
+    cpu, token = torch.device("cpu"), 2 * 16 * 4
+    assert affordable_tokens(shapes, cpu, 4, 100, limit=1000 * token) == 1000
+    with pytest.raises(ValueError, match=r"--kv-memory of 1280 bytes holds 10 tokens; give 8192"):
+        affordable_tokens(shapes, cpu, 4, 100, limit=10 * token)
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
