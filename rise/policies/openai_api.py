@@ -290,6 +290,7 @@ class OpenAIPolicy(Policy):
             PolicyError: the first refusal, if it is none of the parameters.
         """
         left_out, refused, tried = list(self.left_out), first, []
+        why: dict[str, str] = {}
         while True:
             sent = self._fitted(request, left_out)
             suspects = suspected(sent, refused.said, self._guesses)
@@ -299,15 +300,17 @@ class OpenAIPolicy(Policy):
                 self._guesses = False
                 raise first
             tried.append(trial)
+            now = {name: refused.message for name in trial if name not in left_out}
             try:
                 answers = await self._ask(self._fitted(request, trial), spent)
             except RefusedRequest as error:
                 if _bare(error.said) != _bare(refused.said):
                     left_out, refused = trial, error  # something else is refused now
+                    why |= now
                 continue
-            for name in sorted({*trial} - {*self.left_out}):
+            for name, said in (why | now).items():
                 message = "%s does not take %s (%s): %s from now on"
-                log.warning(message, self.name, name, first.message, INSTEAD.get(name, OMITTED))
+                log.warning(message, self.name, name, said, INSTEAD.get(name, OMITTED))
             self.left_out = trial
             self._learned(self.name, trial)
             return answers
