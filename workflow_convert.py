@@ -167,7 +167,15 @@ def run(args: argparse.Namespace) -> int:
         pool = Pool(sources, args.limit)
         for notice in pool.unfinished():
             print(notice, file=sys.stderr)
-        return make(pool, args, settings, spill)
+        code = make(pool, args, settings, spill)
+        if pool.cut:
+            print(
+                f"The dialogues of {pool.cut} episodes are shorter than their turns (the published "
+                "--dialogue_limit cut them): their prompt is that of --prompt_style "
+                f"{args.prompt_style}, with the feedback of the record",
+                file=sys.stderr,
+            )
+        return code
 
 
 def write_rows(

@@ -77,6 +77,8 @@ class Pool:
         self._logs = [EpisodeLog(source.rows) for source in sources]
         found = sum(map(len, self._logs))
         self._size = found if limit is None else min(limit, found)
+        self.cut = 0
+        """Episodes of the last pass whose dialogue was cut, see `Episode.is_cut`."""
 
     def __len__(self) -> int:
         return self._size
@@ -100,10 +102,11 @@ class Pool:
 
         pause = 0.2 if sys.stderr.isatty() else SLOW_REFRESH
         line = tqdm(total=len(self), desc=doing, unit="episode", delay=QUICK, mininterval=pause)
-        left = self._size
+        left, self.cut = self._size, 0
         with line:
             for number, log in enumerate(self._logs):
                 for episode in log.episodes(left):
+                    self.cut += episode.is_cut
                     yield number, episode
                     left -= 1
                     line.update()

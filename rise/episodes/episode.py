@@ -112,6 +112,9 @@ class Episode:
     the same, "model" who that was."""
     feedback: str | None = None
     """What the model was told after its attempts (`--feedback`); None in a published log."""
+    is_cut: bool = False
+    """Whether a published log held less of the dialogue than its turns (its `--dialogue_limit` cut
+    it): it is left out then."""
 
     @property
     def is_owed(self) -> bool:
@@ -172,7 +175,8 @@ class Episode:
         """Read a record of ours or of a published log.
 
         A published log has no answers or verdicts (the lists stay empty), calls the model
-        "agent", and its dialogue lacks the last action: the roles and the action are put right.
+        "agent", and its dialogue lacks the last action: the roles and the action are put right. One
+        that is shorter than the turns is left out.
 
         Raises:
             ValueError: if keys are missing or unknown, or a turn's lists differ in length.
@@ -186,14 +190,17 @@ class Episode:
             if len(lengths) != 1 or not 0 <= turn.chosen < min(lengths):
                 raise ValueError(f"{name}, turn {t + 1}: its lists of samples differ in length")
         blocked = str(len(turns)) in history["actions"]
+        dialogue = _dialogue(record.get("dialogue") or [], turns, blocked)
+        is_cut = not history.get("verdicts") and bool(dialogue) and not _is_whole(dialogue, turns)
         return cls(
             task_id=record["task_id"],
             query=record["query"],
             answer=record["answer"],
             turns=turns,
-            dialogue=_dialogue(record.get("dialogue", []), turns, blocked),
+            dialogue=[] if is_cut else dialogue,
             error=record.get("error"),
             feedback=record.get("feedback"),
+            is_cut=is_cut,
         )
 
 
@@ -292,3 +299,17 @@ def _dialogue(messages: list[Message], turns: list[Turn], blocked: bool) -> list
     if blocked:
         return dialogue[:-1]
     return [*dialogue, {"role": "assistant", "content": turns[-1].action}]
+
+
+def _is_whole(dialogue: list[Message], turns: list[Turn]) -> bool:
+    """Whether a published dialogue is a prompt, and after it all attempts with their feedback."""
+    start = len(dialogue) - (2 * len(turns) - 1)
+    attempts = [message["content"].strip() for message in dialogue[max(0, start) :: 2]]
+    roles = [message["role"] for message in dialogue[max(0, start) :]]
+    return (
+        start >= 1
+        and dialogue[0]["role"] != "assistant"
+        and set(roles[::2]) <= {"assistant"}
+        and "assistant" not in roles[1::2]
+        and attempts == [turn.action.strip() for turn in turns]
+    )

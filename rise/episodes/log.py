@@ -23,6 +23,8 @@ BLOCK = 1 << 20
 LONGEST_MARK = 16
 """Where a value is cut by the end of a block, JSON complains at most this far before the end; about
 a cut string it complains at the string's beginning."""
+BOM = "\ufeff".encode().decode("latin-1")
+"""What editors on Windows begin a file with, as the scanner sees it."""
 DECODER = json.JSONDecoder()
 ROLES = ("system", "user", "assistant")
 FLOAT_MAX = sys.float_info.max
@@ -80,8 +82,11 @@ def lacks_dialogue(path: Path) -> bool:
     Raises:
         ValueError: if the log is damaged.
     """
-    records = (record for _, _, record in _records(path))
-    return any(not record.get("error") and not record.get("dialogue") for record in records)
+    for offset, _, record in _records(path):
+        with naming(path, offset):
+            if not record.get("error") and not Episode.from_dict(record).dialogue:
+                return True
+    return False
 
 
 def _check_texts(episode: Episode) -> None:
@@ -151,6 +156,8 @@ class _Scanner:
         Raises:
             ValueError: if the file is not an object of episodes.
         """
+        self._more()
+        self._at = len(BOM) if self._text.startswith(BOM) else 0
         first = self._next_mark()
         if first not in ("{", ""):
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -22,8 +23,11 @@ BROKEN_PIPE = 128 + signal.SIGPIPE
 def run_program(main: Callable[[], int | str | None]) -> NoReturn:
     """Exit with the code that `main` returns, or quietly with 141 where nobody reads the output.
 
-    A pipe into `head` ends like that, which is nobody's mistake.
+    A pipe into `head` ends like that, which is nobody's mistake. What an output cannot write (an
+    ASCII terminal, half an emoji) is written as an escape.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             sys.exit(main())

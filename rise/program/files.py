@@ -50,7 +50,7 @@ def read_json(path: Path) -> Any:
         ValueError: if it holds no valid JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
 

@@ -77,6 +77,33 @@ def test_a_published_dialogue_is_what_the_model_saw(tmp_path, output):
     assert [turn["from"] for turn in read(output)[1]["conversations"]] == ["human", "gpt"] * 2
 
 
+@pytest.mark.parametrize("kept", [1, 2, 3, 4])
+def test_a_published_dialogue_that_was_cut_takes_its_prompt_from_the_style(
+    tmp_path, output, capsys, kept
+):
+    record = sketch("w7 w6 r5")[0].to_dict()
+    for key in ("answers", "verdicts", "finish_reasons", "models", "usage", "chosen"):
+        del record["turn_history"][key]
+    whole = record["dialogue"][:-1]  # published logs end with the last prompt
+    path = tmp_path / "3_turns.json"
+    for dialogue in (whole, whole[-kept:]):
+        # As some editors on Windows save it.
+        path.write_text("\ufeff" + json.dumps({"0": record | {"dialogue": dialogue}}))
+        style = ("--prompt_style", "bare", "--overwrite")
+        assert convert("--filepath", path, "--output", output, *style) == 0
+        notice = capsys.readouterr().err
+        assert notice.count("1 episodes are shorter than their turns") == (dialogue != whole)
+        turns = [[t["value"] for t in row["conversations"]] for row in read(output)]
+        assert turns[2] == [
+            *turns[1][:-1],
+            record["turn_history"]["best_actions"][1],
+            *turns[2][-2:],
+        ]
+        assert turns[2][-2] == record["turn_history"]["best_observations"][1]
+        opening = record["query"] if dialogue != whole else record["dialogue"][0]["content"]
+        assert turns[0][0] == opening
+
+
 def test_tokens_are_counted_as_the_trainer_counts_them(log, output, tmp_path, capsys):
     tokenizer = tiny_tokenizer("llama-2")
     tokenizer.save_pretrained(tmp_path / "model")
