@@ -144,16 +144,16 @@ def _meaning(action: argparse.Action, parser: argparse.ArgumentParser, trainer: 
 
 
 def linked(text: str, folder: Path) -> str:
-    """A page with the lines of its links to functions, classes and constants.
+    """A page whose links to functions, classes and constants, where they name a line, lead there.
 
     Raises:
         ValueError: if a file has no such name.
     """
 
     def found(match: re.Match[str]) -> str:
-        name, path = match[1], match[2]
-        line = line_of(name, folder / path)
-        return f"[`{name}`]({path}#L{line})"
+        name, path, line = match.groups()
+        there = line_of(name, folder / path)
+        return f"[`{name}`]({path}#L{there})" if line else match[0]
 
     return LINK.sub(found, text)
 
