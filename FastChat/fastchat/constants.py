@@ -18,6 +18,9 @@ MAX_SAMPLES = 1024
 MAX_BODY_BYTES = 16 * 2**20
 """The largest request body that a controller or a worker reads."""
 
+MAX_REPLY_BYTES = 64 * 2**20
+"""The largest reply that a client reads: a thousand long answers with their token ids."""
+
 
 class ErrorCode(IntEnum):
     """The `error_code` of a reply; 0 is success. A client takes no text from any other reply."""

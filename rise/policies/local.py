@@ -8,23 +8,16 @@ with this process, also when it is killed.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib.util
 import json
 import logging
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop, wait_until
 from rise.policies import gpus, hub
 from rise.program.exits import USAGE
 
@@ -34,14 +27,9 @@ START_LIMIT = 1800.0
 """Seconds for a worker to load its model: large ones come from slow disks."""
 STOP_LIMIT = 3.0
 """Seconds between the request to stop and the kill."""
-POLL = 0.1
-"""Seconds between two looks at the controller while the workers load."""
-TAIL_LINES = 15
-"""Lines of a dead process's log that the error shows."""
 HOST = "127.0.0.1"
 WORKER = "model_worker"
 MEMORY_OPTION = "--gpu-memory-fraction"
-PR_SET_PDEATHSIG = 1
 
 
 class ServingError(RuntimeError):
@@ -82,7 +70,7 @@ class LocalServing:
         self.log_dir = log_dir
         self._workers_per_model = workers_per_model
         self._options = ["--limit-worker-concurrency", str(concurrency), *worker_args]
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, Child] = {}
         self.controller = ""
 
     def __enter__(self) -> LocalServing:
@@ -103,20 +91,14 @@ class LocalServing:
 
     def complaint(self) -> str | None:
         """What a process that has ended wrote last; None while all of them run."""
-        for name, process in self._processes.items():
-            if process.poll() is not None:
-                path = self.log_dir / f"{name}.log"
-                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-                tail = "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
-                return f"{name} ended with code {process.returncode}; {path} ends with:\n{tail}"
-        return None
+        return next(filter(None, (each.complaint() for each in self._children.values())), None)
 
     def _refusal(self) -> str | None:
         """The error of a worker that found its arguments or its model wrong (exit code 2)."""
         names = {model: name for name, model in self.model_names.items()}
-        for name, process in self._processes.items():
-            if process.poll() == USAGE:
-                text = (self.log_dir / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        for name, child in self._children.items():
+            if child.code == USAGE:
+                text = child.log.read_text(encoding="utf-8", errors="replace")
                 _, marked, error = text.rpartition(" error: ")
                 if marked:
                     error = error.strip().removesuffix("(--help lists the options)").strip()
@@ -125,15 +107,8 @@ class LocalServing:
 
     def stop(self) -> None:
         """Stop what is running; safe to call twice."""
-        for process in self._processes.values():
-            _signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_LIMIT
-        for process in self._processes.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-            _signal(process, signal.SIGKILL)
-            process.wait()
-        self._processes.clear()
+        stop(self._children.values(), STOP_LIMIT)
+        self._children.clear()
 
     def _start(self) -> None:
         self.log_dir.mkdir(parents=True, exist_ok=True)
@@ -155,7 +130,15 @@ class LocalServing:
                 arguments += [MEMORY_OPTION, f"{shares[gpu]:.4g}"] if gpu in shares else []
                 self._launch(f"{model}.{number}" if number else model, WORKER, arguments, gpu)
         log.info("serving %s; logs in %s", ", ".join(self.model_names), self.log_dir)
-        self._wait(lambda: self._all_serve(addresses))
+        try:
+            wait_until(
+                lambda: self._all_serve(addresses), list(self._children.values()), START_LIMIT, log
+            )
+        except ServerEnded as error:
+            if refusal := self._refusal():
+                raise ServingError(refusal, refused=True) from error
+            names = ", ".join(self.model_names)
+            raise ServingError(f"cannot serve {names}: {error}") from error
 
     def _has_option(self, name: str) -> bool:
         """Whether the workers' arguments have an option, as NAME VALUE or as NAME=VALUE."""
@@ -169,31 +152,7 @@ class LocalServing:
         if any(path.startswith("hf:") for path in self.model_names) and hub.unreachable():
             # The checkpoint is in the cache; the worker need not find out that nobody answers.
             environment["HF_HUB_OFFLINE"] = "1"
-        with (self.log_dir / f"{name}.log").open("ab") as output:
-            self._processes[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches this process first, which then stops them
-                preexec_fn=_die_with_parent(),
-            )
-
-    def _wait(self, ready) -> None:
-        deadline = time.monotonic() + START_LIMIT
-        while not ready():
-            if refusal := self._refusal():
-                raise ServingError(refusal, refused=True)
-            complaint = self.complaint()
-            if complaint:
-                raise ServingError(f"cannot serve {', '.join(self.model_names)}: {complaint}")
-            if time.monotonic() > deadline:
-                raise ServingError(
-                    f"{', '.join(self.model_names)} did not start within {START_LIMIT:g} s: see "
-                    f"{self.log_dir}"
-                )
-            time.sleep(POLL)
+        self._children[name] = Child(name, command, self.log_dir / f"{name}.log", environment)
 
     def _all_serve(self, workers: list[str]) -> bool:
         """Whether every model is registered and every worker, at these URLs, answers."""
@@ -205,52 +164,17 @@ class LocalServing:
 
 def _ask(url: str) -> dict[str, Any]:
     """The reply to an empty request; nothing before somebody answers."""
-    request = urllib.request.Request(url, data=b"{}")
-    # A proxy of the environment does not know this machine's loopback address.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=STOP_LIMIT) as reply:
-            return json.load(reply)
-    except (urllib.error.URLError, OSError, ValueError):
+        return json.loads(asked(url, b"{}", STOP_LIMIT) or b"{}")
+    except ValueError:
         return {}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _environment() -> dict[str, str]:
     """This environment, with the `fastchat` package importable in any working directory."""
     spec = importlib.util.find_spec("fastchat")
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise ServingError("fastchat is not installed: run `pip install -e ./FastChat`")
     paths = [str(Path(spec.origin).parent.parent), os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(filter(None, paths))
     return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-
-
-def _die_with_parent():
-    """A hook that makes Linux kill the child when this process ends, even by SIGKILL."""
-    if not sys.platform.startswith("linux"):
-        return None
-    # The library is loaded here, since a forked child should do as little as possible.
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
-
-    def arrange() -> None:
-        # Nobody would follow up on a SIGTERM that a hanging worker does not heed.
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the kernel was asked
-            os._exit(1)
-
-    return arrange
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)

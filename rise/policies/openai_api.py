@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from fastchat.client.http import seconds_to_wait
 from rise.policies import keys
 from rise.policies.policy import Policy, PolicyError, Retries, Sample, replace_unwritable
 from rise.policies.replies import (
@@ -34,7 +35,6 @@ from rise.policies.replies import (
     sample_of,
     trouble_in,
 )
-from rise.policies.wire import seconds_to_wait, split_evenly
 
 if TYPE_CHECKING:
     import openai
@@ -424,6 +424,15 @@ def _seconds_to_wait(headers: Any) -> float | None:
     except (KeyError, ValueError):
         seconds = seconds_to_wait(headers)
     return seconds if seconds is not None and 0 <= seconds < float("inf") else None
+
+
+def split_evenly(total: int, n: int) -> list[int]:
+    """Split a total that a server reports for n samples together; the first ones get the rest.
+
+    >>> split_evenly(7, 3)
+    [3, 2, 2]
+    """
+    return [total // n + (i < total % n) for i in range(n)]
 
 
 def _with_all_that_was_spent(samples: list[Sample], spent: Counter[str]) -> list[Sample]:

@@ -15,8 +15,9 @@ from unittest import mock
 
 import pytest
 
+from fastchat.client.process import Child, free_ports
 from rise.episodes.journal import load_episodes
-from rise.policies.local import LocalServing, ServingError, free_ports
+from rise.policies.local import LocalServing, ServingError
 from rise.policies.worker import WorkerPolicy
 from tests.support.stages import ROOT, call, command, environment, write_inputs
 from tests.support.tiny import save_tiny_model
@@ -61,7 +62,7 @@ def test_every_checkpoint_answers_and_nothing_is_left_running(checkpoints, tmp_p
         return [[sample.text for sample in samples] for samples in answers]
 
     with LocalServing(paths, tmp_path / "logs", worker_args=["--device", "cpu"]) as serving:
-        pids = [process.pid for process in serving._processes.values()]
+        pids = [child.pid for child in serving._children.values()]
         addresses = serving.addresses()
         assert list(addresses) == paths and len(pids) == 3
         texts = [asyncio.run(ask(path, *addresses[path])) for path in paths]
@@ -137,10 +138,8 @@ def test_worker_that_crashes_ends_a_run_with_the_end_of_its_log(checkpoints, tmp
 
 def launch(serving, name, arguments):
     """Start Python in the place of what should serve."""
-    with (serving.log_dir / f"{name}.log").open("wb") as log:
-        serving._processes[name] = subprocess.Popen(
-            [sys.executable, *arguments], stdout=log, stderr=log, start_new_session=True
-        )
+    log = serving.log_dir / f"{name}.log"
+    serving._children[name] = Child(name, [sys.executable, *arguments], log)
 
 
 def test_a_hub_that_does_not_answer_is_one_error_within_seconds(tmp_path):

@@ -1,4 +1,4 @@
-"""Our controller, worker and driver with those of stock fschat 0.2.36, in every combination.
+"""Our controller and worker under the controller and the clients of stock fschat 0.2.36.
 
 python -m pytest tests/processes/test_stock_fschat.py
 
@@ -6,9 +6,7 @@ The stock package is installed into an environment of its own; without a package
 skipped.
 """
 
-import asyncio
 import contextlib
-import json
 import logging
 import subprocess
 
@@ -17,38 +15,16 @@ import pytest
 import requests
 import torch
 
-import workflow_gen
+from fastchat.client.process import free_ports
 from fastchat.serve.base_model_worker import create_app
 from fastchat.serve.controller import create_app as create_controller
 from fastchat.serve.model_worker import build_worker, parse_args
 from fastchat.serve.registration import Registration
-from rise.episodes.journal import load_episodes
-from rise.policies.local import free_ports
-from rise.policies.policy import PolicyError
-from rise.policies.stock_worker import StockTemplate
-from rise.policies.worker import WorkerPolicy
 from scripts.benchmarks import stock_fschat
 from tests.support.servers import frames, post, running, wait_for
 
 MODEL = "tiny-llama"
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
-CONVERSATIONS = """
-import json
-from fastchat.conversation import conv_templates
-cases = []
-for conv in conv_templates.values():
-    if conv.sep_style is not None:
-        fields = {**vars(conv), "sep_style": int(conv.sep_style), "messages": []}
-        for system in (None, "Be brief."):
-            asked = conv.copy()
-            asked.messages = []
-            if system is not None:
-                asked.set_system_message(system)
-            for i, text in enumerate(["1+1?", "3", "Again.", None]):
-                asked.append_message(asked.roles[i % 2], text)
-            cases.append([fields, system, asked.get_prompt()])
-print(json.dumps(cases))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -173,87 +149,3 @@ def test_a_stock_client_asks_our_worker(stock, our_controller, our_worker, tmp_p
     assert f"Models: ['{MODEL}']" in done.stdout
     answer = done.stdout.partition("Assistant: ")[2]
     assert answer.strip() and "NETWORK ERROR" not in answer
-
-
-@pytest.fixture(scope="module")
-def stock_worker(launch, stock_controller, checkpoint):
-    """A stock worker that is told to write Llama 2's prompts; gives the name of its model."""
-    launch(
-        *("model_worker", "--model-path", str(checkpoint("qwen3")), "--device", "cpu"),
-        *("--worker-address", "OWN_URL", "--controller-address", stock_controller),
-        *("--model-names", "plain", "--conv-template", "llama-2"),
-        path="/docs",
-    )
-    return "plain"
-
-
-def ask(controller, model, messages, *, n=1, times=1, max_new_tokens=6, temperature=1.0):
-    policy = WorkerPolicy(model, controller)
-    settings = {"temperature": temperature, "top_p": 1.0, "problem": {}}
-    settings["max_new_tokens"] = max_new_tokens
-
-    async def all_at_once():
-        try:
-            asked = (policy.sample(messages, n=n, seed=i, **settings) for i in range(times))
-            return await asyncio.gather(*asked)
-        finally:
-            await policy.close()
-
-    return asyncio.run(all_at_once())
-
-
-def test_our_driver_asks_a_stock_worker(stock_controller, stock_worker, checkpoint):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    directory = checkpoint("qwen3")
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    ids = tokenizer("[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n2 + 2? [/INST]")["input_ids"]
-    model = AutoModelForCausalLM.from_pretrained(directory)
-    out = model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False)
-    [[sample]] = ask(stock_controller, stock_worker, MESSAGES, temperature=0)
-    assert sample.text == tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
-    assert sample.prompt_tokens == len(ids)
-    many = ask(stock_controller, stock_worker, MESSAGES, n=3, times=8)
-    assert [len(samples) for samples in many] == [3] * 8
-    assert len({sample.text for samples in many for sample in samples}) > 8
-
-
-def test_a_prompt_that_a_stock_worker_would_cut_is_an_error(stock_controller, stock_worker):
-    long = [{"role": "user", "content": "word " * 2000}]
-    with pytest.raises(PolicyError) as caught:
-        ask(stock_controller, stock_worker, long)
-    assert caught.value.kind == "context_overflow"
-
-
-def test_workflow_gen_runs_on_stock_fastchat(stock_controller, stock_worker, tmp_path):
-    problems = tmp_path / "problems.jsonl"
-    problems.write_text(json.dumps({"question": "1+1?", "answer": "#### 2"}) + "\n")
-    words = f"--data_path {problems} --env gsm8k --log_dir {tmp_path}/log --prompt_style bare "
-    words += f"--controller_address {stock_controller} --models {stock_worker} --max_turns 2 "
-    assert (
-        workflow_gen.main([*words.split(), "--num_of_samples", "1", "3", "--max_new_tokens", "8"])
-        == 0
-    )
-    [episode] = load_episodes(next((tmp_path / "log").rglob("rows.jsonl")))
-    assert [len(turn.actions) for turn in episode.turns] == [1, 3]
-
-
-def test_dialogues_are_written_as_stock_clients_write_them(stock, tmp_path):
-    words = [stock, "-c", CONVERSATIONS]
-    done = subprocess.run(
-        words, env=stock_fschat.environment(tmp_path), capture_output=True, text=True, check=True
-    )
-    dialogue = [("user", "1+1?"), ("assistant", "3"), ("user", "Again.")]
-    checked, refused = 0, set()
-    for conv, system, expected in json.loads(done.stdout):
-        said = ([("system", system)] if system else []) + dialogue
-        try:
-            template = StockTemplate.from_reply(conv)
-        except ValueError:
-            refused.add(conv["sep_style"])
-            continue
-        messages = [{"role": role, "content": text} for role, text in said]
-        assert template.prompt(messages) == expected, conv["name"]
-        checked += 1
-    assert checked > 100
-    assert refused == {8, 10, 12, 18, 19}

@@ -8,24 +8,13 @@ from typing import Any
 import requests
 from fastapi import FastAPI, Request
 
+from tests.support.scripted_servers import wire_reply
+
 HANG = 60
 """Seconds that a server which hangs takes to answer."""
-_STOCK_TEMPLATE = {
-    "name": "one_shot",
-    "system_template": "{system_message}",
-    "system_message": "",
-    "roles": ["Human", "Assistant"],
-    "messages": [],
-    "offset": 0,
-    "sep_style": 1,
-    "sep": "\n",
-    "sep2": None,
-    "stop_str": None,
-    "stop_token_ids": None,
-}
 
 
-def fake_workers(context_length: int = 99, stock: bool = False) -> FastAPI:
+def fake_workers(context_length: int = 99) -> FastAPI:
     """Any number of workers, under /MODEL/NUMBER.
 
     `state.hung` holds (MODEL, PATH) and (MODEL, NUMBER) that are not answered, `state.renamed` the
@@ -43,12 +32,11 @@ def fake_workers(context_length: int = 99, stock: bool = False) -> FastAPI:
         return {
             "worker_get_status": {
                 "model_names": names,
-                "extensions": [] if stock else ["messages"],
+                "extensions": ["messages"],
+                "context_length": context_length,
             },
-            "model_details": {"context_length": context_length},
-            "worker_get_conv_template": {"conv": _STOCK_TEMPLATE},
             "count_token": {"count": 10, "error_code": 0},
-            "worker_generate": {"text": "ok", "finish_reason": "stop", "error_code": 0},
+            "worker_generate": wire_reply("ok"),
         }[path]
 
     return app

@@ -79,18 +79,24 @@ class Wire(Server):
         super().__init__(answer)
         self.served = list(served)
         self.worker_url: str | None = None
+        self.limit = 256
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.post("/list_models", self._models),
             web.post("/get_worker_address", self._address),
-            web.post("/worker_get_status", self._models),
+            web.post("/worker_get_status", self._status),
             web.post("/worker_generate", self._generate),
         ]
 
     async def _models(self, request: web.Request) -> web.Response:
         self.paths.append(request.path)
         return web.json_response({"models": self.served})
+
+    async def _status(self, request: web.Request) -> web.Response:
+        self.paths.append(request.path)
+        status = {"model_names": self.served, "speed": 1, "queue_length": 0}
+        return web.json_response({**status, "limit": self.limit, "extensions": ["messages"]})
 
     async def _address(self, request: web.Request) -> web.Response:
         self.paths.append(request.path)

@@ -14,7 +14,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -105,32 +107,70 @@ class GenerateRequest(BaseModel):
         return self
 
 
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+def _is_text(value: Any) -> str:
+    """A JSON text as it is; pydantic's own check knows no half characters."""
+    if not isinstance(value, str):
+        raise ValueError(f"a text is needed, not {type(value).__name__}")
+    return value
+
+
+AnyText = Annotated[str, PlainValidator(_is_text), WithJsonSchema({"type": "string"})]
+
+
 class Usage(BaseModel):
     """Tokens of one reply. A stop token counts: the model generated it."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    total_tokens: Count = 0
 
 
 class GenerateReply(BaseModel):
     """A successful answer; the lists have one entry per sample and appear with n > 1."""
 
-    text: str | list[str]
+    text: AnyText | list[AnyText]
     error_code: Literal[0] = 0
-    usage: Usage
-    finish_reason: FinishReason | list[FinishReason | None] | None
+    usage: Usage = Field(default_factory=Usage)
+    finish_reason: FinishReason | list[FinishReason | None] | None = None
     """stop, length or abort; None in the frames of a stream before the last one."""
-    completion_tokens: list[int]
-    """Generated tokens of each sample."""
-    prompt_token_ids: list[int] | None = None
-    token_ids: list[list[int]] | None = None
+    completion_tokens: list[Count] = []
+    """Generated tokens of each sample; where a worker reports the sum only, it is split evenly."""
+    prompt_token_ids: list[Count] | None = None
+    token_ids: list[list[Count]] | None = None
+
+    @model_validator(mode="after")
+    def _share_out(self) -> GenerateReply:
+        total, n = self.usage.completion_tokens, len(self.texts)
+        if not self.completion_tokens:
+            self.completion_tokens = [total // n + (i < total % n) for i in range(n)]
+        return self
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each sample."""
+        return self.text if isinstance(self.text, list) else [self.text]
+
+    @property
+    def reasons(self) -> list[FinishReason | None]:
+        """Why each sample ended; None for those that go on."""
+        if isinstance(self.finish_reason, list):
+            return self.finish_reason
+        return [self.finish_reason] * len(self.texts)
 
 
 class CountRequest(BaseModel):
     """Body of `/count_token`."""
 
     prompt: Text
+
+
+class CountReply(BaseModel):
+    """The reply to `/count_token`."""
+
+    count: Count
 
 
 def parse(kind: type[BaseModel], body: Any) -> Any:

@@ -81,13 +81,14 @@ class BaseModelWorker(ABC):
         """Called when the server stops."""
 
     def status(self) -> dict[str, Any]:
-        """The body of `/worker_get_status`; `limit` and `extensions` are ours."""
+        """The body of `/worker_get_status`; the last three fields are ours."""
         return {
             "model_names": self.model_names,
             "speed": 1,
             "queue_length": self.in_flight,
             "limit": self.limit,
             "extensions": EXTENSIONS,
+            "context_length": self.context_length,
         }
 
     @contextlib.asynccontextmanager

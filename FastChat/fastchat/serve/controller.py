@@ -18,8 +18,8 @@ from typing import Any, get_args
 import aiohttp
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import ValidationError
 
+from fastchat.client.http import PeerError, accepts, frames, open_session, post, was_refused
 from fastchat.constants import (
     CONTROLLER_PORT,
     ErrorCode,
@@ -34,15 +34,7 @@ from fastchat.protocol.controller_protocol import (
     WorkerStatus,
 )
 from fastchat.protocol.worker_protocol import parse
-from fastchat.serve.http import (
-    BodyLimit,
-    accepts,
-    frame,
-    frames,
-    open_session,
-    read_json,
-    was_refused,
-)
+from fastchat.serve.http import BodyLimit, frame, read_json
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry
 from fastchat.utils import OneLineParser, build_logger, listen, serve, url_of
@@ -99,12 +91,11 @@ class Controller:
     async def ask_status(self, name: str) -> WorkerStatus | None:
         """What a worker says about itself, None if it does not answer."""
         assert self.session is not None
-        timeout = aiohttp.ClientTimeout(total=_STATUS_SECONDS)
+        url = f"{name}/worker_get_status"
         try:
-            async with self.session.post(f"{name}/worker_get_status", timeout=timeout) as reply:
-                return WorkerStatus.model_validate(await reply.json())
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError, ValidationError) as error:
-            logger.warning("%s gives no status: %s", name, type(error).__name__)
+            return await post(self.session, url, {}, WorkerStatus, _STATUS_SECONDS)
+        except PeerError as error:
+            logger.warning("no status: %s", error)
             return None
 
     async def refresh(self) -> None:
@@ -150,12 +141,13 @@ class Controller:
         try:
             while name := self.registry.choose(model):
                 try:
-                    async with contextlib.aclosing(frames(self.session, name, body)) as parts:
+                    url = f"{name}/worker_generate_stream"
+                    async with contextlib.aclosing(frames(self.session, url, body)) as parts:
                         async for part in parts:
                             yield part
                     code = 0
                     return
-                except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+                except PeerError as error:
                     if not was_refused(error):
                         failure = _broken(name, error)
                         break
@@ -174,9 +166,8 @@ class Controller:
         return RequestError(ErrorCode.CONTROLLER_NO_WORKER, reason)
 
 
-def _broken(name: str, error: Exception) -> RequestError:
-    detail = f"{type(error).__name__} {error}".strip()
-    reason = f"the worker {name} stopped answering ({detail})"
+def _broken(name: str, error: PeerError) -> RequestError:
+    reason = f"the worker {name} stopped answering ({error})"
     logger.warning("%s", reason)
     return RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, reason)
 
@@ -255,7 +246,7 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
 
     @app.post("/worker_get_status")
     async def worker_get_status() -> dict[str, Any]:
-        return controller.registry.total().model_dump()
+        return controller.registry.total().model_dump(exclude_unset=True)
 
     @app.get("/test_connection")
     async def test_connection() -> str:

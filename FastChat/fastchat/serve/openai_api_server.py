@@ -22,13 +22,14 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from fastchat.client.http import PeerError
+from fastchat.client.workers import Cluster
 from fastchat.constants import CONTROLLER_ADDRESS, RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
 from fastchat.serve.http import BodyLimit, read_json
 from fastchat.serve.openai.answers import Answers
 from fastchat.serve.openai.errors import ApiError, from_worker, parse
-from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS
-from fastchat.serve.openai.workers import Workers
+from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, served
 from fastchat.utils import (
     OneLineParser,
     build_logger,
@@ -61,40 +62,39 @@ def create_app(
         silence: seconds that a worker may send nothing before its request fails.
         default_max_tokens: longest answer to a chat that names no length.
     """
-    workers = Workers(controller, silence)
-    answers = Answers(workers, default_max_tokens)
+    cluster = Cluster(controller, silence)
+    answers = Answers(cluster, default_max_tokens)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await workers.start()
         yield
-        await workers.close()
+        await cluster.close()
 
     app = FastAPI(title="RISE OpenAI-compatible server", lifespan=lifespan)
     app.add_middleware(BodyLimit, reply=lambda error: ApiError(413, str(error)).body())
     answers.metrics.add_route(app)
     _add_error_handlers(app)
-    _add_routes(app, workers, answers, Depends(_key_check(keys or [])))
+    _add_routes(app, cluster, answers, Depends(_key_check(keys or [])))
     return app
 
 
-def _add_routes(app: FastAPI, workers: Workers, answers: Answers, with_key: Any) -> None:
+def _add_routes(app: FastAPI, cluster: Cluster, answers: Answers, with_key: Any) -> None:
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/v1/models", dependencies=[with_key])
     async def models() -> dict[str, Any]:
-        names = await workers.models()
-        cards = await asyncio.gather(*(_card(workers, name) for name in names))
+        names = await served(cluster)
+        cards = await asyncio.gather(*(_card(cluster, name) for name in names))
         return {"object": "list", "data": cards}
 
     @app.get("/v1/models/{name:path}", dependencies=[with_key])
     async def model(name: str) -> dict[str, Any]:
-        if name not in await workers.models():
+        if name not in await served(cluster):
             text = f"the model {name!r} does not exist here"
             raise ApiError(404, text, "model_not_found", "model")
-        return await _card(workers, name)
+        return await _card(cluster, name)
 
     @app.post("/v1/chat/completions", dependencies=[with_key])
     async def chat_completions(request: Request) -> Response:
@@ -105,11 +105,13 @@ def _add_routes(app: FastAPI, workers: Workers, answers: Answers, with_key: Any)
         return await answers.answer(request, parse(CompletionRequest, await read_json(request)))
 
 
-async def _card(workers: Workers, name: str) -> dict[str, Any]:
-    """A model as OpenAI describes it, with vLLM's field for the context."""
+async def _card(cluster: Cluster, name: str) -> dict[str, Any]:
+    """A model as OpenAI describes it, with vLLM's field for the context if a worker says it."""
     card = {"id": name, "object": "model", "created": 0, "owned_by": "fastchat"}
-    length = await workers.context_length(name)
-    return card if length is None else {**card, "max_model_len": length}
+    with contextlib.suppress(PeerError):
+        if length := await cluster.context_length(name):
+            card["max_model_len"] = length
+    return card
 
 
 def _key_check(keys: list[str]) -> Callable[[Request], Awaitable[None]]:

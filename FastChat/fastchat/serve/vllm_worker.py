@@ -24,6 +24,7 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
+from fastchat.client.process import Child, ServerEnded, Watch, asked, free_ports, stop, wait_until
 from fastchat.constants import RequestError, heart_beat_interval
 from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import (
@@ -41,7 +42,6 @@ from fastchat.serve.base_model_worker import (
     registration_of,
 )
 from fastchat.serve.upstream.client import Abilities, UpstreamClient, explore
-from fastchat.serve.upstream.process import ServerEnded, UpstreamServer, Watch, free_port
 from fastchat.serve.upstream.worker import UpstreamWorker
 from fastchat.utils import (
     OneLineParser,
@@ -55,6 +55,7 @@ from fastchat.utils import (
 
 KEY_VARIABLE = "VLLM_API_KEY"
 """Names the environment variable with the server's key; vLLM itself reads the same one."""
+_START_SECONDS = 3600.0
 _OWN_OPTIONS = ("--host", "--port", "--uds")
 
 
@@ -120,10 +121,10 @@ def check_args(args: argparse.Namespace) -> None:
         raise ValueError("; ".join(problems))
 
 
-def start_server(args: argparse.Namespace, logger: logging.Logger) -> UpstreamServer:
-    """Start `vllm serve` on a free port of this machine."""
+def start_server(args: argparse.Namespace, logger: logging.Logger) -> tuple[Child, str]:
+    """Start `vllm serve` on a free port of this machine; returns it and its URL."""
     check_files(args.model_path)
-    port = free_port()
+    [port] = free_ports(1)
     command = [shutil.which(args.vllm_bin), "serve", resolve(args.model_path)]
     command += ["--host", "127.0.0.1", "--port", str(port), *shlex.split(args.vllm_args)]
     log = args.vllm_log
@@ -132,7 +133,9 @@ def start_server(args: argparse.Namespace, logger: logging.Logger) -> UpstreamSe
         os.close(handle)
         log = Path(name)
     logger.info("starting %s; it writes to %s", shlex.join(command), log)
-    return UpstreamServer(command, f"http://127.0.0.1:{port}", log, logger)
+    # It ends its own children, which hold the accelerator's memory.
+    child = Child("the server", command, log, at_our_death=signal.SIGTERM)
+    return child, f"http://127.0.0.1:{port}"
 
 
 def build_worker(
@@ -195,10 +198,12 @@ def main(argv: list[str] | None = None) -> None:
             signal.signal(signal.SIGTERM, end)
             server, base_url = None, args.base_url
             if args.vllm_bin:
-                server = start_server(args, logger)
-                at_the_end.callback(server.stop)
-                server.wait()
-                base_url = f"{server.url}/v1"
+                server, url = start_server(args, logger)
+                at_the_end.callback(stop, [server])
+                wait_until(
+                    lambda: asked(f"{url}/health") is not None, [server], _START_SECONDS, logger
+                )
+                base_url = f"{url}/v1"
             worker = build_worker(args, base_url, template, logger)
             registration = registration_of(worker, args, public_url, interval)
             watch = Watch(base_url, server, logger)

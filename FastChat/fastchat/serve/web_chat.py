@@ -9,12 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fastchat.client.http import PeerError
+from fastchat.client.workers import Cluster
 from fastchat.constants import RequestError
 from fastchat.conversation import Message
 from fastchat.protocol.openai_api_protocol import ChatRequest
-from fastchat.serve.openai.errors import ApiError
-from fastchat.serve.openai.requests import asks_of
-from fastchat.serve.openai.workers import Workers
+from fastchat.serve.openai.errors import ApiError, from_worker
+from fastchat.serve.openai.requests import asks_of, held
 
 _SILENCE = 600.0
 """Seconds that a worker may send nothing."""
@@ -32,15 +33,13 @@ class WebChat:
     """
 
     def __init__(self, controller: str):
-        self._workers = Workers(controller, _SILENCE)
-        self._started = False
+        self._cluster = Cluster(controller, _SILENCE)
 
     async def models(self) -> list[str]:
         """The names that the controller serves; none where it does not answer."""
-        await self._open()
         try:
-            return await self._workers.models()
-        except ApiError:
+            return await self._cluster.models()
+        except PeerError:
             return []
 
     async def reply(
@@ -56,17 +55,18 @@ class WebChat:
         Raises:
             WebChatError: there is no answer.
         """
-        await self._open()
         try:
             asked = {"model": model, "messages": list(messages), "stream": True, **sampling}
             wanted = ChatRequest.model_validate(asked)
-            worker = await self._workers.pick(model)
-            (ask,) = await asks_of(self._workers, worker, wanted)
-            frames = self._workers.stream(worker, ask.body)
-            async with contextlib.aclosing(frames):
-                async for frame in frames:
-                    yield frame["text"]
-        except (ApiError, RequestError, ValidationError) as error:
+            async with held(self._cluster, model) as worker:
+                (ask,) = await asks_of(self._cluster, worker, wanted)
+                frames = self._cluster.stream(worker, ask.body)
+                async with contextlib.aclosing(frames):
+                    async for frame in frames:
+                        yield frame.texts[0]
+        except RequestError as error:
+            raise WebChatError(str(from_worker(error))) from error
+        except (ApiError, ValidationError) as error:
             raise WebChatError(str(error)) from error
 
     async def replies(
@@ -106,9 +106,3 @@ class WebChat:
         finally:
             for task in tasks:
                 task.cancel()
-
-    async def _open(self) -> None:
-        # The session belongs to the loop that serves, so it is opened at the first question.
-        if not self._started:
-            self._started = True
-            await self._workers.start()

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
+from fastchat.client.workers import Cluster, Worker
 from fastchat.constants import RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
+from fastchat.protocol.worker_protocol import GenerateReply
 from fastchat.serve.http import unless_dropped
 from fastchat.serve.openai.errors import ApiError, from_worker
 from fastchat.serve.openai.replies import DONE, Progress, Shape, event
-from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, Ask, asks_of
-from fastchat.serve.openai.workers import Worker, Workers
+from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, Ask, asks_of, held
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 
 _WAITING_FRAMES = 64
@@ -36,12 +38,12 @@ class Answers:
     """Answers requests with the workers of a controller.
 
     Args:
-        workers: those of the controller.
+        cluster: the controller and its workers.
         default_max_tokens: longest answer to a chat that names no length.
     """
 
-    def __init__(self, workers: Workers, default_max_tokens: int = DEFAULT_MAX_TOKENS):
-        self.workers = workers
+    def __init__(self, cluster: Cluster, default_max_tokens: int = DEFAULT_MAX_TOKENS):
+        self.cluster = cluster
         self.default_max_tokens = default_max_tokens
         self.in_flight = 0
         self.metrics = Metrics("api")
@@ -55,7 +57,8 @@ class Answers:
         """
         path = request.url.path
         if not wanted.stream:
-            return JSONResponse(await unless_dropped(request, self._whole(wanted, path)))
+            whole = json.dumps(await unless_dropped(request, self._whole(wanted, path)))
+            return Response(whole, media_type="application/json")
         events = self._events(wanted, path)
         # The first event is waited for, so that a refusal gets an HTTP status of its own.
         first = await unless_dropped(request, anext(events))
@@ -65,8 +68,9 @@ class Answers:
 
     async def _whole(self, wanted: ChatRequest | CompletionRequest, path: str) -> dict[str, Any]:
         with self._counted(path) as outcome:
-            worker, asks = await self._asks(wanted)
-            reply = Shape(wanted).whole(asks, await self._together(worker, asks))
+            async with held(self.cluster, wanted.model) as worker:
+                asks = await asks_of(self.cluster, worker, wanted, self.default_max_tokens)
+                reply = Shape(wanted).whole(asks, await self._together(worker, asks))
             outcome.code, outcome.usage = 0, reply["usage"]
             return reply
 
@@ -77,16 +81,17 @@ class Answers:
         shape, begun = Shape(wanted), False
         try:
             with self._counted(path) as outcome:
-                worker, asks = await self._asks(wanted)
-                sent = [Progress(ask, shape) for ask in asks]
-                async with contextlib.aclosing(self._frames(worker, sent)) as frames:
-                    async for progress, frame in frames:
-                        if not begun:
-                            begun = True
-                            yield shape.roles(sum(one.ask.n for one in sent))
-                        for chunk in progress.chunks(frame):
-                            yield chunk
-                outcome.usage = shape.usage([(one.ask, one.last) for one in sent])
+                async with held(self.cluster, wanted.model) as worker:
+                    asks = await asks_of(self.cluster, worker, wanted, self.default_max_tokens)
+                    sent = [Progress(ask, shape) for ask in asks]
+                    async with contextlib.aclosing(self._frames(worker, sent)) as frames:
+                        async for progress, frame in frames:
+                            if not begun:
+                                begun = True
+                                yield shape.roles(sum(one.ask.n for one in sent))
+                            for chunk in progress.chunks(frame):
+                                yield chunk
+                outcome.usage = shape.usage([one.last for one in sent if one.last])
                 outcome.code = 0
                 if shape.include_usage:
                     yield shape.closing(outcome.usage)
@@ -96,14 +101,9 @@ class Answers:
                 raise
             yield event(error.body())
 
-    async def _asks(self, wanted: ChatRequest | CompletionRequest) -> tuple[Worker, list[Ask]]:
-        """A worker, and what to ask it."""
-        worker = await self.workers.pick(wanted.model)
-        return worker, await asks_of(self.workers, worker, wanted, self.default_max_tokens)
-
-    async def _together(self, worker: Worker, asks: list[Ask]) -> list[dict[str, Any]]:
-        path = "/worker_generate"
-        tasks = [asyncio.create_task(self.workers.ask(worker, path, ask.body)) for ask in asks]
+    async def _together(self, worker: Worker, asks: list[Ask]) -> list[GenerateReply]:
+        calls = (self.cluster.generate(worker, ask.body) for ask in asks)
+        tasks = [asyncio.create_task(call) for call in calls]
         try:
             return await asyncio.gather(*tasks)
         finally:
@@ -112,13 +112,13 @@ class Answers:
 
     async def _frames(
         self, worker: Worker, sent: list[Progress]
-    ) -> AsyncGenerator[tuple[Progress, dict[str, Any]], None]:
+    ) -> AsyncGenerator[tuple[Progress, GenerateReply], None]:
         """The frames of all asks as they come."""
         queue: asyncio.Queue[Any] = asyncio.Queue(_WAITING_FRAMES)
 
         async def pump(progress: Progress) -> None:
             try:
-                stream = self.workers.stream(worker, progress.ask.body)
+                stream = self.cluster.stream(worker, progress.ask.body)
                 async with contextlib.aclosing(stream) as frames:
                     async for frame in frames:
                         await queue.put((progress, frame))

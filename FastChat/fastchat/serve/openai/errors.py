@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from fastchat.client.http import PeerError
 from fastchat.constants import ErrorCode, RequestError
 
 _KINDS = {
@@ -48,7 +49,11 @@ class ApiError(Exception):
 def from_worker(error: RequestError) -> ApiError:
     """A worker's error; the first three digits of its code are an HTTP status."""
     status, code = _WORKER_STATUS.get(error.code, (error.code // 100, None))
-    return ApiError(status, str(error), code)
+    text = str(error)
+    if isinstance(error, PeerError):
+        # The message names addresses that are not the client's business.
+        text = error.said or f"the model's worker failed ({error.kind}); try again"
+    return ApiError(status, text, code)
 
 
 def parse(kind: type[BaseModel], body: Any) -> Any:

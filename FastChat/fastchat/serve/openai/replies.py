@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
+from fastchat.protocol.worker_protocol import GenerateReply
 from fastchat.serve.openai.requests import Ask
 
 DONE = b"data: [DONE]\n\n"
 """The last event of a stream that succeeded."""
-_UNFINISHED = "\ufffd"
-"""What a stock worker streams where the bytes of a character are not complete."""
 
 
 class Shape:
@@ -35,12 +34,11 @@ class Shape:
             "model": wanted.model,
         }
 
-    def whole(self, asks: list[Ask], replies: list[dict[str, Any]]) -> dict[str, Any]:
+    def whole(self, asks: list[Ask], replies: list[GenerateReply]) -> dict[str, Any]:
         """The reply to a request that does not stream."""
         choices = []
         for ask, reply in zip(asks, replies, strict=True):
-            for i in range(ask.n):
-                text, reason = samples(reply["text"])[i], samples(reply.get("finish_reason"))[i]
+            for i, (text, reason) in enumerate(zip(reply.texts, reply.reasons, strict=True)):
                 content = (
                     {"message": {"role": "assistant", "content": text, "refusal": None}}
                     if self.chat
@@ -48,8 +46,7 @@ class Shape:
                 )
                 choices.append(self._choice(ask.first + i, content, reason, self._ids(reply, i)))
         kind = "chat.completion" if self.chat else "text_completion"
-        usage = self.usage(list(zip(asks, replies, strict=True)))
-        return {**self._head, "object": kind, "choices": choices, "usage": usage}
+        return {**self._head, "object": kind, "choices": choices, "usage": self.usage(replies)}
 
     def roles(self, n: int) -> bytes:
         """The chunks before any text: of a chat, who speaks in each choice."""
@@ -67,24 +64,20 @@ class Shape:
         """The chunk after all text that says how many tokens there were."""
         return self._chunk([], usage)
 
-    def usage(self, answers: list[tuple[Ask, dict[str, Any]]]) -> dict[str, int]:
-        """Tokens of all answers; a prompt that was sent once per sample counts once."""
-        usages = [(ask, reply.get("usage") or {}) for ask, reply in answers]
-        prompt = sum(usage.get("prompt_tokens", 0) for ask, usage in usages if ask.counts)
-        completion = sum(usage.get("completion_tokens", 0) for _, usage in usages)
+    def usage(self, replies: list[GenerateReply]) -> dict[str, int]:
+        """Tokens of all answers."""
+        prompt = sum(reply.usage.prompt_tokens for reply in replies)
+        completion = sum(reply.usage.completion_tokens for reply in replies)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
         }
 
-    def _ids(self, reply: dict[str, Any], i: int) -> dict[str, Any]:
-        if not self._with_ids or "token_ids" not in reply:
+    def _ids(self, reply: GenerateReply, i: int) -> dict[str, Any]:
+        if not self._with_ids or reply.token_ids is None:
             return {}
-        return {
-            "token_ids": reply["token_ids"][i],
-            "prompt_token_ids": reply["prompt_token_ids"],
-        }
+        return {"token_ids": reply.token_ids[i], "prompt_token_ids": reply.prompt_token_ids}
 
     def _choice(
         self,
@@ -110,7 +103,7 @@ class Progress:
 
     ask: Ask
     shape: Shape
-    last: dict[str, Any] = field(default_factory=dict)
+    last: GenerateReply | None = None
     """The latest frame."""
     _texts: list[str] = field(init=False)
     _tokens: list[int] = field(init=False)
@@ -119,22 +112,19 @@ class Progress:
         self._texts = [""] * self.ask.n
         self._tokens = [0] * self.ask.n
 
-    def chunks(self, frame: dict[str, Any]) -> Iterator[bytes]:
+    def chunks(self, frame: GenerateReply) -> Iterator[bytes]:
         """What is new in a frame."""
         self.last = frame
-        ids = frame.get("token_ids")
-        for i, text in enumerate(samples(frame["text"])):
-            reason = samples(frame.get("finish_reason") or [None] * self.ask.n)[i]
-            if reason is None:
-                text = text.rstrip(_UNFINISHED)
+        ids = frame.token_ids
+        for i, (text, reason) in enumerate(zip(frame.texts, frame.reasons, strict=True)):
             new = text[len(self._texts[i]) :]
             if not new and reason is None:
                 continue
-            extra = None
+            extra: dict[str, Any] | None = None
             if ids is not None:
                 extra = {"token_ids": ids[i][self._tokens[i] :]}
                 if not self._tokens[i]:
-                    extra["prompt_token_ids"] = frame["prompt_token_ids"]
+                    extra["prompt_token_ids"] = frame.prompt_token_ids
                 self._tokens[i] = len(ids[i])
             self._texts[i] += new
             yield self.shape.piece(self.ask.first + i, new, reason, extra)
@@ -143,8 +133,3 @@ class Progress:
 def event(body: dict[str, Any]) -> bytes:
     """One server-sent event."""
     return b"data: " + json.dumps(body).encode() + b"\n\n"
-
-
-def samples(value: Any) -> list[Any]:
-    """A field of a worker's reply, which is a list only for several samples."""
-    return value if isinstance(value, list) else [value]

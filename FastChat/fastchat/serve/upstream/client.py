@@ -11,8 +11,8 @@ from typing import Any
 
 import aiohttp
 
+from fastchat.client.http import open_session, read
 from fastchat.constants import ErrorCode, RequestError
-from fastchat.serve.http import open_session
 
 _STATUS_CODES = {
     400: ErrorCode.VALIDATION_TYPE_ERROR,
@@ -54,7 +54,7 @@ class UpstreamClient:
             RequestError: the server refuses the request, fails or does not answer.
         """
         async with self._reply(path, body) as reply:
-            answer = await reply.json(content_type=None)
+            answer = json.loads(await read(reply, _SILENCE_SECONDS))
         if not isinstance(answer, dict):
             raise RequestError(ErrorCode.INTERNAL_ERROR, f"{path} answered with no JSON object")
         return answer
@@ -91,12 +91,12 @@ class UpstreamClient:
             request = self._session.request(method, url, json=body, headers=self._headers)
             async with request as reply:
                 if reply.status >= 400:
-                    raise _refusal(reply.status, await reply.text(errors="replace"))
+                    raise _refusal(reply.status, (await read(reply)).decode(errors="replace"))
                 yield reply
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             reason = f"the server behind the worker failed: {type(error).__name__} {error}"
             raise RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, reason) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             reason = f"the server behind the worker sent no JSON: {error}"
             raise RequestError(ErrorCode.INTERNAL_ERROR, reason) from error
 

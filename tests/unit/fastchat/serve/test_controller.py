@@ -14,8 +14,8 @@ import requests
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
+from fastchat.client import http
 from fastchat.constants import ErrorCode
-from fastchat.serve import http
 from fastchat.serve.controller import create_app
 from tests.support.servers import frames, post, running, wait_for
 

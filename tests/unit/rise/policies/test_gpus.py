@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from fastchat.serve import model_worker
-from rise.policies import gpus
+from rise.policies import gpus, local
 from rise.policies.local import LocalServing
 from rise.policies.worker import WorkerPolicy
 from tests.support.tiny import save_tiny_model
@@ -57,7 +57,7 @@ def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, workers
     with (
         mock.patch.object(gpus, "visible_gpus", lambda: ["0", "1", "2"]),
         mock.patch.object(LocalServing, "_launch", launch),
-        mock.patch.object(LocalServing, "_wait"),
+        mock.patch.object(local, "wait_until"),
         LocalServing(["a"], tmp_path, worker_args=options, workers_per_model=workers),
     ):
         assert started == expected
@@ -84,7 +84,7 @@ def test_workers_on_one_gpu_share_its_memory(tmp_path, models, visible, options,
     with (
         mock.patch.object(gpus, "visible_gpus", lambda: visible),
         mock.patch.object(LocalServing, "_launch", launch),
-        mock.patch.object(LocalServing, "_wait"),
+        mock.patch.object(local, "wait_until"),
         LocalServing(models, tmp_path, worker_args=options),
     ):
         assert started == expected
@@ -100,13 +100,13 @@ def test_two_workers_of_one_checkpoint_share_the_requests_and_answer_alike(tmp_p
             for seed in (1, 1, 2, 2)
         ]
         texts = [samples[0].text for samples in await asyncio.gather(*asked)]
-        used = [worker.used_at for worker in policy._workers._named.values()]
+        used = [worker.used_at for worker in policy._cluster._workers[name]._known.values()]
         await policy.close()
         return texts, used
 
     options = {"worker_args": ["--device", "cpu"], "workers_per_model": 2}
     with LocalServing([model], tmp_path / "logs", **options) as serving:
-        pids = [process.pid for process in serving._processes.values()]
+        pids = [child.pid for child in serving._children.values()]
         texts, used = asyncio.run(ask(*serving.addresses()[model]))
     assert len(pids) == 3 and not any(os.path.exists(f"/proc/{pid}") for pid in pids)
     assert len(used) == 2 and all(used)

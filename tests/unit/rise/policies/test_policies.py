@@ -11,7 +11,7 @@ import pytest
 
 from rise.episodes import episode
 from rise.policies import names as choice
-from rise.policies import wire
+from rise.policies import openai_api
 from rise.policies.local import free_ports
 from rise.policies.policy import FunctionPolicy, PolicyError, Retries
 from rise.runs import arguments
@@ -285,7 +285,7 @@ def test_fingerprint_tells_a_retrained_checkpoint(tmp_path):
     assert choice.fingerprint("gpt-4") is None
 
 
-@pytest.mark.parametrize("module", [arguments, episode, wire])
+@pytest.mark.parametrize("module", [arguments, episode, openai_api])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module)
     assert result.attempted and not result.failed

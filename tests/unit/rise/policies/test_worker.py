@@ -8,8 +8,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from rise.policies import workers
-from rise.policies.local import free_ports
+from fastchat.client import workers
+from fastchat.client.process import free_ports
 from rise.policies.policy import PolicyError, Retries, Sample
 from rise.policies.worker import WorkerPolicy
 from tests.support.scripted_servers import Wire, wire_reply
@@ -57,6 +57,7 @@ def test_address_is_asked_for_once_and_answers_come_straight_from_the_worker():
         controller.worker_url = worker.url
         assert len(ask(controller.url, times=30)) == 30
         assert controller.paths == ["/get_worker_address"] * (1 + workers.ASKS)
+        assert worker.paths == ["/worker_get_status"]
         assert controller.requests == [] and len(worker.requests) == 30
 
 
@@ -83,17 +84,23 @@ def test_usage_of_a_worker_that_reports_the_sum_is_shared_out():
         (web.Response(status=400), "bad_request", 1),
         (web.Response(status=401), "unauthorized", 1),
         (web.Response(status=400, text='{"text": "", "error_code": 40303}'), "context_overflow", 1),
-        (web.Response(text="<html>"), "malformed", 1),
-        (wire_reply("a", "b"), "malformed", 1),
+        (web.Response(text="<html>"), "server", 3),
+        (web.Response(status=302, headers={"Location": "http://localhost:1"}), "server", 3),
+        (wire_reply("a", "b"), "server", 3),
         (wire_reply("a", reason="abort"), "server", 3),
-        ({"text": None, "error_code": 0}, "malformed", 1),
+        ({"text": None, "error_code": 0}, "server", 3),
+        ({**wire_reply("a"), "completion_tokens": [-1]}, "server", 3),
+        ({**wire_reply("a"), "usage": {"prompt_tokens": float("nan")}}, "server", 3),
+        ({**wire_reply("a"), "error_code": "none"}, "server", 3),
+        (web.Response(text="[" * 100_000), "server", 3),
     ],
 )
 def test_what_is_no_answer_is_a_typed_error(reply, kind, tries):
     def answer(_):
         # A response object can be sent once, so every request gets its own.
         if isinstance(reply, web.Response):
-            return web.Response(status=reply.status, body=reply.body)
+            headers = {name: reply.headers[name] for name in reply.headers if name == "Location"}
+            return web.Response(status=reply.status, body=reply.body, headers=headers)
         return reply
 
     with Wire(answer) as wire:
@@ -158,3 +165,16 @@ def test_requests_are_spread_over_the_workers_of_a_model():
             ask(controller.url, times=40)
         # Which of them answers faster decides the rest.
         assert min(len(first.requests), len(second.requests)) >= 10
+
+
+def test_a_stock_worker_is_one_error_that_says_what_to_do():
+    class Stock(Wire):
+        async def _status(self, request):
+            return web.json_response({"model_names": self.served, "speed": 1, "queue_length": 0})
+
+    with (
+        Stock(lambda _: wire_reply("a")) as wire,
+        pytest.raises(PolicyError, match="stock FastChat.* student@http://HOST:8000/v1") as caught,
+    ):
+        ask(wire.url)
+    assert caught.value.kind == "bad_request" and wire.requests == []

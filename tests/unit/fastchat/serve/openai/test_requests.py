@@ -6,11 +6,10 @@ python -m pytest tests/unit/fastchat/serve/openai/test_requests.py
 import contextlib
 import time
 
-import pytest
 import requests
 
+from fastchat.client import workers as client_workers
 from fastchat.serve import controller
-from fastchat.serve.openai import workers as openai_workers
 from fastchat.serve.openai_api_server import create_app, parse_args
 from tests.support.fake_workers import enter, fake_workers
 from tests.support.servers import running
@@ -35,9 +34,8 @@ def send(url, kind, **fields):
     return requests.post(f"{url}/v1/{path}", json={"model": "m", **body, **fields}, timeout=100)
 
 
-@pytest.mark.parametrize("stock", [False, True])
-def test_a_chat_without_a_length_does_not_reserve_a_long_context(stock):
-    app = fake_workers(CONTEXT, stock)
+def test_a_chat_without_a_length_does_not_reserve_a_long_context():
+    app = fake_workers(CONTEXT)
     with serving(app) as url:
         send(url, CHAT), send(url, CHAT, max_tokens=100_000), send(url, TEXT)
     bodies = [body for _, path, body in app.state.asked if path == "worker_generate"]
@@ -57,7 +55,7 @@ def test_the_length_of_such_an_answer_can_be_set(controller_url):
 
 
 def test_a_worker_that_does_not_count_tokens_fails_the_request_soon(monkeypatch):
-    monkeypatch.setattr(openai_workers, "_QUESTION_SECONDS", 2.0)
+    monkeypatch.setattr(client_workers, "CONTROL_SECONDS", 2.0)
     app = fake_workers()
     app.state.hung.add(("m", "count_token"))
     with serving(app, silence=20) as url:

@@ -1,6 +1,6 @@
-"""How the OpenAI server finds workers, and how it does without those that hang or are gone.
+"""How clients find the workers of a model, and do without those that hang or are gone.
 
-python -m pytest tests/unit/fastchat/serve/openai/test_workers.py
+python -m pytest tests/unit/fastchat/client/test_workers.py
 """
 
 import asyncio
@@ -11,10 +11,10 @@ import pytest
 import requests
 from fastapi import FastAPI
 
+from fastchat.client import workers as client_workers
+from fastchat.client.http import PeerError
+from fastchat.client.workers import ASKS, Cluster
 from fastchat.serve import controller
-from fastchat.serve.openai import workers as openai_workers
-from fastchat.serve.openai.errors import ApiError
-from fastchat.serve.openai.workers import Workers
 from fastchat.serve.openai_api_server import create_app
 from tests.support.fake_workers import HANG, enter, fake_workers
 from tests.support.servers import running
@@ -30,36 +30,41 @@ def served():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """What the OpenAI server takes for the time; a test sets `now`."""
+    """What the client takes for the time; a test sets `now`."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(openai_workers, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(client_workers, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
-def with_workers(controller_url, use, silence=HANG):
-    """What `use(workers)` returns."""
+def with_cluster(controller_url, use, silence=HANG):
+    """What `use(cluster)` returns."""
 
     async def run():
-        workers = Workers(controller_url, silence)
-        await workers.start()
+        cluster = Cluster(controller_url, silence)
         try:
-            return await use(workers)
+            return await use(cluster)
         finally:
-            await workers.close()
+            await cluster.close()
 
     return asyncio.run(run())
 
 
 async def background():
-    """Wait for what the workers' picks set going."""
+    """Wait for what requests set going."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
         await asyncio.wait(others)
 
 
-async def pick_and_hold(workers, model):
+async def pick(cluster, model):
+    """The worker that a request would go to."""
+    async with cluster.hold(model) as worker:
+        return worker
+
+
+async def pick_and_hold(cluster, model):
     """The address of a picked worker, which has one request more from now on."""
-    worker = await workers.pick(model)
+    worker = await pick(cluster, model)
     worker.in_flight += 1
     await background()
     return worker.address
@@ -79,73 +84,69 @@ def controller_that_hangs_after(answers):
 
     @app.post("/worker_get_status")
     async def worker_get_status():
-        return {"model_names": ["m"], "extensions": ["messages"]}
-
-    @app.post("/model_details")
-    async def model_details():
-        return {"context_length": 99}
+        return {"model_names": ["m"], "extensions": ["messages"], "context_length": 99}
 
     return app
 
 
 def test_a_controller_that_hangs_holds_up_no_request_of_a_known_model(clock):
-    app = controller_that_hangs_after(1)
+    app = controller_that_hangs_after(1 + ASKS)
 
-    async def ask(workers):
-        known, began, others = await workers.pick("m"), time.monotonic(), []
+    async def ask(cluster):
+        known, began, others = await pick(cluster, "m"), time.monotonic(), []
         # Ten minutes: the worker has to say by itself that it is alive.
         for _ in range(30):
             clock.now += 20
-            others.append(await workers.pick("m"))
+            others.append(await pick(cluster, "m"))
         return known, others, time.monotonic() - began
 
     with running(app) as url:
         app.state.url = url
-        known, others, seconds = with_workers(url, ask)
+        known, others, seconds = with_cluster(url, ask)
     assert known.context_length == 99 and all(worker is known for worker in others)
     assert seconds < 8
 
 
 def test_a_worker_that_hangs_holds_up_its_own_model_only_and_not_for_long(served, monkeypatch):
-    monkeypatch.setattr(openai_workers, "_QUESTION_SECONDS", 2.0)
+    monkeypatch.setattr(client_workers, "CONTROL_SECONDS", 2.0)
     app, workers_url, controller_url = served
     app.state.hung.add(("slow", 0))
     for model in ("slow", "good"):
         enter(controller_url, workers_url, model, 0)
 
-    async def ask(workers):
+    async def ask(cluster):
         began = time.monotonic()
-        held = asyncio.create_task(workers.pick("slow"))
+        held = asyncio.create_task(pick(cluster, "slow"))
         while not app.state.asked:
             await asyncio.sleep(0.01)
-        await workers.pick("good")
+        await pick(cluster, "good")
         waiting = not held.done()
-        with pytest.raises(ApiError) as refused:
+        with pytest.raises(PeerError) as refused:
             await held
-        return waiting, refused.value.status, time.monotonic() - began
+        return waiting, refused.value.kind, time.monotonic() - began
 
-    waiting, status, seconds = with_workers(controller_url, ask, silence=20)
-    assert waiting and status == 503 and seconds < 10
+    waiting, status, seconds = with_cluster(controller_url, ask, silence=20)
+    assert waiting and status == "timeout" and seconds < 10
 
 
 def test_requests_wait_together_for_a_worker_that_hangs(served, monkeypatch):
-    monkeypatch.setattr(openai_workers, "_QUESTION_SECONDS", 2.0)
+    monkeypatch.setattr(client_workers, "CONTROL_SECONDS", 2.0)
     app, workers_url, controller_url = served
     app.state.hung.add(("slow", 0))
     enter(controller_url, workers_url, "slow", 0)
 
-    async def ask(workers):
+    async def ask(cluster):
         began = time.monotonic()
-        picks = [workers.pick("slow") for _ in range(20)]
+        picks = [pick(cluster, "slow") for _ in range(20)]
         errors = await asyncio.gather(*picks, return_exceptions=True)
         return errors, time.monotonic() - began
 
-    errors, seconds = with_workers(controller_url, ask, silence=2)
-    assert [error.status for error in errors] == [503] * 20 and seconds < 10
+    errors, seconds = with_cluster(controller_url, ask, silence=2)
+    assert [error.kind for error in errors] == ["timeout"] * 20 and seconds < 10
 
 
 def test_the_list_of_models_waits_for_all_that_hang_at_the_same_time(served, monkeypatch):
-    monkeypatch.setattr(openai_workers, "_QUESTION_SECONDS", 2.0)
+    monkeypatch.setattr(client_workers, "CONTROL_SECONDS", 2.0)
     app, workers_url, controller_url = served
     slow = ["slow1", "slow2", "slow3", "slow4"]
     app.state.hung |= {(model, 0) for model in slow}
@@ -165,16 +166,16 @@ def test_a_busy_model_leaves_the_look_ups_of_a_quiet_one_alone(served, clock):
         enter(controller_url, workers_url, "busy", number)
         enter(controller_url, workers_url, "quiet", number)
 
-    async def ask(workers):
+    async def ask(cluster):
         found = set()
         for step in range(300):
             clock.now += 0.05
-            await pick_and_hold(workers, "busy")
+            await pick_and_hold(cluster, "busy")
             if step % 30 == 7:
-                found.add(await pick_and_hold(workers, "quiet"))
+                found.add(await pick_and_hold(cluster, "quiet"))
         return found
 
-    assert len(with_workers(controller_url, ask)) == 4
+    assert len(with_cluster(controller_url, ask)) == 4
 
 
 def test_many_workers_are_all_used_however_seldom_the_controller_names_each(served, clock):
@@ -182,26 +183,26 @@ def test_many_workers_are_all_used_however_seldom_the_controller_names_each(serv
     for number in range(80):
         enter(controller_url, workers_url, "m", number)
 
-    async def ask(workers):
+    async def ask(cluster):
         for _ in range(250):
             clock.now += 1.0
-            await pick_and_hold(workers, "m")
+            await pick_and_hold(cluster, "m")
         # A burst: no time to look for more of them.
-        return {await pick_and_hold(workers, "m") for _ in range(160)}
+        return {await pick_and_hold(cluster, "m") for _ in range(160)}
 
-    assert len(with_workers(controller_url, ask)) == 80
+    assert len(with_cluster(controller_url, ask)) == 80
 
 
 @pytest.mark.parametrize("fate", ["hangs", "serves another model", "lives"])
 def test_a_worker_that_is_not_named_is_asked_before_it_is_forgotten(
     served, clock, monkeypatch, fate
 ):
-    monkeypatch.setattr(openai_workers, "_QUESTION_SECONDS", 1.0)
+    monkeypatch.setattr(client_workers, "CONTROL_SECONDS", 1.0)
     app, workers_url, controller_url = served
     enter(controller_url, workers_url, "m", 0)
 
-    async def ask(workers):
-        worker = await workers.pick("m")
+    async def ask(cluster):
+        worker = await pick(cluster, "m")
         # From here on the controller names no worker of the model.
         enter(controller_url, workers_url, "m", 0, served="other")
         if fate == "hangs":
@@ -210,29 +211,29 @@ def test_a_worker_that_is_not_named_is_asked_before_it_is_forgotten(
             app.state.renamed["m"] = "other"
         for _ in range(10):
             clock.now += 20.0
-            assert await workers.pick("m") is worker
+            assert await pick(cluster, "m") is worker
             await background()
 
     if fate == "lives":
-        with_workers(controller_url, ask)
+        with_cluster(controller_url, ask)
     else:
-        with pytest.raises(ApiError, match="'m' does not exist here; served: other"):
-            with_workers(controller_url, ask)
+        with pytest.raises(PeerError, match="has no worker of m"):
+            with_cluster(controller_url, ask)
 
 
 def test_names_that_nobody_serves_leave_nothing_behind(served):
     _, workers_url, controller_url = served
     enter(controller_url, workers_url, "m", 0)
 
-    async def ask(workers):
-        await workers.pick("m")
+    async def ask(cluster):
+        await pick(cluster, "m")
         await background()
-        before = {name: len(held) for name, held in vars(workers).items() if hasattr(held, "keys")}
+        before = {name: len(held) for name, held in vars(cluster).items() if hasattr(held, "keys")}
         for number in range(5):
-            with pytest.raises(ApiError):
-                await workers.pick(f"no model {number}")
+            with pytest.raises(PeerError):
+                await pick(cluster, f"no model {number}")
         await background()
-        return before, {name: len(vars(workers)[name]) for name in before}
+        return before, {name: len(vars(cluster)[name]) for name in before}
 
-    before, after = with_workers(controller_url, ask)
+    before, after = with_cluster(controller_url, ask)
     assert before == after

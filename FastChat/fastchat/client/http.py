@@ -1,0 +1,269 @@
+"""JSON over HTTP, asked of controllers and workers: whatever is no answer is a typed error.
+
+A reply is read from the very server that was asked: no redirect is followed and no proxy of the
+environment stands between. It is read up to a limit, and never unpacked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import math
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+
+from fastchat.constants import MAX_REPLY_BYTES, ErrorCode, RequestError
+
+M = TypeVar("M", bound=BaseModel)
+
+CODE_KINDS = {
+    40301: "bad_request",
+    40302: "bad_request",
+    40303: "context_overflow",
+    42902: "quota",
+    50005: "no_worker",
+    50006: "timeout",
+}
+"""Error codes of the worker protocol that have a kind of their own."""
+STATUS_KINDS = {401: "unauthorized", 403: "unauthorized", 408: "timeout", 429: "overloaded"}
+"""HTTP statuses that have a kind of their own. An error code is a status and two digits."""
+_CONNECT_SECONDS = 10.0
+_ACCEPT_SECONDS = 2.0
+_SHOWN = 500
+"""Characters of a reply that an error shows."""
+
+
+class PeerError(RequestError):
+    """A controller or a worker gave no answer.
+
+    `kind` is one of: connection, timeout, no_worker, overloaded, server, bad_request,
+    context_overflow, unauthorized, quota, malformed. `said` holds the worker's own words, if it had
+    any; the message may name addresses that are nobody else's business.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        said: str = "",
+        retry_after: float | None = None,
+    ):
+        gone = kind == "no_worker"
+        default = ErrorCode.CONTROLLER_NO_WORKER if gone else ErrorCode.CONTROLLER_WORKER_TIMEOUT
+        super().__init__(code or default, message)
+        self.kind = kind
+        self.said = said
+        self.retry_after = retry_after
+
+
+def open_session(silence: float | None = None) -> aiohttp.ClientSession:
+    """A session for any number of requests; must be made on the running loop.
+
+    Args:
+        silence: seconds that a server may send nothing.
+    """
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
+    # No connection is kept: a worker that closes an idle one would look like one that died.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        auto_decompress=False,
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+async def post(
+    session: aiohttp.ClientSession,
+    url: str,
+    body: dict[str, Any],
+    kind: type[M],
+    seconds: float | None = None,
+) -> M:
+    """POST JSON and return the reply, checked; `seconds` None leaves the session's time limit.
+
+    Raises:
+        PeerError: there is none, or it is not of this kind.
+    """
+    timeout = session.timeout if seconds is None else aiohttp.ClientTimeout(total=seconds)
+    async with _asked(session, url, json.dumps(body).encode(), timeout) as reply:
+        return parsed(kind, await read(reply, timeout.sock_read), url)
+
+
+async def frames(
+    session: aiohttp.ClientSession, url: str, body: bytes
+) -> AsyncGenerator[bytes, None]:
+    """What a server streams for a JSON body, in pieces that end with a frame (a zero byte).
+
+    Raises:
+        PeerError: it cannot be reached, breaks off, refuses the request or is silent for too long.
+    """
+    silence = session.timeout.sock_read or math.inf
+    async with _asked(session, url, body, session.timeout) as reply:
+        rest: list[bytes] = []
+        size, began = 0, time.monotonic()
+        while chunk := await reply.content.readany():
+            whole, separator, tail = chunk.rpartition(b"\0")
+            if separator:
+                yield b"".join([*rest, whole, separator])
+                rest, size, began = [tail], len(tail), time.monotonic()
+                continue
+            rest.append(chunk)
+            size += len(chunk)
+            if size > MAX_REPLY_BYTES:
+                raise _too_large(url)
+            if time.monotonic() - began > silence:  # a few bytes now and then are no answer
+                raise asyncio.TimeoutError
+
+
+async def read(reply: aiohttp.ClientResponse, seconds: float | None = None) -> bytes:
+    """The whole body, which once begun takes at most so long.
+
+    Raises:
+        PeerError: it is larger than any answer.
+        TimeoutError: it comes in drops.
+    """
+    parts: list[bytes] = []
+    size, began = 0, time.monotonic()
+    while part := await reply.content.readany():
+        began = began if parts else time.monotonic()
+        parts.append(part)
+        size += len(part)
+        if size > MAX_REPLY_BYTES:
+            raise _too_large(str(reply.url))
+        if time.monotonic() - began > (seconds or math.inf):
+            raise asyncio.TimeoutError
+    return b"".join(parts)
+
+
+def parsed(kind: type[M], raw: bytes, url: str) -> M:
+    """A reply as what it should be.
+
+    Raises:
+        PeerError: it carries an error code, or is malformed.
+    """
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise PeerError("malformed", f"{url} sent no JSON: {error}") from error
+    if isinstance(value, dict) and value.get("error_code"):
+        raise _code_error(value, url)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "its reply"
+        message = f"{url} sent what is no answer: {place}: {first['msg']}"
+        raise PeerError("malformed", message[:_SHOWN]) from error
+
+
+def status_kind(status: int) -> str:
+    """The kind of error that an HTTP status of 400 or more stands for."""
+    return "server" if status >= 500 else STATUS_KINDS.get(status, "bad_request")
+
+
+def seconds_to_wait(headers: Any) -> float | None:
+    """The Retry-After header, a number or a date, in seconds from now; None without a valid one."""
+    value = headers.get("Retry-After") or ""
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return seconds if 0 <= seconds < math.inf else None
+
+
+async def accepts(url: str) -> bool:
+    """False if a server's port refuses connections; a slow one gets the benefit of the doubt."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return True
+    # "localhost" may have an IPv6 address beside the one that the server listens on.
+    refusals = [await _refuses(address) for *_, address in found]
+    return not all(refusals)
+
+
+async def _refuses(address: tuple[Any, ...]) -> bool:
+    connection = asyncio.open_connection(address[0], address[1])
+    try:
+        _, writer = await asyncio.wait_for(connection, _ACCEPT_SECONDS)
+    except ConnectionRefusedError:
+        return True
+    except (OSError, asyncio.TimeoutError):
+        return False
+    writer.close()
+    return False
+
+
+@contextlib.asynccontextmanager
+async def _asked(
+    session: aiohttp.ClientSession, url: str, body: bytes, timeout: aiohttp.ClientTimeout
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The reply to a JSON body; whatever goes wrong until its end is a typed error."""
+    headers = {"Content-Type": "application/json"}
+    asked = session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False)
+    try:
+        async with asked as reply:
+            if reply.status >= 300:
+                raise _status_error(reply, url, await read(reply))
+            yield reply
+    except asyncio.TimeoutError as error:
+        seconds = timeout.total or timeout.sock_read or _CONNECT_SECONDS
+        raise PeerError("timeout", f"no answer from {url} within {seconds:g} s") from error
+    except aiohttp.ClientConnectorError as error:
+        refused = error.os_error.errno == errno.ECONNREFUSED
+        code = ErrorCode.CONTROLLER_NO_WORKER if refused else None
+        raise PeerError("connection", f"{url}: {error.strerror or error}", code=code) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise PeerError("connection", f"{url}: {type(error).__name__} {error}") from error
+    except ValueError as error:
+        raise PeerError("malformed", f"{url}: {type(error).__name__} {error}") from error
+
+
+def was_refused(error: PeerError) -> bool:
+    """Whether nobody listens at the server's port; other failures may be this process's own."""
+    return error.kind == "connection" and error.code is ErrorCode.CONTROLLER_NO_WORKER
+
+
+def _too_large(url: str) -> PeerError:
+    return PeerError("malformed", f"{url} sent more than {MAX_REPLY_BYTES} bytes without an answer")
+
+
+def _code_error(reply: dict[str, Any], url: str) -> PeerError:
+    code, said = reply["error_code"], str(reply.get("text") or "the worker failed")[:_SHOWN]
+    if not isinstance(code, int):
+        return PeerError("malformed", f"{url} sent the error code {str(code)[:_SHOWN]}")
+    kind = CODE_KINDS.get(code) or status_kind(code // 100)
+    known = ErrorCode(code) if code in set(ErrorCode) else ErrorCode.INTERNAL_ERROR
+    return PeerError(kind, f"{url}: error_code {code:.6g}: {said}", code=known, said=said)
+
+
+def _status_error(reply: aiohttp.ClientResponse, url: str, raw: bytes) -> PeerError:
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(raw)
+        if isinstance(value, dict) and isinstance(value.get("error_code"), int):
+            return _code_error(value, url)
+    if reply.status < 400:
+        place = str(reply.headers.get("Location"))[:_SHOWN]
+        return PeerError("malformed", f"{url} redirects to {place}, which is not followed")
+    text = raw.decode(errors="replace")[:_SHOWN]
+    message = f"{url} answered HTTP {reply.status}: {text}"
+    wait = seconds_to_wait(reply.headers)
+    return PeerError(status_kind(reply.status), message, retry_after=wait)

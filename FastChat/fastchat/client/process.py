@@ -1,0 +1,214 @@
+"""A server in a process of its own, which ends with this process, also when that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import http.client
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from fastchat.client.http import accepts
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 10.0
+"""Between the request to stop and the kill."""
+POLL_SECONDS = 0.1
+PROGRESS_SECONDS = 10.0
+TAIL_LINES = 15
+"""Lines of a dead process's log that the error shows."""
+_REFUSALS = 3
+"""Refused connections in a row after which a server that nobody here started is gone."""
+_WATCH_SECONDS = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+class ServerEnded(Exception):
+    """A server did not become ready; the message has the end of its log."""
+
+
+class Child:
+    """A child process in a process group of its own.
+
+    Args:
+        name: what messages call it.
+        command: the command line.
+        log: file for what the process prints; it is appended to.
+        environment: this process's unless given.
+        at_our_death: the signal that it gets when this process ends. Nobody would follow up on a
+            SIGTERM that it does not heed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        at_our_death: signal.Signals = signal.SIGKILL,
+    ):
+        self.name = name
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches this process first, which then stops it
+                preexec_fn=_die_with_parent(at_our_death),
+            )
+        self.pid = self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self._process.poll()
+
+    def complaint(self) -> str | None:
+        """How the process ended and what it printed last, None while it runs."""
+        if self.code is None:
+            return None
+        tail = "\n".join(f"    {line}" for line in self.tail())
+        return f"{self.name} ended with code {self.code}; {self.log} ends with:\n{tail}"
+
+    def tail(self) -> list[str]:
+        """The last lines that it printed."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line for line in lines if line.strip()][-TAIL_LINES:]
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the process and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for its end, at most so long."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+
+def stop(children: Iterable[Child], seconds: float = STOP_SECONDS) -> None:
+    """End children and all that they started; safe to call twice."""
+    children = list(children)
+    for child in children:
+        child.send(signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    for child in children:
+        child.wait(max(0.0, deadline - time.monotonic()))
+        # What is left of the group would keep the accelerator's memory.
+        child.send(signal.SIGKILL)
+        child.wait()
+
+
+def wait_until(
+    ready: Callable[[], bool],
+    children: Sequence[Child],
+    seconds: float,
+    logger: logging.Logger = log,
+) -> None:
+    """Return when servers are ready; say every ten seconds what they are at.
+
+    Raises:
+        ServerEnded: one of them ended, or they took longer than that.
+    """
+    began = said = time.monotonic()
+    while not ready():
+        if complaint := next(filter(None, (child.complaint() for child in children)), None):
+            raise ServerEnded(complaint)
+        now = time.monotonic()
+        if now - began > seconds:
+            logs = ", ".join(str(child.log) for child in children)
+            raise ServerEnded(f"not ready within {seconds:g} s: see {logs}")
+        if now - said > PROGRESS_SECONDS:
+            said = now
+            last = (children[-1].tail() or ["nothing yet"])[-1]
+            logger.info("waiting for %s, %.0f s; it says: %s", children[-1].name, now - began, last)
+        time.sleep(POLL_SECONDS)
+
+
+class Watch:
+    """Ends this process when the server behind it is gone, so that no client is sent here.
+
+    Args:
+        url: of the server.
+        server: the child process; None for a server that somebody else started.
+        logger: is told why.
+    """
+
+    def __init__(self, url: str, server: Child | None, logger: logging.Logger):
+        self.gone = False
+        self._url = url
+        self._server = server
+        self._logger = logger
+        self._closed = threading.Event()
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def close(self) -> None:
+        """Watch no longer: a server that is being stopped must not look like one that died."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        refusals = 0
+        while refusals < _REFUSALS:
+            if self._closed.wait(_WATCH_SECONDS):
+                return
+            complaint = self._server.complaint() if self._server else None
+            if complaint:
+                self._logger.error("%s", complaint)
+                break
+            refusals = 0 if asyncio.run(accepts(self._url)) else refusals + 1
+        else:
+            self._logger.error("nothing listens at %s any more", self._url)
+        self.gone = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def asked(url: str, body: bytes | None = None, seconds: float = 5.0) -> bytes | None:
+    """What a server of this machine answers to a GET, or to a POST of JSON; None while it does not.
+
+    A proxy of the environment does not know this machine's loopback address.
+    """
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=seconds) as reply:
+            return reply.read()
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """A hook that makes Linux signal the child when this process ends, even by SIGKILL."""
+    if not sys.platform.startswith("linux"):
+        return None
+    # The library is loaded here, since a forked child should do as little as possible.
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def arrange() -> None:
+        prctl(_PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # it ended before the kernel was asked
+            os._exit(1)
+
+    return arrange
