@@ -42,7 +42,6 @@ from rise.dataset.sources import (
 from rise.dataset.writer import RowSpill, match_tokens
 from rise.program.exits import DONE, FAILED, GO_TOGETHER, INTERRUPTED, USAGE, run_program, said
 from rise.program.parser import Parser
-from rise.program.stage import is_stage
 from rise.runs.arguments import env_help, env_name
 
 
@@ -131,9 +130,7 @@ def _is_of(source: Source, output: Path) -> bool:
 
 
 def next_command(args: argparse.Namespace) -> str:
-    """What to run with the output, on a line of its own; "" where `rise.iterate` runs it."""
-    if is_stage():
-        return ""
+    """What to run with the output, on a line of its own."""
     if args.to == "dpo":
         return f"\nNext: train on the pairs in {args.output}, with TRL's DPOTrainer for example"
     if args.format != "fastchat":

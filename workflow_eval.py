@@ -22,7 +22,6 @@ import logging
 from rise.episodes.feedback import asks_itself
 from rise.program.exits import DONE, FAILED, GO_TOGETHER, run_program, usage_errors
 from rise.program.parser import Parser
-from rise.program.stage import is_stage
 from rise.runs.arguments import add_common, add_feedback
 from rise.runs.messages import none_fits, run_errors
 
@@ -124,7 +123,7 @@ def report(job, tracker) -> None:
         log_evaluation(tracker, job, counts, own=own, shown=shown)
     alone = config["num_of_samples"] == [1] * config["max_turns"]
     as_published = alone and config["max_turns"] > 1 and config["shown_attempt"] == "own"
-    if as_published and not own.parallel and not is_stage():
+    if as_published and not own.parallel:
         turns = config["max_turns"]
         print(
             f"Next: the same with --max_turns 1 --num_of_samples {turns}, {turns} samples to vote"

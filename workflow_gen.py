@@ -24,7 +24,6 @@ from pathlib import Path
 from rise.episodes.feedback import EXPERT_SEES
 from rise.program.exits import DONE, FAILED, GO_TOGETHER, run_program, usage_errors
 from rise.program.parser import Parser
-from rise.program.stage import is_stage
 from rise.runs.arguments import add_common, add_feedback
 from rise.runs.messages import none_fits, run_errors
 
@@ -136,8 +135,6 @@ def report(job, tracker) -> None:
         print(tally.cost_in_words())
     if tracker:
         log_generation(tracker, job, summary)
-    if is_stage():
-        return
     if job.config.get("shard"):
         print("Next: join the shards with python -m rise.merge RUN RUN ... -o DIR")
         return

@@ -25,7 +25,6 @@ PROGRAMS = {
     "workflow_convert.py": "workflow_convert",
     "workflow_eval.py": "workflow_eval",
     "train_mem.py": "fastchat.train.arguments",
-    "rise.iterate": "rise.iteration_arguments",
     "rise.merge": "rise.merge",
     "rise.rescore": "rise.rescore",
     "rise.compare": "rise.compare",
@@ -68,8 +67,6 @@ def reader(program: str) -> Callable[[list[str]], object]:
     if program == "fastchat.serve.gradio_web_server":
         tab = import_module("rise.web_tab")
         return lambda words: module.parse_args(words, [tab])
-    if program == "rise.iterate":
-        return lambda words: module.make_parser("").parse_args(words)
     return module.parse if program == "train_mem.py" else module.parse_args
 
 

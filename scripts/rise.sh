@@ -1,54 +1,148 @@
 #!/usr/bin/env bash
-# The whole of RISE, K times: generate, convert, train, evaluate; at the end the table over base,
-# boost and every iteration. The same call goes on with a stopped run.
+# The whole of RISE, K times: generate, convert, train, evaluate; at the end a table over the base,
+# the boost and every iteration, and a page with their episodes. Run it again to go on, after
+# kill -9 too: every stage knows what it has done.
 #
-#   bash scripts/rise.sh --dry-run                   # every command, and what it will ask for
+#   bash scripts/rise.sh --dry-run                   # prints every command, starts nothing
+#   bash scripts/rise.sh --check                     # asks every script whether its arguments hold
 #   MODEL=./base EXPERT=self bash scripts/rise.sh    # self-distillation, best of 16
-#   bash scripts/rise.sh --config run.json           # the file's values instead of the knobs
+#   MODEL=./tiny EXPERT=experts.py:f LAUNCHER=python TRAIN_ARGS="" bash scripts/rise.sh  # a laptop
 #
-# Relative paths are relative to the repository. Further arguments go to rise.iterate.
+# Relative paths are relative to the repository. In the ..._ARGS quotes keep words together; what this
+# script gives itself, such as --log_dir and --seed, counts over them.
 set -euo pipefail
 
-knobs="MODEL ENV_NAME TRAIN_DATA TEST_DATA EXPERT BOOST ITERATIONS POOL TRAIN_FROM LAUNCHER TRAIN_ARGS OUT"
-for knob in $knobs; do
-    if [ -n "${!knob+set}" ] && [[ " $* " == *" --config"* ]]; then
-        echo "rise.sh: $knob would be ignored beside --config: unset it, and give a flag instead" \
-            "(python -m rise.iterate --help)" >&2
-        exit 2
-    fi
-done
-
-MODEL=${MODEL:-hf:meta-llama/Llama-2-7b-chat-hf}   # base model: hf:ORG/NAME or a directory
-ENV_NAME=${ENV_NAME:-gsm8k}                        # gsm8k | math | svamp | asdiv | numeric | FILE.py:Class
-TRAIN_DATA=${TRAIN_DATA:-data/gsm8k/train.jsonl}   # problems to generate on
-TEST_DATA=${TEST_DATA:-data/gsm8k/test.jsonl}      # problems to evaluate on
-EXPERT=${EXPERT:-gpt-3.5-turbo}                    # who answers turn 2; self: best of 16
-BOOST=${BOOST:-}                                   # SFT before iteration 1: expert | FILE.json
-ITERATIONS=${ITERATIONS:-2}                        # how often to generate and train
-POOL=${POOL:-all}                                  # attempts to train on: all | last iteration
-TRAIN_FROM=${TRAIN_FROM:-base}                     # base | last: where training starts
-LAUNCHER=${LAUNCHER:-deepspeed}                    # of the trainer: python | torchrun ... | deepspeed ...
-# Of the trainer; a batch of 64 on 4 GPUs.
-TRAIN_ARGS=${TRAIN_ARGS:---deepspeed deepspeed/zero3.json --bf16 True --tf32 True
+MODEL=${MODEL:-hf:meta-llama/Llama-2-7b-chat-hf}  # base model: hf:ORG/NAME or a directory
+ENV_NAME=${ENV_NAME:-gsm8k}                       # gsm8k | math | svamp | asdiv | numeric | FILE.py:Class
+TRAIN_DATA=${TRAIN_DATA:-data/gsm8k/train.jsonl}  # problems to generate on
+TEST_DATA=${TEST_DATA:-data/gsm8k/test.jsonl}     # problems to evaluate on
+EXPERT=${EXPERT:-gpt-3.5-turbo}                   # who answers turn 2; self: the student, best of many
+EXPERT_SAMPLES=${EXPERT_SAMPLES:-}                # answers at turn 2; empty: 1, for self 16
+BOOST=${BOOST:-}                                  # SFT first: expert (its right answers) | FILE.json
+ITERATIONS=${ITERATIONS:-2}                       # how often to generate and train
+POOL=${POOL:-all}                                 # trained on the attempts of: all | last iteration
+TRAIN_FROM=${TRAIN_FROM:-base}                    # training starts from: base (or boost) | last model
+SEED=${SEED:-0}                                   # of every stage; iteration i generates with SEED+i-1
+LAUNCHER=${LAUNCHER:-deepspeed}                   # of the trainer: python | torchrun ... | deepspeed ...
+GEN_ARGS=${GEN_ARGS:-}                            # further arguments of workflow_gen.py
+BOOST_ARGS=${BOOST_ARGS-$GEN_ARGS}                # those of the generation for BOOST=expert
+CONVERT_ARGS=${CONVERT_ARGS:---criteria all --remove_duplication --shuffle}
+EVAL_ARGS=${EVAL_ARGS:-}                          # of workflow_eval.py
+# Of train_mem.py; a batch of 64 on 4 GPUs.
+TRAIN_ARGS=${TRAIN_ARGS---deepspeed deepspeed/zero3.json --bf16 True --tf32 True
     --num_train_epochs 1 --per_device_train_batch_size 1 --gradient_accumulation_steps 16
     --learning_rate 1e-5 --weight_decay 0. --warmup_ratio 0.04 --lr_scheduler_type cosine
     --save_steps 100 --save_total_limit 2 --gradient_checkpointing True}
-OUT=${OUT:-log/rise}                               # where everything is written
-VENV=${VENV:-.venv}                                # environment to use if none is active
+WANDB_PROJECT=${WANDB_PROJECT:-}                  # empty: Weights & Biases is not used
+OUT=${OUT:-log/rise}                              # where everything is written
+VENV=${VENV:-.venv}                               # environment to use if none is active
+
+refuse() { echo "rise.sh: error: $*" >&2; exit 2; }
 
 cd "$(dirname "$0")/.."
+. scripts/stages.sh
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
     export PATH="$PWD/$VENV/bin:$PATH"
 fi
-
-command=(python -m rise.iterate)
-if [[ " $* " != *" --config"* ]]; then
-    command+=(
-        --model "$MODEL" --env "$ENV_NAME" --train_data "$TRAIN_DATA" --test_data "$TEST_DATA"
-        --expert "$EXPERT" --boost "$BOOST" --iterations "$ITERATIONS" --pool "$POOL"
-        --train_from "$TRAIN_FROM" --launcher "$LAUNCHER" --train_args="$TRAIN_ARGS" --out "$OUT"
-    )
+case ${1-} in
+    "" | --check | --dry-run | --dry_run) mode=${1-} ;;
+    *) refuse "'$1' is unknown: the knobs are variables, the flags --check and --dry-run" ;;
+esac
+[[ $ITERATIONS =~ ^[1-9][0-9]*$ ]] || refuse "ITERATIONS is '$ITERATIONS': give 1 or more"
+[[ $POOL =~ ^(all|last)$ ]] || refuse "POOL is '$POOL': give all or last"
+[[ $TRAIN_FROM =~ ^(base|last)$ ]] || refuse "TRAIN_FROM is '$TRAIN_FROM': give base or last"
+if [[ $TRAIN_ARGS =~ --(use_|q_)?lora([ =]+[Tt]rue|[[:space:]]+--|[[:space:]]*$) ]]; then
+    # An adapter is no model to train further.
+    [ -z "$BOOST" ] || refuse "with an adapter leave out BOOST, or give the boosted model as MODEL"
+    [[ $TRAIN_FROM$ITERATIONS =~ ^base|^last1$ ]] || refuse "with an adapter give TRAIN_FROM=base"
 fi
-command+=("$@")
-echo "+$(printf " %q" "${command[@]}")"
-exec "${command[@]}"
+
+# The words of the knobs; quotes keep some together.
+launcher=() gen_args=() boost_args=() convert_args=() train_args=() eval_args=() tracked=()
+for knob in LAUNCHER GEN_ARGS BOOST_ARGS CONVERT_ARGS TRAIN_ARGS EVAL_ARGS; do
+    [[ ${!knob} =~ [^[:space:]] ]] || continue
+    lines=$(xargs printf '%s\n' <<<"${!knob}") || refuse "$knob cannot be read: ${!knob}"
+    mapfile -t "${knob,,}" <<<"$lines"
+done
+if [ -n "$WANDB_PROJECT" ]; then
+    export WANDB_PROJECT WANDB_RUN_GROUP="${WANDB_RUN_GROUP:-${OUT##*/}}" && tracked=(--report_to wandb)
+fi
+
+run() { # NAME COMMAND...
+    case $mode in
+        --check) # the trainer without its launcher; the arguments of later iterations are the same
+            local said words=("${@:2}")
+            if [[ $1 =~ ^iteration([2-9]|1[0-9]) ]]; then return; fi
+            if [[ $1 = */train ]]; then words=(python "${words[@]:${#launcher[@]}}"); fi
+            said=$("${words[@]}" --check 2>&1 >/dev/null) || wrong+=$'\n'"$1: $said" ;;
+        --dry*) printf '# %s\n%s\n\n' "$1" "$(printf '%q ' "${@:2}")" ;;
+        *) stage "$@" ;;
+    esac
+}
+generate() { # NAME SEED ARGUMENTS...
+    run "$1/gen" python workflow_gen.py "${@:3}" --data_path "$TRAIN_DATA" --env "$ENV_NAME" \
+        --log_dir "$OUT/$1/gen" --seed "$2" "${tracked[@]}"
+}
+convert() { # NAME ARGUMENTS...
+    run "$1/convert" python workflow_convert.py "${@:2}" --filepath "${logs[@]}" --env "$ENV_NAME" \
+        --output "$OUT/$1/data.json" --model_path "$MODEL" --seed "$SEED" "${tracked[@]}"
+}
+train() { # NAME MODEL DATA
+    run "$1/train" "${launcher[@]}" FastChat/fastchat/train/train_mem.py "${tracked[@]}" \
+        "${train_args[@]}" --model_name_or_path "$2" --data_path "$3" --output_dir "$OUT/$1/model" \
+        --run_name "$1" --seed "$SEED"
+}
+evaluate() { # NAME MODEL
+    evaluations+=("$OUT/eval/$1")
+    run "$1/eval" python workflow_eval.py --max_turns 5 --num_of_samples 5 1 1 1 1 --context_window 2 \
+        --env "$ENV_NAME" "${eval_args[@]}" --model "$2" --data_path "$TEST_DATA" \
+        --log_dir "$OUT/eval/$1" --seed "$SEED" "${tracked[@]}"
+}
+
+# Every stage in its order.
+stages() {
+    local i name start=$MODEL student logs=() data=$BOOST teacher=$EXPERT samples=${EXPERT_SAMPLES:-1}
+    if [ "$EXPERT" = self ]; then samples=${EXPERT_SAMPLES:-16}; fi
+    evaluations=() wrong=''
+    evaluate base "$MODEL"
+    if [ "$BOOST" = expert ]; then
+        if [ "$EXPERT" = self ]; then teacher=$MODEL; fi
+        generate boost "$SEED" "${boost_args[@]}" --models "$teacher" --max_turns 1 \
+            --num_of_samples "$samples"
+        logs=("$OUT/boost/gen") data=$OUT/boost/data.json
+        convert boost --criteria success --weighting none --shuffle
+        logs=()
+    fi
+    if [ -n "$BOOST" ]; then
+        train boost "$MODEL" "$data"
+        start=$OUT/boost/model && evaluate boost "$start"
+    fi
+    student=$start
+    for ((i = 1; i <= ITERATIONS; i++)); do
+        name=iteration$i
+        if [ "$EXPERT" = self ]; then teacher=$student; fi
+        generate "$name" $((SEED + i - 1)) "${gen_args[@]}" --models "$student" "$teacher" \
+            --max_turns 2 --num_of_samples 1 "$samples"
+        if [ "$POOL" = last ]; then logs=(); fi
+        logs+=("$OUT/$name/gen")
+        convert "$name" "${convert_args[@]}"
+        if [ "$TRAIN_FROM" = last ]; then start=$student; fi
+        train "$name" "$start" "$OUT/$name/data.json"
+        student=$OUT/$name/model && evaluate "$name" "$student"
+    done
+}
+
+case $mode in --dry*) stages; exit ;; esac
+goal=$mode mode=--check
+[ -d "$MODEL" ] || [[ $MODEL = hf:* ]] || refuse "MODEL=$MODEL is no directory: give one, or hf:ORG/NAME"
+command -v "${launcher[0]}" >/dev/null || refuse "LAUNCHER=$LAUNCHER: there is no such program"
+stages
+[ -z "$wrong" ] || refuse "nothing was begun:$wrong"
+mode=$goal
+if [ "$mode" = --check ]; then exit; fi
+trap 'echo "Stopped: run the script again to go on."; exit 130' INT
+say "$OUT: what the stages print is in $OUT/logs"
+stages
+stage report python -m rise.report "${evaluations[@]}" -o "$OUT/report.html"
+python -m rise.compare "${evaluations[@]}" --format markdown | tee "$OUT/comparison.md"
+echo "Table: $OUT/comparison.md. Page: $OUT/report.html. Made of what: python -m rise.lineage ${evaluations[-1]}"

@@ -28,7 +28,6 @@ from typing import Any
 from rise.dataset.report import TokenCounts
 from rise.metrics.plots import plot_weights
 from rise.program.files import read_json, write_json
-from rise.program.stage import is_stage, place
 
 log = logging.getLogger(__name__)
 
@@ -50,21 +49,16 @@ def is_written(output: Path, settings: dict[str, Any]) -> bool:
     if not report.exists():
         raise ValueError(
             f"{output} exists, but {report.name} does not, so nobody knows how it was made: "
-            f"give another {place('--output')}{_or_overwrite()}"
+            f"give another --output, or --overwrite to replace it"
         )
     before, now = read_json(report).get("settings", {}), json.loads(json.dumps(settings))
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
         raise ValueError(
             f"{output} was made with other settings ({', '.join(differing)}): give another "
-            f"{place('--output')}{_or_overwrite()}"
+            "--output, or --overwrite to replace it"
         )
     return True
-
-
-def _or_overwrite() -> str:
-    """The other remedy, which rise.iterate does not have."""
-    return "" if is_stage() else ", or --overwrite to replace it"
 
 
 def write_dataset(

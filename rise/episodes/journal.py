@@ -20,7 +20,6 @@ from rise.episodes.episode import REFUSALS, Episode, is_owed
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import episodes_at, lines_at, naming, rows
 from rise.program.files import read_object, replacing, write_json
-from rise.program.stage import place
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ class RunDir:
         if changes:
             raise ValueError(
                 f"{self.path} holds a run of another configuration ({changes}): give another "
-                f"{place()}, or the same arguments to go on with it"
+                f"--log_dir, or the same arguments to go on with it"
             )
 
     def start(self, config: dict[str, Any]) -> None:
@@ -139,7 +138,7 @@ class RunDir:
         if not is_free:
             self.close()
             raise ValueError(
-                f"another process is writing to {self.path}: wait for it, or give another {place()}"
+                f"another process is writing to {self.path}: wait for it, or give another --log_dir"
             )
         if self._end < self._size:
             log.warning("the last line of %s is torn: its episode is redone", self.path)
@@ -267,7 +266,7 @@ def _stored_config(path: Path) -> dict[str, Any] | None:
     config, journal = path / "config.json", path / "rows.jsonl"
     has_rows = journal.exists() and journal.stat().st_size > 0
     if has_rows and not config.exists():
-        raise ValueError(f"{path} has rows.jsonl but no config.json: give another {place()}")
+        raise ValueError(f"{path} has rows.jsonl but no config.json: give another --log_dir")
     return read_object(config) if has_rows else None
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rise.program.exits import FAILED, INTERRUPTED, said, sigterm_as_interrupt
-from rise.program.stage import place
 from rise.rollout.plan import CALLS
 from rise.runs import tally as cost
 
@@ -16,13 +15,13 @@ if TYPE_CHECKING:
     from rise.runs.tally import Tally
 NEVER_FIT = (
     "{count} of {finished} episodes ended because a prompt does not fit the model's context. They "
-    "count as not right, are no data and are not asked again. With another {place}, a smaller "
+    "count as not right, are no data and are not asked again. With another --log_dir, a smaller "
     "--context_window makes later turns shorter, --prompt_style bare the first one too, and a "
     "smaller --max_new_tokens leaves more room."
 )
 NONE_FIT = (
     "no prompt fits the model's context, so nothing was answered (the last one: {said}). With "
-    "another {place}, use a model with a longer context{style}."
+    "another --log_dir, use a model with a longer context{style}."
 )
 GIVEN_UP = (
     f"{{count}} of {{finished}} episodes ended because they were refused in {CALLS} calls. They "
@@ -59,9 +58,7 @@ def unanswered(tally: Tally) -> list[str]:
     """What is said of the episodes that ended without an answer; empty without one."""
     counts = {NEVER_FIT: tally.unanswered - tally.given_up, GIVEN_UP: tally.given_up}
     return [
-        text.format(count=count, finished=tally.finished, place=place())
-        for text, count in counts.items()
-        if count
+        text.format(count=count, finished=tally.finished) for text, count in counts.items() if count
     ]
 
 
@@ -78,7 +75,7 @@ def none_fit(job: Job) -> str:
     """What is said where `none_fits`."""
     bare = job.config["prompt_style"] == "bare"
     style = "" if bare else ", or --prompt_style bare, which asks the question alone"
-    return NONE_FIT.format(said=job.tally.last_error, place=place(), style=style)
+    return NONE_FIT.format(said=job.tally.last_error, style=style)
 
 
 def unfinished(job: Job) -> str:

@@ -2,7 +2,7 @@
 # Llama-2-7B on MATH: a boost, then two iterations with an expert (distillation).
 #
 #   bash scripts/reproduce/llama2_7b_math.sh            # needs GPUs and a key; resumes
-#   bash scripts/reproduce/llama2_7b_math.sh --dry-run  # every command, and what it will ask for
+#   bash scripts/reproduce/llama2_7b_math.sh --dry-run  # every command
 #   SMOKE=1 bash scripts/reproduce/llama2_7b_math.sh    # a tiny random model on the CPU
 #
 # The paper reports, in percent (cells that we could confirm; its other cells are left out):
@@ -13,7 +13,7 @@
 # The boost is fine-tuned on the expert's right answers at turn 1; BOOST=FILE.json takes rows of
 # your own. We could not confirm what the paper's was fine-tuned on.
 #
-# More knobs: scripts/reproduce/run.sh. Further arguments go to rise.iterate.
+# More knobs: scripts/reproduce/run.sh. Its one argument is rise.sh's: --dry-run or --check.
 set -euo pipefail
 
 MODEL=${MODEL:-hf:meta-llama/Llama-2-7b-chat-hf}  # the base: hf:ORG/NAME or a directory

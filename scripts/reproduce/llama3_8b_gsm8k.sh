@@ -2,12 +2,12 @@
 # Llama-3-8B on GSM8K: one iteration of self-distillation.
 #
 #   bash scripts/reproduce/llama3_8b_gsm8k.sh            # needs GPUs; resumes
-#   bash scripts/reproduce/llama3_8b_gsm8k.sh --dry-run  # every command, and what it will ask for
+#   bash scripts/reproduce/llama3_8b_gsm8k.sh --dry-run  # every command
 #   SMOKE=1 bash scripts/reproduce/llama3_8b_gsm8k.sh    # a tiny random model on the CPU
 #
 # None of the paper's cells for this model could be confirmed, so none is given.
 #
-# More knobs: scripts/reproduce/run.sh. Further arguments go to rise.iterate.
+# More knobs: scripts/reproduce/run.sh. Its one argument is rise.sh's: --dry-run or --check.
 set -euo pipefail
 
 MODEL=${MODEL:-hf:meta-llama/Meta-Llama-3-8B-Instruct}  # the base: hf:ORG/NAME or a directory

@@ -2,7 +2,7 @@
 # Mistral-7B on GSM8K: one iteration, with an expert (distillation) or EXPERT=self.
 #
 #   bash scripts/reproduce/mistral_7b_gsm8k.sh            # needs GPUs and a key; resumes
-#   bash scripts/reproduce/mistral_7b_gsm8k.sh --dry-run  # every command, and what it will ask for
+#   bash scripts/reproduce/mistral_7b_gsm8k.sh --dry-run  # every command
 #   SMOKE=1 bash scripts/reproduce/mistral_7b_gsm8k.sh    # a tiny random model on the CPU
 #
 # The paper reports, in percent (cells that we could confirm; its other cells are left out):
@@ -10,7 +10,7 @@
 #   iteration 1, distillation   35.3   50.6   59.2
 #   iteration 1, EXPERT=self    36.8   44.4   39.5   48.7
 #
-# More knobs: scripts/reproduce/run.sh. Further arguments go to rise.iterate.
+# More knobs: scripts/reproduce/run.sh. Its one argument is rise.sh's: --dry-run or --check.
 set -euo pipefail
 
 MODEL=${MODEL:-hf:mistralai/Mistral-7B-Instruct-v0.2}  # the base: hf:ORG/NAME or a directory

@@ -2,14 +2,14 @@
 # Mistral-7B on MATH: one iteration with an expert (distillation).
 #
 #   bash scripts/reproduce/mistral_7b_math.sh            # needs GPUs and a key; resumes
-#   bash scripts/reproduce/mistral_7b_math.sh --dry-run  # every command, and what it will ask for
+#   bash scripts/reproduce/mistral_7b_math.sh --dry-run  # every command
 #   SMOKE=1 bash scripts/reproduce/mistral_7b_math.sh    # a tiny random model on the CPU
 #
 # The paper reports, in percent (cells that we could confirm; its other cells are left out):
 #               m1@t1  m5@t1  m1@t5
 #   iteration 1          9.5   18.4
 #
-# More knobs: scripts/reproduce/run.sh. Further arguments go to rise.iterate.
+# More knobs: scripts/reproduce/run.sh. Its one argument is rise.sh's: --dry-run or --check.
 set -euo pipefail
 
 MODEL=${MODEL:-hf:mistralai/Mistral-7B-Instruct-v0.2}  # the base: hf:ORG/NAME or a directory

@@ -2,10 +2,10 @@
 # Qwen3-4B on GSM8K: one iteration of self-distillation. Not a model of the paper.
 #
 #   bash scripts/reproduce/qwen3_4b_gsm8k.sh            # needs GPUs; resumes
-#   bash scripts/reproduce/qwen3_4b_gsm8k.sh --dry-run  # every command, and what it will ask for
+#   bash scripts/reproduce/qwen3_4b_gsm8k.sh --dry-run  # every command
 #   SMOKE=1 bash scripts/reproduce/qwen3_4b_gsm8k.sh    # a tiny random model on the CPU
 #
-# More knobs: scripts/reproduce/run.sh. Further arguments go to rise.iterate.
+# More knobs: scripts/reproduce/run.sh. Its one argument is rise.sh's: --dry-run or --check.
 set -euo pipefail
 
 MODEL=${MODEL:-hf:Qwen/Qwen3-4B-Instruct-2507}  # the base: hf:ORG/NAME or a directory

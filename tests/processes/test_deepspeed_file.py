@@ -21,7 +21,7 @@ from fastchat.train.arguments import parse
 from fastchat.train.checks import contradictions
 print("found:", contradictions(parse(sys.argv[1:])))
 """
-"""What rise.iterate asks in one process, before a launcher starts any number of them."""
+"""What --check asks, in one process, before a launcher starts any number of them."""
 WARMUP = {"warmup_min_lr": "auto", "warmup_max_lr": "auto", "warmup_num_steps": "auto"}
 
 

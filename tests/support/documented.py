@@ -38,7 +38,7 @@ ELSEWHERE = {
     "pip install -e": "as scripts/setup.sh does",
     "python data/fetch.py": "needs the network; from a local server: tests/unit/data/test_fetch.py",
     "bash scripts/reproduce/llama2_7b_gsm8k.sh$": "needs GPUs: tests/journeys/test_reproduce.py",
-    "--launcher .deepspeed --num_gpus 8": "needs 8 GPUs: tests/journeys/test_iterate.py",
+    "bash scripts/rise.sh( --check)?$": "needs GPUs and a key: tests/journeys/test_rise_sh.py",
     "sbatch": "needs Slurm: tests/processes/test_slurm.py",
     "http://a:21001": "needs hosts a and b: tests/processes/test_commands.py",
     "--vllm-bin": "needs vLLM: tests/processes/test_vllm_server.py",

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastchat.train.processes import elsewhere
-
 logger = logging.getLogger("fastchat.train")
 
 MARK = "complete.json"
@@ -68,7 +66,7 @@ def last_complete(output_dir: Path, processes: int) -> Path | None:
             raise ValueError(
                 f"{directory} was written by {mark['processes']} processes and this run has "
                 f"{processes}: resume with as many, or "
-                f"{elsewhere(', or start anew with --overwrite_output_dir')}"
+                f"name another --output_dir, or start anew with --overwrite_output_dir"
             )
         return directory
     return None

@@ -18,7 +18,7 @@ from typing import IO
 import torch
 
 from fastchat.train.arguments import TrainingArguments
-from fastchat.train.processes import elsewhere, is_first_process
+from fastchat.train.processes import is_first_process
 
 logger = logging.getLogger("fastchat.train")
 
@@ -82,7 +82,8 @@ def _take(path: Path) -> IO[str]:
             if time.monotonic() > deadline:
                 file.close()
                 raise ValueError(
-                    f"another process is training in {path.parent}: wait for it, or {elsewhere()}"
+                    f"another process is training in {path.parent}: wait for it, or name "
+                    "another --output_dir"
                 ) from error
         except OSError as error:
             # Some file systems of clusters know no locks; training there is no mistake.

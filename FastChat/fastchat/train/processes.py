@@ -1,10 +1,4 @@
-"""What surrounds a training process: launch variables, DeepSpeed's start, trackers, versions.
-
-What the trainer says otherwise as a stage of `rise.iterate`, whose flags are not its own.
-
-`rise.iterate` sets a variable in the environment of its stages: their user has typed no
---output_dir, and the next command is not theirs to run.
-"""
+"""What surrounds a training process: launch variables, who is first, DeepSpeed's start."""
 
 from __future__ import annotations
 
@@ -87,23 +81,3 @@ def start_deepspeed(on_cpu: bool) -> None:
         # takes over a minute and a compiler; gloo does without. FASTCHAT_SHM_COMM=1 keeps it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed()
-
-
-VARIABLE = "RISE_ITERATE_STAGE"
-"""Name of the stage, such as iteration1/train; absent elsewhere."""
-
-
-def is_stage() -> bool:
-    """Whether this process is a stage of an iterated run."""
-    return bool(os.environ.get(VARIABLE))
-
-
-def elsewhere(instead: str = "") -> str:
-    """The remedy for an output directory that cannot be used.
-
-    Args:
-        instead: what else helps where the user gives the trainer's flags.
-    """
-    if is_stage():
-        return "give another --out of rise.iterate"
-    return f"name another --output_dir{instead}"

@@ -23,7 +23,6 @@ from fastchat.model.model_adapter import resolve
 from fastchat.train import processes, tracking
 from fastchat.train.arguments import Arguments, TrainingArguments
 from fastchat.train.checkpoints import checkpoints, clear, missing_files, read_json
-from fastchat.train.processes import elsewhere, is_stage
 
 RECORD = "training.json"
 
@@ -132,7 +131,7 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
         if foreign:
             raise ValueError(
                 f"{output_dir} holds {foreign[0].name} but no {RECORD}, so it is no run of this "
-                f"program: {elsewhere(', or pass --overwrite_output_dir')}"
+                f"program: name another --output_dir, or pass --overwrite_output_dir"
             )
         return False
     before = record["settings"]
@@ -148,7 +147,7 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
     if differing:
         raise ValueError(
             f"{output_dir} holds a run with other settings: {', '.join(differing)}: "
-            f"{elsewhere(', or pass --overwrite_output_dir to delete that run')}"
+            f"name another --output_dir, or pass --overwrite_output_dir to delete that run"
         )
     if record["status"] != "finished":
         return False
@@ -156,8 +155,9 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
     if lost:
         processes.say(f"{output_dir} was finished, but {lost}: it is made again")
         return False
-    anew = "" if is_stage() else " (--overwrite_output_dir trains it anew)"
-    processes.say(f"{output_dir} is finished; nothing to do{anew}")
+    processes.say(
+        f"{output_dir} is finished; nothing to do (--overwrite_output_dir trains it anew)"
+    )
     return True
 
 

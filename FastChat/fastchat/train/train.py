@@ -48,6 +48,7 @@ from fastchat.model.model_adapter import (
     load_model,
     load_tokenizer,
     pick_attention,
+    resolve,
 )
 from fastchat.train import processes, signals, tracking
 from fastchat.train.arguments import Arguments, TrainingArguments, parse
@@ -65,7 +66,7 @@ from fastchat.train.checks import check, check_schedule, is_absent
 from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
 from fastchat.train.output_lock import output_lock
 from fastchat.train.prefix_tree.model import use_trees
-from fastchat.train.processes import fail, is_stage, say
+from fastchat.train.processes import fail, say
 from fastchat.train.run_record import RECORD, is_finished, new_record, start_anew
 from fastchat.train.rwr_dataset import RWRDataset, marked_sample, read_data
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
@@ -151,7 +152,8 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
     check(arguments)
     model_args, _, data_args, args = arguments
     if args.check:
-        if not is_absent(model_args.model_name_or_path):
+        source = model_args.model_name_or_path
+        if not is_absent(source) and Path(resolve(source)).is_dir():
             read_model(arguments)
         say("These arguments go together; nothing was started.")
         return None
@@ -303,12 +305,11 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
         f"trained {state.global_step} steps in {seconds:.0f} s{course}\n"
         f"checkpoint: {run.output_dir} ({saved:,} parameters, reopened)"
     )
-    if not is_stage():
-        say(
-            f"next: python workflow_eval.py --model {shlex.quote(str(run.output_dir))} "
-            "--data_path data/gsm8k/test.jsonl --env gsm8k --max_turns 5 "
-            "--num_of_samples 1 1 1 1 1 --log_dir log/"
-        )
+    say(
+        f"next: python workflow_eval.py --model {shlex.quote(str(run.output_dir))} "
+        "--data_path data/gsm8k/test.jsonl --env gsm8k --max_turns 5 "
+        "--num_of_samples 1 1 1 1 1 --log_dir log/"
+    )
 
 
 def longest_example(config: Any, args: TrainingArguments) -> int:

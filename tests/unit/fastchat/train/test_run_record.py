@@ -182,25 +182,7 @@ def test_files_that_were_added_to_a_finished_run_do_not_matter(finished, capsys)
     assert "is finished; nothing to do" in capsys.readouterr().out
 
 
-def test_a_stage_of_an_iterated_run_offers_what_its_user_can_give(finished, capsys, monkeypatch):
-    words, output = finished
-    monkeypatch.setenv("RISE_ITERATE_STAGE", "iteration1/train")
-    assert main([*words, "--seed", "1"]) == 2
-    assert main([*words, "--output_dir", str(output / "checkpoint-4")]) == 2
-    said = capsys.readouterr().err
-    assert "seed (was 42, is 1): give another --out of rise.iterate\n" in said
-    assert said.endswith("so it is no run of this program: give another --out of rise.iterate\n")
-    assert main(words) == 0
-    assert capsys.readouterr().out == f"{output} is finished; nothing to do\n"
-    monkeypatch.delenv("RISE_ITERATE_STAGE")
-    assert main([*words, "--seed", "1"]) == 2
-    assert "name another --output_dir, or pass --overwrite_output_dir" in capsys.readouterr().err
-
-
-def test_the_next_command_can_be_pasted_and_is_left_out_in_a_stage(tmp_path, capsys, monkeypatch):
+def test_the_next_command_can_be_pasted(tmp_path, capsys):
     case, output = make_case(tmp_path), tmp_path / "my models"
     assert main(command(case, output, "--max_steps", "1")) == 0
     assert f"next: python workflow_eval.py --model '{output}' " in capsys.readouterr().out
-    monkeypatch.setenv("RISE_ITERATE_STAGE", "iteration1/train")
-    assert main(command(case, tmp_path / "stage", "--max_steps", "1")) == 0
-    assert "next: " not in capsys.readouterr().out

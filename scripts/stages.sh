@@ -1,0 +1,51 @@
+# shellcheck shell=bash
+# How rise.sh, quickstart.sh and study.sh, which source this file, run a stage: its output goes to
+# OUT/logs/STAGE.log, and the screen gets one line. They need OUT.
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+
+# Ends a process group as soon as its input closes, so when the script is gone, by kill -9 too: a
+# launcher like deepspeed, and the trainers that it started, would go on.
+guard() { # GROUP
+    trap '' INT TERM HUP
+    cat >/dev/null
+    kill -TERM -- "-$1" 2>/dev/null || exit 0
+    for _ in {1..80}; do
+        sleep 0.1
+        kill -0 -- "-$1" 2>/dev/null || exit 0
+    done
+    kill -KILL -- "-$1" 2>/dev/null || true
+}
+
+# A terminal shows the last thing that the stage has said until it ends.
+stage() { # NAME COMMAND...
+    local name=$1 log=$OUT/logs/${1//\//-}.log begun=$SECONDS code=0 clear='' group guard pipe said
+    shift
+    mkdir -p "$OUT/logs"
+    printf '+%s\n' "$(printf ' %q' "$@")" >>"$log"
+    set -m # process groups of their own
+    "$@" >>"$log" 2>&1 </dev/null &
+    group=$!
+    coproc GUARD { guard "$group"; }
+    set +m
+    # shellcheck disable=SC2153
+    guard=$GUARD_PID pipe=${GUARD[1]}
+    if [ -t 1 ]; then
+        clear=$'\r\033[K'
+        while kill -0 "$group" 2>/dev/null; do
+            said=$(tail -c 300 "$log" | tr '\r' '\n' | tail -n 1)
+            printf '%s   %-20s %s' "$clear" "$name" "${said:0:55}"
+            sleep 1
+        done
+    fi
+    wait "$group" || code=$?
+    exec {pipe}>&-
+    wait "$guard" || true
+    printf '%s   %-20s %d min %02d s\n' "$clear" "$name" $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
+    if [ "$code" != 0 ]; then
+        tail -n 25 "$log" >&2
+        echo "$(basename "$0"): $name ended with code $code; all that it said is in $log." \
+            "Run the script again to go on there." >&2
+    fi
+    return "$code"
+}
