@@ -50,6 +50,7 @@ _MODULUS = re.compile(
 _LONE_BRACE = re.compile(r"([\^_])\{(\w)\}")
 _LEAD = re.compile(r"^(?:\\text\{[^{}]*\}|(?:the )?(?:final )?answer)\s*(?:is|:)?\s*(?=\S)", re.I)
 _ASSIGNMENT = re.compile(rf"\s*({NAME}(?:\^\{{-1\}})?(?:\([A-Za-z, ]+\))?)\s*=([^=]+)")
+_INDEX = re.compile(r"_\{?\d\}?(?=\s*=)")
 _SWAPPED = re.compile(rf"([^=]+)=\s*({NAME})\s*")
 
 
@@ -104,6 +105,8 @@ def _as_equations(a: str, b: str) -> Outcome | None:
         value = wanted[1] if wanted else solution and solution.values(solution.names)
         return _compare(a, value) if value else "wrong"
     found = solved(a)
+    if solution and found and set(solution.names) != set(found.names):  # x_1 and x_2 are x
+        solution, found = (solved(_INDEX.sub("", text)) for text in (b, a))
     if solution and found and set(solution.names) == set(found.names):
         return _compare(found.values(solution.names), solution.values(solution.names))
     if wanted is None:
@@ -149,9 +152,12 @@ _NOT_ONE_NUMBER = re.compile(
 )
 
 
+_BRACKETED = re.compile(r"^\(([^()]*)\)$")
+
+
 def _as_ratios(a: str, b: str) -> Outcome | None:
     """Judge ``1:2:3``: a common factor does not count."""
-    given, wanted = (_value(text).split(":") for text in (a, b))
+    given, wanted = (_BRACKETED.sub(r"\1", _value(text)).split(":") for text in (a, b))
     if len(wanted) < 3 or not all(part.strip() for part in wanted + given):
         return None
     if len(given) != len(wanted) or {part.strip() for part in given} == {"0"}:
@@ -269,7 +275,7 @@ def _equal_groups(a: Group, b: Group) -> bool:
 _ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\{\\circ\}")
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
-_PRIMED = re.compile(r"([A-Za-z])('+)(?![a-z])")
+_PRIMED = re.compile(r"([A-Za-z])(?:_\{?(\w+)\}?)?('+)(?![a-z])")
 """A letter with primes, which math-verify would drop; it does read indices."""
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
 
@@ -291,5 +297,5 @@ def _spelled(text: str) -> str:
     text = without_unit(text)
     if _TRIG.search(text):
         text = _ANGLE.sub(r"(\\frac{\1 \\pi}{180})", text)
-    text = _PRIMED.sub(lambda m: f"{m[1]}_{{{'p' * len(m[2])}}}", text)
+    text = _PRIMED.sub(lambda m: f"{m[1]}_{{{m[2] or ''}{'p' * len(m[3])}}}", text)
     return _IMAGINARY.sub(" i ", text.replace(r"^{\circ}", ""))

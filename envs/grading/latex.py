@@ -45,12 +45,26 @@ _END = r"(?![a-zA-Z])"
 
 
 def _written(mark: str) -> Callable[[re.Match], str]:
-    """Write a run of raised or lowered characters as ``^{...}`` or ``_{...}``."""
     return lambda run: f"{mark}{{{unicodedata.normalize('NFKC', run[0])}}}"
 
 
+_RELATIONS = {"<=": "le", ">=": "ge", "!=": "ne"}
+_ZEROS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9}
+_COMMANDS = {
+    **dict.fromkeys(("leq", "leqslant", "le"), r"\le "),
+    **dict.fromkeys(("geq", "geqslant", "ge"), r"\ge "),
+    **dict.fromkeys(("neq", "ne"), r"\ne "),
+    **dict.fromkeys(("emph", "hbox", "mbox"), r"\text"),
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
+    **dict.fromkeys(("degree", "degrees"), r"^{\circ}"),
+    **dict.fromkeys(("lvert", "rvert"), "|"),
+    **{"lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lparen": "(", "rparen": ")"},
+    **{"lbrack": "[", "rbrack": "]", "colon": ":", "percent": "%", "Bbb": r"\mathbb"},
+}
+"""What commands are written as; all others stay."""
 _RUNS = [
     (re.compile("³√"), "∛"),
+    (re.compile("⁴√"), "∜"),
     (re.compile("(\\d)\u0307"), r"\\dot{\1}"),
     (re.compile(f"[{_RAISED}]+"), _written("^")),
     (re.compile(f"[{_LOWERED}]+"), _written("_")),
@@ -60,10 +74,6 @@ _RUNS = [
 
 def _repeating(dotted: re.Match) -> str:
     return rf"\overline{{{''.join(re.findall('[0-9]', dotted[0]))}}}"
-
-
-def _clock(match: re.Match) -> str:
-    return f"{match[1]}{match[2].lower()}m"
 
 
 _SIZES = r"left|right|[bB]igg?[lrm]?|middle"
@@ -80,7 +90,10 @@ _RULES = [
         # plain text: sqrt(2), 3pi/4, x**2; a root sign takes the whole number after it
         (r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|infty)(?![a-zA-Z])", r"\\\1 "),
         (r"(?<![\\a-zA-Z])infinity(?![a-zA-Z])", r"\\infty "),
-        (r"\\sqrt(?![a-zA-Z])\s*(\[\d+\])?\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt\1{\2\3}"),
+        (
+            r"\\sqrt(?![a-zA-Z])\s*(\[\d+\])?\s*(?:\(((?:[^()]|\([^()]*\))*)\)|(\d+))",
+            r"\\sqrt\1{\2\3}",
+        ),
         (r"\*\*(?=[\d({-])", "^"),
         (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
         (r"(?<!\\)\\[()\[\]]|`", ""),
@@ -90,21 +103,17 @@ _RULES = [
             + r"|\\?[$€£¥₹¢₱₩₦₫₽₺฿]",
             "",
         ),
-        (r"\\%|\\percent" + _END, "%"),
-        (r"\\[lr]paren" + _END, lambda m: "(" if m[0][1] == "l" else ")"),
-        (r"\\[lr]brack" + _END, lambda m: "[" if m[0][1] == "l" else "]"),
-        (r"\\[lr]vert" + _END, "|"),
+        (r"\\%", "%"),
+        (r"\\([a-zA-Z]+)", lambda m: _COMMANDS.get(m[1], m[0])),
         (rf"\\(?:{_STYLES}){_END}", ""),
         (rf"\\(?:{_SIZES})\.", ""),
         (rf"\\(?:{_SIZES}){_END}\s*", ""),
         (r"\\textcolor\s*\{[a-zA-Z]*\}|\\color\s*(?:\{[a-zA-Z]*\}|[a-z]+\s)", ""),
         (r"\\(?:hspace|vspace|phantom)\*?\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", " "),
         (r"\\(?:text|math)(?:bf|it|rm|sf|tt|normal|up|md|sc)" + _END, r"\\text"),
-        (r"\\Bbb" + _END, r"\\mathbb"),
-        (r"\\colon" + _END, ":"),
         # a letter in another alphabet, but not the sets of numbers; a word as an operator
         (
-            r"\\(?:math(?:cal|scr|frak)|mathbb(?!\s*\{?\s*[RNZQC]))\s*(?:\{\s*([A-Za-z])\s*\}|([A-Za-z]))",
+            r"\\(?:math(?:cal|scr|frak)|mathbb(?!\s*\{?\s*[RNZQC]))\s*(?:\{\s*([A-Za-z\d]+)\s*\}|([A-Za-z]))",
             r"\1\2",
         ),
         (
@@ -112,22 +121,11 @@ _RULES = [
             r"(?=[\s.,;)}]*(?:$|\\text|\\operatorname))",
             r"\\text\1",
         ),
-        (r"\\emph" + _END, r"\\text"),
-        (r"\\[hm]box" + _END, r"\\text"),
         (r"\\text\s*\{", r"\\text{"),
-        (r"\\[dtc]frac" + _END, r"\\frac"),
-        (r"\\(?:leq|leqslant|le)" + _END, r"\\le "),
-        (r"\\(?:geq|geqslant|ge)" + _END, r"\\ge "),
-        (r"\\(?:neq|ne)" + _END + r"|!=", r"\\ne "),
-        (r"<=", r"\\le "),
-        (r">=", r"\\ge "),
-        (r"\\(?:lt)" + _END, "<"),
-        (r"\\(?:gt)" + _END, ">"),
-        (r"\\(?:lbrace)" + _END, r"\\{"),
-        (r"\\(?:rbrace)" + _END, r"\\}"),
-        (r"\\(?:degree|degrees)" + _END, r"^{\\circ}"),
-        (r"\^\s*\\circ" + _END, r"^{\\circ}"),
-        (r"\^\s*\{\s*\\circ\s*\}", r"^{\\circ}"),
+        (r"\\text\s+(\w)(?!\w)", r"\\text{\1}"),
+        (r"\\text\{\s*(\\text\{[^{}]*\})\s*\}", r"\1"),
+        (r"[<>!]=", lambda m: rf"\{_RELATIONS[m[0]]} "),
+        (rf"\^\s*(?:\\circ{_END}|\{{\s*\\circ\s*\}})", r"^{\\circ}"),
         (r"\\text\{([^{}]*)\^\{\\circ\}([^{}]*)\}", r"\\text{\1}^{\\circ}\\text{\2}"),
         (r"\\text\{\s*(-?[\d.,]+|[:+-])\s*\}", r"\1"),
         (
@@ -135,6 +133,7 @@ _RULES = [
             r"(?:\s*\})?",
             "",
         ),
+        (r"(?<!\d)\.(?=\\(?:dot|overline|bar)\b)", "0."),
         (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),
         (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
         (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
@@ -148,7 +147,10 @@ _RULES = [
             lambda m: "'" * m[0].count("prime"),
         ),
         (r"(?<![a-zA-Z])\\?exp\s*(?:\(((?:[^()]|\([^()]*\))*)\)|\{([^{}]*)\})", r"e^{\1\2}"),
-        (r"(?<=\d)((?:\s|~|\\[,; ]|\\text\{)*)([aApP])(?:\.\s?)?[mM]\b\.?", _clock),
+        (
+            r"(?<=\d)((?:\s|~|\\[,; ]|\\text\{)*)([aApP])(?:\.\s?)?[mM]\b\.?",
+            lambda m: f"{m[1]}{m[2].lower()}m",
+        ),
     ]
 ]
 
@@ -172,10 +174,10 @@ _LATE_RULES = [
         (r"(?<![\w.}])(-?\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.])", r"\1\\frac{\2}{\3}"),
         (r"(?<![\w.}])(-?\d+)\s*\\text\{\s*and\s*\}\s*(?=\\frac)", r"\1"),
         (r"\s*\\text\{\s*(hundred|[mb]illion|thousand)\b", r" \1 \\text{"),
-        (r"(?<=[\d}])(?:\s|\\text\{\s*\})*hundred\b", r"\\cdot 10^{2}"),
-        (r"(?<=[\d}])(?:\s|\\text\{\s*\})*thousand\b", r"\\cdot 10^{3}"),
-        (r"(?<=[\d}])(?:\s|\\text\{\s*\})*million\b", r"\\cdot 10^{6}"),
-        (r"(?<=[\d}])(?:\s|\\text\{\s*\})*billion\b", r"\\cdot 10^{9}"),
+        (
+            r"(?<=[\d}])(?:\s|\\text\{\s*\})*(hundred|thousand|million|billion)\b",
+            lambda m: rf"\cdot 10^{{{_ZEROS[m[1]]}}}",
+        ),
         (
             r"(?<=[\d}])\s*\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}$",
             r" \\text{\1/\2}",

@@ -103,7 +103,7 @@ def solved(text: str) -> Solved | None:
     """
     pairs: list[tuple[str, str]] = []
     label = ""
-    for item in _split(text):
+    for item in filter(str.strip, _split(text)):
         *left, value = (side.strip() for side in _SIDES.split(item))
         label = left[0] if left else label
         name = re.fullmatch(NAME, label) or _VECTOR.fullmatch(label)
@@ -115,7 +115,7 @@ def solved(text: str) -> Solved | None:
             if not name or len(names) != len(values):
                 return None
             pairs += zip(map(_bare, names), values, strict=True)
-        elif name or _LABEL.fullmatch(_outline(label)):
+        elif name or _LABEL.fullmatch(_outline(label) or "a"):
             pairs.append((_bare(label), value))
         else:
             return None
@@ -129,7 +129,7 @@ def is_equation(text: str) -> bool:
     return "=" in text and any(_POLYNOMIAL.search(_outline(side)) for side in _SIDES.split(text))
 
 
-_SIDES = re.compile(r"=(?![^{}]*\})")
+_SIDES = re.compile(r"=(?![^{}]*\})(?![^()]*\))")
 _VECTOR = re.compile(rf"\(\s*{NAME}(?:\s*,\s*{NAME})+\s*\)")
 _COMMAND = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _LETTER = re.compile(r"(?![ei](?![A-Za-z]))[A-Za-z]")
@@ -137,34 +137,32 @@ _LABEL = re.compile(
     # AB, a + b, V:V; x, y and z only in ratios, as sums of them are rather the equation of a curve
     r"(?:[A-Za-w](?:\^\d)?)+(?:[-+:/](?:[A-Za-w](?:\^\d)?)+)*|[A-Za-z](?:[:/][A-Za-z])+|[^A-Za-z]+"
 )
-_POLYNOMIAL = re.compile(r"\d[A-Za-z]|[A-Za-z][(^]|[x-z].*[-+]|[-+].*[x-z]")
+_POLYNOMIAL = re.compile(
+    r"\d[A-Za-z]|[A-Za-z][(^]|[x-z].*[-+]|[-+].*[x-z]|[A-Za-z].*[-+]\d|\d[-+].*[A-Za-z]"
+)
+_FUNCTION_NAME = r"\\(?:(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|lg|gcd|operatorname\{\w+\})"
+_FIGURE = (
+    r"\\(?:angle|triangle|overline|overrightarrow|vec|bar|hat|binom|cdot|times|frac|sqrt|circ)\b"
+)
+_ARGUMENT = r"\s*(?:\([^()]*\)|\{[^{}]*\}|\d*(?:\\[a-z]+|[A-Za-z]+)|\d+)(?:\^\{\\circ\})?"
 _OUTLINE = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (r"\\text\{[^{}]*\}|(?<![A-Za-z\\])(?:[A-Za-z]{4,}|[Tt]he|is|of|so)(?![A-Za-z])", ""),
-        (
-            r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|lg)(?:[_^](?:\{[^{}]*\}|\w))*"
-            r"\s*(?:\([^()]*\)|\{[^{}]*\}|\d*(?:\\[a-z]+|[A-Za-z]+)|\d+)(?:\^\{\\circ\})?",
-            "a",
-        ),
-        (r"\\(?:int|sum|prod|lim)(?![a-z]).*", "a"),
-        (r"[A-Za-z]_(?:\{[^{}]*\}|\w)", "a"),
-        (r"[fghpqrA-Z]'*(?:\^\{[^{}]*\})?\([^()]*\)", "a"),
-        (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2"),
-        (
-            r"\\(?:angle|triangle|overline|overrightarrow|vec|bar|hat|binom|cdot|times|frac|sqrt|circ)\b",
-            "",
-        ),
-        (r"\\[A-Za-z]+", "a"),
-        (r"[\s{}\[\]|']", ""),
-    ]
+    (r"\\text\{([A-Za-z])\}", r"\1"),
+    (r"\\text\{[^{}]*\}|(?<![A-Za-z\\])(?:[A-Za-z]{4,}|[Tt]he|max|min|is|of|so)(?![A-Za-z])", ""),
+    (rf"{_FUNCTION_NAME}(?:[_^](?:\{{[^{{}}]*\}}|\w))*{_ARGUMENT}", "a"),
+    (r"\\(?:int|sum|prod|lim)(?![a-z]).*|[A-Za-z]_(?:\{[^{}]*\}|\w)|\|z\|", "a"),
+    (r"([fghpqrA-Z])\(\w\((\w+)\)\)", r"\1(\2)"),
+    (r"[fghpqrA-Z]'*(?:\^\{[^{}]*\})?\([^()]*\)", "a"),
+    (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2"),
+    (_FIGURE, ""),
+    (r"\\[A-Za-z]+", "a"),
+    (r"[\s{}\[\]|'\\]", ""),
 ]
 
 
 def _outline(text: str) -> str:
     """Return ``text`` with a letter for everything that has a name: f(2), x_1, sin 2x."""
     for pattern, replacement in _OUTLINE:
-        text = pattern.sub(replacement, text)
+        text = re.sub(pattern, replacement, text)
     return text
 
 
