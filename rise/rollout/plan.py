@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +53,8 @@ class Plan:
     """Task id -> what is shown in place of its own attempts (`Turn.shown`), turn by turn."""
     refused: Mapping[int, int] = field(default_factory=dict)
     """Task id -> how many earlier calls ended with a refusal."""
+    watch: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    """Entered while a turn is asked for; raises what is raised inside."""
 
     @property
     def max_turns(self) -> int:

@@ -93,15 +93,16 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
             return
     policy = plan.policies[t]
     with _failures(plan, episode, policy):
-        samples = await policy.sample(
-            _asked(env, plan, episode),
-            n=plan.num_of_samples[t],
-            seed=draw_seed(plan.seed, task_id, t),
-            temperature=plan.temperature[t],
-            top_p=plan.top_p,
-            max_new_tokens=plan.max_new_tokens[t],
-            problem={**env.problems[task_id], "task_id": task_id},
-        )
+        with plan.watch():
+            samples = await policy.sample(
+                _asked(env, plan, episode),
+                n=plan.num_of_samples[t],
+                seed=draw_seed(plan.seed, task_id, t),
+                temperature=plan.temperature[t],
+                top_p=plan.top_p,
+                max_new_tokens=plan.max_new_tokens[t],
+                problem={**env.problems[task_id], "task_id": task_id},
+            )
         turn = await _grade(env, plan, task_id, t, policy.name, samples)
         if len(samples) < plan.num_of_samples[t]:
             turn.filtered = sorted({*range(plan.num_of_samples[t])} - {s.place for s in samples})

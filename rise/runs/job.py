@@ -12,7 +12,7 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,18 +172,24 @@ class Job:
             worker_args=shlex.split(config["worker_args"]),
         )
         with serving as local, Progress(tally, self.size, tracker) as progress:
-            rollout = run_episodes(
-                self.env,
-                self._plan(local.addresses()),
-                run,
-                cost.within(limit, tally, owed),
-                concurrency=concurrency,
-                report=progress.report,
-            )
-            trouble = asyncio.run(rollout)
+            plan = self._plan(local.addresses(), progress.watch)
+
+            async def rollout() -> str | None:
+                showing = asyncio.create_task(progress.keep_showing())
+                episodes = cost.within(limit, tally, owed)
+                try:
+                    return await run_episodes(
+                        *(self.env, plan, run, episodes),
+                        concurrency=concurrency,
+                        report=progress.report,
+                    )
+                finally:
+                    showing.cancel()
+
+            trouble = asyncio.run(rollout())
             return trouble and f"{trouble} {local.complaint() or ''}".rstrip()
 
-    def _plan(self, local: dict[str, tuple[str, str]]) -> Plan:
+    def _plan(self, local: dict[str, tuple[str, str]], watch: Callable[[], Any]) -> Plan:
         config = self.config
 
         def learned(name: str, left_out: list[str]) -> None:
@@ -200,6 +206,7 @@ class Job:
             expert_sees=config.get("expert_sees", "feedback"),
             shown=self.shown,
             refused=self.run.refusals,
+            watch=watch,
             **{name: config[name] for name in names},
         )
 

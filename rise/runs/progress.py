@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from rise.episodes.episode import Episode
@@ -16,6 +18,8 @@ log = logging.getLogger(__name__)
 
 LOG_EVERY = 10.0
 """Seconds between two points of the tracker."""
+FIRST_LINE = 3.0
+"""Seconds after which there is a line, whatever has happened."""
 LINE_EVERY = 30.0
 """Seconds between two lines where the output is no terminal but a file."""
 BAR = "{percentage:3.0f}%|{bar:16}| {desc}"
@@ -39,12 +43,22 @@ class Progress:
         self.tracker = tracker
         self._finished_before = tally.finished
         self._tokens_before = tally.completion_tokens
-        self._started = self._logged_at = self._shown_at = time.monotonic()
+        self._started = self._logged_at = time.monotonic()
+        self._shown_at = self._started - LINE_EVERY + FIRST_LINE
+        self.answered = self.in_flight = 0
+        """Turns asked for by this call: how many were answered, how many are not yet."""
+        self._begun_at = 0.0
+        """Sum of the times at which those in flight were asked."""
+        self._took = 0.0
+        """Seconds that the answered ones took, together."""
+        self._in_episodes = 0
+        """Turns of the episodes that this call finished."""
         self._stack = contextlib.ExitStack()
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
-        self._started = self._logged_at = self._shown_at = time.monotonic()
+        self._started = self._logged_at = time.monotonic()
+        self._shown_at = self._started - LINE_EVERY + FIRST_LINE
         if sys.stderr.isatty():
             from tqdm import tqdm
             from tqdm.contrib.logging import logging_redirect_tqdm
@@ -68,10 +82,36 @@ class Progress:
         self.tally.add(episode)
         if log.isEnabledFor(logging.INFO):
             log.info("episode %d: %s", episode.task_id, _in_words(episode))
+        if not episode.is_owed:
+            self._in_episodes += len(episode.turns)
+        self.show(0 if episode.is_owed else 1)
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Around a turn that is asked for: it is in flight, then answered, unless it fails."""
+        begun = time.monotonic()
+        self.in_flight += 1
+        self._begun_at += begun
+        try:
+            yield
+            self.answered += 1
+            self._took += time.monotonic() - begun
+        finally:
+            self.in_flight -= 1
+            self._begun_at -= begun
+
+    async def keep_showing(self) -> None:
+        """Show the line from time to time also while no episode ends; never returns."""
+        while True:
+            await asyncio.sleep(1.0)
+            self.show()
+
+    def show(self, finished: int = 0) -> None:
+        """Show the line where one is due, with further finished episodes on the bar."""
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.set_description_str(self.line(), refresh=False)
-            self._bar.update(0 if episode.is_owed else 1)
+            self._bar.set_description_str(self.line(), refresh=not finished)
+            self._bar.update(finished)
         elif now - self._shown_at > LINE_EVERY:
             self._shown_at = now
             print(self.line(), file=sys.stderr, flush=True)
@@ -86,7 +126,7 @@ class Progress:
         """The counts so far, by the names that trackers show.
 
         Tokens per second are those of the answers recorded by this call; eta_seconds is missing
-        until one episode is finished, and when all are.
+        until one turn is answered, and when all are.
         """
         tally = self.tally
         seconds = max(1e-9, time.monotonic() - self._started)
@@ -97,11 +137,28 @@ class Progress:
             numbers[f"success/turn_{t + 1}"] = solved / max(1, tally.finished)
         new_tokens = tally.completion_tokens - self._tokens_before
         numbers["tokens_per_second"] = new_tokens / seconds
-        if finished and self.total > tally.finished:
-            numbers["eta_seconds"] = seconds / finished * (self.total - tally.finished)
+        if (left := self._seconds_left(seconds, finished)) is not None:
+            numbers["eta_seconds"] = left
         if tally.prices:
             numbers["cost_usd"] = tally.cost_usd
         return numbers
+
+    def _seconds_left(self, seconds: float, finished: int) -> float | None:
+        """What is left, by the turns that were answered and those in flight; None if unknown.
+
+        After the first of 300 episodes 63 others are nearly done as well: what counts is how long
+        a turn takes and how many are asked for at a time.
+        """
+        episodes = self.total - self.tally.finished
+        if not episodes or not (finished or self.answered):
+            return None
+        if not self.answered or not self.in_flight:
+            return seconds / finished * episodes if finished else None
+        age = time.monotonic() - self._begun_at / self.in_flight
+        took = max(self._took / self.answered, age)
+        turns = self._in_episodes / finished if finished else self.tally.max_turns
+        begun = self.answered - self._in_episodes  # of episodes that are not finished
+        return took * max(self.in_flight, episodes * turns - begun) / self.in_flight
 
     def line(self) -> str:
         """The numbers in words."""
@@ -110,10 +167,13 @@ class Progress:
         solved = " ".join(f"{share:.1f}" for share in shares)
         # An oracle run counts what is solved by a turn, a forced run what is right at it.
         kind = "solved by" if self.tally.cumulative else "right at"
-        parts = [
-            f"{self.tally.finished} of {self.total} episodes",
-            f"{kind} turn 1{f' to {len(shares)}' if len(shares) > 1 else ''}: {solved} %",
-        ]
+        parts = [f"{self.tally.finished} of {self.total} episodes"]
+        if self.answered or self.in_flight:
+            parts.append(f"{self.answered} requests answered, {self.in_flight} in flight")
+        if self.tally.finished:
+            parts.append(
+                f"{kind} turn 1{f' to {len(shares)}' if len(shares) > 1 else ''}: {solved} %"
+            )
         parts += [f"{numbers['errors']} failed"] if numbers["errors"] else []
         if self.tally.completion_tokens:
             parts.append(f"{numbers['tokens_per_second']:.0f} tokens/s")

@@ -43,7 +43,7 @@ def played(*histories):
     return episodes
 
 
-def test_a_file_gets_a_plain_line_every_half_minute_and_one_at_the_end(clock, monkeypatch):
+def test_a_file_gets_a_plain_line_soon_every_half_minute_and_at_the_end(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     tally, tracker = Tally(1, cumulative=True), Recorder()
     with Progress(tally, 100, tracker) as shown:
@@ -51,10 +51,10 @@ def test_a_file_gets_a_plain_line_every_half_minute_and_one_at_the_end(clock, mo
             clock[0] += 4.0
             shown.report(episode)
     lines = sys.stderr.getvalue().splitlines()
-    assert "\r" not in sys.stderr.getvalue() and len(lines) == 3
-    assert lines[0].startswith("8 of 100 episodes") and lines[1].startswith("16 of 100 episodes")
+    assert "\r" not in sys.stderr.getvalue() and len(lines) == 4
+    assert [line.split()[0] for line in lines] == ["1", "9", "17", "20"]
     # 20 episodes of 30 tokens in 80 s; 80 episodes are left.
-    assert lines[2] == ("20 of 100 episodes, solved by turn 1: 50.0 %, 8 tokens/s, 0:05:20 left")
+    assert lines[3] == ("20 of 100 episodes, solved by turn 1: 50.0 %, 8 tokens/s, 0:05:20 left")
     assert tracker.points[-1]["eta_seconds"] == pytest.approx(320)
     assert tracker.points[-1]["tokens_per_second"] == pytest.approx(7.5)
 
@@ -88,3 +88,26 @@ def test_a_terminal_gets_one_line_that_is_redrawn(clock, monkeypatch):
     last = re.split(r"[\r\n]+", sys.stderr.getvalue().strip())[-1]
     assert " 75%" in last and "3 of 4 episodes, solved by turn 1: 66.7 %" in last
     assert sys.stderr.getvalue().count("\n") == 1
+
+
+def test_the_first_line_comes_before_an_answer_and_counts_requests(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress(Tally(1, cumulative=True), 300, Recorder()) as shown:
+        asked = [shown.watch() for _ in range(64)]
+        for one in asked:
+            one.__enter__()
+        for _ in range(5):
+            clock[0] += 1.0
+            shown.show()
+        line = "0 of 300 episodes, 0 requests answered, 64 in flight"
+        assert sys.stderr.getvalue() == f"{line}\n"
+        # One of the first 64 is answered after 30 s: 299 are left, 64 at a time.
+        clock[0] += 25.0
+        asked[0].__exit__(None, None, None)
+        asked.append(shown.watch())
+        asked[-1].__enter__()
+        shown.report(played("r5")[0])
+        assert shown.numbers()["eta_seconds"] == pytest.approx(299 * 30 / 64)
+        # Those in flight take longer than the first: so does what is left.
+        clock[0] += 30.0
+        assert shown.numbers()["eta_seconds"] == pytest.approx(299 * 59.53 / 64, rel=0.01)
