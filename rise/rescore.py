@@ -33,6 +33,7 @@ from rise.metrics.tables import HEADLINE, headline_order
 from rise.program.exits import DONE, run_program, usage_errors
 from rise.program.files import read_json, write_json
 from rise.program.parser import Parser
+from rise.runs.arguments import env_name
 from rise.runs.config import git_commit, versions
 from rise.runs.job import Job
 from rise.runs.messages import run_errors
@@ -49,6 +50,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = Parser(prog="python -m rise.rescore", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--env",
+        type=env_name,
+        help="grade by this environment, which takes the place of the run's in config.json; "
+        "default: the run's",
+    )
+    parser.add_argument(
+        "--prompt_style",
+        help="where the run's FILE.json has moved: it takes the old one's place in config.json",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the changes, write nothing")
     return parser.parse_args(argv)
 
@@ -155,7 +166,13 @@ def summarise(job: Job, path: Path, changes: list[dict[str, Any]]) -> str:
         evaluated = open_run(path, episodes=episodes)
         results = {"metrics": evaluated.metrics} | results
         with_sibling(evaluated)
-    note = {"changes": len(changes), "versions": versions(), "git_commit": git_commit()}
+    verdicts = sum(map(is_of_verdict, changes))
+    note = {
+        "changes": len(changes),
+        "verdicts": verdicts,
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
     write_json(path / "summary.json", stored | results | {"rescored": note})
     write_json(path / "rescored.json", changes)
     return moves(stored.get("metrics", {}), results.get("metrics", {}))
@@ -189,12 +206,15 @@ def describe(changes: list[dict[str, Any]], told: bool, shown: int | None = SHOW
     ]
     if shown is not None and len(changes) > shown:
         lines.append(f"... and {len(changes) - shown} more in rescored.json")
+    verdicts = [change for change in changes if is_of_verdict(change)]
     kinds = Counter(
-        f"{change['before']['verdict']} -> {change['after']['verdict']}" for change in changes
+        f"{change['before']['verdict']} -> {change['after']['verdict']}" for change in verdicts
     )
     counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
+    more = len(changes) - len(verdicts)
     lines.append(
-        f"{len(changes)} attempts are graded differently{f' ({counts})' if counts else ''}"
+        f"{len(verdicts)} verdicts changed{f' ({counts})' if counts else ''}"
+        + (f"; of {more} other attempts the answer is read otherwise" if more else "")
     )
     turned = {
         change["task_id"]
@@ -209,15 +229,26 @@ def describe(changes: list[dict[str, Any]], told: bool, shown: int | None = SHOW
     return "\n".join(lines)
 
 
+def is_of_verdict(change: dict[str, Any]) -> bool:
+    """Whether a change is one of the verdict, and not of the answer alone that was read."""
+    return change["before"]["verdict"] != change["after"]["verdict"]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Grade again and report; returns the exit code."""
     import envs
+    from envs.plugins import checksum
 
     args = parse_args(argv)
     changes: list[dict[str, Any]] = []
     with usage_errors():
         config = read_config(args.run) | {"log_dir": str(log_dir_of(args.run))}
-        env = envs.find(config["env"])
+        env = envs.find(args.env or config["env"])
+        if args.env:
+            config |= {"env": args.env, "env_sha256": checksum(env)}
+        if args.prompt_style:
+            env.load_style(args.prompt_style)
+            config["prompt_style"] = args.prompt_style
         job = Job.found(config)
         lines = rescored_rows(args.run, env, changes)
         if args.dry_run:

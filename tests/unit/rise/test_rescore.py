@@ -53,7 +53,7 @@ def test_grades_are_made_anew_and_changes_listed(make_run, capsys):
     assert main([str(run)]) == 0
     shown = capsys.readouterr().out
     assert "problem 0, turn 2, sample 1: wrong (7) -> right (5.0)" in shown
-    assert "2 attempts are graded differently" in shown
+    assert "2 verdicts changed" in shown
     verdicts = [[turn.verdict for turn in episode.turns] for episode in load_episodes(run)]
     assert verdicts == [["wrong", "right"], ["no_answer", "wrong"], ["wrong", "wrong"]]
     assert [turn.reward for turn in load_episodes(run)[1].turns] == [-1, 0]
@@ -74,12 +74,12 @@ def test_a_second_time_gives_the_same_changes_and_the_first_rows_are_kept(make_r
     first = {name: (run / name).read_text() for name in ("rows.jsonl", "rescored.json")}
     for _ in range(2):
         assert main([str(run)]) == 0
-        assert "1 attempts are graded differently" in capsys.readouterr().out
+        assert "1 verdicts changed" in capsys.readouterr().out
         assert {name: (run / name).read_text() for name in first} == first
         assert read_json(run / "summary.json")["rescored"]["changes"] == 1
         assert (run / "rows.original.jsonl").read_text() == original
     assert main([str(run), "--dry-run"]) == 0
-    assert "1 attempts are graded differently" in capsys.readouterr().out
+    assert "1 verdicts changed" in capsys.readouterr().out
 
 
 def test_a_rescoring_that_was_killed_before_its_record_is_done_again(make_run, monkeypatch):
@@ -130,7 +130,7 @@ def test_a_dry_run_writes_nothing(make_run, capsys):
     run = make_run(["wrong", "right"])
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     assert main([str(run), "--dry-run"]) == 0
-    assert "1 attempts are graded differently (wrong -> right: 1)" in capsys.readouterr().out
+    assert "1 verdicts changed (wrong -> right: 1)" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
@@ -145,6 +145,30 @@ def test_a_dry_run_lists_every_change(make_run, capsys, monkeypatch):
 def test_episodes_that_went_on_by_the_old_grade_are_counted(make_run, capsys):
     assert main([str(make_run(["right", "wrong"], ["wrong", "wrong"], feedback="oracle"))]) == 0
     assert "1 episodes went on by the old grade" in capsys.readouterr().out
+
+
+def test_answers_that_are_read_otherwise_are_no_changed_verdicts(make_run, capsys):
+    run = make_run(["wrong", "right"])
+    text = (run / "rows.jsonl").read_text().replace('"7"', '"8"')
+    (run / "rows.jsonl").write_text(text)
+    assert main([str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "1 verdicts changed (wrong -> right: 1); of 1 other attempts the answer is" in said
+    assert read_json(run / "summary.json")["rescored"]["verdicts"] == 1
+
+
+def test_another_environment_and_a_moved_prompt_style_take_the_place_of_the_runs(make_run, capsys):
+    run = make_run(["wrong", "right"])
+    style = run.parent / "moved.json"
+    texts = ("system", "example_question", "example_answer")
+    words = dict.fromkeys(("question", "wrong", "no_answer", "right"), "{question}")
+    style.write_text(json.dumps(dict.fromkeys(texts) | words))
+    assert main([str(run), "--env", "svamp", "--prompt_style", str(style)]) == 0
+    config = read_json(run / "config.json")
+    assert (config["env"], config["prompt_style"]) == ("svamp", str(style))
+    with pytest.raises(SystemExit) as exit_:
+        main([str(run), "--prompt_style", "gone.json"])
+    assert exit_.value.code == 2 and "gone.json" in capsys.readouterr().err
 
 
 def test_what_is_no_run_is_refused(tmp_path, capsys):
