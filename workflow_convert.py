@@ -36,6 +36,7 @@ from rise.dataset.sources import (
     Source,
     load_prompts,
     problems_with,
+    prompt_styles,
     read_source,
     rows_of,
 )
@@ -198,6 +199,7 @@ def write_rows(
         print(counts.why_empty(), file=sys.stderr)
         return FAILED
     report = {"settings": settings, **counts.to_dict(), "tokens": tokens.to_dict()}
+    report["prompt_styles"] = prompt_styles(pool.sources, args.prompt_style)
     if args.match_tokens is not None:
         report["match_tokens"] = match_tokens(spill, tokens, settings["match_tokens"], args.seed)
     finish(args, spill, report, format_report(report), counts.weights)
@@ -227,6 +229,7 @@ def write_pairs(
         )
         return FAILED
     report = {"settings": settings, **counts.to_dict()}
+    report["prompt_styles"] = prompt_styles(pool.sources, args.prompt_style)
     finish(args, spill, report, format_pairs(report))
     return DONE
 

@@ -23,7 +23,7 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
-from rise.dataset.report import RowCounts
+from rise.dataset.report import RowCounts, in_words
 from rise.dataset.rows import opening_of
 from rise.dataset.rules import SUCCESS, Row, Rules, attempts_of, until_success
 from rise.dataset.sources import Pool
@@ -123,7 +123,7 @@ def pairs_of(answers: Sequence[Answer], max_pairs: int) -> Iterator[tuple[Answer
 
 
 def format_pairs(report: dict[str, Any]) -> str:
-    """The report of `PairCounts` in three lines."""
+    """The report of `PairCounts` in four lines."""
     turns, rewards = (
         ", ".join(f"{name}: {count}" for name, count in report[key].items())
         for key in ("pairs_by_turn", "pairs_by_rewards")
@@ -132,7 +132,8 @@ def format_pairs(report: dict[str, Any]) -> str:
         f"{report['episodes']} episodes, {report['states']} states, {report['answers']} different "
         f"answers -> {report['pairs']} pairs\n"
         f"pairs by turn: {turns}; by rewards: {rewards}\n"
-        f"states without two answers of different rewards: {report['states_without_pair']}"
+        f"states without two answers of different rewards: {report['states_without_pair']}\n"
+        f"prompts: {in_words(report['prompt_styles'])}"
     )
 
 

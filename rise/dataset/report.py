@@ -127,7 +127,7 @@ class TokenCounts:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The report in five lines, or six."""
+    """The report in six lines, or seven."""
     weights = report["weights"]
     settings = report["settings"]
     lines = [
@@ -139,6 +139,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"{weights['min']:.3g} to {weights['max']:.3g}, mean {weights['mean']:.3g}; effective "
         f"sample size {weights['effective_sample_size']:.0f} of {report['rows']}",
         f"tokens: {_tokens(report['tokens'])}",
+        f"prompts: {in_words(report['prompt_styles'])}",
     ]
     if matched := report.get("match_tokens"):
         lines.append(
@@ -146,6 +147,13 @@ def format_report(report: dict[str, Any]) -> str:
             f"budget of {matched['budget']}; the counts above are those of one pass"
         )
     return "\n".join(lines)
+
+
+def in_words(styles: dict[str, str]) -> str:
+    """The prompt style of the logs, by itself where they share one."""
+    if len({*styles.values()}) == 1:
+        return next(iter(styles.values()))
+    return ", ".join(f"{style} ({log})" for log, style in styles.items())
 
 
 def _listing(counts: Counter[int]) -> dict[str, int]:

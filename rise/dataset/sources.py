@@ -33,6 +33,7 @@ TYPES = {
     "correct_to_correct": bool,
     "problems": int,
     "shard": str,
+    "prompt_style": str,
 }
 """What config.json has for the keys that are read here, or null."""
 
@@ -59,6 +60,8 @@ class Source:
     """The directory of the run, resolved; None for a published log, which does not say."""
     size: int | None = None
     """How many problems the run plays; None for a published log, which does not say."""
+    prompt_style: str | None = None
+    """The texts that the models were told; None for a published log, which does not say."""
 
 
 class Pool:
@@ -135,7 +138,19 @@ def read_source(path: str | Path) -> Source:
         stage=config.get("stage"),
         run=run,
         size=_size(config),
+        prompt_style=config.get("prompt_style"),
     )
+
+
+def prompt_styles(sources: list[Source], style: str) -> dict[str, str]:
+    """Log -> the style of its prompts; a published log does not say, and may have none in its rows.
+
+    Args:
+        sources: the logs.
+        style: as --prompt_style takes it, for rows without prompts.
+    """
+    published = f"as logged, {style} where that has none"
+    return {str(source.path): source.prompt_style or published for source in sources}
 
 
 def rows_of(path: str | Path) -> Path:

@@ -18,7 +18,8 @@
 headline rates over the problems that both have, each a rate with McNemar's "p_value"; "gain", the
 one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u"; "turns_used"; lists over the turns
 "no_answer", "timeout", "length", "copied", "repetition", "similarity" (None where no problem
-reached the turn); where the model judges itself "check" and "revisions"; "warnings", sentences.
+reached the turn); where the model judges itself "check" and "revisions"; where most attempts of
+turn 1 have no answer "unread"; "warnings", sentences.
 
 A run is forced when every problem plays all its turns; only an oracle run stops, at the first
 success. What the feedback modes are, and which of them know the truth, is in
@@ -35,6 +36,7 @@ When a run's numbers should not be believed yet: what to look at before publishi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -152,6 +154,8 @@ def summarise(
         metrics["gain"] = gain
     metrics["turns_used"] = bootstrap_mean(turns_used(episodes)).to_dict()
     metrics |= _troubles(episodes, turns)
+    if found := unread(episodes):
+        metrics["unread"] = found
     return Summary(hits, metrics | {"warnings": cautions(metrics)})
 
 
@@ -234,6 +238,9 @@ LOWEST, HIGHEST = 0.05, 0.95
 """Accuracies between which a method can show anything."""
 MOST_UNCLEAR = 0.2
 """Share of a model's checks without a verdict above which its revisions are not its own choice."""
+MOST_UNREAD = 0.5
+"""Share of attempts without an answer above which the model does not know the format."""
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 MOST_CUT = 0.05
 """Share of cut answers above which the limit of new tokens is part of what is measured."""
 
@@ -253,7 +260,10 @@ def cautions(metrics: dict[str, Any]) -> list[str]:
     """
     found = []
     accuracy = metrics["m1@t1"]["value"]
-    if accuracy < LOWEST:
+    unread = metrics.get("unread")
+    if unread:
+        found.append(_of_unread(unread))
+    elif accuracy < LOWEST:
         found.append(
             f"m1@t1 is {100 * accuracy:.1f} %, below {100 * LOWEST:.0f} %: read a few answers, the "
             "prompt, the chat template or the answer format may be wrong"
@@ -264,7 +274,7 @@ def cautions(metrics: dict[str, Any]) -> list[str]:
             "mistake to mend; take harder problems"
         )
     shares = [rate["value"] if rate else 0.0 for rate in metrics["length"]]
-    if (most := max(shares)) > MOST_CUT:
+    if (most := max(shares)) > MOST_CUT and not unread:
         found.append(
             f"{100 * most:.1f} % of the answers of turn {1 + shares.index(most)} were cut at the "
             f"limit of new tokens, more than {100 * MOST_CUT:.0f} %: raise --max_new_tokens"
@@ -277,3 +287,51 @@ def cautions(metrics: dict[str, Any]) -> list[str]:
             )
             break
     return found
+
+
+def unread(episodes: Sequence[Episode]) -> dict[str, float] | None:
+    r"""What the attempts of turn 1 look like that have no answer; None where most have one.
+
+    {"share": of all attempts of turn 1; of those "no_box": without \boxed, "last_number_right":
+    whose last number is that of the reference, "empty": without a text}.
+
+    >>> from rise.episodes.shorthand import sketch
+    >>> unread(sketch("-", "-", "r5"))["no_box"], unread(sketch("-", "r5", "r5"))
+    (1.0, None)
+    """
+    turns = [(episode.turns[0], episode.answer) for episode in episodes if episode.turns]
+    texts = [
+        (text, reference)
+        for turn, reference in turns
+        for text, verdict in zip(turn.actions, turn.verdicts, strict=True)
+        if verdict == "no_answer"
+    ]
+    share = len(texts) / max(1, sum(len(turn.actions) for turn, _ in turns))
+    if share <= MOST_UNREAD:
+        return None
+    right = [_last_number(text) == _last_number(reference) is not None for text, reference in texts]
+    return {
+        "share": share,
+        "no_box": sum("\\boxed" not in text for text, _ in texts) / len(texts),
+        "last_number_right": sum(right) / len(texts),
+        "empty": sum(not text.strip() for text, _ in texts) / len(texts),
+    }
+
+
+def _last_number(text: str) -> float | None:
+    numbers = NUMBER.findall(text)
+    return float(numbers[-1].replace(",", "")) if numbers else None
+
+
+def _of_unread(found: dict[str, float]) -> str:
+    percent = {name: f"{100 * share:.0f} %" for name, share in found.items()}
+    said = f"{percent['share']} of the attempts of turn 1 have no answer: {percent['no_box']} of "
+    said += f"these have no \\boxed{{}}, the last number is right in {percent['last_number_right']}"
+    if found["empty"] > MOST_UNREAD:
+        return (
+            f"{said}, {percent['empty']} are empty; where that is reasoning, raise --max_new_tokens"
+        )
+    return (
+        f"{said}. The model does not know the format: a warm start (fine-tuning on some right "
+        "answers in it, such as the data of workflow_convert.py) helps, more tokens do not"
+    )

@@ -257,3 +257,23 @@ def test_numbers_without_doubt_come_without_a_warning():
 def test_one_problem_is_no_evidence():
     found = summarise(make("w7 r5 r5"), same_number, max_turns=3, feedback="none").metrics
     assert "cannot be told apart: +100.0 points" in format_table(found)
+
+
+def test_most_attempts_without_an_answer_are_described_and_more_tokens_are_not_advised():
+    episodes = make(*["-"] * 19, "r5")
+    for episode in episodes:
+        episode.answer = "2 + 3 = 5\n#### 5"
+        for turn in episode.turns:
+            turn.finish_reasons = ["length"]
+            turn.actions = ["It is 1,005, no: 5.0" if episode.task_id < 4 else "It is 7"]
+    metrics = summarise(episodes, str.__eq__, max_turns=1, feedback="none").metrics
+    [warning] = metrics["warnings"]
+    assert (
+        "95 % of the attempts of turn 1 have no answer: 100 % of these have no \\boxed" in warning
+    )
+    assert "last number is right in 21 %" in warning and "a warm start" in warning
+    for episode in episodes:
+        episode.turns[0].actions = [""]
+    metrics = summarise(episodes, str.__eq__, max_turns=1, feedback="none").metrics
+    [warning] = metrics["warnings"]
+    assert "100 % are empty" in warning and "--max_new_tokens" in warning
