@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop, wait_until
+from fastchat.utils import threads_of
 from rise.policies import gpus, hub
 from rise.program.exits import USAGE
 
@@ -30,6 +31,7 @@ STOP_LIMIT = 3.0
 HOST = "127.0.0.1"
 WORKER = "model_worker"
 MEMORY_OPTION = "--gpu-memory-fraction"
+THREADS = "--num-threads"
 
 
 class ServingError(RuntimeError):
@@ -116,7 +118,9 @@ class LocalServing:
         devices = [] if self._has_option("--device") else gpus.visible_gpus()
         places = gpus.placement(len(self.model_names), self._workers_per_model, devices)
         shares = {} if self._has_option(MEMORY_OPTION) else gpus.shares(places)
-        ports = free_ports(1 + sum(map(len, places)))
+        count = sum(map(len, places))
+        threads = [] if self._has_option(THREADS) else [THREADS, str(threads_of(count))]
+        ports = free_ports(1 + count)
         self.controller = f"http://{HOST}:{ports[0]}"
         self._launch("controller", "controller", ["--port", str(ports[0])])
         addresses = [f"http://{HOST}:{port}" for port in ports[1:]]
@@ -126,7 +130,12 @@ class LocalServing:
                 port, address = next(each)
                 arguments = ["--port", str(port), "--worker-address", address]
                 arguments += ["--controller-address", self.controller, "--model-names", model]
-                arguments += ["--model-path", checkpoint.removeprefix("hf:"), *self._options]
+                arguments += [
+                    "--model-path",
+                    checkpoint.removeprefix("hf:"),
+                    *self._options,
+                    *threads,
+                ]
                 arguments += [MEMORY_OPTION, f"{shares[gpu]:.4g}"] if gpu in shares else []
                 self._launch(f"{model}.{number}" if number else model, WORKER, arguments, gpu)
         log.info("serving %s; logs in %s", ", ".join(self.model_names), self.log_dir)

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from fastchat import utils
 from fastchat.serve import model_worker
 from rise.policies import gpus, local
 from rise.policies.local import LocalServing
@@ -86,6 +87,25 @@ def test_workers_on_one_gpu_share_its_memory(tmp_path, models, visible, options,
         mock.patch.object(LocalServing, "_launch", launch),
         mock.patch.object(local, "wait_until"),
         LocalServing(models, tmp_path, worker_args=options),
+    ):
+        assert started == expected
+
+
+@pytest.mark.parametrize(("options", "expected"), [([], [3, 3]), (["--num-threads=2"], [2, 2])])
+def test_workers_share_the_cores(tmp_path, monkeypatch, options, expected):
+    started = []
+
+    def launch(serving, name, module, arguments, gpu=None):
+        if module == "model_worker":
+            started.append(model_worker.parse_args(arguments).num_threads)
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with (
+        mock.patch.object(utils, "own_cores", lambda: 7),
+        mock.patch.object(gpus, "visible_gpus", list),
+        mock.patch.object(LocalServing, "_launch", launch),
+        mock.patch.object(local, "wait_until"),
+        LocalServing(["a", "b"], tmp_path, worker_args=options),
     ):
         assert started == expected
 
