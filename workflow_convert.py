@@ -63,7 +63,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="default | bare | FILE.json: the prompt of published logs that hold no dialogue; "
         "other logs know theirs",
     )
-    add("--limit", type=int, help="use the first LIMIT episodes; default all")
     add(
         "--context_window",
         type=int,
@@ -75,12 +74,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="go on after a right turn 1 (a kept right answer is data too; --criteria better "
         "drops it, as it is not better); default: as the run was generated",
-    )
-    add(
-        "--allow_evaluations",
-        action="store_true",
-        help="convert runs of workflow_eval.py too, whose problems are usually the test set; "
-        "default: refuse them",
     )
     add_rules(parser)
     add_output(parser)
@@ -108,7 +101,7 @@ def check_args(args: argparse.Namespace) -> list[Source]:
         load_prompts(args.env, args.prompt_style)
     except ValueError as error:
         problems.append(str(error))
-    problems += problems_with(sources, args.env, args.allow_evaluations)
+    problems += problems_with(sources, args.env)
     problems += [
         f"--output {args.output} is among the files of --filepath {source.path}, which is read: "
         "give another --output"
@@ -162,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
         return DONE
     make = write_pairs if args.to == "dpo" else write_rows
     with RowSpill(args.output) as spill:
-        pool = Pool(sources, args.limit)
+        pool = Pool(sources)
         for notice in pool.unfinished():
             print(notice, file=sys.stderr)
         code = make(pool, args, settings, spill)

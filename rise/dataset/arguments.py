@@ -14,7 +14,7 @@ TARGETS = {"sft": "weighted rows", "dpo": "preference pairs", "pair_sft": "pairs
 """What --to makes, in words."""
 TEMPERATURE, MAX_PAIRS = 0.4, 4
 NOT_COMPARED = {
-    *("filepath", "output", "overwrite", "dry_run", "check", "allow_evaluations"),
+    *("filepath", "output", "overwrite", "dry_run", "check"),
     *tracker.KEYS,
 }
 """Arguments that do not change the data set; of the logs the contents are compared."""
@@ -107,7 +107,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def problems_of(args: argparse.Namespace) -> list[str]:
     """Everything that is wrong with the arguments, the logs apart."""
     problems = []
-    for name in ("limit", "context_window", "max_pairs"):
+    for name in ("context_window", "max_pairs"):
         value = getattr(args, name)
         if value is not None and value < 1:
             problems.append(f"--{name} is {value}: give 1 or more")

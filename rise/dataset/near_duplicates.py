@@ -17,7 +17,7 @@ from pathlib import Path
 from rise.dataset.rules import Row
 from rise.dataset.text_keys import groups, messages_key
 from rise.dataset.writer import RowSpill
-from rise.metrics.texts import common_share, piece_set
+from rise.metrics.texts import pieces, words
 
 NumberedRow = tuple[int, Row]
 """A row with the number of the log that it is from."""
@@ -64,13 +64,19 @@ def _repeating(spill: RowSpill, group: list[int], similarity: float) -> Iterator
     records = spill.rows(spill.offsets[place] for place in group)
     for place, record in zip(group, records, strict=True):
         messages = record["row"]["messages"][record["row"]["opening"] :]
-        attempts = [piece_set(m["content"]) for m in messages if m["role"] == "assistant"]
+        attempts = [_piece_set(m["content"]) for m in messages if m["role"] == "assistant"]
         if any(_alike(attempts, other, similarity) for other in reversed(kept[-COMPARED_ROWS:])):
             yield place
         else:
             kept.append(attempts)
 
 
+def _piece_set(text: str) -> frozenset[tuple[str, ...]]:
+    """The n-grams of a text; a text of fewer words is one piece."""
+    return frozenset(pieces(text) or [tuple(words(text))])
+
+
 def _alike(attempts: list, others: list, similarity: float) -> bool:
+    """Whether each pair has that share of its pieces in common (the Jaccard index)."""
     pairs = zip(attempts, others, strict=True)
-    return all(common_share(mine, other) >= similarity for mine, other in pairs)
+    return all(len(a & b) / len(a | b) >= similarity for a, b in pairs)

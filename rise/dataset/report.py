@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from statistics import fmean
 from typing import Any
 
 from rise.dataset.rules import Row
@@ -47,9 +48,6 @@ class RowCounts:
     def to_dict(self) -> dict[str, Any]:
         """The counts as JSON; there must be a row."""
         weights = self.weights
-        # Relative to the largest, since the sum of a few may be too large for a number.
-        largest = max(map(abs, weights))
-        mean = largest * (sum(weight / largest for weight in weights) / len(weights))
         return {
             "episodes": self.episodes,
             "attempts": (
@@ -63,7 +61,7 @@ class RowCounts:
             "rows_by_reward": _listing(self._rewards),
             "weights": {
                 "min": min(weights),
-                "mean": mean,
+                "mean": fmean(weights),
                 "max": max(weights),
                 "negative": sum(weight < 0 for weight in weights),
                 "effective_sample_size": effective_sample_size(weights),

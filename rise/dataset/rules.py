@@ -174,7 +174,7 @@ def attempts_of(episode: Episode) -> list[Attempt]:
     """
     if any(turn.shown for turn in episode.turns):
         raise ValueError(
-            f"episode {episode.task_id} showed another problem's attempt (--shown_attempt other): "
+            f"episode {episode.task_id} showed another problem's attempt (--shown_attempts): "
             "such a run is a check, convert one that was made without it"
         )
     return [

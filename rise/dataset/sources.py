@@ -69,22 +69,19 @@ class Pool:
 
     Args:
         sources: the logs; all are indexed at once.
-        limit: use the first so many episodes of the pool; None for all.
 
     Raises:
         ValueError: if a log is damaged.
     """
 
-    def __init__(self, sources: list[Source], limit: int | None):
+    def __init__(self, sources: list[Source]):
         self.sources = sources
         self._logs = [EpisodeLog(source.rows) for source in sources]
-        found = sum(map(len, self._logs))
-        self._size = found if limit is None else min(limit, found)
         self.cut = 0
         """Episodes of the last pass whose dialogue was cut, see `Episode.is_cut`."""
 
     def __len__(self) -> int:
-        return self._size
+        return sum(map(len, self._logs))
 
     def unfinished(self) -> list[str]:
         """What is said of each log whose run was not finished; empty where all were."""
@@ -105,13 +102,12 @@ class Pool:
 
         pause = 0.2 if sys.stderr.isatty() else SLOW_REFRESH
         line = tqdm(total=len(self), desc=doing, unit="episode", delay=QUICK, mininterval=pause)
-        left, self.cut = self._size, 0
+        self.cut = 0
         with line:
             for number, log in enumerate(self._logs):
-                for episode in log.episodes(left):
+                for episode in log.episodes():
                     self.cut += episode.is_cut
                     yield number, episode
-                    left -= 1
                     line.update()
 
 
@@ -158,25 +154,22 @@ def rows_of(path: str | Path) -> Path:
     return Path(path) / "rows.jsonl" if Path(path).is_dir() else Path(path)
 
 
-def problems_with(
-    sources: list[Source], env: str | None, allow_evaluations: bool = False
-) -> list[str]:
+def problems_with(sources: list[Source], env: str | None) -> list[str]:
     """Everything that speaks against converting these logs together.
 
     Args:
         sources: the logs.
         env: as --env takes it; None is not given.
-        allow_evaluations: whether --allow_evaluations is given.
     """
     problems = []
     for number, source in enumerate(sources):
         if env and source.env and source.env != env:
             problems.append(f"--env is {env}, but {source.path} is a run of {source.env}")
-        if source.stage == "eval" and not allow_evaluations:
+        if source.stage == "eval":
             problems.append(
                 f"--filepath {source.path} is an evaluation (its config.json has the stage eval): "
-                "training on its problems spoils them as a test; give a run of workflow_gen.py, or "
-                "--allow_evaluations"
+                "training on its problems spoils them as a test; give a run of workflow_gen.py, "
+                "which takes every --feedback too"
             )
         for earlier in sources[:number]:
             is_same_run = source.run is not None and source.run == earlier.run
@@ -238,7 +231,7 @@ def _size(config: dict[str, Any]) -> int | None:
     """How many problems a run with this configuration plays; None where it does not say."""
     if config.get("problems") is None:
         return None
-    return len(shard.task_ids({"shown_attempt": "own", "seed": 0} | config))
+    return len(shard.task_ids(config))
 
 
 def _finished_of(source: Source, log: EpisodeLog) -> int:

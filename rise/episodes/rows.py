@@ -99,8 +99,8 @@ def lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def naming(path: Path, offset: int) -> Iterator[None]:
-    """Let an error about the record at this offset name its file and its line.
+def naming(path: Path, offset: int | None) -> Iterator[None]:
+    """Let an error about the record at this offset name its file and, where it is known, its line.
 
     Raises:
         ValueError: in place of whatever a record of another shape has raised.
@@ -109,8 +109,9 @@ def naming(path: Path, offset: int) -> Iterator[None]:
         yield
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         cause = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
+        line = "" if offset is None else f", line {line_of(path, offset)}"
         raise ValueError(
-            f"{path}, line {line_of(path, offset)}: {cause}: this record is not as "
+            f"{path}{line}: {cause}: this record is not as "
             "workflow_gen.py or workflow_eval.py writes it; take it out of the log"
         ) from error
 

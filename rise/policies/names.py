@@ -19,9 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rise.policies import hub
+from rise.policies.function import FunctionPolicy, load_function
 from rise.policies.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
 from rise.policies.openai_api import OpenAIPolicy, reasons
-from rise.policies.policy import FunctionPolicy, Policy, PolicyError, load_function
+from rise.policies.policy import Policy, PolicyError
 from rise.policies.worker import WorkerPolicy, list_models
 
 SERVER_NAME = re.compile(r"(?P<model>.+)@(?P<url>https?://\S+)")

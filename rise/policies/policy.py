@@ -1,22 +1,18 @@
-"""Who answers: the one interface that the rollout knows, and a Python function behind it.
+"""Who answers: the one interface that the rollout knows.
 
 `rise.policies.worker` speaks to FastChat workers, `rise.policies.openai_api` to OpenAI-compatible
-servers, `rise.policies.names` decides by a model's name which of them it is.
+servers, `rise.policies.function` calls Python functions; `rise.policies.names` decides by a model's
+name which of them it is.
 """
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
 import random
 import re
-import threading
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tenacity
@@ -202,121 +198,3 @@ def _log_retry(state: tenacity.RetryCallState) -> None:
     level = logging.WARNING if state.attempt_number == 1 else logging.INFO
     cause = type(error.__cause__ or error).__name__
     log.log(level, "request failed (%s, %s), trying again", cause, error)
-
-
-class FunctionPolicy(Policy):
-    """A Python function as a model: `FILE.py:FUNCTION`, called as f(problem, messages) -> str.
-
-    A plain function runs in a thread of its own, a coroutine function on the event loop.
-    """
-
-    def __init__(self, name: str, request_timeout: float = 1800.0):
-        self.name = name
-        self.function = load_function(name)
-        self.request_timeout = request_timeout
-
-    async def sample(
-        self, messages, *, n, seed, temperature, top_p, max_new_tokens, problem
-    ) -> list[Sample]:
-        texts = [await self._call(dict(problem), [dict(m) for m in messages]) for _ in range(n)]
-        return [Sample(text, "stop") for text in texts]
-
-    async def check(self) -> None:
-        """Nothing can fail before the first call: the file was loaded."""
-
-    async def close(self) -> None:
-        """There is nothing to close."""
-
-    async def _call(self, problem: dict[str, Any], messages: list[Message]) -> str:
-        if inspect.iscoroutinefunction(self.function):
-            answer = self.function(problem, messages)
-        else:
-            answer = in_daemon_thread(self.function, problem, messages)
-        # Not wait_for: a TimeoutError of the function's own would look like ours.
-        call = asyncio.ensure_future(answer)
-        try:
-            await asyncio.wait({call}, timeout=self.request_timeout)
-            if not call.done():
-                message = f"{self.name} gave no answer within {self.request_timeout:g} s"
-                raise PolicyError("function", message)
-        finally:
-            call.cancel()
-        try:
-            text = call.result()
-        except Exception as error:
-            message = f"{self.name} raised {type(error).__name__}: {error}{_where(error)}"
-            raise PolicyError("function", message) from error
-        if not isinstance(text, str):
-            message = f"{self.name} returned {type(text).__name__}, not str"
-            raise PolicyError("function", message)
-        return text
-
-
-def load_function(name: str) -> Callable[..., Any]:
-    """The function that `FILE.py:FUNCTION` names.
-
-    Raises:
-        ValueError: if the file cannot be imported, or has no such function of two arguments.
-    """
-    file, _, function_name = name.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"{name}: there is no file {file}")
-    from envs.plugins import load_file
-
-    try:
-        module = load_file(path)
-    except Exception as error:
-        message = f"{name}: {file} raised {type(error).__name__}: {error}{_where(error)}"
-        raise ValueError(message) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise ValueError(f"{name}: {file} has no function {function_name}")
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
-        return function  # one written in C may have none that can be read
-    try:
-        signature.bind({}, [])
-    except TypeError as error:
-        raise ValueError(
-            f"{name} is called as {function_name}(problem, messages), and its arguments are "
-            f"{signature}: {error}; write def {function_name}(problem, messages)"
-        ) from error
-    return function
-
-
-def _where(error: Exception) -> str:
-    """The line that raised an error, as the end of a message about it."""
-    if isinstance(error, SyntaxError):
-        return ""  # its text names the line
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f" ({frame.filename}, line {frame.lineno})"
-
-
-async def in_daemon_thread(function: Callable[..., T], *args: Any) -> T:
-    """Run a function in a thread that never keeps the interpreter from ending.
-
-    Threads of the default executor are joined at exit, so that one function that hangs would keep
-    an interrupted run alive.
-    """
-    loop = asyncio.get_running_loop()
-    finished: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not finished.done():
-            finished.set_result((result, error))
-
-    def work() -> None:
-        try:
-            outcome = (function(*args), None)
-        except BaseException as error:  # sys.exit() in a thread would leave us waiting
-            outcome = (None, error)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, *outcome)
-
-    threading.Thread(target=work, daemon=True, name="rise-function").start()
-    result, error = await finished
-    if error is not None:
-        raise error if isinstance(error, Exception) else RuntimeError(repr(error))
-    return result

@@ -2,8 +2,7 @@
 
 `start` gives a `Tracker`, which does nothing where nothing is asked for. Whatever goes wrong with
 tracking is a warning: no stage fails because of it. Runs of one experiment are tied together by
-the project, by the group (`--wandb_group`, or WANDB_RUN_GROUP for all stages, training included)
-and by the job type, which is the stage.
+the project, by the group (WANDB_RUN_GROUP, for all stages) and by the job type, which is the stage.
 
 A run directory keeps `tracking.json`: the id by which a resumed run goes on at wandb, and whether
 its results are there already.
@@ -26,7 +25,7 @@ from rise.tracking.wandb_run import WandbRun
 log = logging.getLogger(__name__)
 
 NAMES = ("wandb", "tensorboard")
-KEYS = ("report_to", "wandb_project", "wandb_name", "wandb_group", "logging_dir")
+KEYS = ("report_to", "wandb_project")
 """The arguments of `add_arguments`; they say where numbers go, not which."""
 PROJECT = "rise"
 INSTALL = {"wandb": "pip install wandb", "tensorboard": "pip install tensorboard"}
@@ -39,13 +38,13 @@ class Subject:
     stage: str
     """gen, convert or eval; the job type at wandb."""
     name: str
-    """Of the run, where no --wandb_name is given."""
+    """Of the run, where WANDB_NAME gives none."""
     config: Mapping[str, Any]
     """Its settings."""
     directory: Path
     """An existing directory; wandb writes into `directory/wandb`."""
     events: Path
-    """Where TensorBoard's files go, where no --logging_dir is given."""
+    """Where TensorBoard's files go."""
     state: Path | None = None
     """The tracking.json of a stage that can be resumed."""
 
@@ -123,23 +122,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="project at Weights & Biases; default WANDB_PROJECT from the environment, or "
         f"{PROJECT}",
     )
-    add(
-        "--wandb_name",
-        "--wandb-name",
-        help="name of the run there; default that of the run directory or of the output file",
-    )
-    add(
-        "--wandb_group",
-        "--wandb-group",
-        help="what the stages of one experiment share; default WANDB_RUN_GROUP from the "
-        "environment, which training reads too",
-    )
-    add(
-        "--logging_dir",
-        "--logging-dir",
-        help="directory for TensorBoard's files; default tensorboard/ in the run directory, or "
-        "OUTPUT_tensorboard/ beside the output file",
-    )
 
 
 def trackers_named(text: str) -> list[str]:
@@ -178,7 +160,7 @@ def start(options: Mapping[str, Any], subject: Subject) -> Tracker:
         known = done.get(keys[name], {})
         if known.get("complete"):
             continue
-        tracker = _open(name, project, options, subject, known.get("id"))
+        tracker = _open(name, project, subject, known.get("id"))
         if tracker is not None:
             trackers[keys[name]] = tracker
         elif name == "wandb" and "tensorboard" not in queue:
@@ -205,22 +187,21 @@ def remember(state: Path, entries: Mapping[str, dict[str, Any]]) -> None:
     write_json(state, known | changed)
 
 
-def _open(
-    name: str, project: str, options: Mapping[str, Any], subject: Subject, run_id: str | None
-) -> Any:
+def _open(name: str, project: str, subject: Subject, run_id: str | None) -> Any:
     """The tracker; None, with a notice, where its package is missing or broken."""
-    events = Path(options["logging_dir"] or subject.events)
     settings = {
         "project": project,
-        "name": options["wandb_name"] or subject.name,
-        "group": options["wandb_group"] or os.environ.get("WANDB_RUN_GROUP"),
+        "name": os.environ.get("WANDB_NAME") or subject.name,
+        "group": os.environ.get("WANDB_RUN_GROUP"),
         "job_type": subject.stage,
         "config": dict(subject.config),
         "dir": str(subject.directory.resolve()),
         "id": run_id,
     }
     try:
-        return WandbRun(settings) if name == "wandb" else EventFiles(events, settings["config"])
+        if name == "wandb":
+            return WandbRun(settings)
+        return EventFiles(subject.events, settings["config"])
     except ImportError as error:
         reason = f"{name} cannot be imported ({_first_line(error)}; {INSTALL[name]})"
     except Exception as error:  # whatever a foreign package raises: the stage goes on

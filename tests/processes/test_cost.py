@@ -151,7 +151,7 @@ def test_a_limit_of_the_cost_needs_a_price(place):
     assert not (place / "run").exists()
 
 
-def test_forecast_counts_with_the_tokenizer_and_bounds_the_cost(place):
+def test_the_forecast_bounds_answers_tokens_and_cost(place):
     save_tiny_model(place / "model")
     with OpenAI(lambda _: chat_reply("x"), served=("gpt-4",)) as server:
         shown = call(
@@ -162,22 +162,10 @@ def test_forecast_counts_with_the_tokenizer_and_bounds_the_cost(place):
     assert shown.returncode == 0, shown.stderr
     assert not server.requests and not (place / "run").exists()
 
-    from transformers import AutoTokenizer
-
-    prompt = "<|im_start|>user\nWhat is {} + 1?<|im_end|>\n<|im_start|>assistant\n"
-    tokenizer = AutoTokenizer.from_pretrained(place / "model")
-    assert prompt.format(0) in shown.stdout
-    tokens = sum(len(tokenizer(prompt.format(i))["input_ids"]) for i in range(2))
-    local, paid = [
-        line for line in shown.stdout.splitlines() if line.startswith("  m") or "USD" in line
-    ]
-    assert local == (
-        f"  model: 2 requests for 2 answers, {tokens} prompt tokens (counted with its tokenizer), "
-        "20 new tokens"
-    )
-    assert "gpt-4: 2 requests for 8 answers" in paid and "160 new tokens" in paid
-    assert "estimated at 3 characters a token" in paid
-    estimated = int(paid.split(" prompt tokens")[0].split()[-1])
-    # The attempt that turn 2 sees may take its limit of 10 tokens.
-    assert estimated > 2 * (10 + len("What is 0 + 1?") // 3)
-    assert paid.endswith(f"{(estimated * 1000 + 160 * 2000) / 1e6:.4g} USD")
+    assert "<|im_start|>user\nWhat is 0 + 1?<|im_end|>\n<|im_start|>assistant\n" in shown.stdout
+    assert "  model: 2 answers, 20 new tokens\n" in shown.stdout
+    (paid,) = [line for line in shown.stdout.splitlines() if "USD" in line]
+    assert paid.startswith("  gpt-4: 8 answers, 160 new tokens, ")
+    # A prompt has the question, the feedback and the attempt, which may take its limit of 10.
+    least, most = ((2 * tokens * 1000 + 160 * 2000) / 1e6 for tokens in (10 + 14 // 3, 80))
+    assert least < float(paid.split(", ")[2].split(" USD")[0]) < most

@@ -151,14 +151,12 @@ def test_the_log_of_a_second_run_in_the_same_directory_finds_its_own_configurati
     assert [row["turn"] for row in read(output)] == [1, 2]
 
 
-def test_logs_are_pooled_and_limited(tmp_path, output):
+def test_logs_are_pooled(tmp_path, output):
     first = write_run(tmp_path / "one", sketch("w7 r5", "r5"), correct_to_correct=True)
     second = write_run(tmp_path / "two", sketch("w7 r5", "r5", "w9"))
     convert("--filepath", first, second, "--output", output)
     identities = [row["id"] for row in read(output)]
     assert identities == ["0-0-1", "0-0-2", "0-1-1", "1-0-1", "1-0-2", "1-1-1", "1-2-1"]
-    convert("--filepath", first, second, "--output", output, "--limit", "3", "--overwrite")
-    assert [row["id"] for row in read(output)] == identities[:5]
 
 
 def test_the_order_is_the_logs_or_the_seeds(tmp_path, output):
@@ -261,11 +259,10 @@ def test_no_row_left_is_a_failure_that_says_why(tmp_path, output, capsys):
         (["--output", "."], "is a directory"),
         (["--temperature", "0"], "above 0"),
         (["--temperature", "0.001"], "--temperature"),
-        (["--limit", "0"], "--limit is 0"),
         (["--context_window", "0"], "--context_window is 0"),
         (["--env", "math"], "a run of gsm8k"),
         (["--prompt_style", "nowhere.json"], "nowhere.json"),
-        (["--limit", "0", "--temperature", "-1"], "--limit is 0: give 1 or more\ntemperature"),
+        (["--max_pairs", "0", "--temperature", "-1"], "--max_pairs is 0: give 1 or more\n"),
     ],
 )
 def test_bad_input_is_one_error_and_nothing_is_written(

@@ -166,7 +166,7 @@ def test_no_conversion_holds_its_rows_in_memory(tmp_path, monkeypatch, flags):
             file.write(json.dumps(record | {"task_id": task_id}) + "\n")
     assert log.stat().st_size > 20e6
     arguments = ["--filepath", str(log), "--output", str(output)]
-    assert workflow_convert.main([*arguments, "--limit", "1", *flags]) == 0  # imports
+    assert workflow_convert.main([*arguments, *flags]) == 0  # imports
     tracemalloc.start()
     assert workflow_convert.main([*arguments, "--overwrite", *flags]) == 0
     peak = tracemalloc.get_traced_memory()[1]

@@ -10,7 +10,7 @@ from nltk.metrics.distance import edit_distance
 
 from rise.episodes.shorthand import sketch
 from rise.metrics.summary import summarise
-from rise.metrics.texts import COMPARED_WORDS, copy_rate, edit_similarity, repetition
+from rise.metrics.texts import COMPARED_WORDS, edit_similarity, repetition
 from rise.metrics.turns import repeated, similar
 
 
@@ -34,23 +34,6 @@ def test_repetition_is_the_share_of_pieces_said_before(text, n, share):
 
 def test_a_loop_is_nearly_all_repetition():
     assert repetition("I will try again. " * 200) > 0.99
-
-
-@pytest.mark.parametrize(
-    ("previous", "attempt", "n", "share"),
-    [
-        ("a b c d e", "a b c d e", 4, 1.0),
-        ("a b c d e", "e d c b a", 4, 0.0),
-        # of ab, bc, cx only the first two are known
-        ("a b c", "a b c x", 2, 2 / 3),
-        # a piece counts as often as it is said
-        ("a b", "a b a b", 2, 2 / 3),
-        ("a b c", "", 2, 0.0),
-        ("", "a b c", 2, 0.0),
-    ],
-)
-def test_copy_rate_is_the_share_of_the_attempt_that_was_there(previous, attempt, n, share):
-    assert copy_rate(previous, attempt, n) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +64,6 @@ def test_leaving_out_what_both_begin_and_end_with_changes_no_distance():
 def test_long_texts_are_compared_by_their_beginning():
     start = " ".join(map(str, range(COMPARED_WORDS)))
     assert edit_similarity(start + " yes" * 50_000, start + " no" * 50_000) == 1.0
-
-
-@pytest.mark.parametrize("n", [0, -1])
-def test_pieces_need_a_word(n):
-    with pytest.raises(ValueError, match="n must be at least 1"):
-        repetition("a b", n)
 
 
 def test_repetition_of_a_turn_is_the_mean_over_its_samples():

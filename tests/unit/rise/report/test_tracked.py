@@ -37,9 +37,9 @@ def place(tmp_path):
 
 
 def test_an_evaluation_at_wandb(place, caplog):
-    arguments = ("--log_dir", "log", "--wandb_project", "maths", "--wandb_group", "iteration-1")
+    arguments = ("--log_dir", "log", "--wandb_project", "maths")
     with caplog.at_level(logging.WARNING, logger="rise"):
-        done = call(place, *EVAL, *arguments)
+        done = call(place, *EVAL, *arguments, WANDB_RUN_GROUP="iteration-1")
     assert done.returncode == 0, done.stderr
     assert [r.message.split(":")[0] for r in caplog.records] == ["there is no wandb login"]
     run = read_offline_run(place / "log")
@@ -131,7 +131,8 @@ def test_generation_says_success_verdicts_usage_and_cost(place):
     done = call(
         place,
         *("workflow_gen.py", "--models", "experts.py:student", "experts.py:teacher"),
-        *("--max_turns", 2, "--log_dir", "log", "--report_to", "all", "--wandb_name", "first"),
+        *("--max_turns", 2, "--log_dir", "log", "--report_to", "all"),
+        WANDB_NAME="first",
         WANDB_RUN_GROUP="iteration-1",
         WANDB_PROJECT="from-environment",
     )
@@ -153,13 +154,14 @@ def test_generation_says_success_verdicts_usage_and_cost(place):
     assert len(texts(board, "dialogues")) == 13
 
 
-def test_a_conversion_says_its_counts_and_its_weights(place):
+def test_a_conversion_says_its_counts_and_its_weights(place, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_GROUP", "iteration-1")
     experts = ("--models", "experts.py:student", "experts.py:teacher")
     gen = ("workflow_gen.py", *experts, "--max_turns", 2, "--log_dir", "log")
     assert call(place, *gen).returncode == 0
     output = place / "finetune.json"
     command = ["--filepath", place / "log", "--output", output, "--report_to", "all"]
-    command += ["--wandb_project", "maths", "--wandb_group", "iteration-1"]
+    command += ["--wandb_project", "maths"]
     for _ in range(2):  # the second call finds the same file and records nothing
         assert workflow_convert.main([str(part) for part in command]) == 0
     report = json.loads((place / "finetune.json.report.json").read_text())
