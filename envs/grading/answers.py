@@ -215,23 +215,23 @@ def same_quantity(candidate: Quantity, reference: Quantity) -> bool:
 def rounds_to(candidate: Quantity, reference: Quantity) -> bool:
     """Whether an exact answer, 10/3, becomes the reference, 3.333, at its number of decimals.
 
-    Exact is what the reference's own equation comes to, and what has more decimals of it. Where
-    there is none to be read, it is any number but a plain decimal: 2.54 is no answer to 2.5.
+    Exact is what the reference's own equation comes to, or has more decimals of that. Where there
+    is none to be read, it is any number but a plain decimal: 2.54 is no answer to 2.5.
     """
-    if not reference.decimals or candidate.percent != reference.percent:
-        return False
     value, exact = candidate.value, reference.unrounded
-    if exact is None:
-        is_exact = not candidate.decimals
-    elif candidate.decimals > reference.decimals:
-        is_exact = value in (exact, _rounded(exact, candidate.decimals))
-    else:
-        is_exact = value == exact
-    return is_exact and _rounded(value, reference.decimals) == reference.value
+    if candidate.decimals > reference.decimals and exact is not None:
+        exact = value if value == _rounded(exact, candidate.decimals) else exact
+    elif exact is None and not candidate.decimals:
+        exact = value
+    return (
+        reference.decimals > 0
+        and candidate.percent == reference.percent
+        and value == exact
+        and _rounded(value, reference.decimals) == reference.value
+    )
 
 
 def _rounded(value: Fraction, decimals: int) -> Fraction:
-    """Round as in school, half away from zero."""
     size = Fraction(floor(abs(value) * 10**decimals + Fraction(1, 2)), 10**decimals)
     return -size if value < 0 else size
 

@@ -13,7 +13,6 @@ from envs.grading.answers import MAX_ANSWER, Verdict, last_of_chain, same_quanti
 from envs.grading.exact import TooLarge
 from envs.grading.latex import clean
 from envs.grading.shapes import (
-    NAME,
     Group,
     intervals,
     is_equation,
@@ -49,9 +48,7 @@ _MODULUS = re.compile(
 )
 _LONE_BRACE = re.compile(r"([\^_])\{(\w)\}")
 _LEAD = re.compile(r"^(?:\\text\{[^{}]*\}|(?:the )?(?:final )?answer)\s*(?:is|:)?\s*(?=\S)", re.I)
-_ASSIGNMENT = re.compile(rf"\s*({NAME}(?:\^\{{-1\}})?(?:\([A-Za-z, ]+\))?)\s*=([^=]+)")
 _INDEX = re.compile(r"_\{?\d\}?(?=\s*=)")
-_SWAPPED = re.compile(rf"([^=]+)=\s*({NAME})\s*")
 
 
 def compare(candidate: str, reference: str) -> Outcome:
@@ -99,22 +96,16 @@ def _as_equations(a: str, b: str) -> Outcome | None:
     """Judge ``x = 9`` against 9 and against ``x = 9``; leave whole equations to math-verify."""
     if "=" not in b:
         return _approximated(a, b) if r"\approx" in a else None
-    wanted, given = _assignment(b), _assignment(a)
-    solution = solved(b)
+    wanted, given = solved(b), solved(a)
     if "=" not in a:
-        value = wanted[1] if wanted else solution and solution.values(solution.names)
-        return _compare(a, value) if value else "wrong"
-    found = solved(a)
-    if solution and found and set(solution.names) != set(found.names):  # x_1 and x_2 are x
-        solution, found = (solved(_INDEX.sub("", text)) for text in (b, a))
-    if solution and found and set(solution.names) == set(found.names):
-        return _compare(found.values(solution.names), solution.values(solution.names))
-    if wanted is None:
-        return _question([a], [b])
-    if given is not None and squeeze(given[0]) == squeeze(wanted[0]):
-        return _compare(given[1], wanted[1])
-    if given is not None and number(given[1]) and number(wanted[1]):
-        return "wrong"
+        return _compare(a, wanted.values(wanted.names)) if wanted else "wrong"
+    if wanted and given and set(wanted.names) != set(given.names):  # x_1 and x_2 are x
+        wanted, given = (solved(_INDEX.sub("", text)) for text in (b, a))
+    if wanted and given:
+        if set(wanted.names) == set(given.names):
+            return _compare(given.values(wanted.names), wanted.values(wanted.names))
+        if number(given.values(given.names)) and number(wanted.values(wanted.names)):
+            return "wrong"
     return _question([a], [b])
 
 
@@ -124,21 +115,13 @@ def _approximated(a: str, b: str) -> Outcome:
     return "right" if "right" in outcomes else outcomes[0] if outcomes else "wrong"
 
 
-def _assignment(text: str) -> tuple[str, str] | None:
-    """Return (name, value) of ``x = 5``, also written ``5 = x``."""
-    match = _ASSIGNMENT.fullmatch(text)
-    if match:
-        return match[1], match[2].strip()
-    match = _SWAPPED.fullmatch(text)
-    return (match[2], match[1].strip()) if match else None
-
-
 def _value(text: str) -> str:
     r"""Return ``5`` of ``x = 5\text{ cm}``: no name, no words before it, no unit after it."""
     if "=" in text:
-        named = _assignment(text)
+        named = solved(text)
         first, last = text.split("=")[0], last_of_chain(text)
-        text = named[1] if named else first if number(first) and not number(last) else last
+        last = first if number(first) and not number(last) else last
+        text = named.values(named.names) if named and len(named.names) == 1 else last
     text = _LEAD.sub("", text.strip()).strip()
     return without_unit(text)
 

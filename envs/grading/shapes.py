@@ -105,8 +105,10 @@ def solved(text: str) -> Solved | None:
     label = ""
     for item in filter(str.strip, _split(text)):
         *left, value = (side.strip() for side in _SIDES.split(item))
+        if len(left) == 1 and _NAME.fullmatch(value) and not _NAME.fullmatch(left[0]):
+            left, value = [value], left[0]  # 5 = x
         label = left[0] if left else label
-        name = re.fullmatch(NAME, label) or _VECTOR.fullmatch(label)
+        name = _NAME.fullmatch(label) or _VECTOR.fullmatch(label)
         constant = not _LETTER.search(_COMMAND.sub(" ", without_unit(value)))
         if not (label and value and (constant or (name and len(left) < 2))):
             return None
@@ -130,6 +132,7 @@ def is_equation(text: str) -> bool:
 
 
 _SIDES = re.compile(r"=(?![^{}]*\})(?![^()]*\))")
+_NAME = re.compile(rf"{NAME}(?:\^\{{-1\}})?(?:\([A-Za-z, ]+\))?")
 _VECTOR = re.compile(rf"\(\s*{NAME}(?:\s*,\s*{NAME})+\s*\)")
 _COMMAND = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _LETTER = re.compile(r"(?![ei](?![A-Za-z]))[A-Za-z]")
