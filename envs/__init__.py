@@ -31,39 +31,21 @@ NAMES: dict[str, type[Env]] = {kind.name: kind for kind in (GSM8K, MATH, SVAMP, 
 
 
 def make(name: str, data_path: str | Path, **options: Any) -> Env:
-    """Return the environment ``name`` with the problems of ``data_path``.
+    """Return the environment ``name`` with the problems of ``data_path``, a file of JSON lines.
 
-    Args:
-        name: a built-in or an installed environment, in any case, or ``FILE.py:Class``.
-        data_path: a file of JSON lines.
-        options: ``prompt_style``, ``max_turns`` and ``feedback``, as ``Env`` takes them.
-
-    Raises:
-        ValueError: the name is unknown, or the file or an option is not usable.
+    ``options`` are ``prompt_style``, ``max_turns`` and ``feedback``, as ``Env`` takes them;
+    ValueError for an unknown name, a bad file or a bad option.
     """
     return find(name)(data_path, **options)
 
 
 def grade(env: str, response: str, reference: str) -> int:
-    """Return the reward of a response.
-
-    Args:
-        env: the name of the environment, as ``make`` takes it.
-        response: the model's whole text.
-        reference: the data set's own answer or solution text.
-
-    Raises:
-        ValueError: the environment is unknown; no response or reference raises.
-    """
+    """Return the reward of a model's whole text against the data set's own answer text."""
     return find(env).judge(response, reference).reward
 
 
 def canonical(name: str) -> str:
-    """Return ``name`` as runs record it: in lower case, but for a file; nothing is loaded.
-
-    Raises:
-        ValueError: it is neither built in nor installed nor of the form ``FILE.py:Class``.
-    """
+    """Return ``name`` as runs record it: in lower case, but for a file; nothing is loaded."""
     if plugins.FILE_FORM.fullmatch(name):
         return name
     if name.lower() in NAMES or name.lower() in plugins.installed():
@@ -73,11 +55,7 @@ def canonical(name: str) -> str:
 
 
 def find(name: str) -> type[Env]:
-    """Return the class of an environment, named as ``make`` takes it.
-
-    Raises:
-        ValueError: there is no such environment, or a plug-in cannot be used.
-    """
+    """Return the class of an environment, named as ``make`` takes it, or raise ValueError."""
     name = canonical(name)
     if plugins.FILE_FORM.fullmatch(name):
         return plugins.from_file(name)

@@ -68,9 +68,6 @@ class Env(gymnasium.Env[str, str], ABC):
         max_turns: attempts per episode, at least 1.
         feedback: ``oracle`` ends an episode at its first right answer; ``none`` says "wrong"
             after every attempt, as evaluation without an oracle does.
-
-    Raises:
-        ValueError: the file is missing or has a bad line, or an argument is out of range.
     """
 
     name: ClassVar[str]
@@ -169,13 +166,7 @@ class Env(gymnasium.Env[str, str], ABC):
         return self.feedback(index, verdict)
 
     def text(self, name: str, index: int, **values: str) -> str:
-        """Return a text of the style about problem ``index``: ``judge``, ``refine``, ...
-
-        Args:
-            name: a field of ``PromptStyle``.
-            index: the problem, for ``{question}``.
-            values: what else the text has a place for.
-        """
+        """Return a text of the style, ``judge`` or ``refine``, with the places in it filled."""
         return self.style.fill(name, question=self.question(index), **values)
 
     # --- grading -------------------------------------------------------------------------------

@@ -33,11 +33,7 @@ def installed() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def from_file(name: str) -> type[Env]:
-    """Return the class that ``FILE.py:Class`` names.
-
-    Raises:
-        ValueError: the file is missing or raises, or the class is missing or incomplete.
-    """
+    """Return the class that ``FILE.py:Class`` names; ValueError where it cannot be used."""
     form = FILE_FORM.fullmatch(name)
     path = Path(form["file"])
     if not path.is_file():
@@ -52,11 +48,7 @@ def from_file(name: str) -> type[Env]:
 
 
 def from_package(name: str) -> type[Env] | None:
-    """Return the class that an installed package offers under ``name``, in any case, or None.
-
-    Raises:
-        ValueError: it cannot be loaded, or is incomplete.
-    """
+    """Return the class that an installed package offers under ``name``, in any case, or None."""
     point = installed().get(name.lower())
     if point is None:
         return None
@@ -77,11 +69,7 @@ def checksum(kind: type[Env]) -> str | None:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Return a Python file as a module; it is run once while its content is the same.
-
-    Raises:
-        Exception: whatever the file raises, or ``OSError`` where it cannot be read.
-    """
+    """Return a Python file as a module; it is run once while its content is the same."""
     path = path.resolve()
     version = hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:16]
     return _module(path, f"rise_plugin_{version}")

@@ -23,9 +23,6 @@ class ProblemFile(Sequence[dict[str, Any]]):
         parse: makes a row of a line; raises ValueError for a bad one.
         check: what is asked of a row once, beside that it can be read; raises ValueError.
         example_line: a good line, shown with every complaint.
-
-    Raises:
-        ValueError: a line is bad (number and cause are told), or there is no problem.
     """
 
     def __init__(
@@ -65,12 +62,7 @@ class ProblemFile(Sequence[dict[str, Any]]):
         return len(self._starts) - 1
 
     def __getitem__(self, index):
-        """Return one problem, or a list of them for a slice.
-
-        Raises:
-            IndexError: there is no such problem.
-            ValueError: the line is not what was checked: the file was changed in place.
-        """
+        """Return one problem, or a list of them for a slice."""
         chosen = range(len(self))[index]
         return self._row(chosen) if isinstance(chosen, int) else [self._row(i) for i in chosen]
 

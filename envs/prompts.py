@@ -181,10 +181,6 @@ def load_style(env_name: str, style: str, own: PromptStyle | None = None) -> Pro
         env_name: the environment's name; one that is unknown here gets texts for any problem.
         style: what ``--prompt_style`` takes.
         own: the texts that the environment brings as its default.
-
-    Raises:
-        ValueError: the style is unknown, or the file is missing, is not JSON, or has unknown,
-            missing or malformed keys (all named in one message).
     """
     if style == "default":
         return own or _DEFAULTS.get(env_name, _GENERIC)

@@ -51,9 +51,7 @@ def last_box(text: str) -> str | None:
 def list_of_boxes(text: str, *, adjacent: bool = True) -> str | None:
     r"""Return ``-2, 1`` of ``\boxed{-2} and \boxed{1}``; None where fewer than two values stand so.
 
-    Args:
-        text: a response or a solution.
-        adjacent: only boxes with nothing but "and", "or" and commas between them and the last one.
+    ``adjacent``: only those with nothing but "and", "or" and commas between them and the last one.
     """
     found: list[str] = []
     following = None
@@ -153,10 +151,8 @@ def stated_verdict(response: str) -> Literal["right", "wrong", "unclear"]:
 def quantity(text: str) -> Quantity | None:
     """Return the one number in ``text`` (cleaned), with the words and units around it dropped.
 
-    None when there is no number, more than one, or a hedge that changes it ("at least 5").
-
-    Raises:
-        TooLarge: the number is beyond what is computed.
+    None when there is no number, more than one, or a hedge that changes it ("at least 5");
+    raises TooLarge beyond what is computed.
     """
     text = _TEXT.sub(r" \1 ", text).replace(r"^{\circ}", " degrees ")
     text = _PERCENT_WORD.sub("%", _UNIT_POWER.sub("", _REMARK.sub("", text)))
@@ -258,11 +254,7 @@ def last_of_chain(text: str) -> str:
 
 
 def read_number(answer: str) -> Quantity | None:
-    """Return the number that a boxed answer states, after its last "="; None when it states none.
-
-    Raises:
-        TooLarge: the number is beyond what is computed.
-    """
+    """Return the number that a boxed answer states, after its last "="; None for none."""
     if len(answer) > MAX_ANSWER:
         return None
     text = answer if re.search(r"[(\[]", answer) else _GSM8K_JOINS.sub("", answer)
@@ -273,11 +265,7 @@ def read_number(answer: str) -> Quantity | None:
 
 
 def gsm8k_reference(answer: str) -> Quantity:
-    """Return the number that a reference states after its last ``####``, or as a whole.
-
-    Raises:
-        ValueError: there is no such number.
-    """
+    """Return the number that a reference states after its last ``####``, or as a whole."""
     before, mark, final = answer.rpartition("####")
     final = final.strip()
     if mark:

@@ -36,11 +36,7 @@ class CheckerError(RuntimeError):
 
 
 def check(question: Question) -> Verdict:
-    """Return the verdict of math-verify; "timeout" when it did not finish within its limits.
-
-    Raises:
-        CheckerError: the grading process does not start, for example without math-verify.
-    """
+    """Return the verdict of math-verify; "timeout" when it did not finish within its limits."""
     return _pool().submit(question).result()
 
 
@@ -55,11 +51,7 @@ def start() -> None:
 
 
 def wait_until_ready() -> None:
-    """Wait until a grading process takes questions, so that the first grade is not a slow one.
-
-    Raises:
-        CheckerError: it does not start.
-    """
+    """Wait until a grading process takes questions, so that the first grade is not a slow one."""
     _pool().warm.result()
 
 

@@ -39,9 +39,7 @@ def rational(text: str) -> Fraction | None:
 
     Reads integers, decimals (also ``0.\overline{3}`` and ``1.5e3``), ``\frac``, ``/``, mixed
     numbers, products, powers, factorials, ``\binom``, perfect roots and parentheses.
-
-    Raises:
-        TooLarge: a number in the expression would not fit into ``MAX_BITS`` bits.
+    Raises ``TooLarge`` where a number would not fit into ``MAX_BITS`` bits.
     """
     try:
         return _Reader(_tokens(text)).whole()

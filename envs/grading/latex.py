@@ -25,18 +25,11 @@ _SYMBOLS = str.maketrans(
         **{c: rf"\frac{{{top}}}{{{bottom}}}" for c, (top, bottom) in _VULGAR.items()},
         **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div "},
         **{c: rf"\{unicodedata.name(c).split()[-1].lower()} " for c in _GREEK},
-        "λ": r"\lambda ",
         **{"∞": r"\infty ", "°": r"^{\circ}", "±": r"\pm "},
         **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup "},
         **{"∩": r"\cap ", "∈": r"\in ", "′": "'", "″": "''", "∅": r"\emptyset "},
-        **{
-            "√": r"\sqrt ",
-            "∛": r"\sqrt[3]",
-            "∜": r"\sqrt[4]",
-            "∕": "/",
-            "⁄": "/",
-            "ℝ": r"\mathbb{R}",
-        },
+        **{"√": r"\sqrt ", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]", "λ": r"\lambda "},
+        **{"∕": "/", "⁄": "/", "ℝ": r"\mathbb{R}"},
         **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width １２％
     }
 )

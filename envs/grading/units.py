@@ -35,11 +35,7 @@ _TERM_BEFORE = re.compile(r"[^\d({\\]*[A-Za-z](?<!\bis)(?<!\bof)(?<!\bto)\s*[-+]
 
 
 def number(text: str) -> Quantity | None:
-    """Return ``quantity(text)``, but None where letters beside the number are variables.
-
-    Raises:
-        TooLarge: the number is beyond what is computed.
-    """
+    """Return ``quantity(text)``, but None where letters beside the number are variables."""
     return None if _has_variables(_TEXT.sub(" ", text)) else quantity(text)
 
 
