@@ -19,6 +19,7 @@ from scripts import flags
 from tests.support.readme_commands import PAGES, ROOT, commands
 
 MEND = "python scripts/flags.py brings it up to date"
+PACKAGES = ("rise", "envs", "FastChat/fastchat")
 LINK = re.compile(r"\[([^\]\[]+)\]\(([^)#\s]+)?(?:#([\w-]+))?\)")
 DOCUMENTED = [*PAGES, "CHANGELOG.md", "envs/README.md", "scripts/README.md"]
 DOCUMENTED += [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
@@ -90,6 +91,17 @@ def test_only_pages_whose_commands_are_tried_show_any():
     pages = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]
     untried = [path for path in pages if str(path.relative_to(ROOT)) not in PAGES]
     assert [path for path in untried if "```bash" in path.read_text(encoding="utf-8")] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_the_trees_name_what_is_there(page):
+    files = [*ROOT.glob("*.py"), *(f for d in PACKAGES for f in (ROOT / d).rglob("*.py"))]
+    folders = {f.parent.name for f in files if f.name == "__init__.py"} - {"__pycache__"}
+    blocks = re.findall(r"```\w*\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    tree = next(block for block in blocks if "policies/" in block)
+    assert {*re.findall(r"\w+\.py", tree)} <= {file.name for file in files}
+    shown = {*re.findall(r"(\w+)/", tree)}
+    assert folders - shown <= ({"openai", "upstream", "protocol"} if page == "README.md" else set())
 
 
 def test_the_worked_grades_are_right():
