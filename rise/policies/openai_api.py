@@ -67,7 +67,7 @@ INSTEAD = {
 """What is done where one of them is refused."""
 OUT_OF_RANGE = re.compile(
     r"between|range|(greater|less|larger|smaller|lower|higher|more) than|at (most|least)|"
-    r"non-?negative|positive|[<>]=?|too (large|small|high|low)|exceed|minimum|maximum"
+    r"non-?negative|positive|[<>]=?|\bin [\[(]|too (large|small|high|low)|exceed|minimum|maximum"
 )
 """How servers say that they take the parameter, but not this value."""
 ABOUT_THE_PROMPT = re.compile(r"\b(messages?|roles?|prompts?|content)\b")
@@ -125,6 +125,7 @@ class OpenAIPolicy(Policy):
         self._learning = asyncio.Lock()
         self._guesses = True
         """Whether it is tried which parameter is refused where the server does not say."""
+        self._answered = False
         self._opened: openai.AsyncOpenAI | None = None
 
     async def sample(
@@ -298,6 +299,8 @@ class OpenAIPolicy(Policy):
             trial = next((t for t in trials if t not in tried and not {*LIMITS} <= {*t}), None)
             if trial is None:
                 self._guesses = False
+                if not self._answered and named_in(sent, first.said):  # nobody would be answered
+                    raise PolicyError("setup", f"{first.message}; give another value")
                 raise first
             tried.append(trial)
             now = {name: refused.message for name in trial if name not in left_out}
@@ -334,7 +337,7 @@ class OpenAIPolicy(Policy):
             raise PolicyError("setup", message)
         counts = {"prompt_tokens": prompt_tokens or 0, "completion_tokens": completion_tokens or 0}
         spent.update(requests=1, uncounted_requests=int(unknown), **counts)
-        self._guesses = False
+        self._answered, self._guesses = True, False
         shares = split_evenly(completion_tokens or 0, len(choices))
         found = [sample_of(choice, self._where) for choice in choices]
         if all(map(may_pass, found)):
@@ -370,10 +373,10 @@ def suspected(sent: dict[str, Any], said: str, guess: bool = True) -> list[list[
         said: the server's words, in lower case.
         guess: name every parameter where the server names none.
     """
-    places = {name: re.search(words, said) for name, words in OPTIONAL.items() if name in sent}
-    named = {name: place.start() for name, place in places.items() if place}
+    named = named_in(sent, said)
     if not named and guess and not ABOUT_THE_PROMPT.search(said):
-        return [[name] for name in places] + [[*places]]
+        names = [name for name in OPTIONAL if name in sent]
+        return [[name] for name in names] + [names]
     if {"temperature", "top_p"} <= named.keys():
         # One of the two: the one that says least, as 1 is everybody's default.
         first = min(("top_p", "temperature"), key=lambda name: sent[name] != 1)
@@ -383,6 +386,12 @@ def suspected(sent: dict[str, Any], said: str, guess: bool = True) -> list[list[
     free = [name for name in named if in_range or name in ("n", "seed") or sent[name] == 1]
     free.sort(key=named.get)
     return [[name] for name in free] + ([free] if len(free) > 1 else [])
+
+
+def named_in(sent: dict[str, Any], said: str) -> dict[str, int]:
+    """The parameters of a request that a server names, and where it does."""
+    places = {name: re.search(words, said) for name, words in OPTIONAL.items() if name in sent}
+    return {name: place.start() for name, place in places.items() if place}
 
 
 def proxy_of(url: str) -> str | None:

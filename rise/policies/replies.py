@@ -69,7 +69,7 @@ KIND_WORDS = (
         "not_found",
         (None, 400, 422),
         r"model[ _]?not[ _]?(found|exist)|model .{0,80}(not found|(not|n't) exist|is unknown)|"
-        r"(unknown|no such|invalid) model\b|not a valid model|no endpoints found",
+        r"(unknown|no such|invalid) model\b(?! param)|not a valid model|no endpoints found",
     ),
     ("overloaded", (None,), r"rate.?limit|too many requests|overload|capacity|try again|busy"),
 )

@@ -10,6 +10,7 @@ import signal
 import subprocess
 
 import pytest
+from aiohttp import web
 
 import workflow_gen
 from rise.episodes.journal import load_episodes
@@ -284,3 +285,57 @@ def test_the_api_key_is_in_no_file_and_no_output(place):
         "prompt_tokens": 84,
         "completion_tokens": 36,
     }
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "remedy"),
+    [
+        (404, "Not Found", "check the URL"),
+        (402, "Insufficient credits", "fill the account"),
+        (403, "no access", "its key is read from RISE_SERVER_KEY"),
+        (400, "temperature must be in (1, 2)", "give another value"),
+    ],
+)
+def test_what_every_request_would_meet_ends_the_run_at_once_with_everything_owed(
+    place, status, said, remedy
+):
+    write_inputs(place, problems=300)
+    refusal = {"error": {"message": said}}
+    with OpenAI(lambda _: web.json_response(refusal, status=status)) as server:
+        model = ("--max_turns", 1, "--models", f"teacher@{server.url}/v1", "--log_dir", "run")
+        model += ("--temperature", 0.7, "--concurrency", 8)
+        for _ in range(4):
+            done = gen(place, *model)
+            assert done.returncode == 1 and "0 of 300 episodes are in run" in done.stdout
+    [line] = [line for line in done.stdout.splitlines() if said in line]
+    assert remedy in line and "Stopped at once" in done.stdout and "refused" not in done.stdout
+    assert len(server.requests) <= 32
+
+
+def test_what_a_server_refuses_and_reasons_is_recorded_and_known_when_the_run_goes_on(
+    place, caplog
+):
+    def answer(body):
+        if "seed" in body:
+            return web.json_response({"detail": "seed is unsupported"}, status=422)
+        if "What is 3 + 1?" in str(body) and not (place / "up").exists():
+            return web.Response(status=418)
+        reply = chat_reply("so \\boxed{1}\0")
+        reply["choices"][0]["message"]["reasoning_content"] = "hm"
+        return reply | {"usage": {"prompt_tokens": float("nan")}}
+
+    with OpenAI(answer) as server:
+        model = ("--max_turns", 1, "--models", f"teacher@{server.url}/v1", "--log_dir", "run")
+        done = gen(place, *model)
+        assert done.returncode == 1 and caplog.text.count("does not take seed") == 1
+        config = json.loads((place / "run" / "config.json").read_text())
+        assert list(config["left_out"].values()) == [["seed"]]
+        (place / "up").touch()
+        before = len(server.requests)
+        assert gen(place, *model).returncode == 0 and len(server.requests) == before + 1
+    turns = [episode.turns[0] for episode in load_episodes(place / "run")]
+    assert {(turn.action, turn.reasoning[0]) for turn in turns} == {("so \\boxed{1}\ufffd", "hm")}
+    assert "hm" not in str([episode.dialogue for episode in load_episodes(place / "run")])
+    summary = json.loads((place / "run" / "summary.json").read_text(), parse_constant=pytest.fail)
+    [usage] = summary["usage"].values()
+    assert usage["uncounted_requests"] == usage["replaced_characters"] == usage["requests"] == 12

@@ -108,7 +108,7 @@ def flat_error(message):
         (flat_error(SGLANG), "context_overflow", 1),
         (error(400, 400, SGLANG_1), "context_overflow", 1),
         (error(400, 400, LLAMA_CPP), "context_overflow", 1),
-        (flat_error("temperature must be non-negative"), "bad_request", 1),
+        (flat_error("temperature must be non-negative"), "setup", 1),
         (error(500, 500, VLLM), "server", 3),
         (error(429, None, "Limit reached; the context length does not matter"), "overloaded", 3),
         (lambda _: chat_reply(), "server", 3),
