@@ -237,6 +237,7 @@ def finish(
     """Put the rows in order and write them, or in a dry run show the first one."""
     from rise.dataset.writer import write_dataset
     from rise.report.tracked import log_conversion
+    from rise.runs.config import git_commit
 
     if args.shuffle:
         random.Random(args.seed).shuffle(spill.offsets)
@@ -246,6 +247,8 @@ def finish(
         print(f"{in_words}\nDry run: nothing was written.")
         return
     as_lines = args.to == "dpo" or args.format == "messages"
+    report |= {"filepath": [str(path) for path in args.filepath]}
+    report |= {"command": sys.argv, "git_commit": git_commit()}
     paths = write_dataset(
         args.output, spill.lines(spill.offsets), report, weights, as_lines=as_lines
     )

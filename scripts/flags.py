@@ -25,6 +25,7 @@ PROGRAMS = {
     "workflow_convert.py": "workflow_convert",
     "workflow_eval.py": "workflow_eval",
     "train_mem.py": "fastchat.train.arguments",
+    "rise.lineage": "rise.lineage",
     "rise.merge": "rise.merge",
     "rise.rescore": "rise.rescore",
     "rise.compare": "rise.compare",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from rise.episodes.episode import Episode
 from rise.episodes.journal import locate
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import finished
-from rise.program.files import read_object
+from rise.program.files import file_sha256, read_object
 
 if TYPE_CHECKING:
     from envs.prompts import PromptStyle
@@ -127,7 +126,7 @@ def read_source(path: str | Path) -> Source:
     return Source(
         path=path,
         rows=rows,
-        sha256=_checksum(rows),
+        sha256=file_sha256(rows),
         env=config.get("env"),
         context_window=config.get("context_window"),
         correct_to_correct=bool(config.get("correct_to_correct")),
@@ -240,11 +239,3 @@ def _finished_of(source: Source, log: EpisodeLog) -> int:
     # A log has no problem that ended without an answer: only the rows tell whether some are owed.
     is_full = len(log) >= source.size or not journal.is_file()
     return len(log) if is_full else len(finished(journal))
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -27,7 +27,7 @@ from typing import Any
 
 from rise.dataset.report import TokenCounts
 from rise.metrics.plots import plot_weights
-from rise.program.files import read_json, write_json
+from rise.program.files import file_sha256, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ def write_dataset(
             for number, row in enumerate(rows):
                 file.write((between if number else begin) + row)
             file.write(end)
+        report = report | {"sha256": file_sha256(_new(output))}
         write_json(_new(report_path(output)), report)
         if weights and _drawn(weights, _new(picture)):
             files.append(picture)

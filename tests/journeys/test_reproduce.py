@@ -16,6 +16,7 @@ import pytest
 import workflow_convert
 import workflow_eval
 import workflow_gen
+from rise import lineage
 from scripts.reproduce.smoke import reference
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def test_a_dry_run_writes_nothing_and_a_batch_is_whole(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_smoke_run_goes_through_every_stage(tmp_path):
+def test_a_smoke_run_goes_through_every_stage(tmp_path, capsys):
     done = run(FOLDER / "mistral_7b_math.sh", SMOKE="1", OUT=str(tmp_path / "out"))
     out = tmp_path / "out-smoke"
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -107,6 +108,9 @@ def test_a_smoke_run_goes_through_every_stage(tmp_path):
     assert summary["verdicts"][1] == {"right": 4}
     assert "| iteration1 | 4 |" in (out / "comparison.md").read_text()
     assert (out / "report.html").stat().st_size > 10_000
+    assert lineage.main([str(out / "eval" / "iteration1")]) == 0
+    roles = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert roles == ["model", "model", "data", "log", "model", "model", "problems", "problems"]
 
 
 def test_the_stand_in_for_the_expert_knows_the_answers():

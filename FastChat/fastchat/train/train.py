@@ -67,7 +67,7 @@ from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quan
 from fastchat.train.output_lock import output_lock
 from fastchat.train.prefix_tree.model import use_trees
 from fastchat.train.processes import fail, say
-from fastchat.train.run_record import RECORD, is_finished, new_record, start_anew
+from fastchat.train.run_record import RECORD, fingerprint, is_finished, new_record, start_anew
 from fastchat.train.rwr_dataset import RWRDataset, marked_sample, read_data
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
 
@@ -292,6 +292,7 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     run.record |= {
         "status": "finished",
         "files": saved_files(run.output_dir),
+        "fingerprint": fingerprint(str(run.output_dir)),
         "parameters": saved,
         "steps": state.global_step,
         "seconds": round(seconds, 1),
