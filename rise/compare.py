@@ -83,11 +83,7 @@ def names_of(paths: Sequence[str]) -> list[str]:
 
 
 def paper_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Rows are runs; columns the headline rates with gains, then tokens generated per problem.
-
-    Args:
-        found: what `rise.metrics.comparison.compare` returns.
-    """
+    """Rows are runs; columns the headline rates with gains, then tokens generated per problem."""
     names = _all_metrics(run["metrics"] for run in found["runs"])
     votes = [name for name in names if name.startswith("m") and name != "m1@t1"]
     header = ["run", "n", *names, *(f"cost of {name}" for name in votes)]
@@ -103,11 +99,7 @@ def paper_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def difference_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The tested differences: turns against samples within each run, then run against first run.
-
-    Args:
-        found: what `rise.metrics.comparison.compare` returns.
-    """
+    """The tested differences: turns against samples within each run, then run against first run."""
     header = ["difference", "points", "95 % interval", "p (McNemar)", "n"]
     rows = []
     for run in found["runs"]:

@@ -105,9 +105,6 @@ def originals(path: Path) -> Iterator[tuple[str, bool]]:
     """(line, whether it is kept) of a run's rows as they were generated, in the order of the run.
 
     A run that went on after it was rescored has rows that are kept nowhere else yet.
-
-    Raises:
-        ValueError: if a row is no episode; the file and the line are named.
     """
     original = path / ORIGINAL
     found = rows(original) if original.exists() else ()

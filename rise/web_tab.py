@@ -66,12 +66,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def add_tab(args: argparse.Namespace, chat: Any) -> None:
-    """Add the tab to the page that is being built.
-
-    Args:
-        args: with the `problems` of `check`.
-        chat: a `fastchat.serve.web_chat.WebChat`.
-    """
+    """Add the tab to the page that is being built."""
     import gradio as gr
 
     from fastchat.serve.gradio_web_server import model_choices, sampling_sliders, two_chatbots

@@ -83,9 +83,6 @@ def preference_pairs(
         style: the prompt of logs without dialogues, as --prompt_style takes it.
         output: the answers wait on its disk.
         max_pairs: of a state at most; see `pairs_of`.
-
-    Raises:
-        ValueError: if a record is no episode, or its prompt is unknown.
     """
     keys = array("Q")
     with RowSpill(output) as spill:
@@ -205,17 +202,6 @@ def repair_rows(
 
     The answers wait on the disk; 8 bytes per episode, and the answers of one question, are in
     memory.
-
-    Args:
-        pool: the logs.
-        counts: takes the number of episodes and of different answers, and those without a pair.
-        env: the environment of logs that do not say theirs; None is gsm8k.
-        style: the prompt of logs without dialogues, as --prompt_style takes it.
-        output: the answers wait on its disk.
-        max_pairs: of one question at most; each answer is used once before one is used again.
-
-    Raises:
-        ValueError: if a record is no episode, or its prompt is unknown.
     """
     keys = array("Q")
     counts.attempts = 0

@@ -73,9 +73,6 @@ class TokenCounts:
     """Tokens of the prompts (not trained) and of the answers (trained), as the trainer sees them.
 
     A tokenizer that cannot be loaded does not spoil a conversion: nothing is counted then.
-
-    Args:
-        model_path: a checkpoint's directory or a hub id; None counts nothing.
     """
 
     def __init__(self, model_path: str | None):

@@ -29,9 +29,6 @@ def training_rows(
         counts: takes the number of episodes and what was dropped; the rows are the caller's.
         env: the environment of logs that do not say theirs; None is gsm8k.
         style: the prompt of logs without dialogues, as --prompt_style takes it.
-
-    Raises:
-        ValueError: if a record is no episode, or as `rise.dataset.rules.rows_from_episode`.
     """
     means = None
     if rules[0].weighting in RELATIVE:
@@ -63,11 +60,7 @@ def rules_for(source: Source, args: argparse.Namespace) -> Rules:
 
 
 def settings_of(args: argparse.Namespace, sources: list[Source]) -> dict[str, Any]:
-    """What decides the output: the arguments, and of each log its content and how it is read.
-
-    Raises:
-        ValueError: if a log is damaged, or the file of its prompt cannot be used.
-    """
+    """What decides the output: the arguments, and of each log its content and how it is read."""
     inputs = []
     for source in sources:
         rules = rules_for(source, args)

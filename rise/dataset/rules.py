@@ -167,11 +167,7 @@ def all_rewards(episode: Episode) -> list[int]:
 
 
 def attempts_of(episode: Episode) -> list[Attempt]:
-    """The chosen sample of each turn at which somebody was asked.
-
-    Raises:
-        ValueError: if the model was shown another problem's attempt.
-    """
+    """The chosen sample of each turn at which somebody was asked."""
     if any(turn.shown for turn in episode.turns):
         raise ValueError(
             f"episode {episode.task_id} showed another problem's attempt (--shown_attempts): "
@@ -255,9 +251,6 @@ def meets_criteria(rewards: Sequence[int], criteria: str) -> bool:
     [True, False, True, False]
     >>> [meets_criteria([-1], criteria) for criteria in CRITERIA]
     [True, True, True, False]
-
-    Raises:
-        ValueError: for an unknown criterion.
     """
     *earlier, reward = rewards
     if criteria == "success":

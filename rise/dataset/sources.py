@@ -64,14 +64,7 @@ class Source:
 
 
 class Pool:
-    """The episodes of several logs, one log after the other, each by task id.
-
-    Args:
-        sources: the logs; all are indexed at once.
-
-    Raises:
-        ValueError: if a log is damaged.
-    """
+    """The episodes of several logs, one log after the other, each by task id."""
 
     def __init__(self, sources: list[Source]):
         self.sources = sources
@@ -92,11 +85,7 @@ class Pool:
         ]
 
     def episodes(self, doing: str) -> Iterator[tuple[int, Episode]]:
-        """(number of the log, episode); a progress line appears where it takes long.
-
-        Args:
-            doing: what is done with them, for that line.
-        """
+        """(number of the log, episode); a progress line appears where it takes long."""
         from tqdm import tqdm
 
         pause = 0.2 if sys.stderr.isatty() else SLOW_REFRESH
@@ -111,11 +100,7 @@ class Pool:
 
 
 def read_source(path: str | Path) -> Source:
-    """A run directory, a rows.jsonl or a published log `<T>_turns.json`.
-
-    Raises:
-        ValueError: if there is no such log.
-    """
+    """A run directory, a rows.jsonl or a published log `<T>_turns.json`."""
     path, rows = Path(path), rows_of(path)
     if not rows.is_file():
         raise ValueError(
@@ -138,12 +123,7 @@ def read_source(path: str | Path) -> Source:
 
 
 def prompt_styles(sources: list[Source], style: str) -> dict[str, str]:
-    """Log -> the style of its prompts; a published log does not say, and may have none in its rows.
-
-    Args:
-        sources: the logs.
-        style: as --prompt_style takes it, for rows without prompts.
-    """
+    """Log -> the style of its prompts; a published log does not say, its rows may have none."""
     published = f"as logged, {style} where that has none"
     return {str(source.path): source.prompt_style or published for source in sources}
 
@@ -154,12 +134,7 @@ def rows_of(path: str | Path) -> Path:
 
 
 def problems_with(sources: list[Source], env: str | None) -> list[str]:
-    """Everything that speaks against converting these logs together.
-
-    Args:
-        sources: the logs.
-        env: as --env takes it; None is not given.
-    """
+    """Everything that speaks against converting these logs together."""
     problems = []
     for number, source in enumerate(sources):
         if env and source.env and source.env != env:
@@ -183,15 +158,7 @@ def problems_with(sources: list[Source], env: str | None) -> list[str]:
 
 @functools.cache
 def load_prompts(env: str | None, style: str) -> PromptStyle:
-    """The texts around the questions of a log that holds no dialogues.
-
-    Args:
-        env: name of the environment; None is that of a published log without --env, gsm8k.
-        style: as --prompt_style takes it.
-
-    Raises:
-        ValueError: if there is no such environment or style.
-    """
+    """The texts around the questions of a log that holds no dialogues."""
     import envs
 
     return envs.find(env or "gsm8k").load_style(style)
@@ -202,9 +169,6 @@ def _config(rows: Path) -> tuple[Path | None, dict[str, Any]]:
 
     Returns:
         None and an empty one for a published log, which does not say.
-
-    Raises:
-        ValueError: if there is a config.json that is not as a run writes it.
     """
     directory, turns = rows.parent, None
     published = PUBLISHED_NAME.fullmatch(rows.name)

@@ -65,13 +65,7 @@ def weight(reward: float, mean: float, weighting: str, temperature: float) -> fl
 
 
 def mean_over(rewards: Sequence[float], weighting: str, temperature: float) -> float:
-    """What the weights of the attempts on a prompt are relative to: the mean of `centred_value`.
-
-    Args:
-        rewards: of all attempts on the prompt, all samples of all turns; at least one.
-        weighting: as in `weight`.
-        temperature: as in `weight`.
-    """
+    """What the weights of the attempts on a prompt are relative to: the mean of `centred_value`."""
     return fmean(centred_value(reward, weighting, temperature) for reward in rewards)
 
 
@@ -100,12 +94,7 @@ def _check(temperature: float) -> None:
 
 
 class PromptMeans:
-    """Means by question; `add` every episode first, then ask `of`. About 20 bytes per episode.
-
-    Args:
-        weighting: exp, advantage, centered or none; see `rise.dataset.weights.weight`.
-        temperature: tau.
-    """
+    """Means by question; `add` every episode first, then ask `of`. About 20 bytes per episode."""
 
     def __init__(self, weighting: str, temperature: float):
         self._of_what = (weighting, temperature)
@@ -113,11 +102,7 @@ class PromptMeans:
         self._means: tuple[np.ndarray, np.ndarray] | None = None
 
     def add(self, query: str, rewards: Sequence[float]) -> None:
-        """Count the rewards of one episode.
-
-        Raises:
-            ValueError: if a reward gives too large a number.
-        """
+        """Count the rewards of one episode."""
         self._keys.append(text_key(query))
         self._sums.append(sum(centred_value(reward, *self._of_what) for reward in rewards))
         self._counts.append(len(rewards))

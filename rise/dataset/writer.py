@@ -173,10 +173,6 @@ class RowSpill:
 def trained_tokens(path: Path, model_path: str | None) -> int:
     """The trained tokens of a data set of workflow_convert.py, as its report has them.
 
-    Args:
-        path: the data set.
-        model_path: whose tokens are counted for the new one.
-
     Raises:
         ValueError: if there is no such report, if it counted no tokens, or those of another model.
     """
@@ -230,11 +226,7 @@ def repeated(lengths: Sequence[int], budget: int, seed: int) -> list[int]:
 
 
 def match_tokens(spill: RowSpill, tokens: TokenCounts, budget: int, seed: int) -> dict[str, int]:
-    """Let a spill give its rows so often that the budget is met; returns what the report says.
-
-    Raises:
-        ValueError: if the tokens were not counted.
-    """
+    """Let a spill give its rows so often that the budget is met; returns what the report says."""
     lengths = tokens.answers
     if len(lengths) != len(spill):
         raise ValueError(f"--match_tokens: {tokens.to_dict()['not counted']}")

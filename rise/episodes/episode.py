@@ -133,11 +133,7 @@ class Episode:
 
     @property
     def opening(self) -> list[Message]:
-        """The messages before the first attempt.
-
-        Raises:
-            ValueError: if the record has no dialogue, as published evaluation logs do not.
-        """
+        """The messages before the first attempt."""
         length = len(self.dialogue) - (2 * sum(not turn.kept for turn in self.turns) - 1)
         if not self.turns or length < 1:
             raise ValueError(
@@ -228,9 +224,6 @@ def visible(
         observations: the feedback to each of them.
         context_window: c shows the opening and the last c - 1 attempts with their feedback;
             1 shows the opening alone, None everything.
-
-    Raises:
-        ValueError: if context_window is below 1 or the two lists differ in length.
 
     >>> opening = [{"role": "user", "content": "1+1?"}]
     >>> [m["content"] for m in visible(opening, ["3", "4"], ["no", "no!"], 2)]

@@ -249,9 +249,6 @@ def load_episodes(path: str | Path) -> list[Episode]:
     """The finished episodes of a run directory, a rows.jsonl or a published log, by task id.
 
     Rows with an error are left out; of several rows of one problem the last finished one counts.
-
-    Raises:
-        ValueError: if there is no such file, or a line or the log cannot be read.
     """
     path = Path(path)
     if path.is_dir():

@@ -24,9 +24,6 @@ class EpisodeLog:
     """The finished episodes of one log by task id; of a log in lines 16 bytes each are in memory.
 
     Rows with an error are left out; of several rows of one problem the last finished one counts.
-
-    Raises:
-        ValueError: if the log is damaged; its line or its place is named.
     """
 
     def __init__(self, path: Path):
@@ -52,11 +49,7 @@ class EpisodeLog:
         return len(self._offsets)
 
     def episodes(self) -> Iterator[Episode]:
-        """All episodes, one in memory at a time.
-
-        Raises:
-            ValueError: if a record is no episode; the file and the line are named.
-        """
+        """All episodes, one in memory at a time."""
         with open(self.path, "rb") as file:
             for offset, length in zip(self._offsets, self._lengths, strict=True):
                 with naming(self.path, None if self._whole else int(offset)):
@@ -72,11 +65,7 @@ class EpisodeLog:
 
 
 def lacks_dialogue(path: Path) -> bool:
-    """Whether a finished episode of a log has no dialogue: its prompt is then made from a style.
-
-    Raises:
-        ValueError: if the log is damaged.
-    """
+    """Whether a finished episode of a log has no dialogue: its prompt is then made from a style."""
     for offset, _, record in _records(path):
         with naming(path, offset):
             if not record.get("error") and not Episode.from_dict(record).dialogue:

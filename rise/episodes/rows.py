@@ -64,11 +64,7 @@ def finished(path: Path) -> dict[int, int]:
 
 
 def finished_episodes(path: Path) -> list[Episode]:
-    """The episodes that `finished` finds, by task id, in one pass and all in memory.
-
-    Raises:
-        ValueError: if a row is no episode; the file and the line are named.
-    """
+    """The episodes that `finished` finds, by task id, in one pass and all in memory."""
     episodes = {}
     for offset, _, row in rows(path):
         if row and not is_owed(row.get("error")):
@@ -78,11 +74,7 @@ def finished_episodes(path: Path) -> list[Episode]:
 
 
 def episodes_at(path: Path, offsets: Iterable[int]) -> Iterator[Episode]:
-    """The episodes at these offsets, one in memory at a time.
-
-    Raises:
-        ValueError: if a row is no episode; the file and the line are named.
-    """
+    """The episodes at these offsets, one in memory at a time."""
     offsets = list(offsets)
     for offset, line in zip(offsets, lines_at(path, offsets), strict=True):
         with naming(path, offset):

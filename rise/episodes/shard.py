@@ -16,9 +16,6 @@ def parse(text: str) -> tuple[int, int]:
 
     >>> parse("2/4")
     (2, 4)
-
-    Raises:
-        ValueError: if it is no shard.
     """
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     number, count = map(int, found.groups()) if found else (0, 0)

@@ -41,10 +41,6 @@ def compare(runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
     its own m1@t1, "paired" differences between its own votes, and "cost" per problem; "tests",
     each run after the first against the first, per metric that both have: a difference with
     interval, n and McNemar's "p_value"; "notes", sentences about what differs besides the models.
-
-    Raises:
-        ValueError: with fewer than two runs, two of one name, or if they are not about the same
-            problems.
     """
     _check(runs)
     return {

@@ -111,11 +111,7 @@ def with_sibling(run: EvaluatedRun) -> EvaluatedRun:
 
 
 def read_config(path: Path, stage: str | None = None) -> dict[str, Any]:
-    """The configuration of a run directory.
-
-    Raises:
-        ValueError: if there is none, or it is of another stage than `stage`.
-    """
+    """The configuration of a run directory."""
     if not (path / "config.json").is_file() or not (path / "rows.jsonl").is_file():
         raise ValueError(f"{path} is no run: give a directory with config.json and rows.jsonl")
     config = read_object(path / "config.json")
@@ -127,11 +123,7 @@ def read_config(path: Path, stage: str | None = None) -> dict[str, Any]:
 
 
 def grader_of(config: dict[str, Any]) -> SameAnswer:
-    """Whether two answers are equal, by the environment of a run; remembers what it was asked.
-
-    Raises:
-        ValueError: if the environment is not installed here.
-    """
+    """Whether two answers are equal, by the environment of a run; remembers what it was asked."""
     import envs
 
     return functools.cache(envs.find(config["env"]).same_answer)

@@ -29,9 +29,6 @@ def plot_accuracy_by_turn(runs: dict[str, dict[str, Any]], path: str | Path) -> 
         this
             order, at most seven.
         path: the file to write; a reader never sees a part of it.
-
-    Raises:
-        ValueError: without a run, with more than seven, or if a run has no "acc@t".
     """
     if not 1 <= len(runs) <= len(COLOURS):
         raise ValueError(f"{len(runs)} runs to draw: give 1 to {len(COLOURS)}")
@@ -57,11 +54,7 @@ def plot_accuracy_by_turn(runs: dict[str, dict[str, Any]], path: str | Path) -> 
 
 
 def plot_weights(weights: Sequence[float], path: str | Path) -> Path:
-    """Draw how many rows have which weight as a PNG and return its path.
-
-    Raises:
-        ValueError: without a weight.
-    """
+    """Draw how many rows have which weight as a PNG and return its path."""
     if not weights:
         raise ValueError("there is no row, so there are no weights to draw")
     figure, axes = _canvas(width=5.6)

@@ -57,9 +57,6 @@ def wilson(hits: Sequence[bool]) -> Rate:
 
     >>> print(wilson([True, False, False]))
     33.3 % (6.1 to 79.2, n = 3)
-
-    Raises:
-        ValueError: if there is no value.
     """
     from scipy.stats import binomtest
 
@@ -80,13 +77,6 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Rate:
 
     >>> print(bootstrap_mean([0, 0, 1, 1, 1, 1, 0, 1]))
     62.5 % (25.0 to 100.0, n = 8)
-
-    Args:
-        values: one value per problem.
-        seed: of the resampling; the same seed gives the same interval.
-
-    Raises:
-        ValueError: if there is no value.
     """
     import numpy as np
     from scipy.stats import bootstrap
@@ -115,12 +105,6 @@ def mean_share(shares: Sequence[float]) -> Rate:
     25.0 % (4.6 to 69.9, n = 4)
     >>> print(mean_share([0.5, 0.5, 0.0, 1.0]))
     50.0 % (12.5 to 87.5, n = 4)
-
-    Args:
-        shares: one fraction per problem, such as the share of its samples that were cut.
-
-    Raises:
-        ValueError: if there is no value.
     """
     if all(share in (0, 1) for share in shares):
         return wilson([share == 1 for share in shares])
@@ -132,14 +116,6 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> 
 
     >>> print(paired_difference([1, 1, 0, 1], [0, 1, 0, 1]))
     25.0 % (0.0 to 75.0, n = 4)
-
-    Args:
-        a: one value per problem.
-        b: one value per problem, the problems in the same order.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: if the lists are empty or differ in length.
     """
     _check_paired(a, b)
     return bootstrap_mean([float(x) - float(y) for x, y in zip(a, b, strict=True)], seed)
@@ -150,9 +126,6 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
 
     >>> mcnemar([1, 1, 1, 1, 0, 1], [0, 0, 0, 0, 0, 1])
     McNemar(only_a=4, only_b=0, p_value=0.125)
-
-    Raises:
-        ValueError: if the lists are empty or differ in length.
     """
     from scipy.stats import binomtest
 

@@ -254,9 +254,6 @@ def cautions(metrics: dict[str, Any]) -> list[str]:
     []
     >>> cautions(fine | {"m1@t1": rate | {"value": 0.97}})
     ['m1@t1 is 97.0 %, above 95 %: there is hardly a mistake to mend; take harder problems']
-
-    Args:
-        metrics: those of `summarise`.
     """
     found = []
     accuracy = metrics["m1@t1"]["value"]

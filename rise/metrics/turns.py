@@ -56,9 +56,6 @@ def acc_t(episodes: Sequence[Episode], turn: int, feedback: str) -> list[bool]:
     [False, True, False]
     >>> acc_t(sketch("r5", "w7 r5", "- w7"), 2, feedback="oracle")
     [True, True, False]
-
-    Raises:
-        ValueError: if a problem of a forced run has no such turn.
     """
     if is_forced(feedback):
         return [graded(episode, turn).verdict == "right" for episode in episodes]
@@ -96,9 +93,6 @@ def pass_at_k(episodes: Sequence[Episode], k: int) -> list[float]:
     >>> run = sketch("r5,w7,w8,w9", "w7,r5,-,r5", "w7,w7,w8,-")
     >>> pass_at_k(run, 1), pass_at_k(run, 2)
     ([0.25, 0.5, 0.0], [0.5, 0.8333333333333334, 0.0])
-
-    Raises:
-        ValueError: if k is below 1 or a problem has fewer than k samples at turn 1.
     """
     shares = []
     for episode in episodes:
@@ -196,9 +190,6 @@ def copied(episodes: Sequence[Episode], turn: int) -> list[bool]:
     >>> from rise.episodes.shorthand import sketch
     >>> copied(sketch("w7 w7", "w7 r5", "r5"), 2)
     [True, False]
-
-    Raises:
-        ValueError: if turn is below 2.
     """
     return [
         before.action.strip() == now.action.strip() and _is_made(now)
@@ -229,9 +220,6 @@ def similar(episodes: Sequence[Episode], turn: int) -> list[float]:
     >>> from rise.episodes.shorthand import sketch
     >>> similar(sketch("w7 w7", "w7 r5", "r5"), 2)
     [1.0, 0.75]
-
-    Raises:
-        ValueError: if turn is below 2.
     """
     return [
         edit_similarity(before.action, now.action) if _is_made(now) else 0.0

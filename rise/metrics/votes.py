@@ -54,9 +54,6 @@ def mk_t1(episodes: Sequence[Episode], same_answer: SameAnswer, k: int) -> list[
     >>> episodes = sketch("w7,r5,r5", "r5,w7,w7", "-,-,-", "r5,w7,-", "-,-,r5")
     >>> mk_t1(episodes, str.__eq__, k=3)
     [True, False, False, True, True]
-
-    Raises:
-        ValueError: if a problem has fewer than k samples at turn 1.
     """
     hits = []
     for episode in episodes:
@@ -102,11 +99,7 @@ def m1_tk(
 
 
 def graded(episode: Episode, turn: int) -> Turn:
-    """Turn `turn` (counted from 1) of an episode, with its verdicts.
-
-    Raises:
-        ValueError: if the episode does not have that turn, or it has no verdicts.
-    """
+    """Turn `turn` (counted from 1) of an episode, with its verdicts."""
     if len(episode.turns) < turn:
         raise ValueError(
             f"problem {episode.task_id} has {len(episode.turns)} turns, turn {turn} is needed: "

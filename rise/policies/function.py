@@ -65,11 +65,7 @@ class FunctionPolicy(Policy):
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """The function that `FILE.py:FUNCTION` names.
-
-    Raises:
-        ValueError: if the file cannot be imported, or has no such function of two arguments.
-    """
+    """The function that `FILE.py:FUNCTION` names."""
     file, _, function_name = name.rpartition(":")
     path = Path(file)
     if not path.is_file():

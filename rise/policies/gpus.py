@@ -29,17 +29,15 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(len(gpus))] if done.returncode == 0 else []
 
 
-def placement(
-    models: int, workers_per_model: int | None, gpus: list[str]
-) -> list[list[str | None]]:
+def placement(models: int, gpus: list[str]) -> list[list[str | None]]:
     """The GPU of every worker of every model; None where a worker finds its device itself.
 
-    By default every GPU has a worker, and each model as many workers as the others.
+    Every GPU has a worker, and each model as many workers as the others.
 
-    >>> placement(1, None, ["0", "1"]), placement(2, None, ["0", "1", "2"]), placement(1, 2, [])
-    ([['0', '1']], [['0'], ['1']], [[None, None]])
+    >>> placement(1, ["0", "1"]), placement(2, ["0", "1", "2"]), placement(1, [])
+    ([['0', '1']], [['0'], ['1']], [[None]])
     """
-    count = workers_per_model or max(1, len(gpus) // models)
+    count = max(1, len(gpus) // models)
     names = itertools.cycle(gpus or [None])
     return [[next(names) for _ in range(count)] for _ in range(models)]
 
@@ -49,7 +47,7 @@ def shares(places: list[list[str | None]]) -> dict[str | None, float]:
 
     Workers that find their device themselves (None) all find the same one.
 
-    >>> shares(placement(3, None, ["0", "1"])), shares(placement(1, None, ["0", "1"]))
+    >>> shares(placement(3, ["0", "1"])), shares(placement(1, ["0", "1"]))
     ({'0': 0.425}, {})
     """
     workers = Counter(itertools.chain.from_iterable(places))

@@ -56,7 +56,6 @@ class LocalServing:
         log_dir: where the logs go; made if it is missing.
         concurrency: requests that a worker accepts at the same time.
         worker_args: further arguments for every worker.
-        workers_per_model: workers of each checkpoint; None shares the GPUs, one worker on each.
     """
 
     def __init__(
@@ -66,11 +65,9 @@ class LocalServing:
         *,
         concurrency: int = 64,
         worker_args: Sequence[str] = (),
-        workers_per_model: int | None = None,
     ):
         self.model_names = {name: f"checkpoint-{i}" for i, name in enumerate(checkpoints)}
         self.log_dir = log_dir
-        self._workers_per_model = workers_per_model
         self._options = ["--limit-worker-concurrency", str(concurrency), *worker_args]
         self._children: dict[str, Child] = {}
         self.controller = ""
@@ -116,7 +113,7 @@ class LocalServing:
         self.log_dir.mkdir(parents=True, exist_ok=True)
         # Who names a device in --worker_args has chosen.
         devices = [] if self._has_option("--device") else gpus.visible_gpus()
-        places = gpus.placement(len(self.model_names), self._workers_per_model, devices)
+        places = gpus.placement(len(self.model_names), devices)
         shares = {} if self._has_option(MEMORY_OPTION) else gpus.shares(places)
         count = sum(map(len, places))
         threads = [] if self._has_option(THREADS) else [THREADS, str(threads_of(count))]

@@ -45,10 +45,6 @@ it answers, which counts as new tokens."""
 def decide(names: list[str], controller: str) -> dict[str, str]:
     """The kind of each name: worker, checkpoint, server, openai or function.
 
-    Args:
-        names: models as given on the command line; may repeat.
-        controller: URL of the controller that is asked what it serves.
-
     Raises:
         ValueError: one message for all names that nobody answers to or that cannot be used.
     """
@@ -142,11 +138,7 @@ def build(
 
 
 async def probe(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
-    """Ask every server whether it could answer now; nothing is generated.
-
-    Raises:
-        ValueError: one message that names those who could not.
-    """
+    """Ask every server whether it could answer now; nothing is generated."""
     remote = {name: kind for name, kind in kinds.items() if kind != "checkpoint"}
     policies = build(remote, config, {})
     problems = []

@@ -54,11 +54,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ValueError: if it holds no valid JSON.
-    """
+    """Read a JSON file."""
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
@@ -66,11 +62,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object, such as config.json.
-
-    Raises:
-        ValueError: if it holds no valid JSON, or something else.
-    """
+    """Read a JSON file that holds an object, such as config.json."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, expected a JSON object")

@@ -102,11 +102,7 @@ def _tree(latex: str) -> list[Any] | None:
 
 
 def _plain(element: Element) -> list[Any]:
-    """An element of the converter as lists.
-
-    Raises:
-        ValueError: for an element that is not known to be harmless.
-    """
+    """An element of the converter as lists."""
     if element.tag not in TAGS:
         raise ValueError(f"the element {element.tag!r} is not known")
     attributes = {name: value for name, value in element.attrib.items() if name in ATTRIBUTES}

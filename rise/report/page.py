@@ -40,9 +40,6 @@ def render(runs: Sequence[EvaluatedRun]) -> str:
 
     The page loads nothing and its policy lets no script run but its own, which it names by hash:
     what a model has written cannot act, even if it were put in as markup.
-
-    Raises:
-        ValueError: if the runs are not about the same problems, or two have the same name.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup

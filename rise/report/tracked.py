@@ -102,13 +102,7 @@ def log_generation(tracker: Tracker, job: Job, counts: dict[str, Any]) -> None:
 def log_conversion(
     args: argparse.Namespace, report: Mapping[str, Any], weights: Sequence[float]
 ) -> None:
-    """Record a data set: its counts and the distribution of its weights.
-
-    Args:
-        args: of workflow_convert.py.
-        report: what OUTPUT.report.json holds.
-        weights: of the rows; none for preference pairs.
-    """
+    """Record a data set: its counts and the distribution of its weights."""
     config = vars(args) | report["settings"]
     subject = tracking.Subject(
         stage="convert",

@@ -24,17 +24,8 @@ async def ask(
 ) -> dict[str, Any]:
     """Ask a model about the answer that these messages end with.
 
-    Args:
-        policy: who gave the answer.
-        messages: the question and the answer.
-        request: what to do with it.
-        sampling: as `Policy.sample` takes it; one text is asked for.
-
     Returns:
         {"says": right, wrong or unclear, "text", "finish_reason", "usage"}.
-
-    Raises:
-        PolicyError: if there is no reply.
     """
     from envs.grading.answers import stated_verdict
 

@@ -24,10 +24,6 @@ def attempts_of(path: Path, config: dict[str, Any]) -> Shown:
     """What a run with this configuration shows its model, from the evaluation in `path`.
 
     Two problems exchange their attempts, an odd one makes three; the seed says which.
-
-    Raises:
-        ValueError: if those attempts are not all there, or are answers to other problems or to
-            another feedback.
     """
     run, turns = read_config(path, "eval"), config["max_turns"] - 1
     episodes = finished_episodes(path / "rows.jsonl")

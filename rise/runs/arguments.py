@@ -159,11 +159,7 @@ def _add_run(group) -> None:
 
 
 def env_name(name: str) -> str:
-    """The value of --env as it is recorded; a plug-in's file is not read yet.
-
-    Raises:
-        argparse.ArgumentTypeError: if there is no such environment.
-    """
+    """The value of --env as it is recorded; a plug-in's file is not read yet."""
     import envs
 
     try:
@@ -243,9 +239,6 @@ def controller_url(address: str) -> str:
 
     >>> controller_url("21001"), controller_url("10.0.0.5:21001")
     ('http://localhost:21001', 'http://10.0.0.5:21001')
-
-    Raises:
-        ValueError: if it is none of them.
     """
     if re.fullmatch(r"\d+", address):
         return f"http://localhost:{address}"

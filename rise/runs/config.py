@@ -25,11 +25,7 @@ DISTRIBUTIONS = ("rise-llm", "fschat", "torch", "transformers", "openai")
 
 
 def make_env(args: argparse.Namespace) -> Env:
-    """The environment of the arguments, its whole data file checked.
-
-    Raises:
-        ValueError: if a problem cannot be read or the prompt style is unknown.
-    """
+    """The environment of the arguments, its whole data file checked."""
     import envs
 
     # The arguments' own check names a number of turns below 1; the data is checked beside it.
@@ -44,12 +40,6 @@ def configuration(
 
     Two runs with equal problems, prompts, models and sampling are the same run: files are compared
     by checksum, so that a file may move but not change.
-
-    Args:
-        args: the arguments.
-        models: who answers at each turn.
-        env: the environment made from them.
-        options: what only one of the scripts has.
     """
     from envs.plugins import checksum
 

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 def describe(job: Job) -> str:
-    """The resolved configuration, the first prompt, and what would be asked for at most.
-
-    Raises:
-        ValueError: if the prompt cannot be rendered with the checkpoint's chat template.
-    """
+    """The resolved configuration, the first prompt, and what would be asked for at most."""
     config = job.config
     owed = job.size - job.finished
     index = shard.task_ids(config)[0]
@@ -107,11 +103,7 @@ def in_words(job: Job) -> str:
 
 
 def template_of(model: str, config: dict[str, Any]):
-    """The chat template of a checkpoint directory, as its worker will use it.
-
-    Raises:
-        ValueError: if the tokenizer has none and none is named in --worker_args.
-    """
+    """The chat template of a checkpoint directory, as its worker will use it."""
     from transformers import AutoTokenizer
 
     from fastchat.conversation import ChatTemplate

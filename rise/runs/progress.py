@@ -30,11 +30,6 @@ class Progress:
 
     On a terminal the line is redrawn in its place. Everywhere else a plain line is written now and
     then, and one at the end.
-
-    Args:
-        tally: the counts, already including the episodes of earlier calls.
-        total: how many episodes the run has.
-        tracker: takes the numbers; see `rise.tracking.tracker`.
     """
 
     def __init__(self, tally: Tally, total: int, tracker: Any):

@@ -141,9 +141,6 @@ def parse_prices(texts: Sequence[str]) -> dict[str, list[float]]:
 
     >>> parse_prices(["gpt-4=30,60"])
     {'gpt-4': [30.0, 60.0]}
-
-    Raises:
-        ValueError: if a text is not MODEL=IN,OUT with two numbers of 0 or more.
     """
     prices = {}
     for text in texts:
@@ -164,17 +161,7 @@ def parse_prices(texts: Sequence[str]) -> dict[str, list[float]]:
 def check_prices(
     prices: Mapping[str, Any], kinds: Mapping[str, str], max_cost_usd: float | None
 ) -> None:
-    """Refuse a price for nobody, and a limit of the cost where a paid model has no price.
-
-    Args:
-        prices: what `parse_prices` returned.
-        kinds: the kind of each model; the OpenAI API is paid, other servers are where they have a
-            price.
-        max_cost_usd: the limit, or None.
-
-    Raises:
-        ValueError: naming the model and the argument that helps.
-    """
+    """Refuse a price for nobody, and a limit of the cost where a paid model has no price."""
     for model in prices:
         if model not in kinds:
             raise ValueError(f"--price names {model!r}: the models are {', '.join(kinds)}")

@@ -19,10 +19,6 @@ class EventFiles:
     """The tracker of `rise.tracking.tracker` in TensorBoard's event files.
 
     A later call adds a file to those in the directory, and TensorBoard shows them as one run.
-
-    Args:
-        directory: where the files go; made where it is missing.
-        config: shown as text, once.
     """
 
     def __init__(self, directory: Path, config: dict[str, Any]):

@@ -129,9 +129,6 @@ def trackers_named(text: str) -> list[str]:
 
     >>> trackers_named("all"), trackers_named("tensorboard"), trackers_named("none")
     (['wandb', 'tensorboard'], ['tensorboard'], [])
-
-    Raises:
-        argparse.ArgumentTypeError: if there is no such tracker.
     """
     if text in ("all", "none"):
         return list(NAMES) if text == "all" else []

@@ -41,14 +41,13 @@ def test_the_worked_placements_are_right():
 
 
 @pytest.mark.parametrize(
-    ("options", "workers", "expected"),
+    ("options", "expected"),
     [
-        ((), None, {"checkpoint-0": "0", "checkpoint-0.1": "1", "checkpoint-0.2": "2"}),
-        ((), 1, {"checkpoint-0": "0"}),
-        (("--device", "cuda:1"), None, {"checkpoint-0": None}),
+        ((), {"checkpoint-0": "0", "checkpoint-0.1": "1", "checkpoint-0.2": "2"}),
+        (("--device", "cuda:1"), {"checkpoint-0": None}),
     ],
 )
-def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, workers, expected):
+def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, expected):
     started = {}
 
     def launch(serving, name, module, arguments, gpu=None):
@@ -59,7 +58,7 @@ def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, workers
         mock.patch.object(gpus, "visible_gpus", lambda: ["0", "1", "2"]),
         mock.patch.object(LocalServing, "_launch", launch),
         mock.patch.object(local, "wait_until"),
-        LocalServing(["a"], tmp_path, worker_args=options, workers_per_model=workers),
+        LocalServing(["a"], tmp_path, worker_args=options),
     ):
         assert started == expected
 
@@ -124,8 +123,10 @@ def test_two_workers_of_one_checkpoint_share_the_requests_and_answer_alike(tmp_p
         await policy.close()
         return texts, used
 
-    options = {"worker_args": ["--device", "cpu"], "workers_per_model": 2}
-    with LocalServing([model], tmp_path / "logs", **options) as serving:
+    with (
+        mock.patch.object(gpus, "placement", lambda models, found: [[None, None]]),
+        LocalServing([model], tmp_path / "logs", worker_args=["--device", "cpu"]) as serving,
+    ):
         pids = [child.pid for child in serving._children.values()]
         texts, used = asyncio.run(ask(*serving.addresses()[model]))
     assert len(pids) == 3 and not any(os.path.exists(f"/proc/{pid}") for pid in pids)
