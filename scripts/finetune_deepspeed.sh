@@ -8,7 +8,9 @@
 #   NODES=2 NODE_RANK=0 MASTER_ADDR=node1 bash scripts/finetune_deepspeed.sh  # here, and with
 #   NODES=2 NODE_RANK=1 MASTER_ADDR=node1 bash scripts/finetune_deepspeed.sh  # rank 1 on node2
 #
-# Relative paths are relative to the repository. Further arguments are passed on.
+# Relative paths are relative to the repository. Further arguments are passed on. SIGTERM, SIGUSR1 and
+# Ctrl-C save a checkpoint first; launchers kill 30 s after SIGTERM, so where a step and a save take
+# longer send SIGUSR1 to the processes: the trainers alone take it.
 set -euo pipefail
 
 MODEL=${MODEL:-meta-llama/Llama-2-7b-chat-hf}               # checkpoint to start from
@@ -35,9 +37,13 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
     export PATH="$PWD/$VENV/bin:$PATH"
 fi
 
-if [ "$NODES" -gt 1 ]; then
+trap '' USR1 # inherited by the launcher, which would end; the trainers handle it
+# Under Slurm torchrun on one node too: there deepspeed ends at SIGTERM before its processes do.
+if [ "$NODES" -gt 1 ] || [ -n "${SLURM_JOB_ID:-}" ]; then
     per_node=$NUM_GPUS
-    if [ "$per_node" = -1 ]; then per_node=gpu; fi
+    if [ "$per_node" = -1 ]; then # a process on the CPU where there is no GPU
+        per_node=$(python -c 'import torch; print(torch.accelerator.device_count() or 1)')
+    fi
     launcher=(torchrun --nnodes "$NODES" --node_rank "$NODE_RANK" --nproc_per_node "$per_node"
         --master_addr "$MASTER_ADDR")
 elif [ -n "$HOSTFILE" ]; then

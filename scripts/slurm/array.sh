@@ -9,7 +9,7 @@
 #   LOG_DIR=log/gsm8k sbatch --array=1-8 scripts/slurm/array.sh                # asks ADDRESS_FILE's
 #   MODELS="./M ./M" sbatch --array=1-8 --gpus=1 scripts/slurm/array.sh        # serves ./M itself
 #   SHARDS=8 sbatch --array=3,7 scripts/slurm/array.sh                         # two of them again
-#   sbatch --dependency=afterok:JOB --wrap "python -m rise.merge log/gsm8k/shard-* -o log/gsm8k/all"
+#   sbatch --dependency=afterok:JOB --wrap ".venv/bin/python -m rise.merge log/gsm8k/shard-* -o log/gsm8k/all"
 #
 # The knobs of the stage's script hold here too, and further arguments are passed on.
 set -euo pipefail

@@ -5,12 +5,14 @@
 #SBATCH --gpus-per-task=1
 #SBATCH --cpus-per-task=4
 #SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
 # A controller on the first node and a worker per task, that is per GPU, on all of them. Submit it
 # from the repository; it serves until it is cancelled.
 #
 #   sbatch --nodes=2 --ntasks-per-node=8 scripts/slurm/serve.sh --model-path meta-llama/Llama-2-7b-chat-hf
 #
-# The controller's URL is written to ADDRESS_FILE, where array.sh finds it. Arguments are the
+# On nodes without GPUs: sbatch --gpus-per-task=0. The controller's URL is written to ADDRESS_FILE, where array.sh finds it. Arguments are the
 # worker's. Everybody who reaches the nodes can use the workers: they ask for no key.
 set -euo pipefail
 
@@ -23,6 +25,10 @@ VENV=${VENV:-.venv}                             # environment to use if none is 
 
 # Slurm runs a copy of this file.
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/../..}"
+if [ ! -f scripts/slurm/serve.sh ]; then
+    echo "serve.sh: $PWD is not the repository: submit it from there" >&2
+    exit 2
+fi
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
     export PATH="$PWD/$VENV/bin:$PATH"
 fi
@@ -64,4 +70,12 @@ echo "$CONTROLLER" >"$ADDRESS_FILE"
 # srun does not take this over from sbatch: without it a step may get a single core.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 # A worker that fails must not end the others.
-srun --kill-on-bad-exit=0 bash scripts/slurm/serve.sh "$@"
+status=0
+srun --kill-on-bad-exit=0 bash scripts/slurm/serve.sh "$@" || status=$?
+# As in finetune.sh.
+if [ "$status" -ne 0 ] && scontrol show job -o "$SLURM_JOB_ID" | grep -q ' PreemptTime=[0-9]'; then
+    echo "serve.sh: preempted; waiting to be requeued" >&2
+    rm -f "$ADDRESS_FILE"
+    sleep 3600
+fi
+exit "$status"

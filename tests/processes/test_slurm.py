@@ -133,6 +133,24 @@ def test_an_array_evaluates_too_and_single_tasks_can_be_submitted_again(place):
     assert [e.task_id for e in load_episodes(place / "log" / "shard-3")] == [*range(2, 30, 4)]
 
 
+def test_preempted_training_waits_to_be_requeued_and_only_then(place):
+    """Slurm ends the steps first; a batch script that has ended is not requeued."""
+    stand_ins = {"srun": "exit 143", "sleep": 'echo "slept $1"'}
+    stand_ins["scontrol"] = 'case $2 in hostnames) echo n1;; *) echo "JobId=7 $JOB ";; esac'
+    for name, text in stand_ins.items():
+        (place / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (place / "bin" / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "n1"}
+    for job, root, code, said in [
+        ("PreemptTime=2026-01-01T00:00:00", ROOT, 143, "waiting to be requeued\nslept 3600\n"),
+        ("PreemptTime=None", ROOT, 143, ""),
+        ("", place, 2, f"finetune.sh: {place} is not the repository"),
+    ]:
+        job = start(place, "finetune.sh", JOB=job, SLURM_SUBMIT_DIR=str(root), **slurm)
+        out, _ = job.communicate(timeout=30)
+        assert job.returncode == code and (said in out if said else out == ""), out
+
+
 def test_the_scripts_are_clean():
     found = shutil.which("shellcheck") or shutil.which(
         "shellcheck", path=Path(sys.executable).parent

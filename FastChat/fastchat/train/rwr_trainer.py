@@ -116,7 +116,7 @@ class StopAtSignal(transformers.TrainerCallback):
         self, args: Any, state: transformers.TrainerState, control: Any, **_: Any
     ) -> None:
         """Stop, if any process was told to."""
-        number = torch.tensor(signals.State.number, device=args.device)
+        number = torch.tensor(signals.wanted(), device=args.device)
         if args.world_size > 1:
             torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
         self.number = int(number)

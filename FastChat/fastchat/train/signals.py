@@ -3,14 +3,17 @@
 Slurm sends SIGTERM before it ends a job, or what `--signal` names, often SIGUSR1. Before the first
 step a signal ends the process at once; during training it is noted, and `StopAtSignal` in
 `rwr_trainer.py` ends the run after the step on all processes together. Launchers send several of
-them: only Ctrl-C twice, some seconds apart, ends a step that is begun.
+them, or, as `deepspeed` on one node, end without a word: only Ctrl-C twice, some seconds apart,
+ends a step that is begun.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -31,14 +34,28 @@ class State:
     """When it came."""
     deferred = False
     """Whether a signal is noted, and not raised."""
+    runner = 0
+    """The process that is `deepspeed`, two above this one; 0 without it."""
 
 
 def install() -> None:
     """Handle the signals from here on."""
+    with contextlib.suppress(OSError):  # a system without /proc
+        if b"deepspeed.launcher.launch" in Path(f"/proc/{os.getppid()}/cmdline").read_bytes():
+            State.runner = _parent(os.getppid())
     for number in SIGNALS:
         # Shells let background jobs ignore Ctrl-C; SIGUSR1 is ignored so that launchers survive it.
         if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _handle)
+
+
+def wanted() -> int:
+    """The signal to stop at, 0 for none: the end of `deepspeed` counts as SIGTERM."""
+    # It waits for this run, so it was killed; its own launcher would let the run go on.
+    with contextlib.suppress(OSError):
+        if State.runner and _parent(os.getppid()) != State.runner:
+            State.number = State.number or signal.SIGTERM
+    return State.number
 
 
 def defer() -> None:
@@ -60,6 +77,10 @@ def name(number: int) -> str:
 def exit_code(number: int) -> int:
     """130 after Ctrl-C, 143 after what ends a job."""
     return 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+
+def _parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _handle(number: int, _: FrameType | None) -> None:
