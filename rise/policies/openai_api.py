@@ -155,7 +155,7 @@ class OpenAIPolicy(Policy):
                 if isinstance(choice, Sample)
             ]
             if not samples:
-                raise choices[0]
+                raise next(choice for choice in choices if isinstance(choice, PolicyError))
         except PolicyError as error:
             error.usage = {name: count for name, count in spent.items() if count}
             raise
@@ -340,8 +340,9 @@ class OpenAIPolicy(Policy):
         self._answered, self._guesses = True, False
         shares = split_evenly(completion_tokens or 0, len(choices))
         found = [sample_of(choice, self._where) for choice in choices]
-        if all(map(may_pass, found)):
-            raise found[0]
+        broken = [c for c in found if isinstance(c, PolicyError) and may_pass(c)]
+        if len(broken) == len(found):
+            raise broken[0]
         return [
             dataclasses.replace(
                 choice, prompt_tokens=counts["prompt_tokens"], completion_tokens=share
@@ -384,7 +385,7 @@ def suspected(sent: dict[str, Any], said: str, guess: bool = True) -> list[list[
     # A value that is out of range is the user's to change, but for those that say nothing.
     in_range = not OUT_OF_RANGE.search(said)
     free = [name for name in named if in_range or name in ("n", "seed") or sent[name] == 1]
-    free.sort(key=named.get)
+    free.sort(key=named.__getitem__)
     return [[name] for name in free] + ([free] if len(free) > 1 else [])
 
 
@@ -431,8 +432,8 @@ def _seconds_to_wait(headers: Any) -> float | None:
     try:
         seconds = float(headers["retry-after-ms"]) / 1000
     except (KeyError, ValueError):
-        seconds = seconds_to_wait(headers)
-    return seconds if seconds is not None and 0 <= seconds < float("inf") else None
+        return seconds_to_wait(headers)
+    return seconds if 0 <= seconds < float("inf") else None
 
 
 def split_evenly(total: int, n: int) -> list[int]:

@@ -206,7 +206,7 @@ def counts_of(body: Any) -> tuple[int | None, int | None]:
         count("completion_tokens", "output_tokens"),
     )
     total = count("total_tokens")
-    if answers is None and None not in (prompt, total) and total >= prompt:
+    if answers is None and prompt is not None and total is not None and total >= prompt:
         answers = total - prompt
     return prompt, answers
 
