@@ -187,7 +187,7 @@ def write_rows(
     for number, row in rows:
         spill.append(row.to_dict(number, args.format))
         counts.add(row)
-        tokens.add(row.messages)
+        tokens.add(row)
     if not spill.offsets:
         print(counts.why_empty(), file=sys.stderr)
         return FAILED

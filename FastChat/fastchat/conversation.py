@@ -1,16 +1,25 @@
 """Messages -> token ids and trained spans: the one chat-template code, for serving and training.
 
 A model sees what the worker feeds it: `ChatTemplate.prompt_ids(messages)`. The trainer builds its
-examples from the same call (`encode_example`), so what is trained is what is served, token by
-token. The template is the tokenizer's own, unless `--chat-template NAME|FILE` names another one,
-which then is written into the checkpoint (`install`).
+examples from the same call (`encode_example`) and goes on with the tokens that were sampled, so
+what is trained is what was sampled, token by token. The template is the tokenizer's own, unless
+`--chat-template NAME|FILE` names another one, which then is written into the checkpoint
+(`install`).
 
 A message is `{"role": "system" | "user" | "assistant", "content": str}`.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import datetime
+import hashlib
+import json
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +27,24 @@ from jinja2.exceptions import TemplateError
 
 Message = dict[str, str]
 
-# Some templates print today's date; the same dialogue would then differ from one day to the next.
-_FIXED_VARIABLES = {"date_string": "26 Jul 2024"}
+DATE = "2024-07-26"
+"""The day that a template which prints today's date prints, where nobody says another one: the
+same dialogue would else differ from one day to the next. It is the default of Llama 3.1."""
+
+_TODAY = (
+    "{%- macro strftime_now(format) -%}"
+    "{%- set shown = namespace(text=format) -%}"
+    "{%- for directive, text in date_parts.items() -%}"
+    "{%- set shown.text = shown.text | replace(directive, text) -%}"
+    "{%- endfor -%}"
+    "{{ shown.text }}"
+    "{%- endmacro %}\n"
+)
+"""In front of a template it takes the place of the function that asks the clock."""
+
+_DIRECTIVE = re.compile(r"%-?[a-zA-Z%]")
+_OPENED_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>(\s*)\Z")
+"""The end of a prompt that leaves the model in the middle of a thought."""
 
 _ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant"}
 _ROLES |= {"assistant": "assistant", "agent": "assistant"}
@@ -89,6 +114,36 @@ BUILT_IN: dict[str, str] = {
 """Templates for checkpoints without one, by the name that `--chat-template` takes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of an answer beside its text."""
+
+    ids: Sequence[int] | None = None
+    """The tokens that were sampled, the one that ended it included; None where nobody recorded
+    them."""
+    tokenizer: str | None = None
+    """`ChatTemplate.fingerprint` of the tokenizer whose tokens they are."""
+    is_cut: bool = False
+    """Whether the limit of new tokens ended it: it has no stop token then."""
+    date: str | None = None
+    """The day that the prompt prints (YYYY-MM-DD), if its template prints one; None is `DATE`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One training example as tokens."""
+
+    prompt: list[int]
+    """Equal to `prompt_ids` of the messages before the answer."""
+    action: list[int]
+    """What came after it; empty for an answer of no tokens that was cut."""
+    source: str
+    """recorded: the tokens that were sampled; text: none were recorded; other_tokenizer: those
+    that were are another tokenizer's; edited: they do not spell the text."""
+    closed_thought: bool = False
+    """See `ChatTemplate.encode`."""
+
+
 class ChatTemplate:
     """A tokenizer together with the chat template that serving and training share.
 
@@ -117,44 +172,62 @@ class ChatTemplate:
                 "token, so no answer could ever stop; set `eos_token` in tokenizer_config.json"
             )
         self.stop_token_ids: frozenset[int] = frozenset(stops)
-        self.unusual_completions = 0
-        """Examples whose prompt was no prefix of the whole dialogue (thinking templates)."""
 
-    def render_prompt(self, messages: Sequence[Message]) -> str:
-        """The text that the model continues: the messages and the head of the next answer."""
-        return self._render(messages, add_generation_prompt=True)
+    @cached_property
+    def fingerprint(self) -> str:
+        """A checksum of the vocabulary: ids mean the same tokens where it is the same."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def render_prompt(self, messages: Sequence[Message], date: str | None = None) -> str:
+        """The text that the model continues: the messages and the head of the next answer.
+
+        Args:
+            messages: the dialogue so far.
+            date: the day that the prompt prints (YYYY-MM-DD), if its template prints today's; None
+                is `DATE`.
+        """
+        return self._render(messages, add_generation_prompt=True, date=date)
+
+    def prompt_ids(self, messages: Sequence[Message], date: str | None = None) -> list[int]:
         """The token ids that a worker feeds to the model for these messages."""
-        return self._encode(self.render_prompt(messages))
+        return self._encode(self.render_prompt(messages, date))
 
-    def completion_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of the last (assistant) message, up to and including its stop token."""
-        return self.encode_example(messages)[1]
+    def encode_example(
+        self, messages: Sequence[Message], answer: Answer | None = None
+    ) -> tuple[list[int], list[int]]:
+        """`(prompt, action)` of `encode`."""
+        encoded = self.encode(messages, answer)
+        return encoded.prompt, encoded.action
 
-    def encode_example(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+    def encode(self, messages: Sequence[Message], answer: Answer | None = None) -> Encoded:
         """One training example: the ids of the context and of the trained action.
 
-        Returns:
-            `(prompt, action)`: `prompt` equals `prompt_ids(messages[:-1])`; `action` is what the
-            model should have generated after it, ending in a stop token.
+        The action is the raw continuation of the prompt, whatever the template makes of an answer
+        once it is history: the ids that were sampled, where they were recorded with this
+        vocabulary and spell the text; else the text's own. An answer that was not cut ends in a
+        stop token. A text without ids and without an end of a thought, whose prompt opens one, was
+        written by somebody who does not think aloud: the thought is closed, empty, before it.
 
         Raises:
             ValueError: the last message is not the assistant's.
         """
         if not messages or messages[-1]["role"] != "assistant":
             raise ValueError("an example must end in an assistant message; nothing to train on")
-        prompt_text = self.render_prompt(messages[:-1])
-        prompt = self._encode(prompt_text)
-        full_text = self._render(messages, add_generation_prompt=False)
-        if full_text.startswith(prompt_text):
-            action = self._continuation(prompt, prompt_text, full_text)
+        text, answer = messages[-1]["content"], answer or Answer()
+        prompt_text = self.render_prompt(messages[:-1], answer.date)
+        prompt, source = self._encode(prompt_text), self._source_of(text, answer)
+        opened = _OPENED_THOUGHT.search(prompt_text)
+        closing = ""
+        if source == "recorded":
+            action = list(answer.ids or ())
         else:
-            # The template renders a finished answer differently from a running one (it drops or
-            # opens <think>): the answer itself is then all that follows the prompt.
-            self.unusual_completions += 1
-            action = self._encode(messages[-1]["content"])
-        return prompt, self._stopped(action)
+            if opened and not answer.is_cut and f"</{opened[1]}>" not in text:
+                closing = f"{opened[2]}</{opened[1]}>\n\n"
+            action = self._encode(closing) + self._encode(text, plain=True)
+        if not answer.is_cut and not (action and action[-1] in self.stop_token_ids):
+            action.append(self._end_id())
+        return Encoded(prompt, action, source, bool(closing))
 
     def plain_prompt_ids(self, text: str) -> list[int]:
         """The ids of a ready-made prompt string, with the tokenizer's special tokens added once."""
@@ -166,26 +239,27 @@ class ChatTemplate:
         """Write this template into `tokenizer`, so that a saved checkpoint carries it."""
         tokenizer.chat_template = self.source
 
-    def _continuation(self, prompt: list[int], prompt_text: str, full_text: str) -> list[int]:
-        # Encoding both parts together keeps word pieces as the model would write them (a
-        # SentencePiece word after a space); where the seam would merge, they are encoded apart.
-        joint = self._encode(full_text)
-        if joint[: len(prompt)] == prompt:
-            return joint[len(prompt) :]
-        return self._encode(full_text[len(prompt_text) :])
+    def _source_of(self, text: str, answer: Answer) -> str:
+        """Which tokens an answer is trained as, see `Encoded.source`."""
+        if answer.ids is None:
+            return "text"
+        if answer.tokenizer != self.fingerprint:
+            return "other_tokenizer"
+        # Servers differ in the blanks that they write, and a NUL is replaced in a record.
+        spelled = self.tokenizer.decode(list(answer.ids), skip_special_tokens=True)
+        return "recorded" if _letters(spelled) == _letters(text) else "edited"
 
-    def _stopped(self, action: list[int]) -> list[int]:
-        """`action` cut after its first stop token; one is added where it has none."""
-        for position, token in enumerate(action):
-            if token in self.stop_token_ids:
-                return action[: position + 1]
+    def _end_id(self) -> int:
+        """The token that ends an answer of which only the text is known."""
         end = self.turn_end_id if self.turn_end_id is not None else self.tokenizer.eos_token_id
-        return [*action, min(self.stop_token_ids) if end is None else end]
+        return min(self.stop_token_ids) if end is None else end
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    def _render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, date: str | None = None
+    ) -> str:
         messages = _system_into_user(messages) if self._system_in_user else list(messages)
         try:
-            return self._apply(messages, add_generation_prompt)
+            return self._apply(messages, add_generation_prompt, date)
         except TemplateError as error:
             roles = [message["role"] for message in messages]
             raise ValueError(
@@ -193,18 +267,25 @@ class ChatTemplate:
                 f"{error}; pass another one with --chat-template ({_choices()})"
             ) from error
 
-    def _apply(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    def _apply(
+        self, messages: Sequence[Message], add_generation_prompt: bool, date: str | None = None
+    ) -> str:
+        source, parts = self.source, {}
+        if "strftime_now" in source:
+            source, parts = _TODAY + source, {"date_parts": _date_parts(date or DATE, source)}
         return self.tokenizer.apply_chat_template(
             list(messages),
-            chat_template=self.source,
+            chat_template=source,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
-            **_FIXED_VARIABLES,
+            **parts,
         )
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str, plain: bool = False) -> list[int]:
+        """The ids of a text; `plain`: what looks like a special token in it is none."""
         # The template writes the special tokens, so the tokenizer must not add its own.
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        encode = self.tokenizer
+        return list(encode(text, add_special_tokens=False, split_special_tokens=plain)["input_ids"])
 
     def _accepts_system(self) -> bool:
         dialogue = [{"role": "system", "content": "@S@"}, {"role": "user", "content": "@U@"}]
@@ -233,6 +314,57 @@ class ChatTemplate:
                 f"the chat template {self.name!r} writes the BOS token twice; pass a template "
                 f"that writes it once with --chat-template ({_choices()})"
             )
+
+
+def pack_ids(ids: Iterable[int]) -> str:
+    """Token ids as a short text: base64 of LEB128 numbers (7 bits a byte, the lowest first).
+
+    >>> pack_ids([5, 128, 151645])
+    'BYAB3aAJ'
+    """
+    packed = bytearray()
+    for token in ids:
+        while token > 0x7F:
+            packed.append(token & 0x7F | 0x80)
+            token >>= 7
+        packed.append(token)
+    return base64.b64encode(packed).decode()
+
+
+def unpack_ids(text: str) -> list[int]:
+    """The token ids that `pack_ids` packed.
+
+    Raises:
+        ValueError: it packed no such text.
+    """
+    try:
+        packed = base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise ValueError(f"token_ids must be as pack_ids writes them, got {text!r:.60}") from error
+    ids, token, shift = [], 0, 0
+    for byte in packed:
+        token |= (byte & 0x7F) << shift
+        shift += 7
+        if byte <= 0x7F:
+            ids.append(token)
+            token = shift = 0
+    if shift or max(ids, default=0) >= 1 << 31:
+        raise ValueError(f"token_ids hold what is no number of 31 bits: {text!r:.60}")
+    return ids
+
+
+@lru_cache(maxsize=8)
+def _date_parts(date: str, source: str) -> dict[str, str]:
+    """What the directives of strftime that a template uses stand for on that day."""
+    day = datetime.date.fromisoformat(date)
+    # "%%" comes last: what it leaves is no directive.
+    names = sorted(set(_DIRECTIVE.findall(source)), reverse=True)
+    return {name: day.strftime(name) for name in names}
+
+
+def _letters(text: str) -> str:
+    """A text without its blanks and NULs."""
+    return "".join(text.replace("\0", "\ufffd").split())
 
 
 def messages_from_sharegpt(conversations: Sequence[dict[str, Any]]) -> list[Message]:

@@ -30,6 +30,12 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
         help="all turns; better: reward above the previous turn's; best: no earlier reward is "
         "higher; success: right. Turn 1 is always kept, except by success; default all",
     )
+    add(
+        "--drop_truncated",
+        action="store_true",
+        help="drop answers that the limit of new tokens cut; default: they are trained as they "
+        "were sampled, without a stop token",
+    )
     add("--only_success", action="store_true", help="drop episodes without a right answer")
     add("--remove_duplication", action="store_true", help="drop empty and repeated attempts")
     add(
@@ -133,6 +139,7 @@ def _without_meaning(args: argparse.Namespace) -> list[str]:
     """The flags that would change nothing in what --to makes, and are given."""
     of_rules = {
         "--criteria": args.criteria != "all",
+        "--drop_truncated": args.drop_truncated,
         "--only_success": args.only_success,
         "--weighting": args.weighting != "exp",
         "--temperature": args.temperature != TEMPERATURE,

@@ -10,7 +10,8 @@ Pair-SFT: a wrong attempt at a question, the feedback to it, and a right answer 
 The two come from any samples, turns and logs: nobody gave this right answer to that wrong attempt.
 It is the baseline of turn-2 training without states of the model's own (SCoRe, arXiv 2409.12917).
 Answers are stripped; empty ones, repeated ones and those whose grading timed out make no pair, nor
-does a wrong attempt that nobody answered with feedback.
+does a wrong attempt that nobody answered with feedback, nor a right answer that was cut at the
+limit of new tokens. The trained answer is text: it was sampled in another dialogue, if at all.
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ def repair_rows(
             counts.episodes += 1
             opening = opening_of(episode, pool.sources[number], env, style) or episode.opening
             keys.append(messages_key(opening))
-            ids = {"number": number, "task_id": episode.task_id}
+            ids = {"number": number, "task_id": episode.task_id, "date": episode.date}
             spill.append(ids | {"opening": opening, "answers": list(_answers(episode))})
         for places in groups(keys):
             visits = list(spill.rows(spill.offsets[place] for place in places))
@@ -222,10 +223,12 @@ def _answers(episode: Episode) -> Iterator[tuple[str, bool, str]]:
     for attempt in attempts_of(episode):
         turn = episode.turns[attempt.turn - 1]
         verdicts = turn.verdicts or [None] * len(turn.actions)
-        samples = zip(turn.actions, turn.rewards, turn.observations, verdicts, strict=True)
-        for action, reward, observation, verdict in samples:
+        reasons = turn.finish_reasons or [""] * len(turn.actions)
+        samples = zip(turn.actions, turn.rewards, turn.observations, verdicts, reasons, strict=True)
+        for action, reward, observation, verdict, reason in samples:
             is_right = reward == SUCCESS
-            if action.strip() and verdict != "timeout" and (is_right or observation):
+            is_usable = reason != "length" if is_right else observation
+            if action.strip() and verdict != "timeout" and is_usable:
                 yield action.strip(), is_right, observation
 
 
@@ -250,5 +253,14 @@ def _rows_of_question(
             {"role": "assistant", "content": right},
         ]
         task_id = visits[0]["task_id"]
-        row = Row(task_id, 2, messages, len(opening), SUCCESS, weight=1.0, number=place)
+        row = Row(
+            task_id,
+            2,
+            messages,
+            len(opening),
+            SUCCESS,
+            weight=1.0,
+            date=visits[0]["date"],
+            number=place,
+        )
         yield visits[0]["number"], row

@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any
 
 from rise.dataset.rules import Row
-from rise.episodes.episode import Message
 from rise.metrics.statistics import effective_sample_size
 
 
@@ -22,12 +21,18 @@ class RowCounts:
         self.dropped: Counter[str] = Counter()
         """How many attempts were dropped for which reason."""
         self.weights = array("d")
+        self.recorded = 0
+        """Rows whose answer has the tokens that were sampled."""
+        self.truncated = 0
+        """Rows whose answer was cut at the limit of new tokens."""
         self._turns: Counter[int] = Counter()
         self._rewards: Counter[int] = Counter()
 
     def add(self, row: Row) -> None:
         """Count a row that is kept."""
         self.weights.append(row.weight)
+        self.recorded += row.token_ids is not None
+        self.truncated += row.is_cut
         self._turns[row.turn] += 1
         self._rewards[row.reward] += 1
 
@@ -56,6 +61,9 @@ class RowCounts:
                 else self.attempts
             ),
             "rows": len(weights),
+            "recorded_ids": self.recorded,
+            "tokenized": len(weights) - self.recorded,
+            "truncated": self.truncated,
             "dropped": dict(sorted(self.dropped.items())),
             "rows_by_turn": _listing(self._turns),
             "rows_by_reward": _listing(self._rewards),
@@ -83,32 +91,38 @@ class TokenCounts:
         self._template: Any = None
         self._parts: dict[str, list[int]] = {}
         self._rows = 0
+        self._foreign = 0
 
-    def add(self, messages: list[Message]) -> None:
+    def add(self, row: Row) -> None:
         """Count one row: the context, and last the answer."""
         if self._reason:
             return
         try:
-            template = self._load()
-            prompt, answer = map(len, template.encode_example(messages))
+            encoded = self._load().encode(row.messages, row.answer)
+            prompt, answer = len(encoded.prompt), len(encoded.action)
         except (OSError, ValueError, KeyError, ImportError) as error:
             cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
             self._reason = f"the tokenizer of {self._model_path} cannot be used ({cause})"
             return
         self._rows += 1
+        self._foreign += encoded.source == "other_tokenizer"
         self.answers.append(answer)
         for name, length in (("prompt", prompt), ("answer", answer), ("row", prompt + answer)):
             total, most = self._parts.get(name, (0, 0))
             self._parts[name] = [total + length, max(most, length)]
 
     def to_dict(self) -> dict[str, Any]:
-        """{"prompt", "answer", "row"}, each {"mean", "max", "total"}; or {"not counted": why}."""
+        """{"prompt", "answer", "row"}, each {"mean", "max", "total"}; or {"not counted": why}.
+
+        With "of_another_tokenizer", the rows whose recorded tokens --model_path cannot train.
+        """
         if self._reason:
             return {"not counted": self._reason}
-        return {
+        parts: dict[str, Any] = {
             name: {"mean": total / self._rows, "max": most, "total": total}
             for name, (total, most) in self._parts.items()
         }
+        return parts | ({"of_another_tokenizer": self._foreign} if self._foreign else {})
 
     def _load(self) -> Any:
         if self._template is None:
@@ -122,7 +136,7 @@ class TokenCounts:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The report in six lines, or seven."""
+    """The report in seven lines, or more."""
     weights = report["weights"]
     settings = report["settings"]
     lines = [
@@ -130,12 +144,19 @@ def format_report(report: dict[str, Any]) -> str:
         f"rows: {_listed('turn ', report['rows_by_turn'])}; "
         f"{_listed('reward ', report['rows_by_reward'])}",
         f"dropped: {_listed('', report['dropped']) or 'nothing'}",
+        f"answers: {report['recorded_ids']} with the tokens that were sampled, "
+        f"{report['tokenized']} as text; {report['truncated']} cut at the limit of new tokens",
         f"weights ({settings['weighting']}, tau {settings['temperature']}): "
         f"{weights['min']:.3g} to {weights['max']:.3g}, mean {weights['mean']:.3g}; effective "
         f"sample size {weights['effective_sample_size']:.0f} of {report['rows']}",
         f"tokens: {_tokens(report['tokens'])}",
         f"prompts: {in_words(report['prompt_styles'])}",
     ]
+    if foreign := report["tokens"].get("of_another_tokenizer"):
+        lines.append(
+            f"NOTICE: the recorded tokens of {foreign} answers are another tokenizer's than that "
+            f"of {settings['model_path']}: it is trained on their text"
+        )
     if matched := report.get("match_tokens"):
         lines.append(
             f"repeated: {matched['rows']} rows with {matched['total']} trained tokens, for a "

@@ -50,6 +50,7 @@ def rules_for(source: Source, args: argparse.Namespace) -> Rules:
     to_correct = args.correct_to_correct
     return Rules(
         criteria=args.criteria,
+        drop_truncated=args.drop_truncated,
         only_success=args.only_success,
         remove_duplication=args.remove_duplication,
         correct_to_correct=source.correct_to_correct if to_correct is None else to_correct,
@@ -69,6 +70,8 @@ def settings_of(args: argparse.Namespace, sources: list[Source]) -> dict[str, An
     settings = {name: value for name, value in vars(args).items() if name not in NOT_COMPARED}
     if args.match_tokens is not None:
         settings["match_tokens"] = trained_tokens(args.match_tokens, args.model_path)
+    # None and not False: as in reports from before the flag existed.
+    settings["drop_truncated"] = args.drop_truncated or None
     if args.to == "pair_sft":
         settings["weighting"] = "none"
     prompts = [

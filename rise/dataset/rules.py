@@ -3,14 +3,15 @@
 An attempt is the chosen sample of a turn. The rules apply in this order:
 
 1. `--only_success`: an episode without a success gives no row.
-2. `--remove_duplication` (`without_repetition`): empty and repeated attempts leave the episode,
+2. `--drop_truncated`: answers that the limit of new tokens cut are no rows; they stay history.
+   Without it they are trained as they were sampled, without a stop token.
+3. `--remove_duplication` (`without_repetition`): empty and repeated attempts leave the episode,
    its history included, before anything else looks at it. White space around an attempt does not
    tell two apart; the text of those that stay is the one that the model wrote.
-3. `until_success`: nothing after the first success.
-4. `--criteria` (`meets_criteria`): all, better, best or success.
-5. `--weighting` (`rise.dataset.weights.weight`): exp, advantage, centered or none. A weight of 0
-trains
-   nothing, so such a row is dropped.
+4. `until_success`: nothing after the first success.
+5. `--criteria` (`meets_criteria`): all, better, best or success.
+6. `--weighting` (`rise.dataset.weights.weight`): exp, advantage, centered or none. A weight of 0
+   trains nothing, so such a row is dropped; so is an empty answer that was cut.
 
 A row shows what the model saw when it answered: the opening and the last `context_window` - 1
 attempts that are left, through the same function as the rollout (`rise.episodes.episode.visible`).
@@ -23,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastchat.conversation import Answer, unpack_ids
 from rise.dataset.weights import mean_over, weight
 from rise.episodes.episode import Episode, Message, visible
 
@@ -40,6 +42,8 @@ class Rules:
 
     criteria: str = "all"
     """all, better, best or success: see `meets_criteria`."""
+    drop_truncated: bool = False
+    """Drop rows whose answer was cut at the limit of new tokens."""
     only_success: bool = False
     """Drop episodes without a right answer."""
     remove_duplication: bool = False
@@ -64,6 +68,11 @@ class Attempt:
     observation: str
     """The feedback that followed it."""
     reward: int
+    is_cut: bool = False
+    """Whether the limit of new tokens ended it."""
+    token_ids: str | None = None
+    """As it was sampled, see `rise.episodes.episode.Turn.token_ids`."""
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,12 @@ class Row:
     neither these nor the last."""
     reward: int
     weight: float
+    date: str | None = None
+    """See `rise.episodes.episode.Episode.date`."""
+    is_cut: bool = False
+    token_ids: str | None = None
+    tokenizer: str | None = None
+    """These three as in `Attempt`."""
     number: int | None = None
     """Tells several rows of one task and turn apart; counted from 1, None where there is one."""
 
@@ -92,7 +107,7 @@ class Row:
         """
         name = f"{source}-{self.task_id}-{self.turn}"
         head = {"id": name if self.number is None else f"{name}-{self.number}"}
-        tail = {
+        tail: dict[str, Any] = {
             "reward": self.reward,
             "weight": self.weight,
             "task_id": self.task_id,
@@ -101,12 +116,31 @@ class Row:
         }
         if form == "messages":
             return head | {"messages": self.messages} | tail
-        conversations = [
+        conversations: list[dict[str, Any]] = [
             {"from": SHAREGPT_ROLES[message["role"]], "value": message["content"], "loss": 0.0}
             for message in self.messages
         ]
-        conversations[-1]["loss"] = self.weight
+        answer = conversations[-1]
+        answer["loss"] = self.weight
+        if self.is_cut:
+            answer["finish_reason"] = "length"
+        if self.token_ids is not None:
+            answer["token_ids"] = self.token_ids
+            tail["tokenizer"] = self.tokenizer
+        if self.date is not None:
+            tail["prompt_date"] = self.date
         return head | {"conversations": conversations} | tail
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether there is a token to train, the stop token apart."""
+        return bool(self.messages[-1]["content"] or self.token_ids)
+
+    @property
+    def answer(self) -> Answer:
+        """What the trainer knows of the answer beside its text."""
+        ids = None if self.token_ids is None else unpack_ids(self.token_ids)
+        return Answer(ids, self.tokenizer, self.is_cut, self.date)
 
 
 def rows_from_episode(
@@ -141,9 +175,11 @@ def rows_from_episode(
     start = list(episode.opening if opening is None else opening) if used else []
     rows = []
     for count in range(1, len(used) + 1):
-        row = _row(episode.task_id, start, used[:count], rules, mean)
+        row = _row(episode, start, used[:count], rules, mean)
         if not meets_criteria([attempt.reward for attempt in used[:count]], rules.criteria):
             dropped[f"not {rules.criteria}"] += 1
+        elif row.is_cut and (rules.drop_truncated or not row.has_answer):
+            dropped["cut at the limit of new tokens"] += 1
         elif row.weight == 0:
             dropped["weight 0"] += 1
         else:
@@ -152,13 +188,28 @@ def rows_from_episode(
 
 
 def _row(
-    task_id: int, opening: list[Message], attempts: Sequence[Attempt], rules: Rules, mean: float
+    episode: Episode,
+    opening: list[Message],
+    attempts: Sequence[Attempt],
+    rules: Rules,
+    mean: float,
 ) -> Row:
     """The last of these attempts as a row."""
     last = attempts[-1]
     size = weight(last.reward, mean, rules.weighting, rules.temperature)
     messages = _messages(opening, attempts, rules.context_window)
-    return Row(task_id, last.turn, messages, len(opening), last.reward, size)
+    return Row(
+        episode.task_id,
+        last.turn,
+        messages,
+        len(opening),
+        last.reward,
+        size,
+        date=episode.date,
+        is_cut=last.is_cut,
+        token_ids=last.token_ids,
+        tokenizer=last.tokenizer,
+    )
 
 
 def all_rewards(episode: Episode) -> list[int]:
@@ -174,7 +225,15 @@ def attempts_of(episode: Episode) -> list[Attempt]:
             "such a run is a check, convert one that was made without it"
         )
     return [
-        Attempt(number, turn.action, turn.observation, turn.reward)
+        Attempt(
+            number,
+            turn.action,
+            turn.observation,
+            turn.reward,
+            is_cut=turn.finish_reason == "length",
+            token_ids=turn.token_ids[turn.chosen] if turn.token_ids else None,
+            tokenizer=turn.tokenizer,
+        )
         for number, turn in enumerate(episode.turns, start=1)
         if not turn.kept
     ]

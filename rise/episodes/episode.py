@@ -12,13 +12,13 @@ from typing import Any
 Message = dict[str, str]
 
 PER_SAMPLE = ("actions", "answers", "verdicts", "rewards", "observations", "finish_reasons")
-OPTIONAL = ("shown", "check", "kept", "sees", "filtered", "reasoning")
+OPTIONAL = ("shown", "check", "kept", "sees", "filtered", "reasoning", "token_ids", "tokenizer")
 """Keys that only the runs have which need them."""
 PER_TURN = {"models": "model", "usage": "usage", "chosen": "chosen"} | {k: k for k in OPTIONAL}
 PUBLISHED = ("actions", "observations", "rewards")
 BEST = {"best_actions": "action", "best_observations": "observation", "best_rewards": "reward"}
 KEYS = ("task_id", "query", "answer", "max_reward", "turn_history", "dialogue")
-OUR_KEYS = ("feedback", "error")
+OUR_KEYS = ("feedback", "date", "error")
 """Keys of a record that published logs do not have."""
 REFUSALS = frozenset({"bad_request", "content_filter", "function"})
 """Kinds of errors that a further try hardly changes, though it might."""
@@ -65,6 +65,12 @@ class Turn:
     reasoning: list[str | None] = field(default_factory=list)
     """What the server sent beside each action, its reasoning or why it refused: no part of the
     dialogue. Empty where it sent none."""
+    token_ids: list[str] = field(default_factory=list)
+    """The tokens of each action as they were sampled, the one that ended it included, packed by
+    `fastchat.conversation.pack_ids`: they are what is trained. Empty where the server gives none
+    (OpenAI-compatible ones, functions)."""
+    tokenizer: str | None = None
+    """Whose tokens they are: `fastchat.conversation.ChatTemplate.fingerprint`."""
 
     @property
     def action(self) -> str:
@@ -80,6 +86,11 @@ class Turn:
     def reward(self) -> int:
         """The reward of the chosen action."""
         return self.rewards[self.chosen]
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the chosen action ended; None if it was not stored (published logs)."""
+        return self.finish_reasons[self.chosen] if self.finish_reasons else None
 
     @property
     def answer(self) -> str | None:
@@ -115,6 +126,9 @@ class Episode:
     is_cut: bool = False
     """Whether a published log held less of the dialogue than its turns (its `--dialogue_limit` cut
     it): it is left out then."""
+    date: str | None = None
+    """The day (YYYY-MM-DD) that prompts print whose template prints today's; None in a log from
+    before it was recorded."""
 
     @property
     def is_owed(self) -> bool:
@@ -163,7 +177,7 @@ class Episode:
             "turn_history": history,
             "dialogue": self.dialogue,
         }
-        ours = {"feedback": self.feedback, "error": self.error}
+        ours = {key: getattr(self, key) for key in OUR_KEYS}
         return record | {key: value for key, value in ours.items() if value}
 
     @classmethod
@@ -182,7 +196,8 @@ class Episode:
         turns = [_turn(history, t) for t in range(len(history["best_actions"]))]
         name = f"episode {record['task_id']}"
         for t, turn in enumerate(turns):
-            lengths = {len(getattr(turn, key)) for key in PER_SAMPLE if getattr(turn, key)}
+            lists = (*PER_SAMPLE, "token_ids")
+            lengths = {len(getattr(turn, key)) for key in lists if getattr(turn, key)}
             if len(lengths) != 1 or not 0 <= turn.chosen < min(lengths):
                 raise ValueError(f"{name}, turn {t + 1}: its lists of samples differ in length")
         blocked = str(len(turns)) in history["actions"]
@@ -197,6 +212,7 @@ class Episode:
             error=record.get("error"),
             feedback=record.get("feedback"),
             is_cut=is_cut,
+            date=record.get("date"),
         )
 
 
@@ -274,6 +290,8 @@ def _turn(history: dict[str, Any], t: int) -> Turn:
         sees=history.get("sees", {}).get(key),
         filtered=history.get("filtered", {}).get(key, []),
         reasoning=history.get("reasoning", {}).get(key, []),
+        token_ids=history.get("token_ids", {}).get(key, []),
+        tokenizer=history.get("tokenizer", {}).get(key),
     )
 
 

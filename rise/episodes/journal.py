@@ -30,6 +30,7 @@ NOT_COMPARED = frozenset(
         "concurrency",
         "controller_address",
         "data_path",
+        "date",
         "git_commit",
         "give_up_after",
         "left_out",

@@ -109,7 +109,7 @@ def build(
 
     Args:
         kinds: what `decide` returned.
-        config: of it left_out, controller_address and request_timeout (seconds).
+        config: of it left_out, controller_address, date and request_timeout (seconds).
         local: (controller URL, model name) of each checkpoint that this run serves itself.
         learned: called with a name and what its server is found to refuse.
     """
@@ -121,7 +121,9 @@ def build(
         elif kind in ("worker", "checkpoint"):
             own = (config["controller_address"], name)
             address, model = own if kind == "worker" else local[name]
-            policies[name] = WorkerPolicy(name, address, model=model, request_timeout=timeout)
+            policies[name] = WorkerPolicy(
+                name, address, model=model, date=config.get("date"), request_timeout=timeout
+            )
         else:
             match = SERVER_NAME.fullmatch(name) if kind == "server" else None
             policies[name] = OpenAIPolicy(

@@ -44,6 +44,11 @@ class Sample:
     took, also of those that gave no answer, and likewise for the two counts below."""
     completion_tokens: int = 0
     requests: int = 1
+    token_ids: list[int] | None = None
+    """The tokens that were sampled, the one that ended the answer included; None where the server
+    does not give them."""
+    tokenizer: str | None = None
+    """Whose tokens they are: `fastchat.conversation.ChatTemplate.fingerprint`."""
     place: int | None = None
     """Which of the n samples it is, counted from 0, where a server may filter some of them."""
     reasoning: str | None = None

@@ -16,6 +16,8 @@ class WorkerPolicy(Policy):
         name: the name on the command line.
         controller: the controller's URL.
         model: the name under which the workers registered; `name` unless told otherwise.
+        date: the day (YYYY-MM-DD) that prompts print whose template prints today's; None is the
+            worker's own.
         request_timeout: seconds for one request, all its samples together.
         retries: how failed requests are tried again.
     """
@@ -26,11 +28,13 @@ class WorkerPolicy(Policy):
         controller: str,
         *,
         model: str | None = None,
+        date: str | None = None,
         request_timeout: float = 1800.0,
         retries: Retries | None = None,
     ):
         self.name = name
         self.model = model or name
+        self.date = date
         self.request_timeout = request_timeout
         self.retries = retries or Retries()
         self._cluster = Cluster(controller)
@@ -47,6 +51,8 @@ class WorkerPolicy(Policy):
             "top_p": top_p,
             "max_new_tokens": max_new_tokens,
             "echo": False,
+            "return_token_ids": True,
+            **({"date": self.date} if self.date else {}),
         }
         return await self.retries.run(self._generate, request)
 
@@ -66,9 +72,20 @@ class WorkerPolicy(Policy):
                 reply = await self._cluster.generate(worker, request, self.request_timeout)
         except PeerError as error:
             raise as_policy_error(error) from error
-        answers = zip(reply.texts, reply.reasons, reply.completion_tokens, strict=True)
+        ids = reply.token_ids or [None] * len(reply.texts)
+        answers = zip(reply.texts, reply.reasons, reply.completion_tokens, ids, strict=True)
         prompt_tokens = reply.usage.prompt_tokens
-        return [Sample(text, str(reason), prompt_tokens, count) for text, reason, count in answers]
+        return [
+            Sample(
+                text,
+                str(reason),
+                prompt_tokens,
+                count,
+                token_ids=tokens,
+                tokenizer=reply.tokenizer,
+            )
+            for text, reason, count, tokens in answers
+        ]
 
 
 def as_policy_error(error: PeerError) -> PolicyError:

@@ -35,6 +35,8 @@ class Plan:
     """Share of the probability mass that is sampled from."""
     seed: int = 0
     """Seed of the run: every draw is derived from it."""
+    date: str | None = None
+    """The day (YYYY-MM-DD) that prompts print whose template prints today's."""
     feedback: str = "oracle"
     """none, oracle, verdict, self or critique: see `rise.episodes.feedback`."""
     generation: bool = False

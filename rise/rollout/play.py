@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from fastchat.conversation import pack_ids
 from rise.episodes.episode import Episode, Message, Turn, visible
 from rise.episodes.feedback import asks_itself
 from rise.episodes.journal import RunDir
@@ -30,7 +31,7 @@ GIVE_UP_AFTER = 100
 async def play(env: Env, plan: Plan, task_id: int) -> Episode:
     """Play one episode; an error ends it."""
     question, reference = env.question(task_id), env.reference(task_id)
-    episode = Episode(task_id, question, reference, feedback=plan.feedback)
+    episode = Episode(task_id, question, reference, feedback=plan.feedback, date=plan.date)
     while episode.error is None and plan.goes_on(episode.turns):
         await _take_turn(env, plan, episode)
     return episode
@@ -176,6 +177,7 @@ async def _grade(
     verdicts = [grade.verdict for grade in grades]
     rewards = [grade.reward for grade in grades]
     reasoning = [sample.reasoning for sample in samples]
+    ids = [pack_ids(sample.token_ids) for sample in samples if sample.token_ids is not None]
     return Turn(
         actions=[sample.text for sample in samples],
         answers=[grade.answer for grade in grades],
@@ -192,6 +194,8 @@ async def _grade(
         # Without the truth nobody knows which sample is best.
         chosen=rewards.index(max(rewards)) if plan.picks_best else 0,
         sees=plan.expert_sees if t and plan.expert_sees != "feedback" else None,
+        token_ids=ids if len(ids) == len(samples) else [],
+        tokenizer=samples[0].tokenizer,
     )
 
 

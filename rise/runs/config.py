@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import hashlib
 import importlib.metadata
 import json
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rise.episodes.feedback import texts_of
+from rise.episodes.journal import locate
 from rise.policies.names import fingerprint
+from rise.program.files import read_object
 from rise.runs.arguments import controller_url, per_turn, window
 from rise.runs.tally import parse_prices
 from rise.tracking import tracker
@@ -69,6 +72,17 @@ def configuration(
     return known | _not_compared(args)
 
 
+def first_day(log_dir: str, max_turns: int) -> str | None:
+    """The day (YYYY-MM-DD) on which the run began: prompts print it in all of its calls.
+
+    None for a run from before it was recorded, which goes on as it was.
+    """
+    run = locate(log_dir, max_turns)
+    if (run / "rows.jsonl").is_file() and (run / "config.json").is_file():
+        return read_object(run / "config.json").get("date")
+    return datetime.date.today().isoformat()
+
+
 def versions() -> dict[str, str]:
     """The versions of Python and of the distributions that are installed."""
     found = {"python": platform.python_version()}
@@ -97,6 +111,7 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "controller_address": controller_url(args.controller_address),
         "data_path": args.data_path,
+        "date": first_day(args.log_dir, args.max_turns),
         "log_dir": args.log_dir,
         "concurrency": args.concurrency,
         "max_cost_usd": args.max_cost_usd,

@@ -45,7 +45,7 @@ def render(messages: list[Message], config: dict[str, Any]) -> str:
     """
     model = config["models"][0]
     if Path(model).is_dir():
-        return template_of(model, config).render_prompt(messages)
+        return template_of(model, config).render_prompt(messages, config["date"])
     return "\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)
 
 

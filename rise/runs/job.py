@@ -198,7 +198,7 @@ class Job:
 
         policies = choice.build(self.kinds, config, local, learned)
         names = ("num_of_samples", "temperature", "max_new_tokens", "top_p", "seed", "feedback")
-        names += ("context_window", "correct_to_correct")
+        names += ("date", "context_window", "correct_to_correct")
         return Plan(
             policies=[policies[name] for name in config["models"]],
             generation=config["stage"] == "gen",

@@ -64,7 +64,9 @@ def load_config(
         )
 
 
-def load_stop_ids(path: str | Path, cache_dir: str | None = None) -> list[int]:
+def load_stop_ids(
+    path: str | Path, cache_dir: str | None = None, trust_remote_code: bool = False
+) -> list[int]:
     """The tokens that end generation according to the checkpoint, beside the tokenizer's EOS.
 
     They are the `eos_token_id` of its generation config, or of its config if it has none.
@@ -75,7 +77,8 @@ def load_stop_ids(path: str | Path, cache_dir: str | None = None) -> list[int]:
     try:
         own = GenerationConfig.from_pretrained(source, cache_dir=cache_dir).eos_token_id
     except OSError:
-        own = getattr(load_config(source, cache_dir), "eos_token_id", None)
+        config = load_config(source, cache_dir, trust_remote_code)
+        own = getattr(config, "eos_token_id", None)
     return [own] if isinstance(own, int) else list(own or ())
 
 

@@ -1,12 +1,13 @@
 """What a worker reads and answers.
 
-The fields and their defaults are FastChat's; `messages`, `prompt_token_ids`, `n`, `seed` and
-`return_token_ids` are ours. A null stands for the default. Fields that would change the answer
+The fields and their defaults are FastChat's; `messages`, `prompt_token_ids`, `date`, `n`, `seed`
+and `return_token_ids` are ours. A null stands for the default. Fields that would change the answer
 and that no worker here implements are refused unless they hold their neutral value.
 """
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -44,6 +45,10 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _day(text: str) -> str:
+    return datetime.date.fromisoformat(text).isoformat()
+
+
 Text = Annotated[str, AfterValidator(_encodable)]
 
 
@@ -63,6 +68,9 @@ class GenerateRequest(BaseModel):
     """A finished prompt string; special tokens are added once."""
     messages: list[ChatMessage] | None = Field(default=None, min_length=1)
     """A dialogue that the worker renders with the model's chat template."""
+    date: Annotated[str, AfterValidator(_day)] | None = None
+    """The day (YYYY-MM-DD) that a template which prints today's date prints; None is a fixed one,
+    `fastchat.conversation.DATE`."""
     prompt_token_ids: list[int] | None = Field(default=None, min_length=1)
     """The exact tokens to continue."""
     temperature: float = Field(default=1.0, ge=0)
@@ -83,7 +91,7 @@ class GenerateRequest(BaseModel):
     seed: int | None = None
     """Sample i draws from the seed `seed + i`; None draws afresh."""
     return_token_ids: bool = False
-    """Whether the reply carries `prompt_token_ids` and `token_ids`."""
+    """Whether the reply carries `prompt_token_ids`, `token_ids` and `tokenizer`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -108,6 +116,7 @@ class GenerateRequest(BaseModel):
 
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 def _is_text(value: Any) -> str:
@@ -138,8 +147,11 @@ class GenerateReply(BaseModel):
     """stop, length or abort; None in the frames of a stream before the last one."""
     completion_tokens: list[Count] = []
     """Generated tokens of each sample; where a worker reports the sum only, it is split evenly."""
-    prompt_token_ids: list[Count] | None = None
-    token_ids: list[list[Count]] | None = None
+    prompt_token_ids: list[TokenId] | None = None
+    token_ids: list[list[TokenId]] | None = None
+    """Of each sample all that was generated, the token that ended it included."""
+    tokenizer: str | None = None
+    """`ChatTemplate.fingerprint`: whose tokens they are."""
 
     @model_validator(mode="after")
     def _share_out(self) -> GenerateReply:
@@ -199,7 +211,7 @@ def wire_reply(
     reasons: list[FinishReason | None],
     prompt: int,
     counts: list[int],
-    ids: tuple[list[int] | None, list[list[int]] | None],
+    ids: tuple[list[int], list[list[int]], str] | None,
 ) -> dict[str, Any]:
     """The samples of an answer as a frame; lists only where there are several.
 
@@ -208,9 +220,10 @@ def wire_reply(
         reasons: why they ended; None for those that go on.
         prompt: length of the prompt in tokens.
         counts: generated tokens of the samples.
-        ids: tokens of the prompt and of the samples, if they were asked for.
+        ids: tokens of the prompt and of the samples, if they were asked for, and whose they are.
     """
     several, completion = len(texts) > 1, sum(counts)
+    prompt_ids, token_ids, tokenizer = ids or (None, None, None)
     reply = GenerateReply(
         text=texts if several else texts[0],
         usage=Usage(
@@ -220,8 +233,9 @@ def wire_reply(
         ),
         finish_reason=reasons if several else reasons[0],
         completion_tokens=counts,
-        prompt_token_ids=ids[0],
-        token_ids=ids[1],
+        prompt_token_ids=prompt_ids,
+        token_ids=token_ids,
+        tokenizer=tokenizer,
     )
     wire = reply.model_dump(exclude_none=True)
     # FastChat's clients look for the key in every frame of a stream.

@@ -27,7 +27,7 @@ from fastchat.serve.registration import Registration
 from fastchat.utils import normal_url, positive_int
 
 _WILDCARDS = ("0.0.0.0", "::")
-EXTENSIONS = ["messages", "n", "prompt_token_ids", "seed"]
+EXTENSIONS = ["date", "messages", "n", "prompt_token_ids", "return_token_ids", "seed"]
 """Request fields that a stock FastChat worker does not know."""
 
 

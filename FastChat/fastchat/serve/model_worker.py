@@ -112,7 +112,7 @@ class ModelWorker(BaseModelWorker):
 
     async def generate(self, prepared: Job) -> dict[str, Any]:
         await asyncio.wrap_future(self.engine.submit(prepared.engine))
-        return reply_of(prepared, self.tokenizer, final=True)
+        return reply_of(prepared, self.template, final=True)
 
     async def stream(self, prepared: Job) -> AsyncGenerator[dict[str, Any], None]:
         loop, grown = asyncio.get_running_loop(), asyncio.Event()
@@ -127,9 +127,9 @@ class ModelWorker(BaseModelWorker):
                 size = sum(len(sample.tokens) for sample in prepared.engine.samples)
                 if not done.done() and size >= sent + _STREAM_TOKENS:
                     sent = size
-                    yield reply_of(prepared, self.tokenizer, final=False)
+                    yield reply_of(prepared, self.template, final=False)
             await done
-            yield reply_of(prepared, self.tokenizer, final=True)
+            yield reply_of(prepared, self.template, final=True)
         finally:
             done.cancel()
 

@@ -53,7 +53,7 @@ class Prompts:
             return decode(self.template.tokenizer, request.prompt_token_ids)
         if request.prompt is not None:
             return request.prompt
-        return self.template.render_prompt(plain_messages(request))
+        return self.template.render_prompt(plain_messages(request), request.date)
 
     def _ids(self, request: GenerateRequest) -> list[int]:
         if request.prompt_token_ids is not None:
@@ -65,9 +65,9 @@ class Prompts:
             if not self._showed_a_prompt:
                 # A wrong template is found by looking at one prompt, and hardly otherwise.
                 self._showed_a_prompt = True
-                text = self.template.render_prompt(messages)
+                text = self.template.render_prompt(messages, request.date)
                 self.logger.info("the first dialogue is rendered as %r", text)
-            return self.template.prompt_ids(messages)
+            return self.template.prompt_ids(messages, request.date)
         except ValueError as error:
             raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, str(error)) from error
 

@@ -2,7 +2,10 @@
 
 A row is `{"id", "conversations": [{"from", "value", "loss"}, ...], "reward", "weight", "task_id",
 "turn"}`, as workflow_convert.py writes it. The field `loss` of a gpt turn is the weight of that
-answer (the published name); it is called weight from here on.
+answer (the published name); it is called weight from here on. A gpt turn may have `token_ids`, the
+tokens that were sampled (`fastchat.conversation.pack_ids`), and `finish_reason`, length where the
+limit of new tokens cut it; a row `tokenizer`, whose tokens they are, and `prompt_date`, the day
+that its prompt prints. `fastchat.conversation.Answer` says what they mean.
 
 Published FastChat data has no `loss`: every gpt turn is trained with weight 1, as there, and a gpt
 turn before the first human one is left out. Fields beside these are read over.
@@ -12,6 +15,7 @@ A JSON list or JSON lines, read row by row: millions of rows are never in memory
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import os
@@ -23,10 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from fastchat.conversation import Message, messages_from_sharegpt
+from fastchat.conversation import Answer, Message, messages_from_sharegpt, unpack_ids
 
 ROW_KEYS = {"id", "conversations", "reward", "weight", "task_id", "turn", "opening"}
-TURN_KEYS = {"from", "value", "loss"}
+ROW_KEYS |= {"tokenizer", "prompt_date"}
+TURN_KEYS = {"from", "value", "loss", "token_ids", "finish_reason"}
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
 """How a file begins that git-lfs has not fetched."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -64,6 +69,8 @@ class Target:
     """Factor of this example's loss; may be zero or negative (centered weights)."""
     reward: float | None
     """The environment's reward for the answer, used for the log only; None if unknown."""
+    answer: Answer
+    """How it was sampled."""
 
 
 def read_targets(
@@ -117,7 +124,10 @@ def targets_of(
     name = str(row.get("id", f"row {position}"))
     reward = None if row.get("reward") is None else _number(row["reward"], "reward")
     opening = _opening(row, messages)
-    return [Target(name, messages[: i + 1], min(opening, i), weights[i], reward) for i in trained]
+    return [
+        Target(name, messages[: i + 1], min(opening, i), weights[i], reward, _answer(row, turns[i]))
+        for i in trained
+    ]
 
 
 def _turns_of(row: Any, notes: Notes) -> tuple[list[dict[str, Any]], list[Message]]:
@@ -156,6 +166,21 @@ def _weights(turns: Sequence[dict[str, Any]], answers: Sequence[int]) -> dict[in
                 f"turn {i} has loss {weights[i]} but is no gpt turn: only answers are trained"
             )
     return {i: weights[i] for i in answers}
+
+
+def _answer(row: dict[str, Any], turn: dict[str, Any]) -> Answer:
+    date, ids = row.get("prompt_date"), turn.get("token_ids")
+    try:
+        datetime.date.fromisoformat(date or "2000-01-01")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"prompt_date must be YYYY-MM-DD, got {date!r:.60}") from error
+    return Answer(
+        # Other programs may have a field of that name.
+        ids=unpack_ids(ids) if isinstance(ids, str) and "tokenizer" in row else None,
+        tokenizer=row.get("tokenizer"),
+        is_cut=turn.get("finish_reason") == "length",
+        date=date,
+    )
 
 
 def _check_stated_weight(row: dict[str, Any], used: list[float]) -> None:

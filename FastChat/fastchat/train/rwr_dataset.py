@@ -1,7 +1,7 @@
 """Training examples: token ids, the trained span and its weight, built in one pass.
 
-Token ids come from `ChatTemplate.encode_example`, so the context of an answer is what a worker was
-fed, and the trained span is the answer up to and including its stop token.
+Token ids come from `ChatTemplate.encode`: the context of an answer is what a worker was fed,
+the trained span is what was sampled, its stop token included.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ class Example:
     action_start: int
     weight: float
     reward: float | None
+    source: str = "text"
+    """Where the answer's tokens come from, see `fastchat.conversation.Encoded`."""
+    closed_thought: bool = False
+    """Whether an empty thought was closed before the answer."""
+    is_cut: bool = False
+    """Whether the answer was cut at the limit of new tokens; it has no stop token then."""
     cut: int = 0
     """Pairs of answer and feedback that its history lost to the longest length."""
 
@@ -42,8 +48,21 @@ class DataReport:
     rows: int = 0
     examples: int = 0
     """Answers that are trained."""
+    recorded_ids: int = 0
+    """Examples whose answer is trained as the tokens that were sampled."""
+    tokenized: int = 0
+    """Examples whose answer is known as text only, and tokenized; the next two are among them."""
+    other_tokenizer: int = 0
+    """Examples with recorded tokens that are another tokenizer's."""
+    edited: int = 0
+    """Examples with recorded tokens that do not spell their text."""
+    closed_thoughts: int = 0
+    """Examples of these whose prompt opens a thought, and whose answer has none: it is closed."""
+    truncated: int = 0
+    """Examples whose answer was cut at the limit of new tokens: no stop token is trained."""
     without_answer: int = 0
-    """Rows that end in no answer and have no weight: nothing in them is trained. Dropped."""
+    """Rows that end in no answer and have no weight, and empty answers that were cut: nothing in
+    them is trained. Dropped."""
     too_long: int = 0
     """Examples longer than `max_length` even without any history. Dropped."""
     history_cut: int = 0
@@ -68,12 +87,26 @@ class DataReport:
         """The numbers by name, as written to training.json."""
         return {**asdict(self), "dropped": self.dropped}
 
+    def notices(self) -> list[str]:
+        """What a user should know of answers that are not trained as they stand in the file."""
+        found = {
+            "have recorded tokens of another tokenizer, so their text is trained; the checkpoint "
+            "that is trained should be the one that was sampled": self.other_tokenizer,
+            "have a text that is not the one that their recorded tokens spell; the text is "
+            "trained": self.edited,
+            "have no thought where the prompt opens one; it is closed, empty, before "
+            "them": self.closed_thoughts,
+        }
+        return [f"NOTICE: {count} answers {what}" for what, count in found.items() if count]
+
     def __str__(self) -> str:
         return (
             f"{self.rows} rows -> {self.examples} examples ({self.too_long} longer than "
             f"{self.max_length} tokens dropped, {self.without_answer} without an answer dropped, "
-            f"history of {self.history_cut} cut); {self.tokens} tokens, {self.action_tokens} of "
-            f"them trained; weights {self.weight_min:.4g} to {self.weight_max:.4g}, worth "
+            f"history of {self.history_cut} cut); answers: {self.recorded_ids} as the tokens that "
+            f"were sampled, {self.tokenized} tokenized, {self.truncated} without a stop token as "
+            f"they were cut; {self.tokens} tokens, {self.action_tokens} of them trained; weights "
+            f"{self.weight_min:.4g} to {self.weight_max:.4g}, worth "
             f"{self.effective_samples:.0f} equal ones"
         )
 
@@ -126,6 +159,9 @@ class RWRDataset:
                 if example is None:
                     self.report.too_long += 1
                     continue
+                if example.action_start == len(example.input_ids):
+                    self.report.without_answer += 1
+                    continue
                 self.report.history_cut += cut > 0
                 self._count(example)
                 weights.append(target.weight)
@@ -177,6 +213,12 @@ class RWRDataset:
 
     def _count(self, example: Example) -> None:
         length = len(example.input_ids)
+        self.report.recorded_ids += example.source == "recorded"
+        self.report.tokenized += example.source != "recorded"
+        self.report.other_tokenizer += example.source == "other_tokenizer"
+        self.report.edited += example.source == "edited"
+        self.report.closed_thoughts += example.closed_thought
+        self.report.truncated += example.is_cut
         self.lengths.append(length)
         self.report.examples += 1
         self.report.longest = max(self.report.longest, length)
@@ -210,6 +252,8 @@ def read_data(
     if str(train_set.notes):
         say(f"data: {train_set.notes}")
     say(f"data: {train_set.report}")
+    for notice in train_set.report.notices():
+        say(notice)
     train_set.check_dropped(data.max_dropped_fraction)
     if data.eval_data_path is None:
         return train_set, None
@@ -227,16 +271,26 @@ def encode(target: Target, template: ChatTemplate, max_length: int) -> tuple[Exa
         The example, or None if it is too long even without history; and the number of pairs cut.
 
     Raises:
-        ValueError: the context would start with two BOS tokens, or the answer not end in a stop
-            token, or the chat template refuses the dialogue.
+        ValueError: the context would start with two BOS tokens, or the chat template refuses the
+            dialogue.
     """
     messages, cut = target.messages, 0
     while True:
-        prompt, action = template.encode_example(messages)
-        if len(prompt) + len(action) <= max_length:
-            _check_tokens(target, prompt, action, template)
-            ids = array("i", prompt + action)
-            return Example(target.row, ids, len(prompt), target.weight, target.reward, cut), cut
+        encoded = template.encode(messages, target.answer)
+        if len(encoded.prompt) + len(encoded.action) <= max_length:
+            _check_bos(target, encoded.prompt, template)
+            example = Example(
+                target.row,
+                array("i", encoded.prompt + encoded.action),
+                len(encoded.prompt),
+                target.weight,
+                target.reward,
+                encoded.source,
+                encoded.closed_thought,
+                target.answer.is_cut,
+                cut,
+            )
+            return example, cut
         if len(messages) - target.opening < 3:
             return None, cut
         messages = messages[: target.opening] + messages[target.opening + 2 :]
@@ -262,17 +316,10 @@ def _opening(target: Target) -> bytes:
     return blake2b(json.dumps(texts).encode(), digest_size=16).digest()
 
 
-def _check_tokens(
-    target: Target, prompt: list[int], action: list[int], template: ChatTemplate
-) -> None:
+def _check_bos(target: Target, prompt: list[int], template: ChatTemplate) -> None:
     bos = template.tokenizer.bos_token_id
     if bos is not None and prompt[:2] == [bos, bos]:
         raise ValueError(
             f"row {target.row}: the context starts with two BOS tokens; take the BOS out of the "
             "first message, or pass another --chat_template"
-        )
-    if action[-1] not in template.stop_token_ids:
-        raise ValueError(
-            f"row {target.row}: its last trained token {action[-1]} is no stop token "
-            f"({sorted(template.stop_token_ids)}); pass another --chat_template"
         )

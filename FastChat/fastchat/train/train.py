@@ -46,6 +46,7 @@ from fastchat.model.model_adapter import (
     context_length,
     load_config,
     load_model,
+    load_stop_ids,
     load_tokenizer,
     pick_attention,
     resolve,
@@ -168,11 +169,6 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
     template, config = read_model(arguments)
     train_set, eval_set = read_data(data_args, template, longest_example(config, args))
     check_schedule(args, config, len(train_set.lengths))
-    if template.unusual_completions:
-        say(
-            f"chat template {template.name!r}: {template.unusual_completions} answers are written "
-            "differently once they are history; each is trained as it is generated"
-        )
     record["data"] |= train_set.report.to_dict()
     return Run(arguments, config, template, train_set, eval_set, record, resume)
 
@@ -186,7 +182,8 @@ def read_model(arguments: Arguments) -> tuple[ChatTemplate, Any]:
     model_args, lora, _, args = arguments
     source, trusted = model_args.model_name_or_path, model_args.trust_remote_code
     tokenizer = load_tokenizer(source, cache_dir=args.cache_dir, trust_remote_code=trusted)
-    template = ChatTemplate(tokenizer, model_args.chat_template)
+    stops = load_stop_ids(source, args.cache_dir, trusted)
+    template = ChatTemplate(tokenizer, model_args.chat_template, stops)
     template.install(tokenizer)
     config = load_config(source, args.cache_dir, trusted)
     if lora.enabled:

@@ -25,11 +25,11 @@ def test_the_context_of_an_example_is_the_served_prompt(template):
     for messages in (EPISODE, [SYSTEM, *EPISODE], EPISODE[:2]):
         context, action = template.encode_example(messages)
         assert context == template.prompt_ids(messages[:-1])
-        assert template.tokenizer.decode(action[:-1]).strip() == messages[-1]["content"]
+        assert template.tokenizer.decode(action[:-1]) == messages[-1]["content"]
 
 
 def test_the_trained_action_ends_in_the_one_stop_token(template):
-    action = template.completion_ids(EPISODE)
+    _, action = template.encode_example(EPISODE)
     assert action[-1] == template.turn_end_id
     assert not set(action[:-1]) & template.stop_token_ids
 
@@ -40,7 +40,9 @@ def test_bos_is_written_once(template):
     assert bos is None or (ids[0] == bos and ids[1] != bos)
 
 
-def test_an_example_continues_the_dialogue_that_the_next_turn_shows(template):
+@pytest.mark.parametrize("name", ["chatml", "llama-3", "zephyr"])
+def test_where_the_template_keeps_answers_the_next_prompt_begins_with_the_example(name):
+    template = ChatTemplate(tiny_tokenizer(name))
     context, action = template.encode_example(EPISODE[:2])
     next_prompt = template.prompt_ids(EPISODE[:3])
     assert next_prompt[: len(context) + len(action)] == context + action
@@ -81,25 +83,12 @@ def test_a_template_that_prints_the_date_is_the_same_every_day():
     assert ChatTemplate(tokenizer).render_prompt([QUESTION]).startswith("26 Jul 2024")
 
 
-def test_a_thinking_template_trains_the_answer_after_the_served_prompt():
-    tokenizer = tiny_tokenizer("chatml", installed=False)
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
-        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
-    )
-    template = ChatTemplate(tokenizer)
-    context, action = template.encode_example(EPISODE)
-    assert context == template.prompt_ids(EPISODE[:-1])
-    assert tokenizer.decode(action) == "It is \\boxed{4}.<|im_end|>"
-    assert template.unusual_completions == 1
-
-
 def test_a_template_that_ends_no_turn_gets_the_eos_token():
     tokenizer = tiny_tokenizer("zephyr", installed=False)
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}\n{% endfor %}"
     )
-    action = ChatTemplate(tokenizer).completion_ids(EPISODE)
+    _, action = ChatTemplate(tokenizer).encode_example(EPISODE)
     assert action[-1] == tokenizer.eos_token_id
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fastchat.conversation import ChatTemplate
 from fastchat.protocol.worker_protocol import FinishReason, wire_reply
 from fastchat.serve.engine.request import EngineRequest, Sample
 from fastchat.serve.stopping import cut_at_stop, decode, hold_back
@@ -20,17 +21,17 @@ class Job:
     return_token_ids: bool
 
 
-def reply_of(job: Job, tokenizer: Any, *, final: bool) -> dict[str, Any]:
+def reply_of(job: Job, template: ChatTemplate, *, final: bool) -> dict[str, Any]:
     """The state of all samples as it goes over the wire; `final` once the request is done."""
     request = job.engine
-    answers = [answer_of(sample, request, tokenizer) for sample in request.samples]
+    answers = [answer_of(sample, request, template.tokenizer) for sample in request.samples]
     tokens = [list(sample.tokens) for sample in request.samples]
     return wire_reply(
         [job.echo + text for text, _ in answers],
         [reason if final else None for _, reason in answers],
         len(request.prompt),
         [len(sample) for sample in tokens],
-        (request.prompt, tokens) if job.return_token_ids else (None, None),
+        (request.prompt, tokens, template.fingerprint) if job.return_token_ids else None,
     )
 
 

@@ -66,7 +66,7 @@ class UpstreamJob:
     def __post_init__(self) -> None:
         self.samples = [Sample() for _ in range(self.request.n)]
 
-    def reply(self, tokenizer: Any, *, final: bool) -> dict[str, Any]:
+    def reply(self, template: ChatTemplate, *, final: bool) -> dict[str, Any]:
         """The state of all samples as it goes over the wire.
 
         Raises:
@@ -89,8 +89,8 @@ class UpstreamJob:
             texts,
             reasons,
             self.prompt_tokens or len(self.ids),
-            [_count(sample, tokenizer) for sample in self.samples],
-            (self.ids, tokens) if with_ids else (None, None),
+            [_count(sample, template.tokenizer) for sample in self.samples],
+            (self.ids, tokens, template.fingerprint) if with_ids else None,
         )
 
 
@@ -168,17 +168,16 @@ class UpstreamWorker(BaseModelWorker):
             finally:
                 for task in tasks:
                     task.cancel()
-        return prepared.reply(self.template.tokenizer, final=True)
+        return prepared.reply(self.template, final=True)
 
     async def stream(self, prepared: UpstreamJob) -> AsyncGenerator[dict[str, Any], None]:
-        tokenizer = self.template.tokenizer
         if self.abilities.takes_ids:
             body = {**self._completion(prepared), "stream": True}
             async with contextlib.aclosing(self.client.events("/completions", body)) as events:
                 async for event in events:
                     for choice in event["choices"]:
                         prepared.samples[choice["index"]].take(choice)
-                    yield prepared.reply(tokenizer, final=False)
+                    yield prepared.reply(self.template, final=False)
         else:
             # One sample after the other: such servers give one sample per request.
             for i in range(prepared.request.n):
@@ -188,8 +187,8 @@ class UpstreamWorker(BaseModelWorker):
                 async with contextlib.aclosing(events):
                     async for event in events:
                         self._take_chat(prepared, i, event)
-                        yield prepared.reply(tokenizer, final=False)
-        yield prepared.reply(tokenizer, final=True)
+                        yield prepared.reply(self.template, final=False)
+        yield prepared.reply(self.template, final=True)
 
     def count_tokens(self, prompt: str) -> int:
         return len(self.template.plain_prompt_ids(prompt))

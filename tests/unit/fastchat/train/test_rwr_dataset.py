@@ -33,7 +33,7 @@ def test_context_ids_are_what_a_worker_is_fed_and_the_answer_ends_in_a_stop_toke
         ids = list(example.input_ids)
         assert cut == 0
         assert ids[: example.action_start] == template.prompt_ids(messages[:-1])
-        assert ids[example.action_start :] == template.completion_ids(messages)
+        assert template.tokenizer.decode(ids[example.action_start : -1]) == messages[-1]["content"]
         assert ids[-1] in template.stop_token_ids
 
 

@@ -49,7 +49,20 @@ def test_request_carries_messages_samples_and_seed():
         "top_p": 0.9,
         "max_new_tokens": 16,
         "echo": False,
+        "return_token_ids": True,
     }
+
+
+def test_the_tokens_of_every_answer_are_kept_and_must_be_tokens():
+    ids = [[5, 2], [7, 9, 2]]
+    sent = {"token_ids": ids, "tokenizer": "t"}
+    with Wire(lambda body: wire_reply(*"ab") | sent) as wire:
+        [samples] = ask(wire.url, n=2)
+        assert [(s.token_ids, s.tokenizer) for s in samples] == [(row, "t") for row in ids]
+        for wrong in ([[5, 2]], [[5, -2], [2]], [5, 2], "ab", [[2**31], [2]]):
+            sent["token_ids"] = wrong
+            with pytest.raises(PolicyError, match="server"):
+                ask(wire.url, n=2)
 
 
 def test_address_is_asked_for_once_and_answers_come_straight_from_the_worker():
