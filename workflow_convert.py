@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastchat.utils import Parser
 from rise.dataset.arguments import add_output, add_rules, problems_of
 from rise.dataset.near_duplicates import without_near_duplicates
 from rise.dataset.pairs import PairCounts, format_pairs, preference_pairs, repair_rows
@@ -42,7 +43,6 @@ from rise.dataset.sources import (
 )
 from rise.dataset.writer import RowSpill, match_tokens
 from rise.program.exits import DONE, FAILED, GO_TOGETHER, INTERRUPTED, USAGE, run_program, said
-from rise.program.parser import Parser
 from rise.runs.arguments import env_help, env_name
 
 

@@ -19,9 +19,9 @@ from __future__ import annotations
 import argparse
 import logging
 
+from fastchat.utils import Parser
 from rise.episodes.feedback import asks_itself
 from rise.program.exits import DONE, FAILED, GO_TOGETHER, run_program, usage_errors
-from rise.program.parser import Parser
 from rise.runs.arguments import add_common, add_feedback
 from rise.runs.messages import none_fits, run_errors
 

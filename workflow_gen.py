@@ -21,9 +21,9 @@ import logging
 import shlex
 from pathlib import Path
 
+from fastchat.utils import Parser
 from rise.episodes.feedback import EXPERT_SEES
 from rise.program.exits import DONE, FAILED, GO_TOGETHER, run_program, usage_errors
-from rise.program.parser import Parser
 from rise.runs.arguments import add_common, add_feedback
 from rise.runs.messages import none_fits, run_errors
 

@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastchat.utils import Parser
 from rise.metrics import tables
 from rise.metrics.comparison import compare
 from rise.metrics.evaluation import open_run
 from rise.metrics.tables import format_p, headline_order
 from rise.program.exits import run_program, said
-from rise.program.parser import Parser
 
 FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
     "text": tables.text,

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastchat.utils import Parser
 from rise.policies.names import fingerprint
 from rise.program.exits import DONE, USAGE, run_program, said
 from rise.program.files import file_sha256, read_object
-from rise.program.parser import Parser
 
 
 class Input(NamedTuple):

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastchat.utils import Parser
 from rise.episodes.episode import Episode, is_owed
 from rise.episodes.journal import differences
 from rise.episodes.rows import episodes_at, finished, rows
@@ -28,7 +29,6 @@ from rise.metrics.evaluation import open_run, read_config, with_sibling
 from rise.metrics.tables import format_table
 from rise.program.exits import DONE, run_program, usage_errors
 from rise.program.files import read_json
-from rise.program.parser import Parser
 from rise.runs.job import Job
 from rise.runs.messages import run_errors
 

@@ -24,6 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastchat.model.files import git_commit, versions
+from fastchat.utils import Parser
 from rise.dataset.text_keys import text_key
 from rise.episodes.episode import Episode
 from rise.episodes.feedback import knows_truth
@@ -32,9 +34,8 @@ from rise.metrics.evaluation import log_dir_of, open_run, read_config, with_sibl
 from rise.metrics.tables import HEADLINE, headline_order
 from rise.program.exits import DONE, run_program, usage_errors
 from rise.program.files import read_json, write_json
-from rise.program.parser import Parser
 from rise.runs.arguments import env_name
-from rise.runs.config import git_commit, versions
+from rise.runs.config import DISTRIBUTIONS
 from rise.runs.job import Job
 from rise.runs.messages import run_errors
 
@@ -167,7 +168,7 @@ def summarise(job: Job, path: Path, changes: list[dict[str, Any]]) -> str:
     note = {
         "changes": len(changes),
         "verdicts": verdicts,
-        "versions": versions(),
+        "versions": versions(DISTRIBUTIONS),
         "git_commit": git_commit(),
     }
     write_json(path / "summary.json", stored | results | {"rescored": note})

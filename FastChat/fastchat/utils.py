@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import json
 import logging
 import os
 import re
@@ -153,19 +155,45 @@ def fraction(text: str) -> float:
     return value
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the list of all options.
+class Parser(argparse.ArgumentParser):
+    """argparse's parser; errors are one line with the nearest flag, and flags are given in full.
 
-    Options are given in full: a shortened one would change its meaning with a second such option.
+    A shortened flag would mean something else, or nothing, once there is a second such flag. The
+    description keeps its line breaks.
     """
 
     def __init__(self, **settings: Any):
-        super().__init__(allow_abbrev=False, **settings)
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        settings.setdefault("allow_abbrev", False)
+        super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong and exit with 2."""
+        """Print what is wrong in one line and exit with 2."""
         line = " ".join(message.split())
-        self.exit(2, f"{self.prog}: error: {line} (--help lists the options)\n")
+        self.exit(2, f"{self.prog}: error: {line}{self._nearest(line)} (--help lists the flags)\n")
+
+    def _nearest(self, message: str) -> str:
+        """The known flags nearest to those that were not recognised, as a question."""
+        _, found, unknown = message.partition("unrecognized arguments: ")
+        known = [flag for action in self._actions for flag in action.option_strings]
+        flags = [word.partition("=")[0] for word in unknown.split() if word.startswith("--")]
+        near = [name for flag in flags for name in difflib.get_close_matches(flag, known, n=1)]
+        return f": did you mean {', '.join(near)}?" if found and near else ""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON in one step: a reader sees the old file or the new one."""
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None if it is missing or torn."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
 
 
 def _port(sock: socket.socket) -> int:

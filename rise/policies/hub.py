@@ -6,12 +6,8 @@ The hub's own client tries a server that does not answer for the better part of 
 from __future__ import annotations
 
 import functools
-import threading
-import urllib.error
-import urllib.request
 
-LIMIT = 5.0
-"""Seconds for the hub to answer anything."""
+from fastchat.client import http
 
 
 def problem_with(repository: str) -> str | None:
@@ -36,21 +32,8 @@ def unreachable() -> str | None:
     """Why the hub does not answer; None if it does, be it with an error."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    causes = [f"nothing within {LIMIT:g} s"]
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(constants.ENDPOINT, timeout=LIMIT):
-                causes.append("")
-        except urllib.error.HTTPError:
-            causes.append("")
-        except (OSError, ValueError) as error:
-            causes.append(str(getattr(error, "reason", error)))
-
-    # The time limit of a request does not cover the look-up of a name.
-    thread = threading.Thread(target=ask, daemon=True, name="rise-hub")
-    thread.start()
-    thread.join(2 * LIMIT)
-    return causes[-1] or None
+    return (
+        "HF_HUB_OFFLINE is set"
+        if constants.HF_HUB_OFFLINE
+        else http.unreachable(constants.ENDPOINT)
+    )

@@ -100,7 +100,7 @@ class LocalServing:
                 text = child.log.read_text(encoding="utf-8", errors="replace")
                 _, marked, error = text.rpartition(" error: ")
                 if marked:
-                    error = error.strip().removesuffix("(--help lists the options)").strip()
+                    error = error.strip().removesuffix("(--help lists the flags)").strip()
                     return f"cannot serve {names.get(name.partition('.')[0], name)}: {error}"
         return None
 

@@ -10,14 +10,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastchat.model import files
 from rise.policies import hub
 from rise.policies.function import FunctionPolicy, load_function
 from rise.policies.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
@@ -28,10 +27,6 @@ from rise.policies.worker import WorkerPolicy, list_models
 SERVER_NAME = re.compile(r"(?P<model>.+)@(?P<url>https?://\S+)")
 OPENAI_NAME = re.compile(r"(gpt-|chatgpt-|o\d)\S*")
 FUNCTION_NAME = re.compile(r".+\.py:\w+")
-CONFIGURATIONS = ("config.json", "adapter_config.json")
-"""A directory with one of them holds a model, or a LoRA adapter that names its base model."""
-SAMPLED_BYTES = 1 << 16
-"""Bytes read at the beginning, the middle and the end of a file for its fingerprint."""
 
 STUDENT = {"temperature": 1.0, "max_new_tokens": 1000}
 """Published sampling of the learner."""
@@ -156,35 +151,10 @@ async def probe(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
 
 
 def fingerprint(name: str) -> str | None:
-    """A checksum of a checkpoint directory or of a function's file; None for other names.
-
-    It tells a retrained checkpoint under the same path from the one that a run began with. Weight
-    files are sampled, since reading all of a large model takes minutes.
-    """
+    """A checksum of a checkpoint directory or of a function's file; None for other names."""
     if FUNCTION_NAME.fullmatch(name):
-        files = [Path(name.rpartition(":")[0])]
-    elif Path(name).is_dir():
-        files = sorted(
-            path
-            for path in Path(name).iterdir()
-            if path.suffix in (".safetensors", ".bin", ".jinja")
-            or path.name in (*CONFIGURATIONS, "tokenizer.json", "tokenizer_config.json")
-        )
-    else:
-        return None
-    digest = hashlib.sha256()
-    for path in files:
-        if path.is_file():
-            size = path.stat().st_size
-            digest.update(f"{path.name}:{size}:".encode())
-            with path.open("rb") as file:
-                for start in sorted({0, size // 2, max(0, size - SAMPLED_BYTES)}):
-                    file.seek(start)
-                    digest.update(file.read(SAMPLED_BYTES))
-    base = _base_of(Path(name))
-    if base is not None:
-        digest.update(f"base:{fingerprint(base) or base}".encode())
-    return digest.hexdigest()[:16]
+        return files.fingerprint(name.rpartition(":")[0])
+    return files.fingerprint(name, with_base=True) if Path(name).is_dir() else None
 
 
 def is_absent(name: str) -> bool:
@@ -194,18 +164,7 @@ def is_absent(name: str) -> bool:
         return "/" in name and _kind_by_form(name) is None
     # What a training that was killed has left, before it saved its model.
     begun = (folder / "training.json").is_file() or not any(folder.glob("[!.]*"))
-    return begun and not any((folder / file).is_file() for file in CONFIGURATIONS)
-
-
-def _base_of(folder: Path) -> str | None:
-    """The base model that an adapter's directory names; None for anything else."""
-    path = folder / CONFIGURATIONS[1]
-    if not path.is_file() or (folder / CONFIGURATIONS[0]).is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise ValueError(f"cannot read the base model in {path}: {error!r}") from error
+    return begun and not any((folder / file).is_file() for file in files.CONFIGURATIONS)
 
 
 def _kind_by_form(name: str) -> str | None:
@@ -218,7 +177,7 @@ def _kind_by_form(name: str) -> str | None:
 def _unusable(name: str, kind: str | None) -> str | None:
     """Why a name of this kind cannot be used, or None."""
     folder = Path(name)
-    has_model = any((folder / file).is_file() for file in CONFIGURATIONS)
+    has_model = any((folder / file).is_file() for file in files.CONFIGURATIONS)
     if kind == "checkpoint" and folder.is_dir() and not has_model:
         return f"{name} is a directory without config.json: give one with a saved model"
     if kind == "server" and not urlsplit(SERVER_NAME.fullmatch(name)["url"]).path.strip("/"):

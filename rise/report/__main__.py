@@ -14,10 +14,10 @@ import os
 import sys
 from pathlib import Path
 
+from fastchat.utils import Parser
 from rise.compare import names_of
 from rise.metrics.evaluation import open_run
 from rise.program.exits import run_program, said
-from rise.program.parser import Parser
 from rise.report.page import render
 
 

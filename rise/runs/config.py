@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
-import importlib.metadata
 import json
-import platform
-import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastchat.model.files import git_commit, versions
 from rise.episodes.feedback import texts_of
 from rise.episodes.journal import locate
 from rise.policies.names import fingerprint
@@ -83,29 +80,6 @@ def first_day(log_dir: str, max_turns: int) -> str | None:
     return datetime.date.today().isoformat()
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python and of the distributions that are installed."""
-    found = {"python": platform.python_version()}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of this repository; None where it is not a git checkout."""
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        result = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return result.stdout.strip() or None
-
-
 def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
     """What may differ when a run is resumed; see `rise.episodes.journal.NOT_COMPARED`."""
     return {
@@ -121,7 +95,7 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
         **{name: getattr(args, name) for name in tracker.KEYS},
         "command": sys.argv,
         "git_commit": git_commit(),
-        "versions": versions(),
+        "versions": versions(DISTRIBUTIONS),
     }
 
 

@@ -1,39 +1,29 @@
-"""A run at Weights & Biases, kept on disk where there is no login.
-
-Without a login, or where the server cannot be reached, the run is offline: `wandb sync` uploads it
-later. WANDB_MODE, WANDB_RUN_GROUP and wandb's other variables are respected.
-"""
+"""What a stage records at Weights & Biases."""
 
 from __future__ import annotations
 
 import logging
-import netrc
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from fastchat.tracking import begin
 
 log = logging.getLogger(__name__)
-
-SERVER = "https://api.wandb.ai"
 
 
 class WandbRun:
     """The tracker of `rise.tracking.tracker` at wandb.
 
     Args:
-        settings: for `wandb.init`: project, name, group, job_type, config, dir, and id where an
-            earlier call has begun the run.
+        settings: as `fastchat.tracking.begin` takes them.
     """
 
     def __init__(self, settings: dict[str, Any]):
         import wandb
 
-        if settings.get("id"):
-            settings = settings | {"resume": "allow"}
         self._wandb = wandb
-        self._run = _begin(settings)
+        self._run = begin(settings, log)
         self._known: set[str] = set()
 
     @property
@@ -70,36 +60,3 @@ class WandbRun:
     def finish(self) -> None:
         """Close the run; what is left is sent."""
         self._run.finish()
-
-
-def logged_in() -> bool:
-    """Whether there is a key for the wandb server, in WANDB_API_KEY or in the netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", SERVER)).hostname
-    path = os.environ.get("NETRC", Path.home() / ".netrc")
-    try:
-        return netrc.netrc(str(path)).authenticators(host or "") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _begin(settings: dict[str, Any]) -> Any:
-    """Start the run. An unreachable server costs wandb's own timeout (90 s) once."""
-    import wandb
-
-    if "WANDB_MODE" not in os.environ and not logged_in():
-        return _offline(settings, "there is no wandb login")
-    try:
-        return wandb.init(**settings)
-    except wandb.Error as error:
-        return _offline(settings, f"wandb could not start ({str(error).splitlines()[0]})")
-
-
-def _offline(settings: dict[str, Any], reason: str) -> Any:
-    import wandb
-
-    directory = settings["dir"]
-    pattern = f"{directory}/wandb/offline-run-*"
-    log.warning("%s: tracking offline (upload with: wandb sync %s)", reason, pattern)
-    return wandb.init(**settings, mode="offline", settings=wandb.Settings(silent=True))

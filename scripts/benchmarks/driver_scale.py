@@ -98,7 +98,7 @@ async def serve(controller: str, seconds: float, words: int) -> None:
 @contextlib.contextmanager
 def servers(args: argparse.Namespace) -> Iterator[str]:
     """The URL of a controller that knows all the workers."""
-    from rise.policies.local import free_ports
+    from fastchat.client.process import free_ports
 
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"

@@ -48,8 +48,8 @@ class Stock:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Stock:
+        from fastchat.client.process import free_ports
         from fastchat.model.model_adapter import load_tokenizer
-        from rise.policies.local import free_ports
 
         self._tokenizer = load_tokenizer(str(self._checkpoint))
         ports = free_ports(2)

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fastchat.utils import Parser
 from rise.episodes.episode import Episode
 from rise.episodes.journal import load_episodes
 from rise.program.exits import run_program
 from rise.program.files import read_json, write_json
-from rise.program.parser import Parser
 
 RUNS = {"base": "base", "sft": "control", "rise": "rise"}
 """Key in results.json -> directory of the run."""

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastchat.utils import Parser
 from rise.metrics import tables as grid
 from rise.program.exits import run_program
 from rise.program.files import read_object, write_json
-from rise.program.parser import Parser
 
 MODELS = ("base", "control", "rise")
 METRICS = ("m1@t1", "m5@t1", "m1@t5", "p1@t5")

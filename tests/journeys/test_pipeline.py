@@ -8,13 +8,13 @@ DeepSpeed, and the evaluation of the checkpoint by its path.
 """
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.servers import free_port
 from tests.support.tiny import save_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -32,12 +32,6 @@ def run(*command):
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("localhost", 0))
-        return sock.getsockname()[1]
 
 
 @pytest.fixture(params=["gsm8k", "math"])
@@ -81,7 +75,7 @@ def test_generate_convert_train_and_evaluate(problems, tmp_path):
     trained = tmp_path / "trained"
     launcher = Path(sys.executable).with_name("deepspeed")
     run(
-        *[launcher, "--num_accelerators", "2", "--master_port", free_port()],
+        *[launcher, "--num_accelerators", "2", "--master_port", str(free_port())],
         *["FastChat/fastchat/train/train_mem.py", "--deepspeed", "deepspeed/zero3.json"],
         *["--model_name_or_path", model, "--data_path", short, "--output_dir", trained],
         *["--num_train_epochs", "1", "--per_device_train_batch_size", "2"],

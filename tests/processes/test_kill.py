@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from fastchat.client.process import free_ports
 from rise.episodes.journal import load_episodes
-from rise.policies.local import free_ports
 from tests.processes.test_serving import alive, wait_until
 from tests.support.servers import post, wait_for
 from tests.support.stages import begin, call, command, environment, write_inputs

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from fastchat.model.model_adapter import load_model
 from fastchat.train.train import main
 from tests.support.offline_wandb import read_offline_run
+from tests.support.servers import free_port
 from tests.support.training_data import make_case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,12 +37,6 @@ PUBLISHED = """deepspeed --master_port 20001 FastChat/fastchat/train/train_mem.p
 --gradient_checkpointing True --lazy_preprocess False --report_to wandb"""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS)]
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
 
 
 def start(command, **more):
@@ -86,8 +81,8 @@ def arguments(case, output, *more):
 def two(launcher):
     """A launcher's command line for two processes."""
     if launcher == "deepspeed":
-        return ["deepspeed", "--num_accelerators", "2", "--master_port", free_port(), SCRIPT]
-    return ["torchrun", "--nproc_per_node", "2", "--master_port", free_port(), SCRIPT]
+        return ["deepspeed", "--num_accelerators", "2", "--master_port", str(free_port()), SCRIPT]
+    return ["torchrun", "--nproc_per_node", "2", "--master_port", str(free_port()), SCRIPT]
 
 
 def log(output):
@@ -222,7 +217,7 @@ def test_adapters_train_in_two_processes_as_in_one(tmp_path, config, more):
 def test_the_published_command_runs_and_is_tracked_offline(case, tmp_path):
     model, data = case
     output = tmp_path / "out"
-    values = {"M": model, "D": data, "O": output, "20001": free_port()}
+    values = {"M": model, "D": data, "O": output, "20001": str(free_port())}
     command = [values.get(word, word) for word in shlex.split(PUBLISHED)]
     printed = run([*command, "--gradient_accumulation_steps", "4", "--max_steps", "3"])
     assert printed.count("no wandb login: metrics are kept offline") == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fastchat.train.train import main
-from tests.processes.test_launchers import free_port
+from tests.support.servers import free_port
 from tests.support.training_data import make_case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ def environment(case, output, **changes):
     """The knobs of the scripts, on a machine without GPUs, in an environment of their own."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RANK", "LOCAL_", "WANDB"))}
     knobs = {"MODEL": str(case[0]), "DATA_PATH": str(case[1]), "OUTPUT_DIR": str(output)}
-    knobs |= {"NUM_GPUS": "1", "MASTER_PORT": free_port(), "REPORT_TO": "none"}
+    knobs |= {"NUM_GPUS": "1", "MASTER_PORT": str(free_port()), "REPORT_TO": "none"}
     knobs |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     knobs |= {"VIRTUAL_ENV": str(BIN.parent), "SLURM_SUBMIT_DIR": str(ROOT)}
     return kept | knobs | changes

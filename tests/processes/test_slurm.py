@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from fastchat.client.process import free_ports
 from rise import merge
 from rise.episodes.journal import load_episodes
-from rise.policies.local import free_ports
 from tests.support.servers import post, wait_for
 from tests.support.stages import ROOT, environment, write_inputs
 from tests.support.tiny import save_tiny_model

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 import requests
 import uvicorn
 
+from fastchat.client.process import free_ports
 from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import load_tokenizer
 from fastchat.serve import vllm_worker
@@ -45,9 +45,7 @@ KEY = "right key"
 
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("localhost", 0))
-        return sock.getsockname()[1]
+    return free_ports(1)[0]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,10 @@ import errno
 import json
 import math
 import socket
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -36,6 +39,8 @@ CODE_KINDS = {
 """Error codes of the worker protocol that have a kind of their own."""
 STATUS_KINDS = {401: "unauthorized", 403: "unauthorized", 408: "timeout", 429: "overloaded"}
 """HTTP statuses that have a kind of their own. An error code is a status and two digits."""
+ANSWER_SECONDS = 5.0
+"""For a server of the network to answer anything."""
 _CONNECT_SECONDS = 10.0
 _ACCEPT_SECONDS = 2.0
 _SHOWN = 500
@@ -184,6 +189,26 @@ def seconds_to_wait(headers: Any) -> float | None:
         except (TypeError, ValueError, OverflowError):
             return None
     return seconds if 0 <= seconds < math.inf else None
+
+
+def unreachable(url: str) -> str | None:
+    """Why a server of the network does not answer; None if it does, be it with an error."""
+    causes = [f"nothing within {ANSWER_SECONDS:g} s"]
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=ANSWER_SECONDS):
+                causes.append("")
+        except urllib.error.HTTPError:
+            causes.append("")
+        except (OSError, ValueError) as error:
+            causes.append(str(getattr(error, "reason", error)))
+
+    # The time limit of a request does not cover the look-up of a name.
+    thread = threading.Thread(target=ask, daemon=True, name="reach")
+    thread.start()
+    thread.join(2 * ANSWER_SECONDS)
+    return causes[-1] or None
 
 
 async def accepts(url: str) -> bool:

@@ -37,7 +37,7 @@ from fastchat.protocol.worker_protocol import parse
 from fastchat.serve.http import BodyLimit, frame, read_json
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry
-from fastchat.utils import OneLineParser, build_logger, listen, serve, url_of
+from fastchat.utils import Parser, build_logger, listen, serve, url_of
 
 logger = build_logger("controller")
 
@@ -264,7 +264,7 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = OneLineParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
     parser.add_argument(
         "--port", type=int, default=CONTROLLER_PORT, help="port, 0 takes a free one (21001)"

@@ -20,7 +20,7 @@ from typing import Any
 from fastchat.constants import CONTROLLER_ADDRESS
 from fastchat.conversation import Message
 from fastchat.serve.web_chat import WebChat, WebChatError
-from fastchat.utils import OneLineParser, build_logger, listen, normal_url, serve, url_of
+from fastchat.utils import Parser, build_logger, listen, normal_url, serve, url_of
 
 logger = build_logger("gradio_web_server")
 
@@ -154,7 +154,7 @@ def parse_args(
     argv: list[str] | None = None, tabs: list[ModuleType] | None = None
 ) -> argparse.Namespace:
     """Read the command line; `tabs` add arguments of their own."""
-    parser = OneLineParser(
+    parser = Parser(
         prog="gradio_web_server",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

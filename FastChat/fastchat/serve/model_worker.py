@@ -49,7 +49,7 @@ from fastchat.serve.engine.sampling import SamplingParams
 from fastchat.serve.prometheus import read_engine
 from fastchat.serve.prompts import Prompts
 from fastchat.utils import (
-    OneLineParser,
+    Parser,
     build_logger,
     byte_count,
     fraction,
@@ -145,7 +145,7 @@ class ModelWorker(BaseModelWorker):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = OneLineParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "answers (a request for n samples takes n)")
     parser.add_argument(
         "--model-path",

@@ -31,7 +31,7 @@ from fastchat.serve.openai.answers import Answers
 from fastchat.serve.openai.errors import ApiError, from_worker, parse
 from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, served
 from fastchat.utils import (
-    OneLineParser,
+    Parser,
     build_logger,
     listen,
     normal_url,
@@ -157,7 +157,7 @@ def split_keys(text: str) -> list[str]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = OneLineParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
     parser.add_argument(
         "--port", type=int, default=_PORT, help=f"port, 0 takes a free one ({_PORT})"

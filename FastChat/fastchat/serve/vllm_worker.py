@@ -44,7 +44,7 @@ from fastchat.serve.base_model_worker import (
 from fastchat.serve.upstream.client import Abilities, UpstreamClient, explore
 from fastchat.serve.upstream.worker import UpstreamWorker
 from fastchat.utils import (
-    OneLineParser,
+    Parser,
     build_logger,
     listen,
     normal_url,
@@ -61,7 +61,7 @@ _OWN_OPTIONS = ("--host", "--port", "--uds")
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = OneLineParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "requests")
     parser.add_argument(
         "--model-path",

@@ -7,14 +7,14 @@ file with its size: what a killed process left behind is never resumed from.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from fastchat.utils import read_json, write_json
 
 logger = logging.getLogger("fastchat.train")
 
@@ -170,21 +170,6 @@ def model_parameters(model: Any) -> int:
 def trained_parameters(model: Any) -> int:
     """Number of those parameters that are trained: all, or those of an adapter."""
     return sum(_size(p) for p in model.parameters() if p.requires_grad)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON in one step: a reader sees the old file or the new one."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; None if it is missing or torn."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return None
 
 
 def _size(parameter: Any) -> int:

@@ -3,26 +3,23 @@
 It holds the settings that decide the result (a run with other settings is refused in the same
 directory), the data with its checksum and what became of its rows, versions, and at the end the
 log of all steps.
-
-Which weights a directory holds: training begins from files that may be replaced in place.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import os
-import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from fastchat.model.files import fingerprint, git_commit, versions
 from fastchat.model.model_adapter import resolve
-from fastchat.train import processes, tracking
+from fastchat.tracking import TRACKING
+from fastchat.train import processes
 from fastchat.train.arguments import Arguments, TrainingArguments
-from fastchat.train.checkpoints import checkpoints, clear, missing_files, read_json
+from fastchat.train.checkpoints import checkpoints, clear, missing_files
+from fastchat.utils import read_json
 
 RECORD = "training.json"
 
@@ -85,7 +82,7 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
     settings = {name: _plain(getattr(args, name)) for name in DECISIVE}
     settings |= {
         "model_name_or_path": model_args.model_name_or_path,
-        "model_fingerprint": fingerprint(model_args.model_name_or_path),
+        "model_fingerprint": fingerprint(resolve(model_args.model_name_or_path)),
         "chat_template": model_args.chat_template,
         "data_sha256": digest,
         "loss_on": data_args.loss_on,
@@ -106,7 +103,7 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
     if lora.enabled:
         settings["lora"] = lora.settings()
         if lora.lora_weight_path:
-            settings["adapter_fingerprint"] = fingerprint(lora.lora_weight_path)
+            settings["adapter_fingerprint"] = fingerprint(resolve(lora.lora_weight_path))
     return {
         "status": "running",
         "command": sys.argv,
@@ -114,7 +111,7 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
         "data": {"path": data_args.data_path, "sha256": digest},
         "processes": args.world_size,
         "device": str(args.device.type),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "git_commit": git_commit(),
     }
 
@@ -164,7 +161,7 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
 def start_anew(args: TrainingArguments) -> None:
     """Delete what an earlier run left in the output directory, once for all processes."""
     if args.should_save:
-        for name in (RECORD, tracking.TRACKING):
+        for name in (RECORD, TRACKING):
             (args.directory / name).unlink(missing_ok=True)
         clear(args.directory)
     args.distributed_state.wait_for_everyone()
@@ -185,52 +182,3 @@ def _plain(value: Any) -> Any:
 
 
 PACKAGES = ("fschat", "torch", "transformers", "accelerate", "deepspeed", "flash_attn")
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that decide the result; None where missing."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of the tree that this file lies in ("-dirty" if changed); None outside git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-SUFFIXES = (".safetensors", ".bin", ".jinja")
-NAMES = ("config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json")
-SAMPLED_BYTES = 1 << 16
-"""Bytes read at the beginning, the middle and the end of each file."""
-
-
-def fingerprint(model: str) -> str | None:
-    """A checksum of a checkpoint's or an adapter's files; None for an id of the hub.
-
-    Names, sizes and samples of the files are read, not all of them: a large model takes minutes.
-    """
-    folder = Path(resolve(model))
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and (path.suffix in SUFFIXES or path.name in NAMES):
-            size = path.stat().st_size
-            digest.update(f"{path.name}:{size}:".encode())
-            with path.open("rb") as file:
-                for start in sorted({0, size // 2, max(0, size - SAMPLED_BYTES)}):
-                    file.seek(start)
-                    digest.update(file.read(SAMPLED_BYTES))
-    return digest.hexdigest()[:16]

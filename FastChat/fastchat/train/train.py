@@ -51,7 +51,8 @@ from fastchat.model.model_adapter import (
     pick_attention,
     resolve,
 )
-from fastchat.train import processes, signals, tracking
+from fastchat.tracking import start_wandb
+from fastchat.train import processes, signals
 from fastchat.train.arguments import Arguments, TrainingArguments, parse
 from fastchat.train.batches import Collator
 from fastchat.train.checkpoints import (
@@ -200,7 +201,13 @@ def fit(run: Run, model: Any) -> None:
     args, tokenizer, started = run.args, run.template.tokenizer, time.monotonic()
     if args.overwrite_output_dir:
         start_anew(args)
-    args.report_to = tracking.start_wandb(args.trackers, str(args.directory), args.run_name)
+    args.report_to = start_wandb(
+        args.trackers,
+        str(args.directory),
+        args.run_name,
+        processes.logger,
+        processes.is_first_process(),
+    )
     if run.eval_set is None:
         args.eval_strategy, args.do_eval = "no", False
     trainer = RWRTrainer(

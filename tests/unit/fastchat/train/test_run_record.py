@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from fastchat.conversation import BUILT_IN
-from fastchat.train.run_record import SAMPLED_BYTES, fingerprint
+from fastchat.model.files import SAMPLED_BYTES, fingerprint
 from fastchat.train.train import main
 from tests.support.tiny import save_tiny_model
 from tests.support.training_data import command, figures, make_case, rows, write_rows

@@ -4,17 +4,19 @@ python -m pytest tests/unit/fastchat/train/test_trackers.py
 """
 
 import json
+import logging
 import os
 import time
 
 import pytest
 import wandb
 
-from fastchat.train.tracking import start_wandb
+from fastchat.tracking import start_wandb
 from fastchat.train.train import main
 from tests.support.offline_wandb import read_offline_run, read_offline_runs
 from tests.support.training_data import make_case, row, write_rows
 
+LOG = logging.getLogger("fastchat.train")
 FIGURES = {
     *("loss", "grad_norm", "learning_rate", "tokens_per_second", "effective_samples"),
     *("nll", "nll_right", "nll_wrong", "nll_no_answer", "truncated"),
@@ -76,7 +78,7 @@ def test_stages_share_a_group_and_a_resumed_run_its_id(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_GROUP", "iteration-1")
     monkeypatch.setenv("WANDB_PROJECT", "maths")
     for step in (1, 2):
-        assert start_wandb(["wandb"], str(tmp_path / "model"), None) == ["wandb"]
+        assert start_wandb(["wandb"], str(tmp_path / "model"), None, LOG) == ["wandb"]
         wandb.log({"train/global_step": step})
         wandb.finish()
         time.sleep(1.1)  # wandb names the directory of an offline run by id and second
@@ -85,7 +87,7 @@ def test_stages_share_a_group_and_a_resumed_run_its_id(tmp_path, monkeypatch):
         assert (run["project"], run["group"], run["job_type"]) == ("maths", "iteration-1", "train")
         assert run["name"] == "model" and run["id"] == first["id"]
     monkeypatch.setenv("WANDB_PROJECT", "other")
-    start_wandb(["wandb"], str(tmp_path / "model"), None)
+    start_wandb(["wandb"], str(tmp_path / "model"), None, LOG)
     assert wandb.run.id != first["id"]
 
 
@@ -94,9 +96,9 @@ def test_a_wandb_that_breaks_is_left_out_with_a_notice(tmp_path, monkeypatch, ca
         raise RuntimeError("no space left")
 
     monkeypatch.setattr(wandb, "init", fail)
-    assert start_wandb(["wandb", "tensorboard"], str(tmp_path), None) == ["tensorboard"]
+    assert start_wandb(["wandb", "tensorboard"], str(tmp_path), None, LOG) == ["tensorboard"]
     assert "wandb cannot start (no space left): it gets nothing" in caplog.text
-    assert start_wandb(["wandb"], str(tmp_path), None) == ["tensorboard"]
+    assert start_wandb(["wandb"], str(tmp_path), None, LOG) == ["tensorboard"]
     assert "TensorBoard's files get the numbers instead" in caplog.text
 
 
@@ -114,6 +116,6 @@ def test_a_run_may_be_tracked_nowhere(case, tmp_path):
 
 
 def test_trackers_that_are_not_installed_are_left_out_with_a_notice(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("fastchat.train.tracking.importlib.util.find_spec", lambda name: None)
-    assert start_wandb(["wandb"], str(tmp_path), None) == []
+    monkeypatch.setattr("fastchat.tracking.importlib.util.find_spec", lambda name: None)
+    assert start_wandb(["wandb"], str(tmp_path), None, LOG) == []
     assert "wandb is not installed (pip install wandb): it gets nothing" in caplog.text

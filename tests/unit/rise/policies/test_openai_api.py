@@ -10,10 +10,10 @@ import json
 import pytest
 from aiohttp import web
 
+from fastchat.client.process import free_ports
 from rise.metrics import evaluation
 from rise.policies import keys
 from rise.policies.keys import find_key
-from rise.policies.local import free_ports
 from rise.policies.openai_api import OpenAIPolicy
 from rise.policies.policy import PolicyError, Retries, Sample
 from rise.runs import tally

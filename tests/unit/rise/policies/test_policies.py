@@ -9,11 +9,11 @@ import time
 
 import pytest
 
+from fastchat.client.process import free_ports
 from rise.episodes import episode
 from rise.policies import names as choice
 from rise.policies import openai_api
 from rise.policies.function import FunctionPolicy
-from rise.policies.local import free_ports
 from rise.policies.policy import PolicyError, Retries
 from rise.runs import arguments
 from tests.support.scripted_servers import OpenAI, Wire, chat_reply, wire_reply

@@ -9,8 +9,7 @@ import workflow_convert
 import workflow_eval
 import workflow_gen
 from data import arithmetic
-from fastchat.utils import OneLineParser
-from rise.program.parser import Parser
+from fastchat.utils import Parser
 
 
 @pytest.mark.parametrize(
@@ -46,7 +45,7 @@ def test_a_shortened_flag_is_refused(capsys, program):
         program.parse_args(["--see", "1"])
     assert exit_.value.code == 2
     capsys.readouterr()
-    parser = OneLineParser(prog="worker")
+    parser = Parser(prog="worker")
     parser.add_argument("--model-path")
     with pytest.raises(SystemExit):
         parser.parse_args(["--model", "x"])

@@ -7,15 +7,17 @@ python -m pytest tests/unit/rise/tracking/test_tracker.py
 
 import doctest
 import json
+import socket
 import sys
 
 import pytest
 
+from fastchat.client import http
+from fastchat.tracking import logged_in
 from rise.report import tracked
 from rise.tracking import tensorboard
 from rise.tracking import tracker as tracking
 from rise.tracking.tracker import Subject
-from rise.tracking.wandb_run import logged_in
 from tests.support.event_files import events_of, scalars
 from tests.support.offline_wandb import no_login, read_offline_run  # noqa: F401  (a fixture)
 
@@ -99,12 +101,31 @@ def test_a_server_that_refuses_makes_the_run_offline(tmp_path, monkeypatch, capl
         raise wandb.errors.CommError("timed out\nmore")
 
     monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setattr("fastchat.tracking.unreachable", lambda server: None)
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     tracker = tracking.start(NOWHERE | {"wandb_project": "p"}, subject(tmp_path))
     tracker.log({"accuracy": 1.0}, "turn", 1)
     tracker.finish()
     assert "wandb could not start (timed out)" in caplog.text
     assert f"wandb sync {tmp_path}/wandb/offline-run-*" in caplog.text
+    assert read_offline_run(tmp_path)["history"][0]["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_server_that_cannot_be_reached_makes_the_run_offline_at_once(
+    tmp_path, monkeypatch, caplog, hangs
+):
+    monkeypatch.setattr(http, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if hangs:
+            server.listen()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        tracker = tracking.start(NOWHERE | {"wandb_project": "p"}, subject(tmp_path))
+    tracker.log({"accuracy": 1.0}, "turn", 1)
+    tracker.finish()
+    assert "does not answer" in caplog.text
     assert read_offline_run(tmp_path)["history"][0]["accuracy"] == 1.0
 
 
