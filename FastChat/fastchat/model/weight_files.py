@@ -12,12 +12,21 @@ from fastchat.model.model_adapter import base_source, resolve
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that git-lfs has not fetched."""
-TEXTS = ("config.json", "adapter_config.json", "generation_config.json", "tokenizer_config.json")
-TEXTS += ("chat_template.jinja",)
+TEXTS = (
+    "config.json",
+    "adapter_config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 """The first that is there is read."""
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-WEIGHTS += ("pytorch_model.bin.index.json",)
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 """The first that is there is read, as in `WEIGHTS`."""
 FETCH = "fetch it again (`git lfs pull`, or `hf download`)"
@@ -55,10 +64,10 @@ def _read_files(folder: Path) -> Iterator[Path]:
         yield file
         if file.suffix == ".json":
             try:
-                names = sorted(set(json.loads(file.read_bytes())["weight_map"].values()))
+                shards = sorted(set(json.loads(file.read_bytes())["weight_map"].values()))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{file} is damaged ({error}): {FETCH}") from error
-            yield from (folder / name for name in names)
+            yield from (folder / name for name in shards)
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> list[Path]:

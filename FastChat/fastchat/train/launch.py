@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -36,7 +37,8 @@ def run(arguments: list[str]) -> None:
     signals.install()
     for stream in (sys.stdout, sys.stderr):
         # A file or pipe may be ASCII, and rows are not; a line is there when it is printed.
-        stream.reconfigure(errors="backslashreplace", line_buffering=True)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     if "--check" in arguments:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # no GPU is asked
     try:
