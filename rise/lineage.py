@@ -13,6 +13,7 @@ another one by now than when it was read, "missing" where it is no longer there.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,7 +107,11 @@ def lines(
     """
     seen = set() if seen is None else seen
     places = (Path(item.name), *(above / item.name for above in beside.absolute().parents))
-    path = next((place for place in places if place.exists()), Path(item.name))
+    # FILE.py:FUNCTION is where its file is.
+    path = next(
+        (each for each in places if Path(re.sub(r"\.py:\w+$", ".py", str(each))).exists()),
+        Path(item.name),
+    )
     now = checksum(path)
     # A record may hold the first digits only.
     same = not (now and item.checksum) or now.startswith(item.checksum)
