@@ -43,6 +43,7 @@ NOT_COMPARED = frozenset(
         "shown_attempts",
         "verbose",
         "versions",
+        "wait_for_server",
         "wandb_group",
         "wandb_name",
         "wandb_project",

@@ -104,7 +104,8 @@ def build(
 
     Args:
         kinds: what `decide` returned.
-        config: of it left_out, controller_address, date and request_timeout (seconds).
+        config: of it left_out, controller_address, date, request_timeout (seconds) and
+            wait_for_server (minutes).
         local: (controller URL, model name) of each checkpoint that this run serves itself.
         learned: called with a name and what its server is found to refuse.
     """
@@ -131,6 +132,8 @@ def build(
                 left_out=config.get("left_out", {}).get(name, []),
                 learned=learned,
             )
+        if kind in ("worker", "server", "openai"):  # nobody starts a worker of this run again
+            policies[name].retries.patience = 60.0 * config.get("wait_for_server", 0)
     return policies
 
 

@@ -7,15 +7,17 @@ name which of them it is.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import random
 import re
+import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
-
-import tenacity
 
 from rise.episodes.episode import Message
 from rise.policies.keys import redact
@@ -26,6 +28,8 @@ T = TypeVar("T")
 RETRIED = frozenset({"connection", "no_worker", "overloaded", "server", "timeout"})
 """Kinds of errors that may pass. Every other kind fails at once: the same request would fail
 again."""
+GONE = frozenset({"connection", "no_worker", "timeout"})
+"""Kinds of errors of somebody who may have gone, and come back."""
 ENDS_RUN = frozenset({"not_found", "quota", "setup", "unauthorized"})
 """Kinds of errors after which no further request is made: each would fail the same way."""
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
@@ -113,6 +117,8 @@ class Policy(ABC):
 
     name: str
     """The name on the command line."""
+    retries: Retries | None = None
+    """None where nobody is asked who may go."""
 
     @abstractmethod
     async def sample(
@@ -152,54 +158,75 @@ class Policy(ABC):
         """Give up connections."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Retries:
-    """How often a request is tried again, and how long it waits before."""
+    """How often a request is tried again, how long it waits before, and who has gone.
+
+    Whoever has gone may come back: where nobody is answered, all requests wait for that.
+    """
 
     attempts: int = 4
-    """Tries in all."""
+    """Tries in all that fail in the same way."""
     timeouts: int = 2
-    """Tries in all where each ran out of time."""
+    """Of these where each ran out of time."""
     overloads: int | None = None
-    """Tries in all where the server has too much to do, or is still loading; as all others."""
+    """Of these where the server has too much to do, or is still loading; as all others."""
+    patience: float = 0.0
+    """Seconds that requests wait for whoever has gone, before the last of their tries counts."""
     first_wait: float = 0.5
     """Seconds; doubled for each further try, with jitter."""
     longest_wait: float = 30.0
-    """Seconds."""
+    """Seconds; a third of it for whoever has gone."""
     longest_asked: float = 300.0
     """Seconds: whoever asks to wait longer is tried again after that."""
+    gone_since: float | None = field(default=None, init=False)
+    """When the first request failed after the last sign of life, by time.monotonic."""
+    _seen_at: float = field(default=-math.inf, init=False)
 
     async def run(self, call: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Await call(*args) until it answers, fails for good or the tries are used up.
+        """Await call(*args) until it answers, fails for good or the tries are used up."""
+        failures: Counter[str] = Counter()
+        while_others_are_answered = 0
+        failed_at = time.monotonic()
+        while True:
+            try:
+                answer = await call(*args)
+            except PolicyError as error:
+                kind, most = error.kind, self._most(error.kind)
+                failures[kind] += 1
+                while_others_are_answered += self._seen_at > failed_at
+                failed_at = time.monotonic()
+                if kind not in GONE:
+                    self._seen()
+                elif self.gone_since is None:
+                    self.gone_since = failed_at
+                is_waited_for = while_others_are_answered < most and self.seconds_left() > 0
+                if kind not in RETRIED or (failures[kind] >= most and not is_waited_for):
+                    raise
+                # One line when trouble begins; the later tries of the same request are detail.
+                level = logging.WARNING if failures.total() == 1 else logging.INFO
+                cause = type(error.__cause__ or error).__name__
+                log.log(level, "request failed (%s, %s), trying again", cause, error)
+                await asyncio.sleep(self._wait(error, failures.total()))
+            else:
+                self._seen()
+                return answer
 
-        Args:
-            call: a coroutine function; tenacity does not await what a lambda returns.
-            args: its arguments.
-        """
-        trying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, PolicyError) and error.kind in RETRIED
-            ),
-            stop=self._stop,
-            wait=self._wait,
-            before_sleep=_log_retry,
-            reraise=True,
-        )
-        return await trying(call, *args)
+    def seconds_left(self) -> float:
+        """How long whoever has gone is still waited for; 0 while he is there."""
+        if self.gone_since is None:
+            return 0.0
+        return max(0.0, self.gone_since + self.patience - time.monotonic())
 
-    def _stop(self, state: tenacity.RetryCallState) -> bool:
+    def _seen(self) -> None:
+        self._seen_at, self.gone_since = time.monotonic(), None
+
+    def _most(self, kind: str) -> int:
         own = {"timeout": self.timeouts, "overloaded": self.overloads or self.attempts}
-        return state.attempt_number >= own.get(state.outcome.exception().kind, self.attempts)
+        return own.get(kind, self.attempts)
 
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        longest = min(self.longest_wait, self.first_wait * 2 ** (state.attempt_number - 1))
-        asked = state.outcome.exception().retry_after or 0.0
-        return max(min(asked, self.longest_asked), random.uniform(longest / 2, longest))
-
-
-def _log_retry(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception()
-    # One line when trouble begins; the later tries of the same request are detail.
-    level = logging.WARNING if state.attempt_number == 1 else logging.INFO
-    cause = type(error.__cause__ or error).__name__
-    log.log(level, "request failed (%s, %s), trying again", cause, error)
+    def _wait(self, error: PolicyError, tries: int) -> float:
+        longest = self.longest_wait / (3 if error.kind in GONE else 1)
+        longest = min(longest, self.first_wait * 2 ** min(tries - 1, 30))
+        asked = min(error.retry_after or 0.0, self.longest_asked)
+        return max(asked, random.uniform(longest / 2, longest))

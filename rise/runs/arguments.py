@@ -129,6 +129,14 @@ def _add_servers(group) -> None:
         default=1800.0,
         help="seconds for one request, its wait at a busy worker included; default 1800",
     )
+    add(
+        "--wait_for_server",
+        type=float,
+        default=10.0,
+        metavar="MINUTES",
+        help="how long to wait for a served model that goes away, before what it was asked is owed "
+        "to the next call; default 10, 0: not at all",
+    )
     add("--concurrency", type=int, default=64, help="episodes in flight; default 64")
     add(
         "--price",
@@ -205,6 +213,8 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[Problem]:
     )
     seconds = args.request_timeout
     refuse("--request_timeout", not seconds > 0, f"is {seconds} s: above 0")
+    minutes = args.wait_for_server
+    refuse("--wait_for_server", not minutes >= 0, f"is {minutes} minutes: 0 or more")
     refuse("--log_dir", Path(args.log_dir).is_file(), f"{args.log_dir} is a file")
     refuse("--data_path", not Path(args.data_path).is_file(), f"{args.data_path} is not a file")
     lists = {"models": models, "num_of_samples": samples}

@@ -91,6 +91,7 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
         "max_cost_usd": args.max_cost_usd,
         "prices": parse_prices(args.price),
         "request_timeout": args.request_timeout,
+        "wait_for_server": args.wait_for_server,
         "verbose": args.verbose,
         **{name: getattr(args, name) for name in tracker.KEYS},
         "command": sys.argv,

@@ -173,6 +173,7 @@ class Job:
         )
         with serving as local, Progress(tally, self.size, tracker) as progress:
             plan = self._plan(local.addresses(), progress.watch)
+            progress.policies = plan.policies
 
             async def rollout() -> str | None:
                 showing = asyncio.create_task(progress.keep_showing())

@@ -8,10 +8,11 @@ import datetime
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rise.episodes.episode import Episode
+from rise.policies.policy import Policy
 from rise.runs.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ FIRST_LINE = 3.0
 """Seconds after which there is a line, whatever has happened."""
 LINE_EVERY = 30.0
 """Seconds between two lines where the output is no terminal but a file."""
+GONE_FOR = 3.0
+"""Seconds without an answer after which it is said who is waited for."""
 BAR = "{percentage:3.0f}%|{bar:16}| {desc}"
 
 
@@ -48,6 +51,8 @@ class Progress:
         """Seconds that the answered ones took, together."""
         self._in_episodes = 0
         """Turns of the episodes that this call finished."""
+        self.policies: Sequence[Policy] = ()
+        """Who answers, so that it is said who is waited for."""
         self._stack = contextlib.ExitStack()
         self._bar: Any = None
 
@@ -174,8 +179,16 @@ class Progress:
             parts.append(f"{numbers['tokens_per_second']:.0f} tokens/s")
         parts += [f"{numbers['cost_usd']:.2f} USD"] if "cost_usd" in numbers else []
         if "eta_seconds" in numbers:
-            parts.append(f"{datetime.timedelta(seconds=round(numbers['eta_seconds']))} left")
+            parts.append(f"{_clock(numbers['eta_seconds'])} left")
+        for policy in dict.fromkeys(self.policies):
+            left = policy.retries.seconds_left() if policy.retries else 0
+            if left and left < policy.retries.patience - GONE_FOR:
+                parts.append(f"{policy.name} is gone and waited for, {_clock(left)} at most")
         return ", ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def _in_words(episode: Episode) -> str:

@@ -5,6 +5,7 @@ pytest tests/unit/rise/policies/test_policies.py
 
 import asyncio
 import doctest
+import math
 import time
 
 import pytest
@@ -165,6 +166,58 @@ def test_retry_waits_as_long_as_the_server_asks():
     assert times[1] - times[0] >= 0.2
 
 
+def test_whoever_goes_away_is_waited_for_until_patience_ends():
+    retries = Retries(attempts=2, first_wait=0.001, longest_wait=0.03, patience=0.3)
+    back = time.monotonic() + 0.15
+
+    async def call():
+        if time.monotonic() < back:
+            assert retries.seconds_left() >= 0
+            raise PolicyError("connection", "x")
+        return "text"
+
+    async def many():
+        return await asyncio.gather(*(retries.run(call) for _ in range(8)))
+
+    assert asyncio.run(many()) == ["text"] * 8 and retries.gone_since is None
+    back = math.inf
+    for least in (0.3, 0.0):  # it is waited for once, not once per request
+        begun = time.monotonic()
+        with pytest.raises(PolicyError):
+            asyncio.run(many())
+        assert least <= time.monotonic() - begun < least + 0.25
+
+
+def test_a_request_that_breaks_a_server_which_answers_others_is_not_waited_for():
+    retries = Retries(attempts=3, first_wait=0.001, longest_wait=0.03, patience=60)
+    tries = []
+
+    async def breaks():
+        tries.append(1)
+        raise PolicyError("connection", "x")
+
+    async def answers():
+        await asyncio.sleep(0)
+        return "text"
+
+    async def both():
+        bad = asyncio.create_task(retries.run(breaks))
+        while not bad.done():
+            assert await retries.run(answers) == "text"
+            await asyncio.sleep(0.001)
+        return await bad
+
+    with pytest.raises(PolicyError):
+        asyncio.run(both())
+    assert 3 <= len(tries) < 10
+    with pytest.raises(PolicyError, match="bad_request"):
+        asyncio.run(retries.run(refuses))
+
+
+async def refuses():
+    raise PolicyError("bad_request", "x")
+
+
 def test_a_name_that_the_controller_serves_comes_first(functions):
     (functions / "student").mkdir()
     names = ("student", "gpt-3.5-turbo", "functions.py:plain")
@@ -242,6 +295,13 @@ def test_probe_names_whoever_does_not_answer():
         with pytest.raises(ValueError, match=r"^nobody@.*serves teacher, not nobody$"):
             asyncio.run(choice.probe(kinds, config))
         assert server.requests == []
+
+
+def test_all_are_waited_for_but_workers_that_nobody_starts_again(functions):
+    kinds = {"m@http://h/v1": "server", "student": "worker", "./own": "checkpoint"}
+    config = {"controller_address": "", "request_timeout": 5, "wait_for_server": 2.0}
+    policies = choice.build(kinds, config, {"./own": ("http://127.0.0.1:9", "checkpoint-0")})
+    assert [policy.retries.patience for policy in policies.values()] == [120, 120, 0]
 
 
 def test_sampling_is_as_published_for_each_kind():

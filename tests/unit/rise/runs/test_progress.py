@@ -11,6 +11,7 @@ import pytest
 
 from rise.episodes.episode import Episode
 from rise.episodes.shorthand import sketch
+from rise.policies.policy import Retries
 from rise.runs import progress
 from rise.runs.progress import Progress
 from rise.runs.tally import Tally
@@ -24,6 +25,13 @@ class Recorder:
 
     def log(self, scalars, axis, at):
         self.points.append(scalars)
+
+
+class Somebody:
+    """A policy that is not asked."""
+
+    def __init__(self, retries):
+        self.name, self.retries = "m", retries
 
 
 @pytest.fixture
@@ -73,6 +81,18 @@ def test_earlier_calls_count_as_done_and_not_for_the_rate(clock, monkeypatch):
             "7 of 10 episodes, right at turn 1 to 2: 14.3 85.7 %, 1 failed, 2 tokens/s, "
             "560.00 USD, 0:01:30 left"
         )
+
+
+def test_it_says_who_is_waited_for(clock):
+    policy = Somebody(Retries(patience=600))
+    shown = Progress(Tally(1, cumulative=True), 5, Recorder())
+    shown.policies = [policy, policy, Somebody(None)]
+    policy.retries.gone_since = clock[0]
+    for seconds, said in ((1, ""), (40, ", m is gone and waited for, 0:09:20 at most"), (600, "")):
+        assert shown.line() == "0 of 5 episodes"
+        policy.retries.gone_since = clock[0] - seconds
+        assert shown.line() == f"0 of 5 episodes{said}"
+        policy.retries.gone_since = None
 
 
 def test_a_terminal_gets_one_line_that_is_redrawn(clock, monkeypatch):
