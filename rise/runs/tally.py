@@ -118,22 +118,21 @@ class Tally:
 
         total = self.finished
         graded = [sum(counts.values()) for counts in self.verdicts]
+        usage: dict[str, dict[str, float]] = {name: dict(n) for name, n in self.usage.items()}
+        for model in usage.keys() & self.prices.keys():
+            usage[model]["cost_usd"] = round(self.cost_of(model), 6)
         return {
             "success_by_turn": [
                 wilson([True] * n + [False] * (total - n)).to_dict() for n in self.solved if total
             ],
             "verdicts": [dict(counts) for counts in self.verdicts],
             "length_share": [c / g if g else 0.0 for c, g in zip(self.cut, graded, strict=True)],
-            "usage": {model: self._usage_of(model) for model in self.usage},
+            "usage": usage,
             "errors": dict(self.errors),
             "unanswered": self.unanswered,
             "given_up": self.given_up,
             **({"cost_usd": round(self.cost_usd, 6)} if self.prices else {}),
         }
-
-    def _usage_of(self, model: str) -> dict[str, float]:
-        cost = {"cost_usd": round(self.cost_of(model), 6)} if model in self.prices else {}
-        return dict(self.usage[model]) | cost
 
 
 def parse_prices(texts: Sequence[str]) -> dict[str, list[float]]:

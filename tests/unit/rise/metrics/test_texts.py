@@ -4,6 +4,7 @@ python -m pytest tests/unit/rise/metrics/test_texts.py
 """
 
 import random
+import sys
 
 import pytest
 from nltk.metrics.distance import edit_distance
@@ -59,6 +60,12 @@ def test_leaving_out_what_both_begin_and_end_with_changes_no_distance():
         a, b = (draw.choices("ab", k=draw.randrange(1, 9)) for _ in range(2))
         expected = 1 - edit_distance(a, b) / max(len(a), len(b))
         assert edit_similarity(" ".join(a), " ".join(b)) == pytest.approx(expected)
+
+
+def test_equal_texts_are_compared_without_nltk(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nltk.metrics.distance", None)
+    assert edit_similarity("so 3 + 4 = 7", "so 3 + 4  = 7\n") == 1.0
+    assert repetition("a b c d a b c d") > 0
 
 
 def test_long_texts_are_compared_by_their_beginning():
