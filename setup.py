@@ -35,6 +35,7 @@ setup(
     install_requires=[
         "fschat[model_worker,train]==0.2.36+rise",
         "aiohttp>=3.9",
+        "filelock>=4.2",
         "gymnasium>=1.0",
         "jinja2>=3.1",
         "latex2mathml>=3.77",

@@ -52,11 +52,12 @@ if [ -f "$OUT/knobs" ] && [ "$(cat "$OUT/knobs")" != "$knobs" ]; then
     exit 2
 fi
 
-VENV="$VENV" bash scripts/setup.sh
-INSTALLED=$SECONDS
-export PATH="$PWD/$VENV/bin:$PATH"
 mkdir -p "$OUT"
 echo "$knobs" >"$OUT/knobs"
+say "$OUT: what the stages print is in $OUT/logs"
+stage install env VENV="$VENV" bash scripts/setup.sh
+INSTALLED=$SECONDS
+export PATH="$PWD/$VENV/bin:$PATH"
 
 control() {
     generate "$OUT/gen_control" 1 --num_of_samples 1 --models data/arithmetic.py:expert
@@ -67,13 +68,13 @@ control() {
 }
 
 say "1/6 problems, and a base model trained on them from scratch"
-run python data/arithmetic.py --output_dir "$OUT/data" --train "$PROBLEMS" --test "$TEST" \
+stage problems python data/arithmetic.py --output_dir "$OUT/data" --train "$PROBLEMS" --test "$TEST" \
     --warmup "$CHATS" --changes "$CHANGES" --seed "$SEED"
-run python scripts/quickstart/make_base.py --data_path "$OUT/data/warmup.jsonl" --output_dir "$OUT/base" \
+stage base python scripts/quickstart/make_base.py --data_path "$OUT/data/warmup.jsonl" --output_dir "$OUT/base" \
     --size "$SIZE" --device "$DEVICE" --seed "$SEED"
 
 say "2/6 the control starts on the second core: right answers only, one turn"
-background control control
+background control
 CONTROL=$!
 # shellcheck disable=SC2064
 trap "kill -- -$CONTROL 2>/dev/null || true" EXIT
@@ -94,10 +95,10 @@ evaluate_all "$OUT/base" base
 evaluate_all "$OUT/rise" rise
 evaluate "$OUT/rise" "$OUT/eval/rise_other" --max_turns 2 --num_of_samples 1 1 \
     --shown_attempts "$OUT/eval/rise"
-finish "$CONTROL" control
+wait "$CONTROL"
 trap - EXIT
 
-run python -m rise.report "$OUT/eval/base" "$OUT/eval/control" "$OUT/eval/rise" \
+stage report python -m rise.report "$OUT/eval/base" "$OUT/eval/control" "$OUT/eval/rise" \
     --names base control RISE -o "$OUT/report.html"
-run python scripts/quickstart/results.py "$OUT"
+python scripts/quickstart/results.py "$OUT"
 echo "Time: $((SECONDS / 60)) min $((SECONDS % 60)) s, of which installation $INSTALLED s."

@@ -17,21 +17,27 @@ guard() { # GROUP
     kill -KILL -- "-$1" 2>/dev/null || true
 }
 
-# A terminal shows the last thing that the stage has said until it ends.
+# A terminal shows the last thing that the stage has said until it ends, unless QUIET is set.
 stage() { # NAME COMMAND...
     local name=$1 log=$OUT/logs/${1//\//-}.log begun=$SECONDS code=0 clear='' group guard pipe said
     shift
     mkdir -p "$OUT/logs"
+    # What a killed call has left of this stage is ended by its guard within seconds.
+    for _ in {1..100}; do
+        kill -0 -- "-$(cat "$log.group" 2>/dev/null || echo none)" 2>/dev/null || break
+        sleep 0.1
+    done
     printf '+%s\n' "$(printf ' %q' "$@")" >>"$log"
     set -m # process groups of their own
     "$@" >>"$log" 2>&1 </dev/null &
     group=$!
+    echo "$group" >"$log.group"
     coproc GUARD { guard "$group"; }
     set +m
     # shellcheck disable=SC2153
     guard=$GUARD_PID pipe=${GUARD[1]}
-    if [ -t 1 ]; then
-        clear=$'\r\033[K'
+    if [ -t 1 ]; then clear=$'\r\033[K'; fi
+    if [ -t 1 ] && [ -z "${QUIET-}" ]; then
         while kill -0 "$group" 2>/dev/null; do
             said=$(tail -c 300 "$log" | tr '\r' '\n' | tail -n 1)
             printf '%s   %-20s %s' "$clear" "$name" "${said:0:55}"
@@ -41,6 +47,7 @@ stage() { # NAME COMMAND...
     wait "$group" || code=$?
     exec {pipe}>&-
     wait "$guard" || true
+    rm -f "$log.group"
     printf '%s   %-20s %d min %02d s\n' "$clear" "$name" $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
     if [ "$code" != 0 ]; then
         tail -n 25 "$log" >&2

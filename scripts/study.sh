@@ -61,17 +61,17 @@ for SEED in "${seeds[@]}"; do
     say "seed $SEED: $VARIANTS"
     # Two at a time, one per core.
     for ((i = 0; i < ${#variants[@]}; i += 2)); do
-        background "${variants[i]}" variant "${variants[i]}"
+        background variant "${variants[i]}"
         beside=$!
         # shellcheck disable=SC2064
         trap "kill -- -$beside 2>/dev/null || true" EXIT
         if ((i + 1 < ${#variants[@]})); then
             variant "${variants[i + 1]}"
         fi
-        finish "$beside" "${variants[i]}"
+        wait "$beside"
         trap - EXIT
     done
-    run python -m rise.report "$OUT"/eval/{base,control,rise} "${variants[@]/#/$OUT/eval/}" \
+    stage report python -m rise.report "$OUT"/eval/{base,control,rise} "${variants[@]/#/$OUT/eval/}" \
         -o "$OUT/report.html"
 done
-run python scripts/quickstart/study.py "$STUDY" --seeds "${seeds[@]}" --variants "${variants[@]}"
+python scripts/quickstart/study.py "$STUDY" --seeds "${seeds[@]}" --variants "${variants[@]}"

@@ -7,7 +7,6 @@ and `summary.json`. The record itself is in `rise.episodes.episode`.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -16,6 +15,8 @@ from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
 from rise.episodes.episode import REFUSALS, Episode, is_owed
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import episodes_at, lines_at, naming, rows
@@ -23,6 +24,8 @@ from rise.program.files import read_object, replacing, write_json
 
 log = logging.getLogger(__name__)
 
+LOCK = ".run.lock"
+"""Hidden, since it stays behind after kill -9; the lock itself ends with its process."""
 NOT_COMPARED = frozenset(
     {
         "api_base",
@@ -76,6 +79,7 @@ class RunDir:
         """Those that ended with a final error."""
         self._end = self._size = 0
         self._file: IO[bytes] | None = None
+        self._lock = FileLock(self.path / LOCK, fallback_to_soft=False)
 
     @classmethod
     def find(
@@ -131,17 +135,17 @@ class RunDir:
             ValueError: if another process is writing to them, or has since they were read.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._file = (self.path / "rows.jsonl").open("ab", buffering=0)
+        writing = (
+            f"another process is writing to {self.path}: wait for it, or give another --log_dir"
+        )
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_free = os.fstat(self._file.fileno()).st_size == self._size
-        except BlockingIOError:
-            is_free = False
-        if not is_free:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise ValueError(writing) from error
+        self._file = (self.path / "rows.jsonl").open("ab", buffering=0)
+        if os.fstat(self._file.fileno()).st_size != self._size:
             self.close()
-            raise ValueError(
-                f"another process is writing to {self.path}: wait for it, or give another --log_dir"
-            )
+            raise ValueError(writing)
         if self._end < self._size:
             log.warning("the last line of %s is torn: its episode is redone", self.path)
             self._file.truncate(self._end)
@@ -213,6 +217,9 @@ class RunDir:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._lock.is_locked:
+            (self.path / LOCK).unlink(missing_ok=True)
+            self._lock.release()
 
     def _read(self, seen: Callable[[Episode], None] | None) -> None:
         path = self.path / "rows.jsonl"

@@ -28,23 +28,13 @@ esac
 # Two processes share two cores: one thread each.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+. scripts/stages.sh
 
-run() {
-    printf '+'
-    printf ' %q' "$@"
-    echo
-    "$@"
-}
-
-# Runs in the background, its output in a file; `finish` waits and shows the file if it failed.
-background() { # NAME COMMAND...
-    local name=$1
-    shift
-    echo "+ $* > $OUT/$name.log &"
+# Runs in the background; its stages have their lines on the screen as they end.
+background() { # COMMAND...
     # A process group of its own, so that all of it can be ended when this script ends.
     set -m
-    "$@" >"$OUT/$name.log" 2>&1 </dev/null &
+    QUIET=1 "$@" </dev/null &
     set +m
 }
 
@@ -52,18 +42,10 @@ free_port() {
     python -c 'import socket; s = socket.create_server(("", 0)); print(s.getsockname()[1])'
 }
 
-finish() { # PID NAME
-    if ! wait "$1"; then
-        tail -n 40 "$OUT/$2.log" >&2
-        echo "$(basename "$0"): '$2' failed; its whole output is in $OUT/$2.log" >&2
-        exit 1
-    fi
-}
-
 generate() { # DIRECTORY TURNS SAMPLES... -- MODELS...
     local directory=$1 turns=$2
     shift 2
-    run python workflow_gen.py --env gsm8k --prompt_style bare --data_path "$OUT/data/train.jsonl" \
+    stage "$(basename "$directory")" python workflow_gen.py --env gsm8k --prompt_style bare --data_path "$OUT/data/train.jsonl" \
         --log_dir "$directory" --max_turns "$turns" --temperature 1.0 --max_new_tokens 96 \
         --worker_args "--device $DEVICE" --seed "$SEED" "$@"
 }
@@ -79,7 +61,7 @@ roll_out() { # DIRECTORY STUDENT NUMBER
 convert() { # OUTPUT CRITERIA WEIGHTING RUN...
     local output=$1 criteria=$2 weighting=$3
     shift 3
-    run python workflow_convert.py --filepath "$@" --output "$output" --model_path "$OUT/base" \
+    stage "convert-$(basename "$output" .json)" python workflow_convert.py --filepath "$@" --output "$output" --model_path "$OUT/base" \
         --env gsm8k --criteria "$criteria" --weighting "$weighting" --temperature 0.4 --shuffle \
         --seed "$SEED"
 }
@@ -87,7 +69,7 @@ convert() { # OUTPUT CRITERIA WEIGHTING RUN...
 train() { # DATA OUTPUT EPOCHS [MORE ARGUMENTS]
     local data=$1 output=$2 epochs=$3
     shift 3
-    run deepspeed --num_accelerators 1 --master_port "$(free_port)" \
+    stage "train-$(basename "$output")" deepspeed --num_accelerators 1 --master_port "$(free_port)" \
         FastChat/fastchat/train/train_mem.py "${trainer[@]}" \
         --deepspeed deepspeed/zero3.json --model_name_or_path "$OUT/base" --data_path "$data" \
         --output_dir "$output" --num_train_epochs "$epochs" --per_device_train_batch_size 16 \
@@ -100,7 +82,7 @@ train() { # DATA OUTPUT EPOCHS [MORE ARGUMENTS]
 evaluate() { # MODEL DIRECTORY [MORE ARGUMENTS]
     local model=$1 directory=$2
     shift 2
-    run python workflow_eval.py --model "$model" --data_path "$OUT/data/test.jsonl" --env gsm8k \
+    stage "eval-$(basename "$directory")" python workflow_eval.py --model "$model" --data_path "$OUT/data/test.jsonl" --env gsm8k \
         --prompt_style bare --log_dir "$directory" --context_window 2 --temperature 1.0 \
         --max_new_tokens 96 --worker_args "--device $DEVICE" --seed "$SEED" "$@"
 }

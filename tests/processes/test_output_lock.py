@@ -68,16 +68,6 @@ def test_a_file_system_without_locks_is_a_notice(case, tmp_path, monkeypatch, ca
     assert "cannot be locked ([Errno 38] Function not implemented)" in caplog.text
 
 
-def test_a_lock_file_that_was_deleted_meanwhile_locks_nothing(tmp_path, impatient):
-    path, replaced = tmp_path / LOCK, tmp_path / "replaced"
-    with path.open("w") as old:
-        fcntl.flock(old, fcntl.LOCK_EX)
-        path.rename(replaced)
-        with output_lock._take(path) as file, pytest.raises(ValueError, match="another process"):
-            assert output_lock._is_at(file, path) and not output_lock._is_at(old, path)
-            output_lock._take(path)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS)
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])

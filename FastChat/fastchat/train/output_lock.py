@@ -7,15 +7,12 @@ weights of the other.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import torch
+from filelock import FileLock, Timeout
 
 from fastchat.train.arguments import TrainingArguments
 from fastchat.train.processes import is_first_process
@@ -26,7 +23,6 @@ LOCK = ".training.lock"
 """Hidden, since it stays behind after kill -9; the lock itself ends with its process."""
 LOCK_WAIT = 10.0
 """Seconds to wait for what a killed run has left behind: processes that load its data."""
-POLL = 0.1
 
 
 @contextlib.contextmanager
@@ -58,47 +54,28 @@ def output_lock(args: TrainingArguments) -> Iterator[None]:
 def _locked(directory: Path) -> Iterator[None]:
     made = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / LOCK
+    lock = FileLock(directory / LOCK, timeout=LOCK_WAIT, fallback_to_soft=False)
     try:
-        with _take(path):
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+        _take(lock)
+        try:
+            yield
+        finally:
+            (directory / LOCK).unlink(missing_ok=True)
+            lock.release()
     finally:
         with contextlib.suppress(OSError):  # not empty: something was written
             for folder in made:
                 folder.rmdir()
 
 
-def _take(path: Path) -> IO[str]:
-    """The lock file, open and locked."""
-    deadline = time.monotonic() + LOCK_WAIT
-    while True:
-        file = path.open("a", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                file.close()
-                raise ValueError(
-                    f"another process is training in {path.parent}: wait for it, or name "
-                    "another --output_dir"
-                ) from error
-        except OSError as error:
-            # Some file systems of clusters know no locks; training there is no mistake.
-            logger.warning("%s cannot be locked (%s): let no other run write there", path, error)
-            return file
-        else:
-            if _is_at(file, path):
-                return file
-        file.close()
-        time.sleep(POLL)
-
-
-def _is_at(file: IO[str], path: Path) -> bool:
-    """Whether an open file is still the one at that path: the run before may have deleted it."""
+def _take(lock: FileLock) -> None:
+    directory = Path(lock.lock_file).parent
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(
+            f"another process is training in {directory}: wait for it, or name another --output_dir"
+        ) from error
+    except OSError as error:
+        # Some file systems of clusters know no locks; training there is no mistake.
+        logger.warning("%s cannot be locked (%s): let no other run write there", directory, error)
