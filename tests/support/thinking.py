@@ -1,13 +1,14 @@
 """Tiny tokenizers with chat templates that decide as published ones do about an answer.
 
-The templates are written here; of the originals they have the conditions that matter: what the
-generation prompt opens, what becomes of an answer in the history, and who asks for the date.
+Those that are not built in are written here; of the originals they have the conditions that matter:
+what the generation prompt opens, what becomes of an answer in the history, who asks for the date.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from fastchat.conversation import BUILT_IN
 from tests.support.tiny import tiny_tokenizer
 
 _SPLIT = (
@@ -56,7 +57,7 @@ _LLAMA_3_2 = (
 )
 
 FAMILIES: dict[str, tuple[str, list[str], str | None]] = {
-    "chatml": ("chatml", [], None),
+    **{name: (name, [], None) for name in BUILT_IN},
     "qwen3": ("chatml", [], _qwen("")),
     "qwen3-no-thinking": ("chatml", [], _qwen(r"<think>\n\n</think>\n\n")),
     "qwen3.5": ("chatml", [], _qwen(r"<think>\n")),

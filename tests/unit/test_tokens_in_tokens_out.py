@@ -34,7 +34,7 @@ def save(directory, family):
 @pytest.fixture(params=["r1"])
 def served(request, tmp_path):
     """(controller's URL, what the worker answered, the checkpoint's chat template)."""
-    write_inputs(tmp_path, problems=6)
+    write_inputs(tmp_path, problems=4)
     path = save(tmp_path / "model", request.param)
     args = model_worker.parse_args(["--model-path", str(path), "--device", "cpu"])
     worker = model_worker.build_worker(args, logging.getLogger("test"))
@@ -57,8 +57,8 @@ def generate(tmp_path, control, *more):
     done = call(
         tmp_path,
         "workflow_gen.py",
-        *("--controller_address", control, "--log_dir", "run", "--models", "model", "model"),
-        *("--max_turns", 2, "--num_of_samples", 2, 1, "--max_new_tokens", 120, *more),
+        *("--controller_address", control, "--log_dir", "run", "--models", *["model"] * 3),
+        *("--max_turns", 3, "--num_of_samples", 2, 1, 1, "--max_new_tokens", 120, *more),
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in (tmp_path / "run/rows.jsonl").open()]
@@ -77,10 +77,14 @@ def trained(dataset):
     ]
 
 
-@pytest.mark.parametrize("served", ["qwen3.5", "llama-3.2"], indirect=True)
-def test_the_tokens_that_are_trained_are_those_that_were_sampled(served, tmp_path):
+@pytest.mark.parametrize(
+    ("served", "window"),
+    [("qwen3.5", None), ("llama-3.2", 2), ("llama-2", None), ("mistral", 2), ("zephyr", None)],
+    indirect=["served"],
+)
+def test_the_tokens_that_are_trained_are_those_that_were_sampled(served, window, tmp_path):
     control, replies, template = served
-    rows = generate(tmp_path, control)
+    rows = generate(tmp_path, control, *(["--context_window", window] if window else []))
     output, report = convert(tmp_path, "--model_path", str(tmp_path / "model"))
     dataset = RWRDataset(output, ChatTemplate(template.tokenizer), 2048)
     sampled = [(r["prompt_token_ids"], ids) for r in replies for ids in r["token_ids"]]
@@ -116,7 +120,7 @@ def test_the_day_on_which_a_run_began_is_the_one_that_it_prints_to_the_end(serve
     output, _ = convert(tmp_path)
     dataset = RWRDataset(output, template, 2048)
     sampled = [(r["prompt_token_ids"], ids) for r in replies for ids in r["token_ids"]]
-    assert sum(pair in sampled for pair in trained(dataset)) == 2
+    assert sum(pair in sampled for pair in trained(dataset)) == 3
 
 
 def test_a_log_from_before_tokens_were_recorded_still_trains(served, tmp_path):
@@ -131,7 +135,7 @@ def test_a_log_from_before_tokens_were_recorded_still_trains(served, tmp_path):
     assert generate(tmp_path, control, "--limit", 3) == rows, "the run is finished"
     output, report = convert(tmp_path)
     dataset = RWRDataset(output, template, 2048)
-    assert report["tokenized"] == dataset.report.tokenized == len(dataset) == 6
+    assert report["tokenized"] == dataset.report.tokenized == len(dataset) == 9
 
 
 @pytest.mark.parametrize("served", ["qwen3.5"], indirect=True)
@@ -143,10 +147,10 @@ def test_a_checkpoint_with_another_tokenizer_is_trained_on_the_text_and_says_so(
     other = tokenizer_of("r1")
     other.save_pretrained(tmp_path / "other")
     output, report = convert(tmp_path, "--model_path", str(tmp_path / "other"))
-    assert report["tokens"]["of_another_tokenizer"] == 4
-    assert "NOTICE: the recorded tokens of 4 answers" in capsys.readouterr().out
+    assert report["tokens"]["of_another_tokenizer"] == 6
+    assert "NOTICE: the recorded tokens of 6 answers" in capsys.readouterr().out
     found = RWRDataset(output, ChatTemplate(other), 2048).report
-    assert (found.recorded_ids, found.tokenized, found.other_tokenizer) == (0, 4, 4)
+    assert (found.recorded_ids, found.tokenized, found.other_tokenizer) == (0, 6, 6)
     assert any("tokens of another tokenizer" in notice for notice in found.notices())
 
 
