@@ -72,7 +72,7 @@ class WorkerPolicy(Policy):
                 reply = await self._cluster.generate(worker, request, self.request_timeout)
         except PeerError as error:
             raise as_policy_error(error) from error
-        ids = reply.token_ids or [None] * len(reply.texts)
+        ids: list[list[int] | None] = [*(reply.token_ids or [None] * len(reply.texts))]
         answers = zip(reply.texts, reply.reasons, reply.completion_tokens, ids, strict=True)
         prompt_tokens = reply.usage.prompt_tokens
         return [
