@@ -12,6 +12,10 @@ CONTROLLER_PORT = 21001
 WORKER_PORT = 21002
 CONTROLLER_ADDRESS = f"http://localhost:{CONTROLLER_PORT}"
 
+TOKEN_VARIABLE = "FASTCHAT_CONTROLLER_TOKEN"
+"""Names the environment variable with what a controller and all who ask it share; unset: nothing is
+asked for, as with stock FastChat."""
+
 MAX_SAMPLES = 1024
 """The largest `n` of one request."""
 
@@ -53,6 +57,12 @@ class RequestError(Exception):
     def reply(self) -> dict[str, str | int]:
         """The wire form: FastChat's `{"text", "error_code"}`."""
         return {"text": str(self), "error_code": int(self.code)}
+
+
+def controller_headers() -> dict[str, str]:
+    """What a request to the controller carries beside its body."""
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def heart_beat_interval() -> float:

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-_WILDCARDS = ("0.0.0.0", "::", "")
+WILDCARDS = ("0.0.0.0", "::", "")
+"""Hosts that stand for every address of this machine."""
 _OPEN_FILES = 65536
 _LAST_PORT = 65535
 
@@ -99,8 +100,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 def url_of(host: str, sock: socket.socket) -> str:
     """The URL under which others on this machine reach a listening socket."""
-    name = "127.0.0.1" if host in _WILDCARDS else host
+    name = "127.0.0.1" if host in WILDCARDS else host
     return f"http://[{name}]:{_port(sock)}" if ":" in name else f"http://{name}:{_port(sock)}"
+
+
+def tell_if_open(host: str, logger: logging.Logger, remedy: str) -> None:
+    """Say what it means to listen on every address, where that is asked for."""
+    if host in WILDCARDS:
+        logger.warning(
+            "--host %s listens on every address of this machine: whoever reaches one of them may "
+            "ask this server for anything; %s",
+            host,
+            remedy,
+        )
 
 
 def raise_file_limit() -> None:

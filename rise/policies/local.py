@@ -13,11 +13,12 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop, wait_until
+from fastchat.constants import controller_headers
 from fastchat.utils import threads_of
 from rise.policies import gpus, hub
 from rise.program.exits import USAGE
@@ -162,16 +163,16 @@ class LocalServing:
 
     def _all_serve(self, workers: list[str]) -> bool:
         """Whether every model is registered and every worker, at these URLs, answers."""
-        served = _ask(f"{self.controller}/list_models").get("models", [])
+        served = _ask(f"{self.controller}/list_models", controller_headers()).get("models", [])
         return set(self.model_names.values()) <= set(served) and all(
             _ask(f"{worker}/worker_get_status") for worker in workers
         )
 
 
-def _ask(url: str) -> dict[str, Any]:
+def _ask(url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The reply to an empty request; nothing before somebody answers."""
     try:
-        return json.loads(asked(url, b"{}", STOP_LIMIT) or b"{}")
+        return json.loads(asked(url, b"{}", STOP_LIMIT, headers) or b"{}")
     except ValueError:
         return {}
 

@@ -199,7 +199,9 @@ def _python(*arguments: object) -> subprocess.Popen[bytes]:
 
 def _ask(controller: str, what: str) -> dict[str, Any] | None:
     try:
-        with urllib.request.urlopen(f"{controller}/{what}", data=b"{}") as reply:
+        headers = {"Content-Type": "application/json"}
+        asked = urllib.request.Request(f"{controller}/{what}", b"{}", headers)
+        with urllib.request.urlopen(asked) as reply:
             return json.load(reply)
     except OSError:
         return None

@@ -79,9 +79,9 @@ def answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def running(app: Any, port: int = 0) -> Iterator[str]:
+def running(app: Any, port: int = 0, host: str = "localhost") -> Iterator[str]:
     """Serve an ASGI application from a thread; yields its URL."""
-    sock = listen("localhost", port)
+    sock = listen(host, port)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)

@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -95,6 +95,7 @@ async def post(
     body: dict[str, Any],
     kind: type[M],
     seconds: float | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> M:
     """POST JSON and return the reply, checked; `seconds` None leaves the session's time limit.
 
@@ -102,7 +103,7 @@ async def post(
         PeerError: there is none, or it is not of this kind.
     """
     timeout = session.timeout if seconds is None else aiohttp.ClientTimeout(total=seconds)
-    async with _asked(session, url, json.dumps(body).encode(), timeout) as reply:
+    async with _asked(session, url, json.dumps(body).encode(), timeout, headers) as reply:
         return parsed(kind, await read(reply, timeout.sock_read), url)
 
 
@@ -217,8 +218,9 @@ async def accepts(url: str) -> bool:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    except OSError:
+        asked = loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        found = await asyncio.wait_for(asked, _ACCEPT_SECONDS)
+    except (OSError, UnicodeError, asyncio.TimeoutError):
         return True
     # "localhost" may have an IPv6 address beside the one that the server listens on.
     refusals = [await _refuses(address) for *_, address in found]
@@ -239,10 +241,14 @@ async def _refuses(address: tuple[Any, ...]) -> bool:
 
 @contextlib.asynccontextmanager
 async def _asked(
-    session: aiohttp.ClientSession, url: str, body: bytes, timeout: aiohttp.ClientTimeout
+    session: aiohttp.ClientSession,
+    url: str,
+    body: bytes,
+    timeout: aiohttp.ClientTimeout,
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """The reply to a JSON body; whatever goes wrong until its end is a typed error."""
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **(headers or {})}
     asked = session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False)
     try:
         async with asked as reply:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fastchat.client.http import accepts
+from fastchat.constants import MAX_REPLY_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -176,16 +177,22 @@ class Watch:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def asked(url: str, body: bytes | None = None, seconds: float = 5.0) -> bytes | None:
+def asked(
+    url: str,
+    body: bytes | None = None,
+    seconds: float = 5.0,
+    headers: Mapping[str, str] | None = None,
+) -> bytes | None:
     """What a server of this machine answers to a GET, or to a POST of JSON; None while it does not.
 
     A proxy of the environment does not know this machine's loopback address.
     """
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    kind = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, body, {**kind, **(headers or {})})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=seconds) as reply:
-            return reply.read()
+            return reply.read(MAX_REPLY_BYTES)
     except (OSError, http.client.HTTPException):
         return None
 

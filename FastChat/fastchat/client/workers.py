@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 
 from fastchat.client.http import PeerError, frames, open_session, parsed, post
+from fastchat.constants import controller_headers
 from fastchat.protocol.controller_protocol import ModelList, WorkerAddress, WorkerStatus
 from fastchat.protocol.worker_protocol import CountReply, GenerateReply
 
@@ -104,7 +105,9 @@ class Cluster:
             PeerError: it does not answer.
         """
         url = f"{self.controller}/list_models"
-        return sorted((await post(self.session, url, {}, ModelList, CONTROL_SECONDS)).models)
+        headers = controller_headers()
+        listed = await post(self.session, url, {}, ModelList, CONTROL_SECONDS, headers)
+        return sorted(listed.models)
 
     @contextlib.asynccontextmanager
     async def hold(self, model: str) -> AsyncIterator[Worker]:
@@ -329,13 +332,13 @@ class Workers:
         self._asked_at = time.monotonic()
         self._trouble = None
         url, body = f"{self._controller}/get_worker_address", {"model": self._model}
+        headers = controller_headers()
         named: dict[str, asyncio.Task[None] | None] = {}
         repeated = 0
         try:
             while repeated < ASKS:
-                address = (
-                    await post(self._session, url, body, WorkerAddress, CONTROL_SECONDS)
-                ).address
+                asked = post(self._session, url, body, WorkerAddress, CONTROL_SECONDS, headers)
+                address = (await asked).address
                 if not address:
                     break
                 repeated += 1

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from fastchat.protocol.worker_protocol import Text
+
+_SERVER = re.compile(r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?/?", re.ASCII | re.IGNORECASE)
+_NAME_LENGTH = 1000
+
 
 def _worker_url(name: str) -> str:
-    parts = urlsplit(name)
-    # Reading the port is what finds a bad one.
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError(f"{name!r} is no URL of a worker, like http://host:21002")
+    """Scheme, host and port: whoever names more would choose what a controller asks of others."""
+    shown = f"{name[:100]!r} is no URL of a worker, like http://host:21002"
+    if len(name) > _NAME_LENGTH or not _SERVER.fullmatch(name):
+        raise ValueError(f"{shown}: give scheme, host and port only")
+    try:
+        parts = urlsplit(name)
+        (parts.hostname or "").encode("idna")
+        if parts.port == 0:
+            raise ValueError("port 0")
+    except ValueError as error:  # a host that cannot be looked up, a port above 65535
+        raise ValueError(f"{shown}: {error}") from error
     return name.rstrip("/")
 
 
 WorkerUrl = Annotated[str, AfterValidator(_worker_url)]
+Name = Annotated[Text, Field(max_length=_NAME_LENGTH)]
+Load = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class WorkerStatus(BaseModel):
     """What a worker says about itself; the last three fields are ours."""
 
-    model_names: list[str]
-    speed: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    model_names: list[Name] = Field(max_length=1000)
+    speed: float = Field(default=1.0, ge=0, le=1e9, allow_inf_nan=False)
     """Relative weight in the lottery, and divisor of the queue length."""
-    queue_length: int = Field(default=0, ge=0)
+    queue_length: Load = 0
     """Requests that the worker holds, running or waiting."""
-    limit: int | None = Field(default=None, ge=1)
+    limit: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     """Requests that it generates at the same time."""
     extensions: list[str] = []
     """Fields of a request that a stock worker does not know."""
-    context_length: int = Field(default=0, ge=0)
+    context_length: Load = 0
     """Longest prompt plus answer, in tokens; 0 where it does not say."""
 
 
@@ -49,14 +64,21 @@ class RegisterRequest(BaseModel):
 class HeartBeat(BaseModel):
     """A registered worker lives."""
 
-    worker_name: str
-    queue_length: int = Field(default=0, ge=0)
+    worker_name: WorkerUrl
+    queue_length: Load = 0
+
+
+class HeartBeatReply(BaseModel):
+    """The reply to `/receive_heart_beat`."""
+
+    exist: bool
+    """Whether the worker is registered."""
 
 
 class ModelRequest(BaseModel):
     """A client asks for a worker that serves `model`."""
 
-    model: str
+    model: Name
 
 
 class ModelList(BaseModel):

@@ -16,17 +16,16 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from fastchat.constants import CONTROLLER_ADDRESS, WORKER_PORT, ErrorCode, RequestError
 from fastchat.conversation import BUILT_IN
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
-from fastchat.serve.http import BodyLimit, frame, read_json, unless_dropped
+from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads, unless_dropped
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.registration import Registration
-from fastchat.utils import normal_url, positive_int
+from fastchat.utils import WILDCARDS, normal_url, positive_int, tell_if_open
 
-_WILDCARDS = ("0.0.0.0", "::")
 EXTENSIONS = ["date", "messages", "n", "prompt_token_ids", "return_token_ids", "seed"]
 """Request fields that a stock FastChat worker does not know."""
 
@@ -121,13 +120,13 @@ def create_app(worker: BaseModelWorker, registration: Registration | None = None
             task.cancel()
         await worker.close()
 
-    app = FastAPI(title="RISE model worker", lifespan=lifespan)
-    app.add_middleware(BodyLimit)
+    app = FastAPI(title="RISE model worker", lifespan=lifespan, default_response_class=AsciiJSON)
+    app.add_middleware(Bodies, logger=worker.logger)
     worker.metrics.add_route(app)
 
     @app.exception_handler(RequestError)
-    async def refuse(_: Request, error: RequestError) -> JSONResponse:
-        return JSONResponse(error.reply())
+    async def refuse(_: Request, error: RequestError) -> Response:
+        return AsciiJSON(error.reply())
 
     _add_generation_routes(app, worker)
     _add_description_routes(app, worker)
@@ -135,17 +134,17 @@ def create_app(worker: BaseModelWorker, registration: Registration | None = None
 
 
 def _add_generation_routes(app: FastAPI, worker: BaseModelWorker) -> None:
-    @app.post("/worker_generate")
-    async def worker_generate(request: Request) -> JSONResponse:
+    @app.post("/worker_generate", **reads(GenerateRequest))
+    async def worker_generate(request: Request) -> Response:
         try:
             reply = await unless_dropped(request, _answer(worker, await _job(worker, request)))
         except Exception as error:
             reply = worker.failure(error)
         code = HUNG_UP if reply is None else reply["error_code"]
         worker.metrics.count_request(request.url.path, code, (reply or {}).get("usage"))
-        return JSONResponse(reply)
+        return AsciiJSON(reply)
 
-    @app.post("/worker_generate_stream")
+    @app.post("/worker_generate_stream", **reads(GenerateRequest))
     async def worker_generate_stream(request: Request) -> Response:
         try:
             job = await _job(worker, request)
@@ -187,7 +186,7 @@ def _add_description_routes(app: FastAPI, worker: BaseModelWorker) -> None:
     async def worker_get_status() -> dict[str, Any]:
         return worker.status()
 
-    @app.post("/count_token")
+    @app.post("/count_token", **reads(CountRequest))
     async def count_token(request: Request) -> dict[str, int]:
         counted = parse(CountRequest, await read_json(request))
         return {"count": worker.count_tokens(counted.prompt), "error_code": 0}
@@ -248,7 +247,7 @@ def advertised_url(args: argparse.Namespace, own_url: str) -> str | None:
     """
     if args.no_register:
         return None
-    if args.worker_address is None and args.host in _WILDCARDS:
+    if args.worker_address is None and args.host in WILDCARDS:
         raise ValueError(
             f"--host {args.host} listens on every address of this machine; say with "
             "--worker-address http://NAME:PORT under which one the controller hands it out"
@@ -260,6 +259,7 @@ def registration_of(
     worker: BaseModelWorker, args: argparse.Namespace, url: str | None, interval: float
 ) -> Registration | None:
     """What makes a worker known under a URL of `advertised_url`; heartbeats every `interval` s."""
+    tell_if_open(args.host, worker.logger, "keep its port from strangers")
     if url is None:
         return None
     return Registration(args.controller_address, url, worker.status, interval, worker.logger)

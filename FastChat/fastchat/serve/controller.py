@@ -12,16 +12,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator
 from typing import Any, get_args
 
 import aiohttp
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from fastchat.client.http import PeerError, accepts, frames, open_session, post, was_refused
 from fastchat.constants import (
     CONTROLLER_PORT,
+    TOKEN_VARIABLE,
     ErrorCode,
     RequestError,
     heart_beat_expiration,
@@ -34,10 +36,10 @@ from fastchat.protocol.controller_protocol import (
     WorkerStatus,
 )
 from fastchat.protocol.worker_protocol import parse
-from fastchat.serve.http import BodyLimit, frame, read_json
+from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry
-from fastchat.utils import Parser, build_logger, listen, serve, url_of
+from fastchat.utils import Parser, build_logger, listen, serve, tell_if_open, url_of
 
 logger = build_logger("controller")
 
@@ -184,14 +186,14 @@ def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
         watch.cancel()
         await controller.stop()
 
-    app = FastAPI(title="RISE controller", lifespan=lifespan)
-    app.add_middleware(BodyLimit)
+    app = FastAPI(title="RISE controller", lifespan=lifespan, default_response_class=AsciiJSON)
+    app.add_middleware(Bodies, logger=logger, token=os.environ.get(TOKEN_VARIABLE, ""))
     controller.metrics.add_route(app)
     app.state.controller = controller
 
     @app.exception_handler(RequestError)
-    async def refuse(_: Request, error: RequestError) -> JSONResponse:
-        return JSONResponse(error.reply(), status_code=400)
+    async def refuse(_: Request, error: RequestError) -> Response:
+        return AsciiJSON(error.reply(), status_code=400)
 
     _add_worker_routes(app, controller)
     _add_list_routes(app, controller)
@@ -202,11 +204,11 @@ def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
 def _add_worker_routes(app: FastAPI, controller: Controller) -> None:
     """What workers call."""
 
-    @app.post("/register_worker")
+    @app.post("/register_worker", **reads(RegisterRequest))
     async def register_worker(request: Request) -> None:
         await controller.register(parse(RegisterRequest, await read_json(request)))
 
-    @app.post("/receive_heart_beat")
+    @app.post("/receive_heart_beat", **reads(HeartBeat))
     async def receive_heart_beat(request: Request) -> dict[str, bool]:
         beat = parse(HeartBeat, await read_json(request))
         return {"exist": controller.registry.heart_beat(beat.worker_name, beat.queue_length)}
@@ -236,7 +238,7 @@ def _add_list_routes(app: FastAPI, controller: Controller) -> None:
 def _add_client_routes(app: FastAPI, controller: Controller) -> None:
     """How clients reach a worker; a controller looks like one to a controller above it."""
 
-    @app.post("/get_worker_address")
+    @app.post("/get_worker_address", **reads(ModelRequest))
     async def get_worker_address(request: Request) -> dict[str, str]:
         wanted = parse(ModelRequest, await read_json(request))
         address = await controller.address(wanted.model)
@@ -252,7 +254,7 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
     async def test_connection() -> str:
         return "success"
 
-    @app.post("/worker_generate_stream")
+    @app.post("/worker_generate_stream", **reads(ModelRequest))
     async def worker_generate_stream(request: Request) -> Response:
         try:
             wanted = parse(ModelRequest, await read_json(request))
@@ -289,6 +291,8 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         args.error(str(error))
     logger.info("listening on %s (%s)", url_of(args.host, sock), args.dispatch_method)
+    if not os.environ.get(TOKEN_VARIABLE):
+        tell_if_open(args.host, logger, f"set {TOKEN_VARIABLE} here and where it is asked")
     serve(create_app(args.dispatch_method), sock)
 
 

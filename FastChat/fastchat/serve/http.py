@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastchat.constants import MAX_BODY_BYTES, ErrorCode, RequestError
+from fastchat.constants import MAX_BODY_BYTES, TOKEN_VARIABLE, ErrorCode, RequestError
 
 T = TypeVar("T")
 
@@ -62,53 +66,100 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-class BodyLimit:
-    """ASGI middleware: a request body over the limit ends with status 413 and is not kept.
+class Bodies:
+    """ASGI middleware that reads a body before the application does; what is no body ends here.
+
+    A page in a browser may send other types to any server without asking, so JSON has to be named
+    as such.
 
     Args:
-        limit: in bytes.
-        reply: the JSON that tells the client.
+        logger: is told of clients that hang up.
+        limit: of a body, in bytes.
+        reply: the JSON that tells a client of an HTTP status and its error.
+        token: what every POST must bring as a bearer token, if anything.
     """
 
     def __init__(
         self,
         app: ASGIApp,
+        logger: logging.Logger,
         limit: int = MAX_BODY_BYTES,
-        reply: Callable[[RequestError], dict[str, Any]] = RequestError.reply,
+        reply: Callable[[int, RequestError], dict[str, Any]] = lambda _, error: error.reply(),
+        token: str = "",
     ):
         self.app = app
+        self.logger = logger
         self.limit = limit
         self.reply = reply
+        self._authorization = f"Bearer {token}".encode() if token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on while it is small enough."""
-        if scope["type"] != "http":
+        """Pass a request on with its whole body."""
+        if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self.limit:
-            await self._refuse(receive, send)
-            return
-        read = 0
-
-        async def counted() -> Message:
-            nonlocal read
+        headers = dict(scope["headers"])
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.limit:
-                raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, self._reason())
-            return message
+            if message["type"] == "http.disconnect":
+                self.logger.info("a client hung up in its request to %s", scope["path"])
+                return
+            part, more = message.get("body", b""), message.get("more_body", False)
+            size += len(part)
+            # What is too large is read on: a client that still sends would see a broken connection.
+            parts = [*parts, part] if size <= self.limit else []
+        refusal = self._refusal(headers, size)
+        if refusal is not None:
+            await self._refuse(*refusal, send)
+            return
+        whole: list[Message] = [{"type": "http.request", "body": b"".join(parts)}]
 
-        await self.app(scope, counted, send)
+        async def replayed() -> Message:
+            return whole.pop() if whole else await receive()
 
-    def _reason(self) -> str:
-        return f"the request body is larger than {self.limit} bytes"
+        await self.app(scope, replayed, send)
 
-    async def _refuse(self, receive: Receive, send: Send) -> None:
-        # A client that is still sending would see a broken connection instead of the answer.
-        while (message := await receive())["type"] == "http.request" and message.get("more_body"):
-            pass
-        reply = self.reply(RequestError(ErrorCode.VALIDATION_TYPE_ERROR, self._reason()))
+    def _refusal(self, headers: dict[bytes, bytes], size: int) -> tuple[int, RequestError] | None:
+        given = headers.get(b"authorization", b"")
+        if self._authorization and not hmac.compare_digest(given, self._authorization):
+            text = f"send the controller's {TOKEN_VARIABLE} as `Authorization: Bearer TOKEN`"
+            return 401, RequestError(ErrorCode.INCORRECT_AUTH_KEY, text)
+        if size > self.limit:
+            text = f"the request body is larger than {self.limit} bytes"
+            return 413, RequestError(ErrorCode.VALIDATION_TYPE_ERROR, text)
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json" and (size or kind):
+            text = "a body must be JSON with the header `Content-Type: application/json`"
+            return 415, RequestError(ErrorCode.VALIDATION_TYPE_ERROR, text)
+        return None
+
+    async def _refuse(self, status: int, error: RequestError, send: Send) -> None:
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": json.dumps(reply).encode()})
+        body = json.dumps(self.reply(status, error)).encode()
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class AsciiJSON(JSONResponse):
+    """JSON in ASCII: a text may repeat half a character, which has no bytes of its own."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes of a reply."""
+        return json.dumps(content).encode()
+
+
+def reads(kind: type[BaseModel]) -> dict[str, Any]:
+    """What a route's description in /openapi.json says of a body that it reads itself."""
+    schema = kind.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, dict):
+            name = value.get("$ref", "").rpartition("/")[2]
+            return inlined(parts[name]) if name else {k: inlined(v) for k, v in value.items()}
+        return [inlined(item) for item in value] if isinstance(value, list) else value
+
+    body = {"content": {"application/json": {"schema": inlined(schema)}}}
+    return {"openapi_extra": {"requestBody": body}}

@@ -19,14 +19,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from fastchat.client.http import PeerError
 from fastchat.client.workers import Cluster
 from fastchat.constants import CONTROLLER_ADDRESS, RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
-from fastchat.serve.http import BodyLimit, read_json
+from fastchat.serve.http import AsciiJSON, Bodies, read_json, reads
 from fastchat.serve.openai.answers import Answers
 from fastchat.serve.openai.errors import ApiError, from_worker, parse
 from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, served
@@ -37,6 +37,7 @@ from fastchat.utils import (
     normal_url,
     positive_int,
     serve,
+    tell_if_open,
     url_of,
 )
 
@@ -70,8 +71,10 @@ def create_app(
         yield
         await cluster.close()
 
-    app = FastAPI(title="RISE OpenAI-compatible server", lifespan=lifespan)
-    app.add_middleware(BodyLimit, reply=lambda error: ApiError(413, str(error)).body())
+    title = "RISE OpenAI-compatible server"
+    app = FastAPI(title=title, lifespan=lifespan, default_response_class=AsciiJSON)
+    said = lambda status, error: ApiError(status, str(error)).body()  # noqa: E731
+    app.add_middleware(Bodies, logger=logger, reply=said)
     answers.metrics.add_route(app)
     _add_error_handlers(app)
     _add_routes(app, cluster, answers, Depends(_key_check(keys or [])))
@@ -96,11 +99,11 @@ def _add_routes(app: FastAPI, cluster: Cluster, answers: Answers, with_key: Any)
             raise ApiError(404, text, "model_not_found", "model")
         return await _card(cluster, name)
 
-    @app.post("/v1/chat/completions", dependencies=[with_key])
+    @app.post("/v1/chat/completions", dependencies=[with_key], **reads(ChatRequest))
     async def chat_completions(request: Request) -> Response:
         return await answers.answer(request, parse(ChatRequest, await read_json(request)))
 
-    @app.post("/v1/completions", dependencies=[with_key])
+    @app.post("/v1/completions", dependencies=[with_key], **reads(CompletionRequest))
     async def completions(request: Request) -> Response:
         return await answers.answer(request, parse(CompletionRequest, await read_json(request)))
 
@@ -130,23 +133,23 @@ def _key_check(keys: list[str]) -> Callable[[Request], Awaitable[None]]:
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    def reply(error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body(), status_code=error.status)
+    def reply(error: ApiError) -> Response:
+        return AsciiJSON(error.body(), status_code=error.status)
 
     @app.exception_handler(ApiError)
-    async def refuse(_: Request, error: ApiError) -> JSONResponse:
+    async def refuse(_: Request, error: ApiError) -> Response:
         return reply(error)
 
     @app.exception_handler(RequestError)
-    async def refuse_body(_: Request, error: RequestError) -> JSONResponse:
+    async def refuse_body(_: Request, error: RequestError) -> Response:
         return reply(from_worker(error))
 
     @app.exception_handler(HTTPException)
-    async def refuse_path(request: Request, error: HTTPException) -> JSONResponse:
+    async def refuse_path(request: Request, error: HTTPException) -> Response:
         return reply(ApiError(error.status_code, f"{request.url.path}: {error.detail}"))
 
     @app.exception_handler(Exception)
-    async def fail(_: Request, error: Exception) -> JSONResponse:
+    async def fail(_: Request, error: Exception) -> Response:
         return reply(ApiError(500, f"the server failed: {type(error).__name__}"))
 
 
@@ -207,6 +210,8 @@ def main(argv: list[str] | None = None) -> None:
         args.controller_address,
         f"{len(keys)} API keys" if keys else "no API key is asked for",
     )
+    if not keys:
+        tell_if_open(args.host, logger, f"ask for a key with {KEYS_VARIABLE}")
     app = create_app(args.controller_address, keys, args.worker_timeout, args.default_max_tokens)
     serve(app, sock)
 

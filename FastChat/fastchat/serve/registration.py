@@ -8,6 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+from pydantic import RootModel
+
+from fastchat.client.http import M, PeerError, open_session, post
+from fastchat.constants import controller_headers
+from fastchat.protocol.controller_protocol import HeartBeatReply
 
 _RETRY_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
@@ -41,8 +46,7 @@ class Registration:
 
     async def run(self) -> None:
         """Register, send heartbeats and register again when forgotten, until cancelled."""
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with open_session() as session:
             while True:
                 await self._beat(session)
                 settled = self._registered and self._reachable
@@ -54,34 +58,31 @@ class Registration:
         """One registration or heartbeat; what fails is logged once and tried again."""
         try:
             if self._registered:
-                self._registered = await self._send_heart_beat(session)
+                beat = {
+                    "worker_name": self.worker,
+                    "queue_length": self.status()["queue_length"],
+                }
+                reply = await self._ask(session, "receive_heart_beat", beat, HeartBeatReply)
+                self._registered = reply.exist
             if not self._registered:
-                await self._register(session)
+                body = {
+                    "worker_name": self.worker,
+                    "check_heart_beat": True,
+                    "worker_status": self.status(),
+                    "multimodal": False,
+                }
+                await self._ask(session, "register_worker", body, RootModel[Any])
+                self._registered = True
+                self.logger.info("registered at %s as %s", self.controller, self.worker)
             self._reachable = True
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError, KeyError) as error:
+        except PeerError as error:
             if self._reachable:
-                self.logger.warning(
-                    "the controller at %s does not answer (%s); trying again every %g s",
-                    self.controller,
-                    type(error).__name__,
-                    min(_RETRY_SECONDS, self.interval),
-                )
+                seconds = min(_RETRY_SECONDS, self.interval)
+                self.logger.warning("the controller: %s; trying again every %g s", error, seconds)
             self._reachable = False
 
-    async def _register(self, session: aiohttp.ClientSession) -> None:
-        body = {
-            "worker_name": self.worker,
-            "check_heart_beat": True,
-            "worker_status": self.status(),
-            "multimodal": False,
-        }
-        async with session.post(f"{self.controller}/register_worker", json=body) as reply:
-            reply.raise_for_status()
-        self._registered = True
-        self.logger.info("registered at %s as %s", self.controller, self.worker)
-
-    async def _send_heart_beat(self, session: aiohttp.ClientSession) -> bool:
-        body = {"worker_name": self.worker, "queue_length": self.status()["queue_length"]}
-        async with session.post(f"{self.controller}/receive_heart_beat", json=body) as reply:
-            reply.raise_for_status()
-            return bool((await reply.json())["exist"])
+    async def _ask(
+        self, session: aiohttp.ClientSession, path: str, body: dict[str, Any], kind: type[M]
+    ) -> M:
+        url = f"{self.controller}/{path}"
+        return await post(session, url, body, kind, _ANSWER_SECONDS, controller_headers())

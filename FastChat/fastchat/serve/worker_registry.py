@@ -106,7 +106,7 @@ class WorkerRegistry:
 
     def total(self) -> WorkerStatus:
         """All workers as if they were one."""
-        return WorkerStatus(
+        return WorkerStatus.model_construct(  # sums may be larger than what one worker may say
             model_names=self.models(),
             speed=sum(info.speed for info in self.workers.values()),
             queue_length=sum(info.queue_length for info in self.workers.values()),

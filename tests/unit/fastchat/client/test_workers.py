@@ -16,7 +16,7 @@ from fastchat.client.http import PeerError
 from fastchat.client.workers import ASKS, Cluster
 from fastchat.serve import controller
 from fastchat.serve.openai_api_server import create_app
-from tests.support.fake_workers import HANG, enter, fake_workers
+from tests.support.fake_workers import EVERYWHERE, HANG, enter, fake_workers
 from tests.support.servers import running
 
 
@@ -24,7 +24,8 @@ from tests.support.servers import running
 def served():
     """(application of the workers, their URL, the URL of a real controller)"""
     app = fake_workers()
-    with running(app) as workers_url, running(controller.create_app()) as controller_url:
+    control = controller.create_app()
+    with running(app, host=EVERYWHERE) as workers_url, running(control) as controller_url:
         yield app, workers_url, controller_url
 
 

@@ -3,6 +3,7 @@
 python -m pytest tests/unit/fastchat/serve/test_model_worker.py
 """
 
+import json
 import logging
 import socket
 import time
@@ -240,7 +241,7 @@ def test_a_long_prompt_string_loses_its_beginning_and_messages_never_do(url, wor
 def test_a_client_that_hangs_up_stops_its_generation(url, worker, endpoint, monkeypatch):
     host, port = url.removeprefix("http://").split(":")
     body = b'{"prompt": "a", "max_new_tokens": 190, "n": 3, "temperature": 0}'
-    whole = requests.post(f"{url}/worker_generate", data=body, timeout=60).json()
+    whole = post(f"{url}/worker_generate", json.loads(body))
     assert whole["usage"]["completion_tokens"] == 3 * 190
     forward = worker.engine.model.forward
 
@@ -249,7 +250,8 @@ def test_a_client_that_hangs_up_stops_its_generation(url, worker, endpoint, monk
         return forward(*args)
 
     monkeypatch.setattr(worker.engine.model, "forward", slowly)
-    head = f"POST /{endpoint} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /{endpoint} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body)
         wait_for(lambda: worker.engine.load()["running"] == 3)

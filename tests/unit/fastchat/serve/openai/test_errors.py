@@ -72,7 +72,7 @@ def test_unknown_models_and_paths_are_404(client, api_url):
 
 
 def test_bodies_over_the_limit_or_without_json_have_openais_shape(api_url):
-    headers = {"Authorization": f"Bearer {KEY}"}
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     sent = {"url": f"{api_url}/v1/completions", "headers": headers, "timeout": 30}
     large = requests.post(data=b"x" * (17 * 2**20), **sent)
     assert large.status_code == 413 and "larger than" in large.json()["error"]["message"]

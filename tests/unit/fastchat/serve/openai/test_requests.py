@@ -11,7 +11,7 @@ import requests
 from fastchat.client import workers as client_workers
 from fastchat.serve import controller
 from fastchat.serve.openai_api_server import create_app, parse_args
-from tests.support.fake_workers import enter, fake_workers
+from tests.support.fake_workers import EVERYWHERE, enter, fake_workers
 from tests.support.servers import running
 
 CONTEXT = 131_072
@@ -23,7 +23,7 @@ TEXT = ("completions", {"prompt": "Hi"})
 def serving(workers, **options):
     """The OpenAI server over a controller with one of these workers."""
     with contextlib.ExitStack() as stack:
-        workers_url = stack.enter_context(running(workers))
+        workers_url = stack.enter_context(running(workers, host=EVERYWHERE))
         controller_url = stack.enter_context(running(controller.create_app()))
         enter(controller_url, workers_url, "m", 0)
         yield stack.enter_context(running(create_app(controller_url, **options)))
