@@ -60,7 +60,9 @@ def find(name: str) -> type[Env]:
     if plugins.FILE_FORM.fullmatch(name):
         return plugins.from_file(name)
     # a package cannot take the place of a built-in environment
-    return NAMES.get(name) or plugins.from_package(name)
+    found = NAMES.get(name) or plugins.from_package(name)
+    assert found is not None, "`canonical` has refused it"
+    return found
 
 
 for _env in NAMES.values():

@@ -162,7 +162,8 @@ class Env(gymnasium.Env[str, str], ABC):
         An environment may define ``feedback(self, index, verdict, attempt)``.
         """
         if "attempt" in inspect.signature(self.feedback).parameters:
-            return self.feedback(index, verdict, attempt=attempt)
+            told: Callable[..., str] = self.feedback
+            return told(index, verdict, attempt=attempt)
         return self.feedback(index, verdict)
 
     def text(self, name: str, index: int, **values: str) -> str:

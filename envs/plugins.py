@@ -35,6 +35,7 @@ def installed() -> dict[str, importlib.metadata.EntryPoint]:
 def from_file(name: str) -> type[Env]:
     """Return the class that ``FILE.py:Class`` names; ValueError where it cannot be used."""
     form = FILE_FORM.fullmatch(name)
+    assert form is not None, name
     path = Path(form["file"])
     if not path.is_file():
         raise ValueError(f"environment {name}: there is no file {path}")
@@ -78,6 +79,7 @@ def load_file(path: Path) -> ModuleType:
 @functools.cache
 def _module(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     # dataclasses, pickle and inspect look a module up by its name
     sys.modules[name] = module

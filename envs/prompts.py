@@ -66,7 +66,7 @@ class PromptStyle:
         messages = []
         if self.system is not None:
             messages.append({"role": "system", "content": self.system})
-        if self.example_question is not None:
+        if self.example_question is not None and self.example_answer is not None:
             asked = self.question.replace("{question}", self.example_question)
             messages.append({"role": "user", "content": asked})
             messages.append({"role": "assistant", "content": self.example_answer})

@@ -154,7 +154,8 @@ def write(path: Path, lines: Iterator[str]) -> None:
 
 def summarise(job: Job, path: Path, changes: list[dict[str, Any]]) -> str:
     """Write the published log and the summary of the new rows; returns how the metrics moved."""
-    job, episodes = Job.found(job.config), []
+    job = Job.found(job.config)
+    episodes: list[Episode] = []
     is_evaluation = job.config["stage"] == "eval"
     with job.start() as run:
         run.write_log(episodes.append if is_evaluation else None)

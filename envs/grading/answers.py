@@ -25,7 +25,7 @@ MAX_BOXES = 20
 MAX_MENTIONS = 1000
 """Boxes without an argument that are passed over in the search for the last one."""
 
-_STATED = {
+_STATED: dict[str, Literal["right", "wrong", "unclear"]] = {
     **dict.fromkeys(("right", "correct", "yes", "true"), "right"),
     **dict.fromkeys(("wrong", "incorrect", "no", "false", "not right", "not correct"), "wrong"),
 }
@@ -77,7 +77,7 @@ def _boxes(text: str) -> Iterator[tuple[int, int, str | None]]:
             return
         box = _BOX.match(text, text.rfind("\\", max(at - 2, 0), at))
         argument = _BOX_ARGUMENT.match(text, box.end()) if box and box.end() > at else None
-        if argument is None:
+        if box is None or argument is None:
             continue
         if argument["bare"]:
             yield box.start(), argument.end(), argument["bare"]
@@ -286,7 +286,7 @@ def _left_side(working: str) -> Fraction | None:
         left = read_number(re.split("[;\n]", working.strip())[-1].partition("=")[0])
     except TooLarge:
         return None
-    return left and left.value
+    return left.value if left else None
 
 
 def compare_number(answer: str, reference: Quantity) -> Verdict:

@@ -48,7 +48,8 @@ def rational(text: str) -> Fraction | None:
 
 
 def _tokens(text: str) -> list[str]:
-    tokens, at, text = [], 0, text.rstrip()
+    tokens: list[str] = []
+    at, text = 0, text.rstrip()
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None or len(tokens) >= MAX_TOKENS:

@@ -35,6 +35,7 @@ _SYMBOLS = str.maketrans(
 )
 
 _END = r"(?![a-zA-Z])"
+_Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
 
 def _written(mark: str) -> Callable[[re.Match], str]:
@@ -55,7 +56,7 @@ _COMMANDS = {
     **{"lbrack": "[", "rbrack": "]", "colon": ":", "percent": "%", "Bbb": r"\mathbb"},
 }
 """What commands are written as; all others stay."""
-_RUNS = [
+_RUNS: list[_Rule] = [
     (re.compile("³√"), "∛"),
     (re.compile("⁴√"), "∜"),
     (re.compile("(\\d)\u0307"), r"\\dot{\1}"),
@@ -74,7 +75,7 @@ _STYLES = (
     r"displaystyle|textstyle|scriptstyle|tiny|small|normalsize|large|Large|LARGE|huge|bf|it|rm|cal|sf|tt|sc"
     r"|limits|boldsymbol|pmb|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox"
 )
-_RULES = [
+_RULES: list[_Rule] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
         (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
@@ -159,7 +160,7 @@ _QUOTE = re.compile(r"(?<=\d)'(?=\d{3}(?!\d))")
 _GROUPED = re.compile(r"(?<![\d@.])\d{1,3}(?:@\d{3})+(?![\d@])")
 _TUPLE = re.compile(r"(?:[(\[]|\\\{|\\begin)[^()\[\]]*\d[, ]\s*\d")
 
-_LATE_RULES = [
+_LATE_RULES: list[_Rule] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
         # not after a backslash: "\\ " ends a row of a matrix

@@ -113,10 +113,10 @@ def solved(text: str) -> Solved | None:
         if not (label and value and (constant or (name and len(left) < 2))):
             return None
         if label.startswith("("):
-            names, values = _split(label[1:-1]), read_group(value).items
-            if not name or len(names) != len(values):
+            parts, values = _split(label[1:-1]), read_group(value).items
+            if not name or len(parts) != len(values):
                 return None
-            pairs += zip(map(_bare, names), values, strict=True)
+            pairs += zip(map(_bare, parts), values, strict=True)
         elif name or _LABEL.fullmatch(_outline(label) or "a"):
             pairs.append((_bare(label), value))
         else:
@@ -200,20 +200,22 @@ def intervals(text: str) -> list[Group] | None:
     if hole:
         point = hole[1].strip()
         return [Group("()", (r"-\infty", point)), Group("()", (point, r"\infty"))]
-    found = []
+    found: list[Group | None] = []
     for part in _CUP.split(text):
         if _RELATION.search(part):
             read = [_related(piece) for piece in members(part)]
             found += read if _OR.search(part) else _both(read)
         else:
             found.append(_plain(part))
-    return None if None in found else found
+    groups = [group for group in found if group is not None]
+    return groups if len(groups) == len(found) else None
 
 
 def _both(found: list[Group | None]) -> list[Group | None]:
     """Return the interval between two bounds, as in ``x > 1`` and ``x < 5``, where there is one."""
-    if len(found) == 2 and None not in found:
-        upper, lower = sorted(found, key=lambda group: group.items[1] == r"\infty")
+    groups = [group for group in found if group is not None]
+    if len(found) == len(groups) == 2:
+        upper, lower = sorted(groups, key=lambda group: group.items[1] == r"\infty")
         if upper.items[0] == r"-\infty" and lower.items[1] == r"\infty":
             low, high = _number(lower.items[0]), _number(upper.items[1])
             if low is not None and high is not None and low < high:

@@ -145,7 +145,7 @@ def _visits(
         actions = [earlier.action for earlier in attempts[:count]]
         observations = [earlier.observation for earlier in attempts[:count]]
         turn = episode.turns[attempt.turn - 1]
-        verdicts = turn.verdicts or [None] * len(turn.actions)
+        verdicts = turn.verdicts or [""] * len(turn.actions)
         answers = [
             (action.strip(), reward)
             for action, reward, verdict in zip(turn.actions, turn.rewards, verdicts, strict=True)
@@ -222,7 +222,7 @@ def _answers(episode: Episode) -> Iterator[tuple[str, bool, str]]:
     """(text, whether it is right, the feedback to it) of all samples of all turns."""
     for attempt in attempts_of(episode):
         turn = episode.turns[attempt.turn - 1]
-        verdicts = turn.verdicts or [None] * len(turn.actions)
+        verdicts = turn.verdicts or [""] * len(turn.actions)
         reasons = turn.finish_reasons or [""] * len(turn.actions)
         samples = zip(turn.actions, turn.rewards, turn.observations, verdicts, reasons, strict=True)
         for action, reward, observation, verdict, reason in samples:

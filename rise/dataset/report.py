@@ -130,7 +130,7 @@ class TokenCounts:
 
             from fastchat.conversation import ChatTemplate
 
-            path = self._model_path.removeprefix("hf:")
+            path = (self._model_path or "").removeprefix("hf:")
             self._template = ChatTemplate(AutoTokenizer.from_pretrained(path))
         return self._template
 

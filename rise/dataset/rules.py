@@ -165,7 +165,8 @@ def rows_from_episode(
     """
     if rules.only_success and episode.max_reward != SUCCESS:
         return [], Counter({"episode without success": len(episode.turns)})
-    attempts, dropped = attempts_of(episode), Counter()
+    attempts = attempts_of(episode)
+    dropped: Counter[str] = Counter()
     if rules.remove_duplication:
         attempts, dropped = without_repetition(attempts, rules.correct_to_correct)
     used = until_success(attempts, rules.correct_to_correct)

@@ -199,6 +199,7 @@ def _size(config: dict[str, Any]) -> int | None:
 
 def _finished_of(source: Source, log: EpisodeLog) -> int:
     """How many problems of a run are finished, those without an answer included."""
+    assert source.run is not None and source.size is not None, source
     journal = source.run / "rows.jsonl"
     # A log has no problem that ended without an answer: only the rows tell whether some are owed.
     is_full = len(log) >= source.size or not journal.is_file()

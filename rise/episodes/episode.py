@@ -223,7 +223,7 @@ def is_owed(error: dict[str, Any] | None) -> bool:
 
 def is_refused(error: dict[str, Any] | None) -> bool:
     """Whether an episode is owed since it was refused, which a further try hardly changes."""
-    return is_owed(error) and error["kind"] in REFUSALS
+    return error is not None and is_owed(error) and error["kind"] in REFUSALS
 
 
 def visible(

@@ -220,7 +220,7 @@ def _filled(turn: Turn, samples: int) -> Turn:
     order = [*range(made)]
     for place in blanks:
         order.insert(place, -1)
-    lists = {
+    lists: dict[str, Any] = {
         key: [(getattr(blank, key)[0] if i < 0 else getattr(turn, key)[i]) for i in order]
         for key in PER_SAMPLE
     }

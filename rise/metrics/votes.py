@@ -35,7 +35,7 @@ def vote(answers: Sequence[str | None], same_answer: SameAnswer) -> list[int]:
             continue
         for members in candidates:
             first = answers[members[0]]
-            if answer == first or same_answer(first, answer):
+            if answer == first or (first is not None and same_answer(first, answer)):
                 members.append(index)
                 break
         else:

@@ -116,6 +116,7 @@ async def in_daemon_thread(function: Callable[..., T], *args: Any) -> T:
             finished.set_result((result, error))
 
     def work() -> None:
+        outcome: tuple[Any, BaseException | None]
         try:
             outcome = (function(*args), None)
         except BaseException as error:  # sys.exit() in a thread would leave us waiting

@@ -53,10 +53,9 @@ def decide(names: list[str], controller: str) -> dict[str, str]:
     problems: list[str] = []
     for name in dict.fromkeys(names):
         kind = "worker" if name in served else _kind_by_form(name)
-        problem = _unusable(name, kind)
         if kind is None:
-            problem = _nobody(name, controller, served, controller_error)
-        if problem:
+            problems.append(_nobody(name, controller, served, controller_error))
+        elif problem := _unusable(name, kind):
             problems.append(problem)
         else:
             kinds[name] = kind
@@ -133,7 +132,9 @@ def build(
                 learned=learned,
             )
         if kind in ("worker", "server", "openai"):  # nobody starts a worker of this run again
-            policies[name].retries.patience = 60.0 * config.get("wait_for_server", 0)
+            retries = policies[name].retries
+            assert retries is not None, name
+            retries.patience = 60.0 * config.get("wait_for_server", 0)
     return policies
 
 
@@ -177,15 +178,16 @@ def _kind_by_form(name: str) -> str | None:
     return next((kind for kind, form in forms.items() if form.fullmatch(name)), None)
 
 
-def _unusable(name: str, kind: str | None) -> str | None:
+def _unusable(name: str, kind: str) -> str | None:
     """Why a name of this kind cannot be used, or None."""
     folder = Path(name)
     has_model = any((folder / file).is_file() for file in files.CONFIGURATIONS)
     if kind == "checkpoint" and folder.is_dir() and not has_model:
         return f"{name} is a directory without config.json: give one with a saved model"
-    if kind == "server" and not urlsplit(SERVER_NAME.fullmatch(name)["url"]).path.strip("/"):
+    server = SERVER_NAME.fullmatch(name) if kind == "server" else None
+    if server and not urlsplit(server["url"]).path.strip("/"):
         return f"{name} has no path: give the server's URL up to and including /v1"
-    if kind == "server" and "@" in SERVER_NAME.fullmatch(name)["url"]:
+    if server and "@" in server["url"]:
         # The name is shown and recorded, so it must not hold a password.
         return f"a server's URL must hold no user and no password: its key is {SERVER_KEY}"
     try:

@@ -115,7 +115,7 @@ class OpenAIPolicy(Policy):
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         self.request_timeout = request_timeout
         # Limits of such servers are mostly per minute.
-        self.retries = retries or Retries(overloads=8)
+        self.retries: Retries = retries or Retries(overloads=8)
         self.needs_usage = needs_usage
         self.left_out = list(left_out)
         if key != keys.NO_KEY:

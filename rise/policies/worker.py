@@ -36,7 +36,7 @@ class WorkerPolicy(Policy):
         self.model = model or name
         self.date = date
         self.request_timeout = request_timeout
-        self.retries = retries or Retries()
+        self.retries: Retries = retries or Retries()
         self._cluster = Cluster(controller)
 
     async def sample(

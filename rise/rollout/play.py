@@ -89,7 +89,8 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
                 await _check(env, plan, episode)
             if episode.error:
                 return
-        if plan.revise_if_wrong and (last.kept or last.check["says"] == "right"):
+        says = (last.check or {}).get("says")
+        if plan.revise_if_wrong and (last.kept or says == "right"):
             episode.turns.append(keep(last))
             return
     policy = plan.policies[t]
@@ -181,7 +182,7 @@ async def _grade(
     return Turn(
         actions=[sample.text for sample in samples],
         answers=[grade.answer for grade in grades],
-        verdicts=verdicts,
+        verdicts=[*verdicts],
         rewards=rewards,
         observations=[
             _feedback(env, plan, task_id, t, sample.text, verdict)
@@ -199,7 +200,7 @@ async def _grade(
     )
 
 
-def _feedback(env: Env, plan: Plan, task_id: int, t: int, attempt: str, verdict: str) -> str:
+def _feedback(env: Env, plan: Plan, task_id: int, t: int, attempt: str, verdict: Verdict) -> str:
     """What is said of an answer with this verdict; empty where the model is asked later."""
     if asks_itself(plan.feedback):
         return ""

@@ -181,8 +181,9 @@ class Progress:
         if "eta_seconds" in numbers:
             parts.append(f"{_clock(numbers['eta_seconds'])} left")
         for policy in dict.fromkeys(self.policies):
-            left = policy.retries.seconds_left() if policy.retries else 0
-            if left and left < policy.retries.patience - GONE_FOR:
+            retries = policy.retries
+            left = retries.seconds_left() if retries else 0
+            if retries and left and left < retries.patience - GONE_FOR:
                 parts.append(f"{policy.name} is gone and waited for, {_clock(left)} at most")
         return ", ".join(parts)
 

@@ -198,7 +198,7 @@ def _open(name: str, project: str, subject: Subject, run_id: str | None) -> Any:
     try:
         if name == "wandb":
             return WandbRun(settings)
-        return EventFiles(subject.events, settings["config"])
+        return EventFiles(subject.events, dict(subject.config))
     except ImportError as error:
         reason = f"{name} cannot be imported ({_first_line(error)}; {INSTALL[name]})"
     except Exception as error:  # whatever a foreign package raises: the stage goes on

@@ -39,7 +39,7 @@ def output_lock(args: TrainingArguments) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         if is_first_process():
             try:
-                held.enter_context(_locked(Path(args.output_dir)))
+                held.enter_context(_locked(args.directory))
             except (ValueError, OSError) as error:
                 refusal = [error]
         if args.world_size > 1:
