@@ -53,6 +53,7 @@ setup(
         "dev": [
             "fschat[qlora,tensorboard,webui]==0.2.36+rise",
             "import-linter>=2.5",
+            "mypy>=1.15",
             "playwright>=1.50",
             "pytest>=8",
             "pytest-timeout>=2.3",

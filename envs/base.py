@@ -8,6 +8,7 @@ its fields and says how to find, read and compare answers; see ``docs/grading.md
 import inspect
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -82,7 +83,6 @@ class Env(gymnasium.Env[str, str], ABC):
     """The texts of the style ``default``; None takes those that ``prompts.py`` has for ``name``."""
     fetched: ClassVar[bool] = False
     """Whether ``data/fetch.py`` downloads problem files under this name."""
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(
         self,

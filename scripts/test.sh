@@ -24,5 +24,6 @@ export TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
 PYTHONPATH=.:FastChat "$VENV/bin/lint-imports" --no-cache --no-logo
+"$VENV/bin/mypy"
 git ls-files '*.sh' .ci/run | xargs "$VENV/bin/shellcheck"
 "$VENV/bin/python" -m pytest -n "$JOBS" --dist loadfile --no-loadscope-reorder "$@"

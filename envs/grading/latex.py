@@ -35,7 +35,8 @@ _SYMBOLS = str.maketrans(
 )
 
 _END = r"(?![a-zA-Z])"
-_Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
+_Replacement = str | Callable[[re.Match[str]], str]
+_Rule = tuple[re.Pattern[str], _Replacement]
 
 
 def _written(mark: str) -> Callable[[re.Match], str]:
@@ -66,6 +67,10 @@ _RUNS: list[_Rule] = [
 """Before the single symbols, as one exponent has several."""
 
 
+def _rules(*rules: tuple[str, _Replacement]) -> list[_Rule]:
+    return [(re.compile(pattern), replacement) for pattern, replacement in rules]
+
+
 def _repeating(dotted: re.Match) -> str:
     return rf"\overline{{{''.join(re.findall('[0-9]', dotted[0]))}}}"
 
@@ -75,78 +80,75 @@ _STYLES = (
     r"displaystyle|textstyle|scriptstyle|tiny|small|normalsize|large|Large|LARGE|huge|bf|it|rm|cal|sf|tt|sc"
     r"|limits|boldsymbol|pmb|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox"
 )
-_RULES: list[_Rule] = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
-        (r"^\s*([*\"“])([^*\"“”]*)[*\"”]\s*$", r"\2"),
-        (r"^\s*\\(?:therefore|because|implies|[Rr]ightarrow|to)" + _END, ""),
-        # plain text: sqrt(2), 3pi/4, x**2; a root sign takes the whole number after it
-        (r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|infty)(?![a-zA-Z])", r"\\\1 "),
-        (r"(?<![\\a-zA-Z])infinity(?![a-zA-Z])", r"\\infty "),
-        (
-            r"\\sqrt(?![a-zA-Z])\s*(\[\d+\])?\s*(?:\(((?:[^()]|\([^()]*\))*)\)|(\d+))",
-            r"\\sqrt\1{\2\3}",
-        ),
-        (r"\*\*(?=[\d({-])", "^"),
-        (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
-        (r"(?<!\\)\\[()\[\]]|`", ""),
-        (
-            r"\\(?:pounds|euro|yen|cents?|text(?:dollar|euro|sterling|yen|cent))"
-            + _END
-            + r"|\\?[$€£¥₹¢₱₩₦₫₽₺฿]",
-            "",
-        ),
-        (r"\\%", "%"),
-        (r"\\([a-zA-Z]+)", lambda m: _COMMANDS.get(m[1], m[0])),
-        (rf"\\(?:{_STYLES}){_END}", ""),
-        (rf"\\(?:{_SIZES})\.", ""),
-        (rf"\\(?:{_SIZES}){_END}\s*", ""),
-        (r"\\textcolor\s*\{[a-zA-Z]*\}|\\color\s*(?:\{[a-zA-Z]*\}|[a-z]+\s)", ""),
-        (r"\\(?:hspace|vspace|phantom)\*?\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", " "),
-        (r"\\(?:text|math)(?:bf|it|rm|sf|tt|normal|up|md|sc)" + _END, r"\\text"),
-        # a letter in another alphabet, but not the sets of numbers; a word as an operator
-        (
-            r"\\(?:math(?:cal|scr|frak)|mathbb(?!\s*\{?\s*[RNZQC]))\s*(?:\{\s*([A-Za-z\d]+)\s*\}|([A-Za-z]))",
-            r"\1\2",
-        ),
-        (
-            r"\\(?:operatorname\*?|mathop)\s*(\{[A-Za-z ]+\})"
-            r"(?=[\s.,;)}]*(?:$|\\text|\\operatorname))",
-            r"\\text\1",
-        ),
-        (r"\\text\s*\{", r"\\text{"),
-        (r"\\text\s+(\w)(?!\w)", r"\\text{\1}"),
-        (r"\\text\{\s*(\\text\{[^{}]*\})\s*\}", r"\1"),
-        (r"[<>!]=", lambda m: rf"\{_RELATIONS[m[0]]} "),
-        (rf"\^\s*(?:\\circ{_END}|\{{\s*\\circ\s*\}})", r"^{\\circ}"),
-        (r"\\text\{([^{}]*)\^\{\\circ\}([^{}]*)\}", r"\\text{\1}^{\\circ}\\text{\2}"),
-        (r"\\text\{\s*(-?[\d.,]+|[:+-])\s*\}", r"\1"),
-        (
-            r"(?<=\d)\s*\^\s*(?:\{\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?<=\{)(?:st|nd|rd|th))"
-            r"(?:\s*\})?",
-            "",
-        ),
-        (r"(?<!\d)\.(?=\\(?:dot|overline|bar)\b)", "0."),
-        (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),
-        (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
-        (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
-        (r"\\log\s*_\s*(?:e" + _END + r"|\{\s*e\s*\})", r"\\ln "),
-        (
-            r"\\varnothing" + _END + r"|\\\{\s*\\\}|\\text\{\s*(?:the )?empty set\s*\}",
-            r"\\emptyset ",
-        ),
-        (
-            r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime" + _END + ")",
-            lambda m: "'" * m[0].count("prime"),
-        ),
-        (r"(?<![a-zA-Z])\\?exp\s*(?:\(((?:[^()]|\([^()]*\))*)\)|\{([^{}]*)\})", r"e^{\1\2}"),
-        (
-            r"(?<=\d)((?:\s|~|\\[,; ]|\\text\{)*)([aApP])(?:\.\s?)?[mM]\b\.?",
-            lambda m: f"{m[1]}{m[2].lower()}m",
-        ),
-    ]
-]
+_RULES = _rules(
+    (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
+    (r"^\s*([*\"“])([^*\"“”]*)[*\"”]\s*$", r"\2"),
+    (r"^\s*\\(?:therefore|because|implies|[Rr]ightarrow|to)" + _END, ""),
+    # plain text: sqrt(2), 3pi/4, x**2; a root sign takes the whole number after it
+    (r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|infty)(?![a-zA-Z])", r"\\\1 "),
+    (r"(?<![\\a-zA-Z])infinity(?![a-zA-Z])", r"\\infty "),
+    (
+        r"\\sqrt(?![a-zA-Z])\s*(\[\d+\])?\s*(?:\(((?:[^()]|\([^()]*\))*)\)|(\d+))",
+        r"\\sqrt\1{\2\3}",
+    ),
+    (r"\*\*(?=[\d({-])", "^"),
+    (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+    (r"(?<!\\)\\[()\[\]]|`", ""),
+    (
+        r"\\(?:pounds|euro|yen|cents?|text(?:dollar|euro|sterling|yen|cent))"
+        + _END
+        + r"|\\?[$€£¥₹¢₱₩₦₫₽₺฿]",
+        "",
+    ),
+    (r"\\%", "%"),
+    (r"\\([a-zA-Z]+)", lambda m: _COMMANDS.get(m[1], m[0])),
+    (rf"\\(?:{_STYLES}){_END}", ""),
+    (rf"\\(?:{_SIZES})\.", ""),
+    (rf"\\(?:{_SIZES}){_END}\s*", ""),
+    (r"\\textcolor\s*\{[a-zA-Z]*\}|\\color\s*(?:\{[a-zA-Z]*\}|[a-z]+\s)", ""),
+    (r"\\(?:hspace|vspace|phantom)\*?\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", " "),
+    (r"\\(?:text|math)(?:bf|it|rm|sf|tt|normal|up|md|sc)" + _END, r"\\text"),
+    # a letter in another alphabet, but not the sets of numbers; a word as an operator
+    (
+        r"\\(?:math(?:cal|scr|frak)|mathbb(?!\s*\{?\s*[RNZQC]))\s*(?:\{\s*([A-Za-z\d]+)\s*\}|([A-Za-z]))",
+        r"\1\2",
+    ),
+    (
+        r"\\(?:operatorname\*?|mathop)\s*(\{[A-Za-z ]+\})"
+        r"(?=[\s.,;)}]*(?:$|\\text|\\operatorname))",
+        r"\\text\1",
+    ),
+    (r"\\text\s*\{", r"\\text{"),
+    (r"\\text\s+(\w)(?!\w)", r"\\text{\1}"),
+    (r"\\text\{\s*(\\text\{[^{}]*\})\s*\}", r"\1"),
+    (r"[<>!]=", lambda m: rf"\{_RELATIONS[m[0]]} "),
+    (rf"\^\s*(?:\\circ{_END}|\{{\s*\\circ\s*\}})", r"^{\\circ}"),
+    (r"\\text\{([^{}]*)\^\{\\circ\}([^{}]*)\}", r"\\text{\1}^{\\circ}\\text{\2}"),
+    (r"\\text\{\s*(-?[\d.,]+|[:+-])\s*\}", r"\1"),
+    (
+        r"(?<=\d)\s*\^\s*(?:\{\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?<=\{)(?:st|nd|rd|th))"
+        r"(?:\s*\})?",
+        "",
+    ),
+    (r"(?<!\d)\.(?=\\(?:dot|overline|bar)\b)", "0."),
+    (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),
+    (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
+    (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
+    (r"\\log\s*_\s*(?:e" + _END + r"|\{\s*e\s*\})", r"\\ln "),
+    (
+        r"\\varnothing" + _END + r"|\\\{\s*\\\}|\\text\{\s*(?:the )?empty set\s*\}",
+        r"\\emptyset ",
+    ),
+    (
+        r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime" + _END + ")",
+        lambda m: "'" * m[0].count("prime"),
+    ),
+    (r"(?<![a-zA-Z])\\?exp\s*(?:\(((?:[^()]|\([^()]*\))*)\)|\{([^{}]*)\})", r"e^{\1\2}"),
+    (
+        r"(?<=\d)((?:\s|~|\\[,; ]|\\text\{)*)([aApP])(?:\.\s?)?[mM]\b\.?",
+        lambda m: f"{m[1]}{m[2].lower()}m",
+    ),
+)
 
 # Thousands: LaTeX separators count everywhere, a bare comma only outside brackets, where it could
 # separate the members of a tuple. "@" marks a candidate until the whole group is seen.
@@ -160,27 +162,24 @@ _QUOTE = re.compile(r"(?<=\d)'(?=\d{3}(?!\d))")
 _GROUPED = re.compile(r"(?<![\d@.])\d{1,3}(?:@\d{3})+(?![\d@])")
 _TUPLE = re.compile(r"(?:[(\[]|\\\{|\\begin)[^()\[\]]*\d[, ]\s*\d")
 
-_LATE_RULES: list[_Rule] = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        # not after a backslash: "\\ " ends a row of a matrix
-        (r"~|(?<!\\)\\[,;:!> ]|\\q?quad" + _END + r"|\\(?:thinspace|enspace)" + _END, " "),
-        (r"(?<![\w.}])(-?\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.])", r"\1\\frac{\2}{\3}"),
-        (r"(?<![\w.}])(-?\d+)\s*\\text\{\s*and\s*\}\s*(?=\\frac)", r"\1"),
-        (r"\s*\\text\{\s*(hundred|[mb]illion|thousand)\b", r" \1 \\text{"),
-        (
-            r"(?<=[\d}])(?:\s|\\text\{\s*\})*(hundred|thousand|million|billion)\b",
-            lambda m: rf"\cdot 10^{{{_ZEROS[m[1]]}}}",
-        ),
-        (
-            r"(?<=[\d}])\s*\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}$",
-            r" \\text{\1/\2}",
-        ),
-        (r"(?<=\d)\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)", ":"),
-        (r"\\text\{\s*\}", " "),
-        (r"\s+", " "),
-    ]
-]
+_LATE_RULES = _rules(
+    # not after a backslash: "\\ " ends a row of a matrix
+    (r"~|(?<!\\)\\[,;:!> ]|\\q?quad" + _END + r"|\\(?:thinspace|enspace)" + _END, " "),
+    (r"(?<![\w.}])(-?\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.])", r"\1\\frac{\2}{\3}"),
+    (r"(?<![\w.}])(-?\d+)\s*\\text\{\s*and\s*\}\s*(?=\\frac)", r"\1"),
+    (r"\s*\\text\{\s*(hundred|[mb]illion|thousand)\b", r" \1 \\text{"),
+    (
+        r"(?<=[\d}])(?:\s|\\text\{\s*\})*(hundred|thousand|million|billion)\b",
+        lambda m: rf"\cdot 10^{{{_ZEROS[m[1]]}}}",
+    ),
+    (
+        r"(?<=[\d}])\s*\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}$",
+        r" \\text{\1/\2}",
+    ),
+    (r"(?<=\d)\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)", ":"),
+    (r"\\text\{\s*\}", " "),
+    (r"\s+", " "),
+)
 _COMMAND = re.compile(r"\\(frac|sqrt|binom)(?![a-zA-Z])\s*")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _ARGUMENT = re.compile(r"\s*(\\[a-zA-Z]+|[^\s{}\\])")

@@ -240,7 +240,7 @@ def _rows_of_question(
     for visit in visits:
         for text, is_right, feedback in visit["answers"]:
             found.setdefault(text, (is_right, feedback))
-    counts.attempts += len(found)
+    counts.attempts = (counts.attempts or 0) + len(found)
     answers = [(text, int(is_right)) for text, (is_right, _) in found.items()]
     if len({is_right for _, is_right in answers}) < 2:
         counts.dropped[UNPAIRED] += len(answers)

@@ -168,6 +168,7 @@ class RunDir:
         """
         # ASCII only: a text may hold half a surrogate pair, which no file takes as UTF-8.
         rest = (json.dumps(episode.to_dict()) + "\n").encode("ascii")
+        assert self._file is not None, "not started"
         offset = self._file.seek(0, os.SEEK_END)
         try:
             while rest:
@@ -229,7 +230,7 @@ class RunDir:
                 break
             self._end = self._size
             task_id, error = row["task_id"], row.get("error")
-            if is_owed(error):
+            if error is not None and is_owed(error):
                 self.refusals[task_id] += error["kind"] in REFUSALS
             else:
                 self.has_repeats |= task_id in self._offsets

@@ -154,8 +154,8 @@ def summarise(
         metrics["gain"] = gain
     metrics["turns_used"] = bootstrap_mean(turns_used(episodes)).to_dict()
     metrics |= _troubles(episodes, turns)
-    if found := unread(episodes):
-        metrics["unread"] = found
+    if shapes := unread(episodes):
+        metrics["unread"] = shapes
     return Summary(hits, metrics | {"warnings": cautions(metrics)})
 
 

@@ -94,7 +94,7 @@ def m1_tk(
     for episode in episodes:
         played = [graded(episode, turn) for turn in range(1, turns + 1)]
         winners = vote([turn.answer for turn in played], same_answer)
-        hits.append(_is_right([played[index].verdict for index in winners]))
+        hits.append(_is_right([played[index].verdict or "" for index in winners]))
     return hits
 
 

@@ -72,7 +72,8 @@ class WorkerPolicy(Policy):
                 reply = await self._cluster.generate(worker, request, self.request_timeout)
         except PeerError as error:
             raise as_policy_error(error) from error
-        ids: list[list[int] | None] = [*(reply.token_ids or [None] * len(reply.texts))]
+        nothing: list[list[int] | None] = [None] * len(reply.texts)
+        ids = reply.token_ids or nothing
         answers = zip(reply.texts, reply.reasons, reply.completion_tokens, ids, strict=True)
         prompt_tokens = reply.usage.prompt_tokens
         return [

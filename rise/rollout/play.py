@@ -22,7 +22,7 @@ from rise.rollout.plan import CALLS, Plan, draw_seed
 from rise.rollout.self_check import ask, keep, told
 
 if TYPE_CHECKING:
-    from envs.base import Env
+    from envs.base import Env, Verdict
 
 GIVE_UP_AFTER = 100
 """Failed episodes in a row after which no further one is begun: somebody who answered is gone."""

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 def describe(job: Job) -> str:
     """The resolved configuration, the first prompt, and what would be asked for at most."""
-    config = job.config
+    config, env = job.config, job.env
+    assert env is not None, "nothing is played"
     owed = job.size - job.finished
     index = shard.task_ids(config)[0]
-    first = Episode(index, job.env.question(index), job.env.reference(index))
-    messages = next_prompt(job.env, first, config["context_window"])
+    first = Episode(index, env.question(index), env.reference(index))
+    messages = next_prompt(env, first, config["context_window"])
     return (
         f"{json.dumps(config, indent=2, ensure_ascii=False)}\n\n"
         f"First prompt:\n{render(messages, config)}\n\n"
@@ -62,13 +63,14 @@ def forecast(job: Job) -> dict[str, Counter[str]]:
     that is not the OpenAI API is asked for each answer alone. Where a model judges itself, each
     judgement is one more answer.
     """
-    config, owed = job.config, job.size - job.finished
+    config, env, owed = job.config, job.env, job.size - job.finished
+    assert env is not None, "nothing is played"
     limits, window = config["max_new_tokens"], config["context_window"]
     task_ids = shard.task_ids(config)
     sampled = task_ids[:: max(1, len(task_ids) // SAMPLED)]
-    texts = [message["content"] for index in sampled for message in job.env.opening(index)]
+    texts = [message["content"] for index in sampled for message in env.opening(index)]
     opening = sum(map(len, texts)) / CHARACTERS / len(sampled)
-    told = len(job.env.feedback_on("", sampled[0], "wrong")) / CHARACTERS
+    told = len(env.feedback_on("", sampled[0], "wrong")) / CHARACTERS
     found: dict[str, Counter[str]] = {model: Counter() for model in config["models"]}
     for t, model in enumerate(config["models"]):
         samples, kind = config["num_of_samples"][t], config["kinds"][t]
@@ -113,4 +115,4 @@ def template_of(model: str, config: dict[str, Any]):
         for option, value in itertools.pairwise(shlex.split(config["worker_args"]))
         if option in ("--conv-template", "--chat-template")
     ]
-    return ChatTemplate(AutoTokenizer.from_pretrained(model), *given[-1:])
+    return ChatTemplate(AutoTokenizer.from_pretrained(model), given[-1] if given else None)

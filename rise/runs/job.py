@@ -175,12 +175,15 @@ class Job:
             plan = self._plan(local.addresses(), progress.watch)
             progress.policies = plan.policies
 
+            env = self.env
+            assert env is not None, "nothing is played"
+
             async def rollout() -> str | None:
                 showing = asyncio.create_task(progress.keep_showing())
                 episodes = cost.within(limit, tally, owed)
                 try:
                     return await run_episodes(
-                        *(self.env, plan, run, episodes),
+                        *(env, plan, run, episodes),
                         concurrency=concurrency,
                         report=progress.report,
                     )
@@ -198,8 +201,8 @@ class Job:
             self.run.write_config(config)
 
         policies = choice.build(self.kinds, config, local, learned)
-        names = ("num_of_samples", "temperature", "max_new_tokens", "top_p", "seed", "feedback")
-        names += ("date", "context_window", "correct_to_correct")
+        names = ["num_of_samples", "temperature", "max_new_tokens", "top_p", "seed", "feedback"]
+        names += ["date", "context_window", "correct_to_correct"]
         return Plan(
             policies=[policies[name] for name in config["models"]],
             generation=config["stage"] == "gen",
@@ -242,6 +245,7 @@ def check(
                 now = [model for model in models if model not in later]
                 choice.decide(now, controller_url(args.controller_address))
         raise ValueError("\n".join(problems))
+    assert env is not None, "it was made, or a problem was raised"
     config = configuration(args, per_turn(models, args.max_turns), env, options)
     shown: Shown = {}
     other = config.get("shown_attempts")
@@ -278,6 +282,7 @@ def _as_it_was(job: Job) -> Job:
     So are prices: with other ones the summary is written again.
     """
     stored, config = job.run.stored, job.config
+    assert stored is not None, "a finished run has its configuration"
     if "kinds" in stored:
         # What is not given is the default of those who answered, which the run may not have had.
         kinds = dict(zip(stored["models"], stored["kinds"], strict=True))

@@ -108,7 +108,7 @@ class Tally:
 
     def cost_of(self, model: str) -> float:
         """USD for the tokens of a model whose price is known."""
-        counts = self.usage.get(model, {})
+        counts: Mapping[str, int] = self.usage.get(model, {})
         tokens = [counts.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
         return sum(p * n for p, n in zip(self.prices[model], tokens, strict=True)) / MILLION
 
