@@ -19,6 +19,16 @@ asked for, as with stock FastChat."""
 MAX_SAMPLES = 1024
 """The largest `n` of one request."""
 
+MAX_MESSAGES = 2048
+"""The most messages of one dialogue."""
+
+CHARACTERS_PER_TOKEN = 16
+"""A text with more characters than that for each token of a context is not tokenized: it cannot fit
+and would take minutes. English has four, runs of blanks have more."""
+
+LONG_TEXT = 20_000
+"""Characters from which on a text is tokenized apart from the others, which would wait for it."""
+
 MAX_BODY_BYTES = 16 * 2**20
 """The largest request body that a controller or a worker reads."""
 

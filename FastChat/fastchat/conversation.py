@@ -17,7 +17,8 @@ import datetime
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -43,6 +44,9 @@ _TODAY = (
 """In front of a template it takes the place of the function that asks the clock."""
 
 _DIRECTIVE = re.compile(r"%-?[a-zA-Z%]")
+_FIRST_SECONDS = 8.0
+_TEMPLATE_FAULTS = (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError)
+"""What a template may raise beside jinja's own errors."""
 _OPENED_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>(\s*)\Z")
 """The end of a prompt that leaves the model in the middle of a thought."""
 
@@ -162,7 +166,7 @@ class ChatTemplate:
     ):
         self.tokenizer = tokenizer
         self.name, self.source = _find_template(tokenizer, template)
-        self._check_doubled_bos()
+        self._within(_FIRST_SECONDS, self._check_doubled_bos)
         self._system_in_user = not self._accepts_system()
         self.turn_end_id = self._find_turn_end()
         stops = {tokenizer.eos_token_id, self.turn_end_id, *extra_stop_ids} - {None}
@@ -273,19 +277,44 @@ class ChatTemplate:
         source, parts = self.source, {}
         if "strftime_now" in source:
             source, parts = _TODAY + source, {"date_parts": _date_parts(date or DATE, source)}
-        return self.tokenizer.apply_chat_template(
-            list(messages),
-            chat_template=source,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-            **parts,
-        )
+        try:
+            return self.tokenizer.apply_chat_template(
+                list(messages),
+                chat_template=source,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                **parts,
+            )
+        except _TEMPLATE_FAULTS as error:  # includes, macros without an end, sums of texts
+            raise TemplateError(f"{type(error).__name__}: {error}") from error
 
     def _encode(self, text: str, plain: bool = False) -> list[int]:
         """The ids of a text; `plain`: what looks like a special token in it is none."""
         # The template writes the special tokens, so the tokenizer must not add its own.
         encode = self.tokenizer
         return list(encode(text, add_special_tokens=False, split_special_tokens=plain)["input_ids"])
+
+    def _within(self, seconds: float, work: Callable[[], None]) -> None:
+        """Do something that a template which never ends would hold up."""
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+
+        # A thread that still runs when the process ends is simply gone.
+        thread = threading.Thread(target=run, name="template", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if thread.is_alive():
+            raise ValueError(
+                f"the chat template {self.name!r} takes more than {seconds:g} s for one short "
+                f"message; pass another one with --chat-template ({_choices()})"
+            )
+        for failure in failures:
+            raise failure
 
     def _accepts_system(self) -> bool:
         dialogue = [{"role": "system", "content": "@S@"}, {"role": "user", "content": "@U@"}]

@@ -9,14 +9,17 @@ import json
 import logging
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
-from fastchat.constants import TOKEN_VARIABLE
-from fastchat.serve import base_model_worker, controller, openai_api_server
+from fastchat import conversation
+from fastchat.constants import TOKEN_VARIABLE, ErrorCode
+from fastchat.serve import base_model_worker, controller, model_worker, openai_api_server
 from tests.support.pacing_worker import PacingWorker
-from tests.support.servers import post, running, wait_for
+from tests.support.servers import frames, post, running, wait_for
+from tests.support.tiny import save_tiny_model, tiny_tokenizer
 
 STATUS = {"model_names": ["m"], "speed": 1, "queue_length": 0}
 DEEP = b"[" * 100_000
@@ -146,6 +149,88 @@ def test_a_client_that_hangs_up_in_its_body_is_one_line(caplog):
     ]
 
 
+@pytest.fixture(scope="module")
+def model_url(tmp_path_factory):
+    """A tiny model with four slots and a context of 200 tokens."""
+    path = save_tiny_model(tmp_path_factory.mktemp("tiny"))
+    options = ["--device", "cpu", "--context-length", "200", "--limit-worker-concurrency", "4"]
+    args = model_worker.parse_args(["--model-path", str(path), *options])
+    worker = model_worker.build_worker(args, logging.getLogger("test"))
+    worker.engine.start()
+    with running(base_model_worker.create_app(worker)) as address:
+        yield address
+    worker.engine.stop()
+
+
+def test_a_long_text_is_refused_before_it_is_tokenized(model_url):
+    text = "word " * 200_000
+    bodies = {
+        "worker_generate": [{"prompt": text}, {"messages": [{"role": "user", "content": text}]}]
+    }
+    for path, body in [
+        *((p, b) for p, many in bodies.items() for b in many),
+        ("count_token", {"prompt": text}),
+    ]:
+        began = time.monotonic()
+        assert post(f"{model_url}/{path}", body)["error_code"] == ErrorCode.CONTEXT_OVERFLOW
+        assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt_token_ids": [10**30]},
+        {"prompt_token_ids": [399_999]},
+        {"prompt_token_ids": [-1]},
+        {"prompt": "a", "stop_token_ids": [2**31]},
+        {"prompt": "a", "stop": ["a"] * 1000},
+        {"prompt": "a", "stop": ["a" * 100_000]},
+        {"prompt": "a", "seed": 10**30},
+        {"prompt": "a", "top_k": 10**30},
+        {"prompt": "a", "max_new_tokens": 10**30},
+        {"messages": [{"role": "user", "content": "a"}] * 10_000},
+    ],
+)
+def test_numbers_and_lists_out_of_range_are_bad_requests(model_url, fields):
+    for path in ("worker_generate", "worker_generate_stream"):
+        (reply,) = frames(f"{model_url}/{path}", fields)
+        assert reply["error_code"] in (40001, 40302), reply
+
+
+def test_a_small_request_does_not_wait_for_one_of_a_thousand_samples(model_url):
+    large = {"prompt": "a", "n": 1024, "max_new_tokens": 190, "echo": False}
+    with requests.post(f"{model_url}/worker_generate_stream", json=large, stream=True, timeout=30):
+        wait_for(lambda: post(f"{model_url}/worker_get_status")["engine"]["running"] == 3)
+        for _ in range(3):
+            began = time.monotonic()
+            reply = post(f"{model_url}/worker_generate", {"prompt": "b", "max_new_tokens": 5})
+            assert reply["error_code"] == 0 and time.monotonic() - began < 2
+    wait_for(lambda: post(f"{model_url}/worker_get_status")["engine"]["running"] == 0)
+
+
+class SlowTokenizer(PacingWorker):
+    """A long context, and a second for a long text."""
+
+    context_length = 10_000
+
+    def count_tokens(self, prompt):
+        time.sleep(len(prompt) > 20_000)
+        return len(prompt)
+
+
+def test_a_text_that_takes_long_holds_up_nobody_else():
+    worker = SlowTokenizer(["m"], 4, logging.getLogger("test"))
+    with running(base_model_worker.create_app(worker)) as url, ThreadPoolExecutor(4) as pool:
+        body = {"prompt": "a" * 30_000}
+        long = [pool.submit(post, f"{url}/count_token", body) for _ in range(3)]
+        time.sleep(0.2)
+        began = time.monotonic()
+        assert post(f"{url}/worker_get_status")["model_names"] == ["m"]
+        assert post(f"{url}/count_token", {"prompt": "a"})["count"] == 1
+        assert time.monotonic() - began < 0.7
+        assert [each.result()["count"] for each in long] == [30_000] * 3
+
+
 @pytest.mark.parametrize(
     ("app", "paths"),
     [
@@ -163,3 +248,25 @@ def test_the_served_openapi_describes_the_bodies(app, paths):
     for path, field in paths.items():
         body = described[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert field in body["properties"] and "$ref" not in json.dumps(body)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% include 'other.jinja' %}",
+        "{% import '/etc/passwd' as other %}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ 1 / 0 }}",
+        "{{ messages.role + 5 }}",
+    ],
+)
+def test_a_template_that_loops_or_includes_is_one_error(tmp_path, monkeypatch, source):
+    monkeypatch.setattr(conversation, "_FIRST_SECONDS", 1.0)
+    path = tmp_path / "rogue.jinja"
+    # The loop has to end, or it would slow all tests that follow.
+    path.write_text(source.replace("99999", "9999"), encoding="utf-8")
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"rogue.jinja.*--chat-template"):
+        conversation.ChatTemplate(tiny_tokenizer(), str(path))
+    assert time.monotonic() - began < 10

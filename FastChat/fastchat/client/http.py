@@ -115,22 +115,34 @@ async def frames(
     Raises:
         PeerError: it cannot be reached, breaks off, refuses the request or is silent for too long.
     """
-    silence = session.timeout.sock_read or math.inf
     async with _asked(session, url, body, session.timeout) as reply:
-        rest: list[bytes] = []
-        size, began = 0, time.monotonic()
-        while chunk := await reply.content.readany():
-            whole, separator, tail = chunk.rpartition(b"\0")
-            if separator:
-                yield b"".join([*rest, whole, separator])
-                rest, size, began = [tail], len(tail), time.monotonic()
-                continue
-            rest.append(chunk)
-            size += len(chunk)
-            if size > MAX_REPLY_BYTES:
-                raise _too_large(url)
-            if time.monotonic() - began > silence:  # a few bytes now and then are no answer
-                raise asyncio.TimeoutError
+        async for piece in pieces(reply, b"\0", session.timeout.sock_read):
+            yield piece
+
+
+async def pieces(
+    reply: aiohttp.ClientResponse, end: bytes, seconds: float | None = None
+) -> AsyncIterator[bytes]:
+    """A body as it comes, in pieces that end with `end`; what follows the last one is left out.
+
+    Raises:
+        PeerError: there is no end for longer than any answer.
+        TimeoutError: there is none for so many seconds.
+    """
+    rest: list[bytes] = []
+    size, began = 0, time.monotonic()
+    while chunk := await reply.content.readany():
+        whole, found, tail = chunk.rpartition(end)
+        if found:
+            yield b"".join([*rest, whole, found])
+            rest, size, began = [tail], len(tail), time.monotonic()
+            continue
+        rest.append(chunk)
+        size += len(chunk)
+        if size > MAX_REPLY_BYTES:
+            raise _too_large(str(reply.url))
+        if time.monotonic() - began > (seconds or math.inf):
+            raise asyncio.TimeoutError
 
 
 async def read(reply: aiohttp.ClientResponse, seconds: float | None = None) -> bytes:

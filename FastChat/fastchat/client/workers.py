@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 
 from fastchat.client.http import PeerError, frames, open_session, parsed, post
-from fastchat.constants import controller_headers
+from fastchat.constants import LONG_TEXT, controller_headers
 from fastchat.protocol.controller_protocol import ModelList, WorkerAddress, WorkerStatus
 from fastchat.protocol.worker_protocol import CountReply, GenerateReply
 
@@ -191,9 +191,9 @@ class Cluster:
             PeerError: the worker does not say it.
         """
         url = f"{worker.address}/count_token"
-        return (
-            await post(self.session, url, {"prompt": prompt}, CountReply, CONTROL_SECONDS)
-        ).count
+        # A worker tokenizes long texts one after the other.
+        seconds = CONTROL_SECONDS if len(prompt) <= LONG_TEXT else None
+        return (await post(self.session, url, {"prompt": prompt}, CountReply, seconds)).count
 
 
 def _check(reply: GenerateReply, body: dict[str, Any], url: str) -> None:

@@ -13,8 +13,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fastchat.constants import MAX_SAMPLES
-from fastchat.protocol.worker_protocol import Text
+from fastchat.constants import MAX_MESSAGES, MAX_SAMPLES
+from fastchat.protocol.worker_protocol import (
+    MAX_STOP_IDS,
+    MAX_STOPS,
+    Length,
+    Seed,
+    Stop,
+    Text,
+    TokenId,
+    TopK,
+)
 
 IGNORED = {
     "metadata",
@@ -100,19 +109,19 @@ class CommonRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    model: str
-    max_tokens: int | None = Field(default=None, ge=1)
+    model: Text = Field(max_length=1000)
+    max_tokens: Length | None = None
     """Longest answer, in tokens."""
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, ge=0, le=1)
-    top_k: int = Field(default=-1, ge=-1)
+    top_k: TopK = -1
     """Number of tokens to draw from; -1 and 0 mean all."""
     n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
-    seed: int | None = None
+    seed: Seed | None = None
     """Choice i draws from the seed `seed + i`."""
-    stop: list[Text] = Field(default_factory=list)
+    stop: list[Stop] = Field(default_factory=list, max_length=MAX_STOPS)
     """Texts that end an answer and are not part of it; a single string is allowed."""
-    stop_token_ids: list[int] = Field(default_factory=list)
+    stop_token_ids: list[TokenId] = Field(default_factory=list, max_length=MAX_STOP_IDS)
     stream: bool = False
     stream_options: StreamOptions | None = None
     return_token_ids: bool = False
@@ -153,8 +162,8 @@ class CommonRequest(BaseModel):
 class ChatRequest(CommonRequest):
     """Body of `/v1/chat/completions`."""
 
-    messages: list[OpenAIMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    messages: list[OpenAIMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: Length | None = None
     """OpenAI's newer name of `max_tokens`."""
 
     @property
@@ -166,10 +175,16 @@ class ChatRequest(CommonRequest):
 class CompletionRequest(CommonRequest):
     """Body of `/v1/completions`."""
 
-    prompt: Text | list[Text] | list[int] | list[list[int]]
+    prompt: Text | list[Text] | list[TokenId] | list[list[TokenId]]
     """One prompt or several, as text or as token ids; the choices of all come in this order."""
     echo: bool = False
     """Whether the prompt precedes its answers."""
+
+    @model_validator(mode="after")
+    def _few_choices(self) -> CompletionRequest:
+        if len(self.prompts()) * self.n > MAX_SAMPLES:
+            raise ValueError(f"n: more than {MAX_SAMPLES} choices of all prompts together")
+        return self
 
     @property
     def longest(self) -> int:

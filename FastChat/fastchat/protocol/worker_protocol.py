@@ -21,8 +21,10 @@ from pydantic import (
     model_validator,
 )
 
-from fastchat.constants import MAX_SAMPLES, ErrorCode, RequestError
+from fastchat.constants import MAX_MESSAGES, MAX_SAMPLES, ErrorCode, RequestError
 
+MAX_STOPS = 64
+MAX_STOP_IDS = 1024
 FinishReason = Literal["stop", "length", "abort"]
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -52,6 +54,14 @@ def _day(text: str) -> str:
 Text = Annotated[str, AfterValidator(_encodable)]
 
 
+Stop = Annotated[Text, Field(max_length=1000)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Length = Annotated[int, Field(ge=1, lt=2**31)]
+TopK = Annotated[int, Field(ge=-1, lt=2**31)]
+
+
 class ChatMessage(BaseModel):
     """One turn of a dialogue."""
 
@@ -66,29 +76,29 @@ class GenerateRequest(BaseModel):
 
     prompt: Text | None = None
     """A finished prompt string; special tokens are added once."""
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=MAX_MESSAGES)
     """A dialogue that the worker renders with the model's chat template."""
     date: Annotated[str, AfterValidator(_day)] | None = None
     """The day (YYYY-MM-DD) that a template which prints today's date prints; None is a fixed one,
     `fastchat.conversation.DATE`."""
-    prompt_token_ids: list[int] | None = Field(default=None, min_length=1)
+    prompt_token_ids: list[TokenId] | None = Field(default=None, min_length=1)
     """The exact tokens to continue."""
     temperature: float = Field(default=1.0, ge=0)
     """Below 1e-5: greedy."""
     top_p: float = Field(default=1.0, ge=0, le=1)
     """Probability mass to keep; below 1e-8: greedy."""
-    top_k: int = Field(default=-1, ge=-1)
+    top_k: TopK = -1
     """Number of tokens to keep; -1 and 0 keep all."""
-    max_new_tokens: int = Field(default=256, ge=1)
-    stop: list[Text] = Field(default_factory=list)
+    max_new_tokens: Length = 256
+    stop: list[Stop] = Field(default_factory=list, max_length=MAX_STOPS)
     """Texts that end an answer and are not part of it; a single string is allowed."""
-    stop_token_ids: list[int] = Field(default_factory=list)
+    stop_token_ids: list[TokenId] = Field(default_factory=list, max_length=MAX_STOP_IDS)
     """Tokens that end an answer, beside those of the chat template."""
     echo: bool = True
     """Whether the prompt's text precedes the answer in `text`."""
     n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
     """Number of answers; with n > 1 `text` and `finish_reason` are lists."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Sample i draws from the seed `seed + i`; None draws afresh."""
     return_token_ids: bool = False
     """Whether the reply carries `prompt_token_ids`, `token_ids` and `tokenizer`."""
@@ -114,9 +124,10 @@ class GenerateRequest(BaseModel):
         self.stop = [text for text in self.stop if text]
         return self
 
-
-Count = Annotated[int, Field(ge=0, lt=2**53)]
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+    @property
+    def characters(self) -> int:
+        """Of the texts to tokenize."""
+        return len(self.prompt or "") + sum(len(each.content) for each in self.messages or ())
 
 
 def _is_text(value: Any) -> str:

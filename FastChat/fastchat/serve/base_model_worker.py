@@ -12,13 +12,21 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
-from fastchat.constants import CONTROLLER_ADDRESS, WORKER_PORT, ErrorCode, RequestError
+from fastchat.constants import (
+    CHARACTERS_PER_TOKEN,
+    CONTROLLER_ADDRESS,
+    LONG_TEXT,
+    WORKER_PORT,
+    ErrorCode,
+    RequestError,
+)
 from fastchat.conversation import BUILT_IN
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
 from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads, unless_dropped
@@ -26,6 +34,7 @@ from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.registration import Registration
 from fastchat.utils import WILDCARDS, normal_url, positive_int, tell_if_open
 
+T = TypeVar("T")
 EXTENSIONS = ["date", "messages", "n", "prompt_token_ids", "return_token_ids", "seed"]
 """Request fields that a stock FastChat worker does not know."""
 
@@ -46,6 +55,28 @@ class BaseModelWorker(ABC):
         self.metrics = Metrics("worker")
         self.metrics.read("queue_length", "Requests held, running or not", lambda: self.in_flight)
         self._gate = asyncio.Semaphore(limit)
+        # Short texts do not wait for long ones.
+        self._threads = [ThreadPoolExecutor(1, name) for name in ("short-texts", "long-texts")]
+
+    async def tokenize(self, size: int, work: Callable[..., T], *args: Any) -> T:
+        """What `work(*args)` returns, computed beside the event loop from `size` characters.
+
+        Raises:
+            RequestError: 40303, they are more than any prompt.
+        """
+        longest = CHARACTERS_PER_TOKEN * self.context_length
+        if size > longest:
+            raise RequestError(
+                ErrorCode.CONTEXT_OVERFLOW,
+                f"the text has {size} characters, and no more than {longest} are tokenized for the "
+                f"context of {self.context_length} tokens; shorten it",
+            )
+        return await self.beside(size, work, *args)
+
+    async def beside(self, size: int, work: Callable[..., T], *args: Any) -> T:
+        """As `tokenize`, of a text that was accepted."""
+        thread = self._threads[size > LONG_TEXT]
+        return await asyncio.get_running_loop().run_in_executor(thread, work, *args)
 
     @property
     @abstractmethod
@@ -54,7 +85,7 @@ class BaseModelWorker(ABC):
 
     @abstractmethod
     def prepare(self, request: GenerateRequest) -> Any:
-        """Check a request against the model before it queues.
+        """Check a request against the model before it queues; called beside the event loop.
 
         Raises:
             RequestError: it cannot be served; 40303 if it is longer than the context.
@@ -70,7 +101,7 @@ class BaseModelWorker(ABC):
 
     @abstractmethod
     def count_tokens(self, prompt: str) -> int:
-        """Tokens of a prompt string, special tokens included."""
+        """Tokens of a prompt string, special tokens included; called beside the event loop."""
 
     @abstractmethod
     def conv_fields(self) -> dict[str, Any]:
@@ -156,7 +187,8 @@ def _add_generation_routes(app: FastAPI, worker: BaseModelWorker) -> None:
 
 
 async def _job(worker: BaseModelWorker, request: Request) -> Any:
-    return worker.prepare(parse(GenerateRequest, await read_json(request)))
+    wanted = parse(GenerateRequest, await read_json(request))
+    return await worker.tokenize(wanted.characters, worker.prepare, wanted)
 
 
 async def _answer(worker: BaseModelWorker, job: Any) -> dict[str, Any]:
@@ -188,8 +220,11 @@ def _add_description_routes(app: FastAPI, worker: BaseModelWorker) -> None:
 
     @app.post("/count_token", **reads(CountRequest))
     async def count_token(request: Request) -> dict[str, int]:
-        counted = parse(CountRequest, await read_json(request))
-        return {"count": worker.count_tokens(counted.prompt), "error_code": 0}
+        text = parse(CountRequest, await read_json(request)).prompt
+        return {
+            "count": await worker.tokenize(len(text), worker.count_tokens, text),
+            "error_code": 0,
+        }
 
     @app.post("/worker_get_conv_template")
     async def worker_get_conv_template() -> dict[str, Any]:

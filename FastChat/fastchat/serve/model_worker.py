@@ -61,7 +61,7 @@ from fastchat.utils import (
 )
 
 _STREAM_TOKENS = 2
-"""New tokens between two frames of a stream, as FastChat sends them."""
+"""New tokens of each sample between two frames of a stream, as FastChat sends them."""
 
 
 class ModelWorker(BaseModelWorker):
@@ -112,7 +112,8 @@ class ModelWorker(BaseModelWorker):
 
     async def generate(self, prepared: Job) -> dict[str, Any]:
         await asyncio.wrap_future(self.engine.submit(prepared.engine))
-        return reply_of(prepared, self.template, final=True)
+        size = sum(len(sample.tokens) for sample in prepared.engine.samples)
+        return await self.beside(size, self._whole, prepared)
 
     async def stream(self, prepared: Job) -> AsyncGenerator[dict[str, Any], None]:
         loop, grown = asyncio.get_running_loop(), asyncio.Event()
@@ -125,7 +126,7 @@ class ModelWorker(BaseModelWorker):
                 await grown.wait()
                 grown.clear()
                 size = sum(len(sample.tokens) for sample in prepared.engine.samples)
-                if not done.done() and size >= sent + _STREAM_TOKENS:
+                if not done.done() and size >= sent + _STREAM_TOKENS * prepared.engine.n:
                     sent = size
                     yield reply_of(prepared, self.template, final=False)
             await done
@@ -133,8 +134,11 @@ class ModelWorker(BaseModelWorker):
         finally:
             done.cancel()
 
+    def _whole(self, job: Job) -> dict[str, Any]:
+        return reply_of(job, self.prompts.template, final=True)
+
     def count_tokens(self, prompt: str) -> int:
-        return len(self.template.plain_prompt_ids(prompt))
+        return len(self.prompts.template.plain_prompt_ids(prompt))
 
     def conv_fields(self) -> dict[str, Any]:
         return self._conv

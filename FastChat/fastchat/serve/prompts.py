@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
+from copy import copy, deepcopy
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.conversation import ChatTemplate, Message
 from fastchat.protocol.worker_protocol import GenerateRequest
 from fastchat.serve.stopping import decode
+
+_SHOWN = 5000
+"""Characters of the first prompt that the log shows."""
 
 
 class Prompts:
@@ -19,9 +24,20 @@ class Prompts:
     """
 
     def __init__(self, template: ChatTemplate, logger: logging.Logger):
-        self.template = template
+        self._template = template
+        self._own = threading.local()
         self.logger = logger
         self._showed_a_prompt = False
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The template with a tokenizer for this thread: they are not safe to share."""
+        if threading.current_thread() is threading.main_thread():
+            return self._template
+        if not hasattr(self._own, "template"):
+            self._own.template = copy(self._template)
+            self._own.template.tokenizer = deepcopy(self._template.tokenizer)
+        return self._own.template
 
     def fitted(self, request: GenerateRequest, limit: int) -> tuple[list[int], int]:
         """The prompt's tokens and the longest answer, together no more than `limit` tokens.
@@ -66,7 +82,7 @@ class Prompts:
                 # A wrong template is found by looking at one prompt, and hardly otherwise.
                 self._showed_a_prompt = True
                 text = self.template.render_prompt(messages, request.date)
-                self.logger.info("the first dialogue is rendered as %r", text)
+                self.logger.info("the first dialogue is rendered as %r", text[:_SHOWN])
             return self.template.prompt_ids(messages, request.date)
         except ValueError as error:
             raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, str(error)) from error

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     import torch
 
 _PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048}
+_LEFT_SHARE, _LEFT_FROM = 8, 4
+"""One slot of so many, and of so few at least one, is left to others by requests for more samples
+than there are slots."""
 _ATTENDED_PER_TOKEN = 16
 """Of the prompt tokens of a step: so many, rows times the longest, are attended over in it at most.
 Attention may copy their keys and values, and short pieces of many long prompts have many."""
@@ -188,20 +191,31 @@ class SlotEngine:
             row.request.fail(error)
 
     def _admit(self) -> None:
-        """Give waiting requests slots, first come first served."""
-        while self._waiting:
+        """Give waiting requests slots, first come first served.
+
+        Requests for more samples than there are slots leave some to the others, and wait behind
+        them for more.
+        """
+        for _ in range(len(self._waiting)):
             row = self._waiting[0]
-            room = 0 if row.over else self._table.room(row.request.length)
-            if not row.over and room == 0:
+            room = len(row.samples) if row.over else self._table.room(row.request.length)
+            if room == 0:
                 break
-            if room < len(row.samples) and not row.over:
-                self._begin(row.request, row.samples[:room])
-                row.samples = row.samples[room:]
-                break
+            slots = self._table.taken + room
+            is_wide = row.request.n > slots and not row.over
+            if is_wide:
+                left = max(slots >= _LEFT_FROM, slots // _LEFT_SHARE)
+                room = max(0, min(room, slots - left - self._table.taken_by(slots)))
+            begun, rest = row.samples[:room], row.samples[room:]
             with self._wake:
                 self._waiting.popleft()
-            if not row.over:
-                self._begin(row.request, row.samples)
+                if rest:
+                    row.samples = rest
+                    (self._waiting.append if is_wide else self._waiting.appendleft)(row)
+            if begun and not row.over:
+                self._begin(row.request, begun)
+            if rest and not is_wide:
+                break
         with self._wake:
             waiting = list(self._waiting)
         self._table.expect(waiting)

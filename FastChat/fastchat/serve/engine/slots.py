@@ -79,6 +79,10 @@ class SlotTable:
         """Slots that are used or reserved."""
         return len(self.active) + sum(len(row.samples) for row in self.filling)
 
+    def taken_by(self, n: int) -> int:
+        """Slots that requests for more than n samples use or reserve."""
+        return sum(len(row.samples) for row in self._rows() if row.request.n > n)
+
     def room(self, needed: int) -> int:
         """How many more samples of up to `needed` tokens fit, with slots made longer or shorter."""
         rows = min(self.max_rows, self.pool.rows_at(self._length_with(needed)))

@@ -17,6 +17,7 @@ _KINDS = {
     429: "rate_limit_error",
 }
 _WORKER_STATUS = {
+    ErrorCode.PARAM_OUT_OF_RANGE: (400, None),
     ErrorCode.INVALID_MODEL: (404, "model_not_found"),
     ErrorCode.CONTEXT_OVERFLOW: (400, "context_length_exceeded"),
     ErrorCode.CONTROLLER_NO_WORKER: (503, "no_worker"),

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from pydantic import BaseModel
 
-from fastchat.client.http import open_session, read
+from fastchat.client.http import M, open_session, pieces, read
 from fastchat.constants import ErrorCode, RequestError
+from fastchat.protocol.worker_protocol import AnyText, Count, Length, TokenId
 
 _STATUS_CODES = {
     400: ErrorCode.VALIDATION_TYPE_ERROR,
@@ -26,6 +28,58 @@ _STATUS_CODES = {
 _SILENCE_SECONDS = 600.0
 _SHOWN = 300
 """Characters of a server's reply that an error shows."""
+
+
+class Message(BaseModel):
+    """What a choice of a chat says, or what a chunk of a stream adds to it."""
+
+    content: AnyText | None = None
+
+
+class Choice(BaseModel):
+    """One of the answers, or what a chunk of a stream adds to it."""
+
+    index: Count | None = None
+    text: AnyText | None = None
+    message: Message | None = None
+    delta: Message | None = None
+    token_ids: list[TokenId] | None = None
+    finish_reason: AnyText | None = None
+
+    @property
+    def said(self) -> str:
+        """Its text."""
+        message = self.message or self.delta
+        return (message.content if message else self.text) or ""
+
+
+class Counts(BaseModel):
+    """How many tokens there were."""
+
+    prompt_tokens: Count
+    completion_tokens: Count = 0
+
+
+class Completion(BaseModel):
+    """A reply to `/completions` and `/chat/completions`, or a chunk of one."""
+
+    choices: list[Choice] = []
+    usage: Counts | None = None
+    error: Any = None
+
+
+class Card(BaseModel):
+    """A model that a server lists."""
+
+    id: AnyText
+    max_model_len: Length | None = None
+    """vLLM's."""
+
+
+class Cards(BaseModel):
+    """The reply to `/models`."""
+
+    data: list[Card] | None = None
 
 
 class UpstreamClient:
@@ -47,35 +101,30 @@ class UpstreamClient:
             await self._session.close()
             self._session = None
 
-    async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def ask(self, path: str, kind: type[M], body: dict[str, Any] | None = None) -> M:
         """One JSON answer; without a body it is a GET.
 
         Raises:
-            RequestError: the server refuses the request, fails or does not answer.
+            RequestError: the server refuses the request, fails or sends no answer.
         """
         async with self._reply(path, body) as reply:
-            answer = json.loads(await read(reply, _SILENCE_SECONDS))
-        if not isinstance(answer, dict):
-            raise RequestError(ErrorCode.INTERNAL_ERROR, f"{path} answered with no JSON object")
-        return answer
+            return kind.model_validate(json.loads(await read(reply, _SILENCE_SECONDS)))
 
-    async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Completion, None]:
         """The events of a stream; closing the iterator closes the connection.
 
         Raises:
             RequestError: as `ask`, also in the middle of the stream.
         """
-        rest = b""
         async with self._reply(path, body) as reply:
-            async for chunk in reply.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
+            async for lines in pieces(reply, b"\n", _SILENCE_SECONDS):
+                for line in lines.split(b"\n"):
                     data = line.removeprefix(b"data:").strip()
                     if data == line.strip() or data == b"[DONE]":
                         continue
-                    event = json.loads(data)
-                    if event.get("error"):
-                        raise RequestError(ErrorCode.INTERNAL_ERROR, _message(event))
+                    event = Completion.model_validate(json.loads(data))
+                    if event.error:
+                        raise RequestError(ErrorCode.INTERNAL_ERROR, _message(event.error))
                     yield event
 
     @asynccontextmanager
@@ -97,7 +146,8 @@ class UpstreamClient:
             reason = f"the server behind the worker failed: {type(error).__name__} {error}"
             raise RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, reason) from error
         except (ValueError, RecursionError) as error:
-            reason = f"the server behind the worker sent no JSON: {error}"
+            said = " ".join(str(error).split())[:_SHOWN]
+            reason = f"the server behind the worker sent what is no answer: {said}"
             raise RequestError(ErrorCode.INTERNAL_ERROR, reason) from error
 
 
@@ -127,22 +177,21 @@ async def explore(client: UpstreamClient, model: str, ids: list[int]) -> Abiliti
     """
     try:
         cards = await _cards(client)
-        served = [card["id"] for card in cards]
+        served = [card.id for card in cards]
         if model not in served and len(served) > 1:
             raise ValueError(
                 f"the server serves {', '.join(served)} and not {model}; name one of them with "
                 "--upstream-model"
             )
-        card = next((card for card in cards if card["id"] == model), next(iter(cards), {}))
-        name = card.get("id", model)
-        return Abilities(name, card.get("max_model_len"), await _takes_ids(client, name, ids))
+        card = next((c for c in cards if c.id == model), next(iter(cards), Card(id=model)))
+        return Abilities(card.id, card.max_model_len, await _takes_ids(client, card.id, ids))
     finally:
         await client.close()
 
 
-async def _cards(client: UpstreamClient) -> list[dict[str, Any]]:
+async def _cards(client: UpstreamClient) -> list[Card]:
     try:
-        return (await client.ask("/models")).get("data") or []
+        return (await client.ask("/models", Cards)).data or []
     except RequestError as error:
         # Some servers (transformers serve without a cache of the hub) cannot list their models.
         if error.code in (ErrorCode.INTERNAL_ERROR, ErrorCode.INVALID_MODEL):
@@ -153,13 +202,13 @@ async def _cards(client: UpstreamClient) -> list[dict[str, Any]]:
 async def _takes_ids(client: UpstreamClient, model: str, ids: list[int]) -> bool:
     body = {"model": model, "prompt": ids, "n": 2, "max_tokens": 1, "return_token_ids": True}
     try:
-        reply = await client.ask("/completions", body)
+        reply = await client.ask("/completions", Completion, body)
     except RequestError as error:
         if error.code in (ErrorCode.VALIDATION_TYPE_ERROR, ErrorCode.INTERNAL_ERROR):
             return False
         raise
-    tokens = [choice.get("token_ids") for choice in reply.get("choices", [])]
-    counted = (reply.get("usage") or {}).get("prompt_tokens")
+    tokens = [choice.token_ids for choice in reply.choices]
+    counted = reply.usage and reply.usage.prompt_tokens
     return len(tokens) == 2 and all(tokens) and counted == len(ids)
 
 
@@ -167,7 +216,7 @@ def _refusal(status: int, text: str) -> RequestError:
     """The worker's error for an HTTP status; the message is the server's."""
     try:
         message = _message(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         message = text[:_SHOWN]
     code = _STATUS_CODES.get(status, ErrorCode.INTERNAL_ERROR)
     if status == 400 and ("context length" in message or "context_length_exceeded" in text):

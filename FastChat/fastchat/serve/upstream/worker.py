@@ -19,7 +19,7 @@ from fastchat.serve.base_model_worker import BaseModelWorker
 from fastchat.serve.conv_style import conv_fields
 from fastchat.serve.prompts import Prompts, plain_messages
 from fastchat.serve.stopping import cut_at_stop, hold_back
-from fastchat.serve.upstream.client import Abilities, UpstreamClient
+from fastchat.serve.upstream.client import Abilities, Choice, Completion, UpstreamClient
 
 
 @dataclass
@@ -33,16 +33,15 @@ class Sample:
     """Their number, if the server says it."""
     finish_reason: FinishReason | None = None
 
-    def take(self, choice: dict[str, Any]) -> None:
+    def take(self, choice: Choice) -> None:
         """Add a choice of a reply, or what a chunk of a stream adds to it.
 
         Raises:
             RequestError: the server gave the sample up.
         """
-        message = choice.get("message") or choice.get("delta") or choice
-        self.text += message.get("content") or message.get("text") or ""
-        self.tokens += choice.get("token_ids") or []
-        reason = choice.get("finish_reason")
+        self.text += choice.said
+        self.tokens += choice.token_ids or []
+        reason = choice.finish_reason
         if reason in ("abort", "error"):
             raise RequestError(ErrorCode.INTERNAL_ERROR, "the server gave the answer up")
         if reason is not None:
@@ -65,6 +64,19 @@ class UpstreamJob:
 
     def __post_init__(self) -> None:
         self.samples = [Sample() for _ in range(self.request.n)]
+
+    def take(self, reply: Completion) -> None:
+        """Add the choices of a reply, or of a chunk of a stream.
+
+        Raises:
+            RequestError: the server gave one up, or sent another than was asked for.
+        """
+        for i, choice in enumerate(reply.choices):
+            index = i if choice.index is None else choice.index
+            if index >= len(self.samples):
+                reason = f"the server behind the worker sent a choice with the index {index}"
+                raise RequestError(ErrorCode.INTERNAL_ERROR, reason)
+            self.samples[index].take(choice)
 
     def reply(self, template: ChatTemplate, *, final: bool) -> dict[str, Any]:
         """The state of all samples as it goes over the wire.
@@ -89,7 +101,7 @@ class UpstreamJob:
             texts,
             reasons,
             self.prompt_tokens or len(self.ids),
-            [_count(sample, template.tokenizer) for sample in self.samples],
+            [_count(sample, template.tokenizer if final else None) for sample in self.samples],
             (self.ids, tokens, template.fingerprint) if with_ids else None,
         )
 
@@ -100,6 +112,8 @@ def _count(sample: Sample, tokenizer: Any) -> int:
     if sample.counted is not None:
         return sample.counted
     # A server that counts nothing in its streams: the text's own tokens are what is known.
+    if tokenizer is None:
+        return 0
     return len(tokenizer(sample.text, add_special_tokens=False)["input_ids"])
 
 
@@ -155,9 +169,8 @@ class UpstreamWorker(BaseModelWorker):
 
     async def generate(self, prepared: UpstreamJob) -> dict[str, Any]:
         if self.abilities.takes_ids:
-            reply = await self.client.ask("/completions", self._completion(prepared))
-            for choice in reply["choices"]:
-                prepared.samples[choice["index"]].take(choice)
+            body = self._completion(prepared)
+            prepared.take(await self.client.ask("/completions", Completion, body))
         else:
             tasks = [
                 asyncio.create_task(self._chat_sample(prepared, i))
@@ -168,15 +181,14 @@ class UpstreamWorker(BaseModelWorker):
             finally:
                 for task in tasks:
                     task.cancel()
-        return prepared.reply(self.template, final=True)
+        return await self._whole(prepared)
 
     async def stream(self, prepared: UpstreamJob) -> AsyncGenerator[dict[str, Any], None]:
         if self.abilities.takes_ids:
             body = {**self._completion(prepared), "stream": True}
             async with contextlib.aclosing(self.client.events("/completions", body)) as events:
                 async for event in events:
-                    for choice in event["choices"]:
-                        prepared.samples[choice["index"]].take(choice)
+                    prepared.take(event)
                     yield prepared.reply(self.template, final=False)
         else:
             # One sample after the other: such servers give one sample per request.
@@ -188,10 +200,14 @@ class UpstreamWorker(BaseModelWorker):
                     async for event in events:
                         self._take_chat(prepared, i, event)
                         yield prepared.reply(self.template, final=False)
-        yield prepared.reply(self.template, final=True)
+        yield await self._whole(prepared)
+
+    async def _whole(self, job: UpstreamJob) -> dict[str, Any]:
+        size = sum(len(sample.text) for sample in job.samples)
+        return await self.beside(size, lambda: job.reply(self.prompts.template, final=True))
 
     def count_tokens(self, prompt: str) -> int:
-        return len(self.template.plain_prompt_ids(prompt))
+        return len(self.prompts.template.plain_prompt_ids(prompt))
 
     def conv_fields(self) -> dict[str, Any]:
         return self._conv
@@ -239,23 +255,23 @@ class UpstreamWorker(BaseModelWorker):
         return body
 
     async def _chat_sample(self, job: UpstreamJob, sample: int) -> None:
-        reply = await self.client.ask("/chat/completions", self._chat(job, sample))
+        reply = await self.client.ask("/chat/completions", Completion, self._chat(job, sample))
         self._take_chat(job, sample, reply)
 
-    def _take_chat(self, job: UpstreamJob, sample: int, reply: dict[str, Any]) -> None:
-        for choice in reply.get("choices", ()):
+    def _take_chat(self, job: UpstreamJob, sample: int, reply: Completion) -> None:
+        for choice in reply.choices[:1]:
             job.samples[sample].take(choice)
-        usage = reply.get("usage")
+        usage = reply.usage
         if not usage:
             return
-        job.samples[sample].counted = usage["completion_tokens"]
-        job.prompt_tokens = usage["prompt_tokens"]
-        if not self._compared and usage["prompt_tokens"] != len(job.ids):
+        job.samples[sample].counted = usage.completion_tokens
+        job.prompt_tokens = usage.prompt_tokens
+        if not self._compared and usage.prompt_tokens != len(job.ids):
             self._compared = True
             self.logger.warning(
                 "the server makes %d tokens of a dialogue of which the template %r makes %d: the "
                 "model does not see what it was trained on",
-                usage["prompt_tokens"],
+                usage.prompt_tokens,
                 self.template.name,
                 len(job.ids),
             )
