@@ -24,11 +24,7 @@ def is_adapter(path: str | Path) -> bool:
 
 
 def base_of(adapter: str | Path) -> str:
-    """The base model that an adapter names: a directory or a hub id.
-
-    Raises:
-        ValueError: its configuration is no JSON, or names no base or a directory that is gone.
-    """
+    """The base model that an adapter names: a directory or a hub id."""
     path = Path(adapter).expanduser() / ADAPTER_CONFIG
     try:
         base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
@@ -42,11 +38,7 @@ def base_of(adapter: str | Path) -> str:
 
 
 def attach(model: Any, adapter: str | Path) -> Any:
-    """Put an adapter's matrices beside those of a loaded base model, which is returned.
-
-    Raises:
-        ValueError: peft is missing, or the adapter does not fit the model.
-    """
+    """Put an adapter's matrices beside those of a loaded base model, which is returned."""
     require_peft()
     from peft import PeftModel
 
@@ -56,11 +48,7 @@ def attach(model: Any, adapter: str | Path) -> Any:
 
 @contextmanager
 def fitting(adapter: str | Path, base: str) -> Iterator[None]:
-    """Turn what peft raises over an adapter and a base model into one sentence.
-
-    Raises:
-        ValueError: anything went wrong.
-    """
+    """Turn what peft raises over an adapter and a base model into one sentence."""
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
@@ -71,11 +59,6 @@ def fitting(adapter: str | Path, base: str) -> Iterator[None]:
 
 
 def require_peft() -> None:
-    """Check that peft is installed.
-
-    Raises:
-        ValueError: it is not.
-    """
     if importlib.util.find_spec("peft") is None:
         raise ValueError("adapters need the package peft: pip install 'fschat[train]'")
 

@@ -28,7 +28,6 @@ from fastchat.model.model_adapter import (
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0], allow_abbrev=False
     )
@@ -49,21 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def apply_lora(
     lora: str, target: str | Path, base: str | None = None, device: str = "cpu", dtype: str = "auto"
 ) -> int:
-    """Merge an adapter into its base model and save it.
-
-    Args:
-        lora: directory of the adapter.
-        target: directory to write.
-        base: the base model; None is the one that the adapter names.
-        device: where the sum is computed.
-        dtype: of the saved weights; "auto" is the base model's own.
-
-    Returns:
-        The number of parameters.
-
-    Raises:
-        ValueError: `lora` is no adapter, `target` exists, or base and adapter do not fit.
-    """
+    """Merge an adapter into `base` (None: the one that it names); returns the parameter count."""
     require_peft()
     if not is_adapter(lora):
         raise ValueError(f"{lora} holds no adapter_config.json; give the directory of an adapter")
@@ -86,7 +71,6 @@ def apply_lora(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Merge as the command line says."""
     args = parse_args(argv)
     target = args.target_model_path
     try:

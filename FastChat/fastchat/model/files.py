@@ -22,14 +22,8 @@ def fingerprint(path: str | Path, *, with_base: bool = False) -> str | None:
     """A checksum of a file, or of a checkpoint's or an adapter's files; None where there are none.
 
     It tells a retrained checkpoint under the same path from the one that a run began with. Names,
-    sizes and samples of the files are read, not all of them: a large model takes minutes.
-
-    Args:
-        path: a file or a directory.
-        with_base: an adapter stands for its base model too.
-
-    Raises:
-        ValueError: an adapter does not name its base model.
+    sizes and samples of the files are read, not all of them: a large model takes minutes. Given
+    `with_base`, an adapter stands for its base model too.
     """
     path = Path(path)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -52,7 +46,6 @@ def fingerprint(path: str | Path, *, with_base: bool = False) -> str | None:
 
 
 def _base_of(folder: Path) -> str | None:
-    """The base model that an adapter's directory names; None for anything else."""
     path = folder / CONFIGURATIONS[1]
     if not path.is_file() or (folder / CONFIGURATIONS[0]).is_file():
         return None

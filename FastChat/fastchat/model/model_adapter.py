@@ -29,15 +29,8 @@ def load_tokenizer(
 ) -> Any:
     """Load the tokenizer of a checkpoint as it was saved; no token is added or changed.
 
-    Args:
-        path: a checkpoint's directory or a hub id.
-        model_max_length: the length in tokens that the tokenizer warns at; None keeps its own.
-        cache_dir: where hub downloads are kept; None is the hub's own place.
-        trust_remote_code: run Python code that the checkpoint brings along.
-        base: the base model of an adapter, used if the adapter has no tokenizer of its own.
-
-    Raises:
-        ValueError: there is no such directory or hub model, it is gated, or it has no tokenizer.
+    `model_max_length` is the length in tokens that it warns at. An adapter without a tokenizer of
+    its own has that of its base model.
     """
     source = resolve(path)
     if is_adapter(source) and not Path(source, "tokenizer_config.json").is_file():
@@ -95,20 +88,10 @@ def load_model(
 ) -> Any:
     """Load a causal language model, in evaluation mode.
 
-    Args:
-        path: a checkpoint's directory or a hub id.
-        device: "auto" is CUDA where there is a GPU, else the CPU; None moves nothing (ZeRO-3).
-        dtype: a name in `DTYPES` or a torch dtype, see `pick_dtype`.
-        attn_implementation: transformers' name of the attention code; None is "sdpa", or "eager"
-            for models that cap their attention scores.
-        cache_dir: where hub downloads are kept; None is the hub's own place.
-        trust_remote_code: run Python code that the checkpoint brings along.
-        base: the base model of an adapter; None is the one that the adapter names.
-        options: handed to transformers' `from_pretrained` (`quantization_config`, `device_map`).
-
-    Raises:
-        ValueError: there is no such directory or hub model, it is gated, its weights cannot be
-            read, its adapter does not fit, or the dtype is unknown.
+    `device`: "auto" is CUDA where there is a GPU, else the CPU; None moves nothing (ZeRO-3).
+    `dtype`: see `pick_dtype`. `attn_implementation`: None is "sdpa", or "eager" for models that cap
+    their attention scores. `base`: None is the one that an adapter names. `options` are
+    `from_pretrained`'s (`quantization_config`, `device_map`).
     """
     source = base_source(path, base)
     import torch
@@ -133,11 +116,6 @@ def load_model(
 
 
 def pick_device(device: str | None = "auto") -> str | None:
-    """The device to use: "auto" is "cuda" where torch sees a GPU, else "cpu".
-
-    Raises:
-        ValueError: torch knows no such device, or it is CUDA and there is no such GPU.
-    """
     import torch
 
     if device is None:
@@ -160,11 +138,8 @@ def pick_device(device: str | None = "auto") -> str | None:
 def pick_dtype(dtype: Any, device: str | None, config: Any) -> Any:
     """The torch dtype for `dtype` (a name in `DTYPES`, "half" and "float", or a torch dtype).
 
-    "auto" is the checkpoint's own; on a CPU float32, unless the checkpoint is bfloat16 and the
-    CPU computes in it.
-
-    Raises:
-        ValueError: the name is unknown.
+    "auto" is the checkpoint's own; on a CPU float32, unless the checkpoint is bfloat16 and the CPU
+    computes in it.
     """
     import torch
 
@@ -224,11 +199,6 @@ def context_length(config: Any) -> int:
 
 
 def resolve(path: str | Path) -> str:
-    """The directory or the hub id that `path` means.
-
-    Raises:
-        ValueError: it is written like a path and no checkpoint is there.
-    """
     text = str(path).removeprefix("hf:").strip()
     folder = Path(text).expanduser()
     if text and folder.is_dir():
@@ -247,11 +217,7 @@ def resolve(path: str | Path) -> str:
 
 
 def base_source(path: str | Path, base: str | None = None) -> str:
-    """The directory or hub id of the weights: of an adapter, `base` or the base that it names.
-
-    Raises:
-        ValueError: `path` or the base is not there, or a base is given for what is no adapter.
-    """
+    """The directory or hub id of the weights: of an adapter, `base` or the base that it names."""
     source = resolve(path)
     if is_adapter(source):
         return resolve(base or base_of(source))
@@ -277,7 +243,6 @@ def _exact_attention(config: Any) -> str:
 
 @contextmanager
 def _explained(source: str, part: str) -> Iterator[None]:
-    """Turn what transformers and the hub raise into one sentence with a remedy."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:

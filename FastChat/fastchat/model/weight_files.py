@@ -33,15 +33,7 @@ FETCH = "fetch it again (`git lfs pull`, or `hf download`)"
 
 
 def check_files(path: str | Path, base: str | None = None) -> None:
-    """Refuse a checkpoint or an adapter of which files are missing, cut off, or not fetched.
-
-    Args:
-        path: a directory, or a hub id, which is left to the hub.
-        base: the base model of an adapter; None is the one that the adapter names.
-
-    Raises:
-        ValueError: naming the file and the remedy.
-    """
+    """Refuse a checkpoint or an adapter of which files are missing, cut off, or not fetched."""
     folders = [resolve(path), base_source(path, base)] if is_adapter(resolve(path)) else []
     for folder in map(Path, folders or [resolve(path)]):
         if not folder.is_dir():

@@ -55,7 +55,6 @@ class RegisterRequest(BaseModel):
 
     worker_name: WorkerUrl
     check_heart_beat: bool = True
-    """Whether silence removes the worker."""
     worker_status: WorkerStatus | None = None
     """None: the controller asks the worker."""
     multimodal: bool = False
@@ -72,7 +71,6 @@ class HeartBeatReply(BaseModel):
     """The reply to `/receive_heart_beat`."""
 
     exist: bool
-    """Whether the worker is registered."""
 
 
 class ModelRequest(BaseModel):
