@@ -98,7 +98,6 @@ class OpenAIMessage(BaseModel):
         return {key: value for key, value in body.items() if value not in (None, [])}
 
     def plain(self) -> dict[str, str]:
-        """The message as the workers read it."""
         parts = self.content
         text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
@@ -111,7 +110,6 @@ class CommonRequest(BaseModel):
 
     model: Text = Field(max_length=1000)
     max_tokens: Length | None = None
-    """Longest answer, in tokens."""
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, ge=0, le=1)
     top_k: TopK = -1
@@ -168,7 +166,6 @@ class ChatRequest(CommonRequest):
 
     @property
     def longest(self) -> int | None:
-        """Longest answer in tokens, None where the request names none."""
         return self.max_completion_tokens or self.max_tokens
 
 
@@ -178,7 +175,6 @@ class CompletionRequest(CommonRequest):
     prompt: Text | list[Text] | list[TokenId] | list[list[TokenId]]
     """One prompt or several, as text or as token ids; the choices of all come in this order."""
     echo: bool = False
-    """Whether the prompt precedes its answers."""
 
     @model_validator(mode="after")
     def _few_choices(self) -> CompletionRequest:
@@ -192,7 +188,6 @@ class CompletionRequest(CommonRequest):
         return self.max_tokens or 16
 
     def prompts(self) -> list[dict[str, Any]]:
-        """Each prompt as the field of a worker's request."""
         several = isinstance(self.prompt, list) and not _are_ids(self.prompt)
         return [
             {"prompt": one} if isinstance(one, str) else {"prompt_token_ids": one}

@@ -77,12 +77,10 @@ class GenerateRequest(BaseModel):
     prompt: Text | None = None
     """A finished prompt string; special tokens are added once."""
     messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=MAX_MESSAGES)
-    """A dialogue that the worker renders with the model's chat template."""
     date: Annotated[str, AfterValidator(_day)] | None = None
     """The day (YYYY-MM-DD) that a template which prints today's date prints; None is a fixed one,
     `fastchat.conversation.DATE`."""
     prompt_token_ids: list[TokenId] | None = Field(default=None, min_length=1)
-    """The exact tokens to continue."""
     temperature: float = Field(default=1.0, ge=0)
     """Below 1e-5: greedy."""
     top_p: float = Field(default=1.0, ge=0, le=1)
@@ -93,9 +91,7 @@ class GenerateRequest(BaseModel):
     stop: list[Stop] = Field(default_factory=list, max_length=MAX_STOPS)
     """Texts that end an answer and are not part of it; a single string is allowed."""
     stop_token_ids: list[TokenId] = Field(default_factory=list, max_length=MAX_STOP_IDS)
-    """Tokens that end an answer, beside those of the chat template."""
     echo: bool = True
-    """Whether the prompt's text precedes the answer in `text`."""
     n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
     """Number of answers; with n > 1 `text` and `finish_reason` are lists."""
     seed: Seed | None = None
@@ -173,12 +169,10 @@ class GenerateReply(BaseModel):
 
     @property
     def texts(self) -> list[str]:
-        """The text of each sample."""
         return self.text if isinstance(self.text, list) else [self.text]
 
     @property
     def reasons(self) -> list[FinishReason | None]:
-        """Why each sample ended; None for those that go on."""
         if isinstance(self.finish_reason, list):
             return self.finish_reason
         return [self.finish_reason] * len(self.texts)
@@ -197,11 +191,6 @@ class CountReply(BaseModel):
 
 
 def parse(kind: type[BaseModel], body: Any) -> Any:
-    """Validate a JSON body.
-
-    Raises:
-        RequestError: a field is missing, of a wrong type or out of range; the message names it.
-    """
     try:
         return kind.model_validate(body)
     except ValidationError as error:
@@ -226,12 +215,8 @@ def wire_reply(
 ) -> dict[str, Any]:
     """The samples of an answer as a frame; lists only where there are several.
 
-    Args:
-        texts: of the samples, with what is echoed.
-        reasons: why they ended; None for those that go on.
-        prompt: length of the prompt in tokens.
-        counts: generated tokens of the samples.
-        ids: tokens of the prompt and of the samples, if they were asked for, and whose they are.
+    `reasons` are None for those that go on; `ids` are the tokens of the prompt and of the samples,
+    if they were asked for, and whose they are.
     """
     several, completion = len(texts) > 1, sum(counts)
     prompt_ids, token_ids, tokenizer = ids or (None, None, None)

@@ -34,22 +34,14 @@ class ForwardBatches:
         self._lowest: int | None = None
         """The lowest limit so far, which is the last one that was logged."""
         self._halvings = 0
-        """By the present limit."""
 
     def forward(
         self, rows: list[Row], pieces: dict[Row, list[int]]
     ) -> tuple[list[Row], torch.Tensor]:
-        """Compute a piece of each row; rows that cannot be computed fail alone.
+        """Compute the tokens that come next in rows whose slots follow each other.
 
-        Args:
-            rows: in slots that follow each other.
-            pieces: the tokens that come next in each of them.
-
-        Returns:
-            the rows that were computed, in their order, and the logits after them, (B, V).
-
-        Raises:
-            Exception: the GPU can compute nothing more, see `is_lost`.
+        Returns the rows that were computed, in their order, and the logits after them, (B, V). Rows
+        that cannot be computed fail alone; it raises only what `is_lost`.
         """
         import torch
 
@@ -113,7 +105,6 @@ def _halves(rows: list[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def _joined(parts: list[tuple[list[Row], torch.Tensor]]) -> tuple[list[Row], torch.Tensor]:
-    """Two results as one; the logits of a part without rows have no width."""
     import torch
 
     computed = [logits for rows, logits in parts if rows]

@@ -41,20 +41,11 @@ Attention may copy their keys and values, and short pieces of many long prompts 
 
 
 class SlotEngine:
-    """Generates for many requests at once.
+    """Generates for many requests at once, with a copy of the tokenizer to find stop texts.
 
-    Args:
-        model: a transformers causal language model.
-        tokenizer: its tokenizer, used to find stop texts; the engine keeps its own copy.
-        max_rows: answers that are generated at the same time.
-        max_length: longest prompt plus answer in tokens, at most the model's context.
-        pool_tokens: memory for keys and values in tokens; None takes what is free.
-        kv_bytes: the most memory that keys and values take; None is the share of `kv_pool`.
-        memory_fraction: share of the GPU's memory for weights and pool; None is 85 % of the free.
-        prefill_tokens: prompt tokens computed per step; None suits the device.
-
-    Raises:
-        ValueError: the model cannot be served from the pool, or no memory is free for it.
+    `max_rows` answers are generated at the same time; `max_length` is the longest prompt plus
+    answer, `pool_tokens` the memory for keys and values, `prefill_tokens` the prompt tokens
+    computed per step, all in tokens; `kv_bytes` and `memory_fraction` are for `affordable_tokens`.
     """
 
     def __init__(
@@ -106,12 +97,10 @@ class SlotEngine:
         return self.pool.max_length
 
     def start(self) -> None:
-        """Begin to serve from a thread of its own."""
         self._thread = threading.Thread(target=self._run, name="slot-engine", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; requests that still run fail."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -120,15 +109,10 @@ class SlotEngine:
         self._fail_all(RequestError(ErrorCode.INTERNAL_ERROR, "the worker is shutting down"))
 
     def check(self, request: EngineRequest) -> None:
-        """Refuse what could never be generated, see `EngineRequest.check`."""
         request.check(self.max_length, self.model.vocabulary)
 
     def submit(self, request: EngineRequest) -> Future[EngineRequest]:
-        """Queue a request; the future resolves to it, cancelling the future stops it.
-
-        Raises:
-            RequestError: see `check`, or the engine was stopped.
-        """
+        """Queue a request; the future resolves to it, cancelling the future stops it."""
         self.check(request)
         with self._wake:
             if self._stopping:
@@ -138,7 +122,6 @@ class SlotEngine:
         return request.done
 
     def step(self) -> bool:
-        """Do one round of work; False if there was nothing to do."""
         import torch
 
         with torch.inference_mode():
@@ -153,7 +136,6 @@ class SlotEngine:
         return worked
 
     def load(self) -> dict[str, int]:
-        """The counters, and how full the engine is."""
         table = self._table
         return {
             **asdict(self.stats),
@@ -191,12 +173,16 @@ class SlotEngine:
             row.request.fail(error)
 
     def _admit(self) -> None:
+<<<<<<< HEAD
         """Give waiting requests slots, first come first served.
 
         Requests for more samples than there are slots leave some to the others, and wait behind
         them for more.
         """
         for _ in range(len(self._waiting)):
+=======
+        while self._waiting:
+>>>>>>> 0f4d55d (Engine: docstrings say what names and types do not)
             row = self._waiting[0]
             room = len(row.samples) if row.over else self._table.room(row.request.length)
             if room == 0:
@@ -230,7 +216,6 @@ class SlotEngine:
         self.stats.prompt_tokens += len(request.prompt)
 
     def _prefill(self) -> None:
-        """Compute the next pieces of prompts; finished prompts get their first token."""
         rows, pieces = self._next_pieces()
         rows, logits = self._prefills.forward(rows, pieces)
         for row in rows:
@@ -274,7 +259,6 @@ class SlotEngine:
             self._take(rows, logits)
 
     def _take(self, rows: list[Row], logits: torch.Tensor) -> None:
-        """Draw a token for each row and see which answers end with it."""
         params = [row.request.params for row in rows]
         uniforms = [
             0.0 if row.request.params.greedy else row.samples[0].rng.random() for row in rows

@@ -41,7 +41,6 @@ class Copies:
 
 
 def token_bytes(shapes: Sequence[LayerShape]) -> int:
-    """Bytes that one token takes in the caches of all layers."""
     return sum(
         shape.heads * (shape.key_size + shape.value_size) * shape.dtype.itemsize for shape in shapes
     )
@@ -61,9 +60,6 @@ def affordable_tokens(
     `fraction` is the share of the GPU's memory, in (0, 1], for the pool and the weights, which are
     there already; None is 85 % of what is free for the pool. Without a GPU it has no effect, and
     the pool may grow to 30 % of the memory that is free now. `limit` bounds it in bytes.
-
-    Raises:
-        ValueError: not even a short prompt fits.
     """
     working = max_rows * vocabulary * 4 * _LOGIT_COPIES
     usable = _usable_bytes(device, fraction) - working
@@ -90,7 +86,6 @@ def affordable_tokens(
 
 
 def _usable_bytes(device: Any, fraction: float | None) -> float:
-    """Bytes for the pool and the working memory, after the weights were loaded."""
     free = free_bytes(device)
     if device.type != "cuda":
         return free * _CPU_SHARE
@@ -104,7 +99,6 @@ def _usable_bytes(device: Any, fraction: float | None) -> float:
 
 
 def free_bytes(device: Any) -> int:
-    """Bytes that this process can still allocate on a torch device."""
     if device.type == "cuda":
         import torch
 
@@ -124,7 +118,6 @@ def _machine_bytes() -> int:
 
 
 def _container_bytes() -> int:
-    """What the control group still allows, without bound outside of one."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text(encoding="ascii"))
@@ -153,9 +146,7 @@ class Span:
 
     first: int
     starts: list[int]
-    """Tokens that each slot already holds."""
     counts: list[int]
-    """New tokens of each row."""
 
     @property
     def width(self) -> int:
@@ -169,13 +160,9 @@ class Span:
 
 
 class KVPool:
-    """The slots.
+    """At most `max_rows` slots of at most `max_length` tokens, in memory for `tokens` tokens.
 
-    Args:
-        shapes: one entry per layer.
-        max_rows: never more slots than this.
-        max_length: never longer slots than this, in tokens (the context length).
-        tokens: memory for that many tokens; at least one slot of `max_length` is kept if it fits.
+    At least one slot of `max_length` is kept if it fits.
     """
 
     def __init__(
@@ -228,7 +215,6 @@ class KVPool:
             cache[target, :, :filled] = cache[source, :, :filled]
 
     def clear(self, slot: int) -> None:
-        """Zero a slot whose contents are no numbers any more."""
         for cache in (*self.keys, *self.values):
             cache[slot] = 0
 

@@ -17,11 +17,7 @@ _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
 class EngineModel:
-    """A causal language model as the engine needs it: tokens of many slots in, logits out.
-
-    Raises:
-        ValueError: the architecture keeps state that a slot does not hold.
-    """
+    """A causal language model as the engine needs it: tokens of many slots in, logits out."""
 
     def __init__(self, model: Any):
         self.model = model
@@ -95,11 +91,7 @@ class EngineModel:
         return self._logits(hidden[rows, last])
 
     def check(self, pool: KVPool) -> None:
-        """Compare prefill, chunked prefill and decoding in the pool with the model itself.
-
-        Raises:
-            ValueError: the logits differ, so this architecture must not be served here.
-        """
+        """Compare prefill, chunked prefill and decoding in the pool with the model itself."""
         import torch
 
         length = min(12, pool.length)

@@ -17,7 +17,6 @@ class Job:
 
     engine: EngineRequest
     echo: str
-    """Text in front of every answer."""
     return_token_ids: bool
 
 

@@ -20,9 +20,7 @@ class EngineStats:
     """Counters since the start."""
 
     prompt_tokens: int = 0
-    """Tokens of all admitted prompts, once per request."""
     prefill_tokens: int = 0
-    """Prompt tokens that were computed."""
     reused_tokens: int = 0
     """Prompt tokens whose keys and values were copied from another slot instead."""
     generated_tokens: int = 0
@@ -71,11 +69,7 @@ class EngineRequest:
         return len(self.prompt) + self.max_new_tokens
 
     def check(self, longest: int, vocabulary: int) -> None:
-        """Refuse what a model with this context, in tokens, and vocabulary can never generate.
-
-        Raises:
-            RequestError: it can never fit (40303), is empty, or has tokens that do not exist.
-        """
+        """Refuse what a model with this context, in tokens, and vocabulary can never generate."""
         if not self.prompt or self.max_new_tokens < 1:
             raise RequestError(ErrorCode.PARAM_OUT_OF_RANGE, "the prompt has no tokens")
         if self.length > longest:
@@ -91,24 +85,20 @@ class EngineRequest:
             )
 
     def end_of(self, tokens: list[int], tokenizer: Any) -> FinishReason | None:
-        """Why an answer of these tokens ends here, None if it goes on."""
         if tokens[-1] in self.stop_ids or contains_stop(tokenizer, tokens, self.stop):
             return "stop"
         return "length" if len(tokens) >= self.max_new_tokens else None
 
     def progressed(self) -> None:
-        """Tell a listener that there are new tokens."""
         if self.on_progress is not None:
             self.on_progress()
 
     def finish(self, sample: Sample, reason: FinishReason) -> None:
-        """Close a sample; the last one resolves the request."""
         sample.finish_reason = reason
         if all(other.finish_reason for other in self.samples) and self._claim():
             self.done.set_result(self)
 
     def fail(self, error: Exception) -> None:
-        """End the request with an error, unless it has ended."""
         for sample in self.samples:
             sample.finish_reason = sample.finish_reason or "abort"
         if self._claim():
@@ -123,7 +113,6 @@ class EngineRequest:
 
 
 def as_request_error(error: Exception) -> RequestError:
-    """An exception as the error that its sender reads."""
     if isinstance(error, RequestError):
         return error
     code = ErrorCode.CUDA_OUT_OF_MEMORY if is_full(error) else ErrorCode.INTERNAL_ERROR

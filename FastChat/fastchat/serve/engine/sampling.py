@@ -32,27 +32,19 @@ class SamplingParams:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is taken."""
         return self.temperature < _GREEDY_TEMPERATURE or self.top_p < _GREEDY_TOP_P
 
     @property
     def truncated(self) -> bool:
-        """Whether only the head of the distribution is drawn from."""
         return not self.greedy and (self.top_p < 1.0 or self.top_k > 0)
 
 
 def sample(
     logits: torch.Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]
 ) -> list[int | None]:
-    """One token per row.
+    """One token id per row of (B, V) logits; None where they hold NaN or infinity.
 
-    Args:
-        logits: (B, V) of any floating dtype.
-        params: B entries.
-        uniforms: B numbers in [0, 1); those of greedy rows are not looked at.
-
-    Returns:
-        B token ids; None where a row's logits hold NaN or infinity, so that nothing can be drawn.
+    `uniforms` are B numbers in [0, 1); those of greedy rows are not looked at.
     """
     import torch
 

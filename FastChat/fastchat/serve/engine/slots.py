@@ -45,7 +45,6 @@ class Row:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to compute: finished, failed or cancelled."""
         return self.request.done.done() or self.samples[0].finish_reason is not None
 
     def shared(self, other: Row) -> int:
@@ -54,16 +53,11 @@ class Row:
         return _common(self.key, other.key, longest)
 
     def held_by(self, other: Row) -> int:
-        """How many tokens of this row's prompt the other's slot holds."""
         return min(self.shared(other), other.length)
 
 
 class SlotTable:
-    """The rows in the pool.
-
-    Args:
-        max_rows: rows that decode or fill at the same time; the pool's other slots keep old rows.
-    """
+    """The rows in the pool: `max_rows` decode or fill; its other slots keep old rows."""
 
     def __init__(self, pool: KVPool, max_rows: int):
         self.pool = pool
@@ -76,7 +70,6 @@ class SlotTable:
 
     @property
     def taken(self) -> int:
-        """Slots that are used or reserved."""
         return len(self.active) + sum(len(row.samples) for row in self.filling)
 
     def taken_by(self, n: int) -> int:
@@ -89,11 +82,7 @@ class SlotTable:
         return max(0, rows - self.taken)
 
     def admit(self, request: EngineRequest, samples: list[Sample]) -> int:
-        """Give a prompt a slot; its samples must fit according to `room`.
-
-        Returns:
-            the number of tokens that the slot holds already.
-        """
+        """Give a prompt with samples that fit by `room` a slot; returns the tokens that it has."""
         length = self._length_with(request.length)
         if length != self.pool.length:
             self._reshape(length)
@@ -111,11 +100,7 @@ class SlotTable:
         self._awaited = {row.continues for row in waiting}
 
     def reuse(self, row: Row) -> int:
-        """Copy the beginning of a row's prompt from the slot that shares most of it.
-
-        Returns:
-            the number of tokens that this adds to the slot.
-        """
+        """Copy a prompt's beginning from the slot that shares most; returns the tokens added."""
         others = [other for other in (*self._rows(), *self.kept) if other is not row]
         sizes = [row.held_by(other) for other in others]
         size = max(sizes, default=0)
@@ -133,7 +118,6 @@ class SlotTable:
         return gain
 
     def activate(self, finished: list[Row]) -> list[Row]:
-        """Turn rows with a complete prompt into one decoding row per sample, in their order."""
         new = [
             Row(row.request, [sample], row.slot, row.length, row.key)
             for row in finished
@@ -168,12 +152,10 @@ class SlotTable:
         self._settle()
 
     def forget(self, row: Row) -> None:
-        """Make a slot's contents unfit for reuse."""
         row.length = 0
         self.pool.clear(row.slot)
 
     def clear(self) -> list[Row]:
-        """Empty the table and return the rows that were not over."""
         rows = self._rows()
         self.active, self.filling, self.kept = [], [], []
         return rows
@@ -189,7 +171,6 @@ class SlotTable:
         return pool.slot_length(max([needed, *(row.request.length for row in self._rows())]))
 
     def _continued(self, row: Row) -> Row | None:
-        """The kept row that shares most with a prompt, None if that is not worth it."""
         best = max(self.kept, key=row.held_by, default=None)
         return best if best is not None and row.held_by(best) >= SHORTEST_SHARE else None
 
@@ -250,12 +231,10 @@ _SIZE = array("i").itemsize
 
 
 def _packed(tokens: list[int]) -> bytes:
-    """Tokens as bytes, which compare as fast as memory does."""
     return array("i", tokens).tobytes()
 
 
 def _common(one: bytes, other: bytes, longest: int) -> int:
-    """Length in tokens of the common beginning, at most `longest`."""
     if one[: longest * _SIZE] == other[: longest * _SIZE]:
         return longest
     low, high = 0, longest
