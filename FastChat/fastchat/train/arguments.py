@@ -17,13 +17,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 import transformers
 
-from fastchat.train.lora import LoraArguments
+from fastchat.train.lora import LoraArguments, option
 from fastchat.train.processes import set_single_process
-
-
-def option(default: Any, text: str) -> Any:
-    """A dataclass field with a default and the text that `--help` prints for it."""
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass
@@ -162,13 +157,11 @@ class TrainingArguments(transformers.TrainingArguments):
 
     @property
     def directory(self) -> Path:
-        """The output directory."""
         assert self.output_dir is not None, "refused by `_check_paths`"
         return Path(self.output_dir)
 
     @property
     def trackers(self) -> list[str]:
-        """`report_to`, which transformers has made a list."""
         assert isinstance(self.report_to, list), self.report_to
         return self.report_to
 
@@ -188,7 +181,6 @@ class TrainingArguments(transformers.TrainingArguments):
 
     @property
     def tree_budget(self) -> int:
-        """Tokens of one forward pass over a tree, at most."""
         # No more than a padded pass, so that a command that fitted in memory still does.
         padded = self.model_max_length * self.per_device_train_batch_size
         return padded if self.tree_tokens is None else self.tree_tokens
@@ -210,12 +202,6 @@ class Arguments(NamedTuple):
 
 
 def parse(argv: list[str] | None = None) -> Arguments:
-    """The groups of arguments from a command line (default: this process's).
-
-    Raises:
-        ValueError: an argument is unknown, or its value is refused by transformers.
-        SystemExit: a value has the wrong type (argparse's own message, code 2).
-    """
     groups: Any = (ModelArguments, LoraArguments, DataArguments, TrainingArguments)
     parser = transformers.HfArgumentParser(
         groups,

@@ -21,7 +21,6 @@ from fastchat.train.prefix_tree.trie import PrefixOrder, build_tree, divide
 from fastchat.train.rwr_dataset import Example
 
 IGNORED = -100
-"""Label of a token without loss."""
 
 
 @dataclass
@@ -38,11 +37,8 @@ class StepBatches:
     """
 
     lengths: Sequence[int]
-    """Length of every example in tokens."""
     size: int
-    """Examples of a full micro-batch."""
     accumulation: int
-    """Micro-batches of a full optimizer step."""
     seed: int
     order: str = "random"
     """random, sequential or group_by_length (random, but steps of similar length)."""
@@ -59,12 +55,10 @@ class StepBatches:
 
     @property
     def step_size(self) -> int:
-        """Examples of a full optimizer step."""
         return self.size * self.accumulation * self.processes
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of an epoch."""
         return math.ceil(len(self.lengths) / self.step_size)
 
     def __len__(self) -> int:
@@ -108,13 +102,8 @@ class StepBatches:
 def keep_together(order: Sequence[int], groups: Sequence[int], size: int) -> list[int]:
     """An order in which each group fills places of one step.
 
-    Groups come in the order of their first member. One that is too long for what is left of a
-    step waits for the next. The first is cut if none fits, or if it is longer than a step.
-
-    Args:
-        order: all example indices.
-        groups: the group of every example.
-        size: examples of a step.
+    Groups come in the order of their first member. One that is too long for what is left of a step
+    waits for the next. The first is cut if none fits, or if it is longer than a step.
     """
     members: dict[int, list[int]] = {}
     for index in order:
@@ -150,7 +139,6 @@ class StepCollator:
     """Lays out the forward passes of a micro-batch."""
 
     collate: Callable[[Sequence[Example]], dict[str, Any]]
-    """Lays out one pass: `Collator` or `TreeCollator`."""
 
     def __call__(self, passes: Sequence[Sequence[Example]]) -> dict[str, Any]:
         """The `passes` of a micro-batch, laid out, and the number of its `examples`."""
@@ -168,12 +156,10 @@ class Collator:
     """Any valid token id: causal attention never looks at what stands to the right."""
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """The inputs of one pass.
+        """The inputs of one pass; without examples B is 1 and nothing is trained.
 
-        Returns:
-            `input_ids` and `labels`, int64 (B, T), labels IGNORED outside the answers;
-            `positions`, int64 (S,), where some example has a trained next token; and what
-            `described` adds. Without examples B is 1 and nothing is trained.
+        `input_ids` and `labels`, int64 (B, T), labels IGNORED outside the answers; `positions`,
+        int64 (S,), where some example has a trained next token; and what `described` adds.
         """
         width = max((len(example.input_ids) for example in examples), default=2)
         ids = torch.full((len(examples) or 1, width), self.pad_id)
@@ -199,13 +185,11 @@ class TreeCollator:
     """The tree is filled up to a multiple of so many tokens."""
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """The inputs of one pass.
+        """The inputs of one pass; without examples nothing is trained.
 
-        Returns:
-            those of `tree_inputs`; `positions`, int64 (S,), where some example has a trained next
-            token; for every trained token, int64 (A,), the `slots` of its position in `positions`,
-            its id in `targets` and its example in `owners`; and what `described` adds. Without
-            examples nothing is trained.
+        Those of `tree_inputs`; `positions`, int64 (S,), where some example has a trained next
+        token; for every trained token, int64 (A,), the `slots` of its position in `positions`, its
+        id in `targets` and its example in `owners`; and what `described` adds.
         """
         tree = build_tree([example.input_ids[:-1] for example in examples] or [[0]])
         spans = [range(max(e.action_start, 1), len(e.input_ids)) for e in examples]
@@ -227,12 +211,10 @@ class TreeCollator:
 
 
 def described(examples: Sequence[Example]) -> dict[str, Any]:
-    """What the loss and the log need to know of the examples of a pass.
+    """What the loss and the log need to know of the examples of a pass; lists have length B.
 
-    Returns:
-        `weights`, `rewards` and `rows`, lists of length B (Python numbers, since transformers
-        casts the float tensors of a batch to bfloat16 under DeepSpeed); the numbers `examples`
-        and `tokens`.
+    Python numbers, since transformers casts the float tensors of a batch to bfloat16 under
+    DeepSpeed.
     """
     return {
         "weights": [example.weight for example in examples] or [0.0],

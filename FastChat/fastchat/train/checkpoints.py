@@ -39,7 +39,6 @@ TORCH_WRITER = ("PytorchStreamWriter", "inline_container")
 
 
 def mark_complete(directory: Path, step: int, processes: int) -> None:
-    """Write the mark of a complete checkpoint, atomically."""
     files = {
         str(path.relative_to(directory)): path.stat().st_size
         for path in sorted(directory.rglob("*"))
@@ -49,11 +48,7 @@ def mark_complete(directory: Path, step: int, processes: int) -> None:
 
 
 def last_complete(output_dir: Path, processes: int) -> Path | None:
-    """The complete checkpoint with the most steps; torn ones are skipped with a notice.
-
-    Raises:
-        ValueError: that checkpoint was written by another number of processes.
-    """
+    """The complete checkpoint with the most steps; torn ones are skipped with a notice."""
     for directory in sorted(checkpoints(output_dir), key=_step, reverse=True):
         mark = read_json(directory / MARK)
         if mark is None or any(
@@ -73,13 +68,11 @@ def last_complete(output_dir: Path, processes: int) -> Path | None:
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
-    """The directories `checkpoint-N` of a run, complete or not."""
     found = output_dir.glob("checkpoint-*")
     return [path for path in found if path.is_dir() and path.name.split("-")[1].isdigit()]
 
 
 def clear(output_dir: Path) -> None:
-    """Delete the checkpoints and the saved model of an earlier run."""
     for directory in checkpoints(output_dir):
         shutil.rmtree(directory)
     # A full model and an adapter have other files: what is left of the one would be taken for
@@ -90,15 +83,10 @@ def clear(output_dir: Path) -> None:
 
 
 def rotate(output_dir: Path, limit: int | None, best: str | None) -> None:
-    """Delete the oldest checkpoints until `limit` are left, but never the one at `best`.
+    """Delete the oldest checkpoints until `limit` are left (None or 0: all), but never `best`.
 
     To be called once the newest is marked complete: before that, the one to delete may be the only
     one that a run can go on from.
-
-    Args:
-        output_dir: of the run.
-        limit: how many to keep; None or 0 keeps all.
-        best: directory of the checkpoint with the best evaluation, if the run looks for it.
     """
     found = sorted(checkpoints(output_dir), key=_step)
     spared = {found[-1], *([Path(best)] if best else [])} if found else set()
@@ -109,11 +97,7 @@ def rotate(output_dir: Path, limit: int | None, best: str | None) -> None:
 
 @contextlib.contextmanager
 def saving(directory: Path) -> Iterator[None]:
-    """Say of a failure to write, whoever reports it, where it was and how to go on.
-
-    Raises:
-        OSError: the disk is full, say.
-    """
+    """Say of a failure to write, whoever reports it, where it was and how to go on."""
     from safetensors import SafetensorError
 
     try:

@@ -39,9 +39,6 @@ def check(arguments: Arguments) -> None:
     """Refuse contradictory or impossible arguments, all of them in one message.
 
     With --check model and data may be missing: an earlier stage may make them.
-
-    Raises:
-        ValueError: with one line per problem.
     """
     args = arguments.training
     problems = [] if args.check else _data_problems(arguments.data)
@@ -96,16 +93,7 @@ def is_absent(model: str) -> bool:
 
 
 def check_schedule(training: TrainingArguments, config: Any, examples: int) -> None:
-    """Refuse a DeepSpeed file that contradicts the size or number of steps, before loading weights.
-
-    Args:
-        training: the trainer's own arguments.
-        config: the model's configuration.
-        examples: how many are trained on.
-
-    Raises:
-        ValueError: with one line per entry.
-    """
+    """Refuse a DeepSpeed file that contradicts the number or size of steps; loads no weights."""
     if not training.deepspeed:
         return
     steps = math.ceil(training.num_train_epochs * math.ceil(examples / training.step_examples))

@@ -33,7 +33,6 @@ def quiet() -> None:
 
 
 def run(arguments: list[str]) -> None:
-    """Train as a command line says and end this process with the exit code."""
     signals.install()
     for stream in (sys.stdout, sys.stderr):
         # A file or pipe may be ASCII, and rows are not; a line is there when it is printed.
@@ -56,7 +55,6 @@ def run(arguments: list[str]) -> None:
 
 
 def leave(code: int) -> None:
-    """End this process with an exit code, and its wandb run with it."""
     if "wandb" in sys.modules:
         import wandb
 

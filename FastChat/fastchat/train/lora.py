@@ -23,43 +23,34 @@ BIASES = ("none", "all", "lora_only")
 EMBEDDINGS = ("embed_tokens", "lm_head")
 
 
+def option(default: Any, text: str, *aliases: str) -> Any:
+    return field(default=default, metadata={"help": text, "aliases": list(aliases)})
+
+
 @dataclass
 class LoraArguments:
     """Train an adapter instead of the whole model."""
 
-    use_lora: bool = field(
-        default=False,
-        metadata={
-            "aliases": ["--lora"],
-            "help": "freeze the model and train a LoRA adapter, which is all that is saved",
-        },
+    use_lora: bool = option(
+        False, "freeze the model and train a LoRA adapter, which is all that is saved", "--lora"
     )
-    lora_r: int = field(default=8, metadata={"help": "rank of the added matrices"})
-    lora_alpha: int = field(
-        default=16, metadata={"help": "what is added is scaled with lora_alpha / lora_r"}
-    )
-    lora_dropout: float = field(
-        default=0.05, metadata={"help": "dropout before the added matrices (0 to 1)"}
-    )
+    lora_r: int = option(8, "rank of the added matrices")
+    lora_alpha: int = option(16, "what is added is scaled with lora_alpha / lora_r")
+    lora_dropout: float = option(0.05, "dropout before the added matrices (0 to 1)")
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "v_proj"],
         metadata={"help": "names of the linear layers that are adapted, or all-linear"},
     )
-    lora_weight_path: str = field(
-        default="",
-        metadata={"help": "directory of an adapter to train further; empty is a new one"},
+    lora_weight_path: str = option(
+        "", "directory of an adapter to train further; empty is a new one"
     )
-    lora_bias: str = field(
-        default="none", metadata={"help": f"biases that are trained too: {', '.join(BIASES)}"}
-    )
-    q_lora: bool = field(
-        default=False,
-        metadata={"help": "keep the frozen model in 4 bits (bitsandbytes NF4); implies --use_lora"},
+    lora_bias: str = option("none", f"biases that are trained too: {', '.join(BIASES)}")
+    q_lora: bool = option(
+        False, "keep the frozen model in 4 bits (bitsandbytes NF4); implies --use_lora"
     )
 
     @property
     def enabled(self) -> bool:
-        """Whether an adapter is trained."""
         return self.use_lora or self.q_lora
 
     @property
@@ -77,13 +68,7 @@ class LoraArguments:
 
 
 def lora_problems(lora: LoraArguments, model: str, zero_stage: int | None) -> list[str]:
-    """What contradicts itself in these arguments, one line each.
-
-    Args:
-        lora: the arguments.
-        model: `--model_name_or_path`.
-        zero_stage: DeepSpeed's ZeRO stage; None without DeepSpeed.
-    """
+    """What contradicts itself in these arguments, one line each."""
     if is_adapter(model):
         return [
             f"--model_name_or_path {model} is an adapter: to train it further give its base, with "
@@ -142,11 +127,7 @@ def check_targets(
     args: transformers.TrainingArguments,
     trust_remote_code: bool = False,
 ) -> None:
-    """Build the adapter on a model without memory, before weights are loaded.
-
-    Raises:
-        ValueError: the model has no such layers.
-    """
+    """Build the adapter on a model without memory, before weights are loaded."""
     import peft
     import torch
 
@@ -191,11 +172,7 @@ def keep_gradients(model: Any) -> None:
 
 
 def add_adapter(model: Any, lora: LoraArguments, args: transformers.TrainingArguments) -> Any:
-    """The model, frozen, with an adapter that is trained; the same one for the same `--seed`.
-
-    Raises:
-        ValueError: the adapter does not fit the model.
-    """
+    """The model, frozen, with an adapter that is trained; the same one for the same `--seed`."""
     import peft
 
     if lora.q_lora:

@@ -30,10 +30,6 @@ def output_lock(args: TrainingArguments) -> Iterator[None]:
     """Hold the output directory, on the first process; all processes fail if it cannot.
 
     A directory that is made for it, and is still empty at the end, is removed again.
-
-    Raises:
-        ValueError: another run is at work there.
-        OSError: the directory cannot be made.
     """
     refusal: list[Exception | None] = [None]
     with contextlib.ExitStack() as held:

@@ -47,18 +47,15 @@ def share_cores() -> int:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def say(text: str) -> None:
-    """Print on the first process."""
     if is_first_process():
         print(text, flush=True)
 
 
 def fail(text: str, code: int) -> int:
-    """Print an error and return its exit code."""
     if not is_first_process() and code == 2:
         # A launcher ends this wait if the first process has the same to say.
         time.sleep(OTHER_RANKS_WAIT)

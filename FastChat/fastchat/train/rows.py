@@ -44,7 +44,6 @@ class Notes:
     fields: dict[str, None] = field(default_factory=dict)
     """Names that no row or turn has here, in the order in which they came."""
     leading: int = 0
-    """Gpt turns before the first human one."""
 
     def __str__(self) -> str:
         names = [*self.fields][:10] + ["..."] * (len(self.fields) > 10)
@@ -60,9 +59,7 @@ class Target:
     """One answer to train on, in its context."""
 
     row: str
-    """The row's id, for messages."""
     messages: list[Message]
-    """The context and, last, the answer."""
     opening: int
     """Number of leading messages that are never cut: instruction, worked example, question."""
     weight: float
@@ -70,23 +67,12 @@ class Target:
     reward: float | None
     """The environment's reward for the answer, used for the log only; None if unknown."""
     answer: Answer
-    """How it was sampled."""
 
 
 def read_targets(
     path: str | Path, loss_on: str = "all", notes: Notes | None = None
 ) -> Iterator[tuple[Place, list[Target]]]:
-    """The answers to train on of every row of a fine-tuning file (none for some rows).
-
-    Args:
-        path: of the file.
-        loss_on: see `targets_of`.
-        notes: takes what is read over.
-
-    Raises:
-        ValueError: the file is no JSON or no list of rows, or a row is malformed; the message
-            names the row.
-    """
+    """The answers to train on of every row of a fine-tuning file (none for some rows)."""
     for position, (place, row) in enumerate(read_rows(path)):
         try:
             yield place, targets_of(row, position, loss_on, notes)
@@ -99,18 +85,10 @@ def targets_of(
 ) -> list[Target]:
     """The answers of a row that are trained, each with the messages before it.
 
-    Every gpt turn whose `loss` is not zero is one. If all are zero and the row ends in an answer,
-    that answer is an example of weight zero: it counts in the mean over examples. A row without
-    any `loss` is plain supervised data: every gpt turn is trained with weight 1.
-
-    Args:
-        row: one row of a fine-tuning file.
-        position: its place in the file, its name if it has no id.
-        loss_on: all of these answers, or the last of them alone.
-        notes: takes what is read over.
-
-    Raises:
-        ValueError: a turn or a number is malformed.
+    Every gpt turn whose `loss` is not zero is one, or with `loss_on` last the last such turn. If
+    all are zero and the row ends in an answer, that answer is an example of weight zero: it counts
+    in the mean over examples. A row without any `loss` is plain supervised data: every gpt turn is
+    trained with weight 1. `notes` takes what is read over.
     """
     notes = notes or Notes()
     turns, messages = _turns_of(row, notes)
@@ -156,7 +134,6 @@ def _turns_of(row: Any, notes: Notes) -> tuple[list[dict[str, Any]], list[Messag
 
 
 def _weights(turns: Sequence[dict[str, Any]], answers: Sequence[int]) -> dict[int, float]:
-    """The weight of each answer, by its position in the conversation."""
     if not any("loss" in turn for turn in turns):
         return dict.fromkeys(answers, 1.0)
     weights = {i: _number(turn.get("loss") or 0, "loss") for i, turn in enumerate(turns)}
@@ -221,17 +198,11 @@ class Place(NamedTuple):
     """Where a row stands in its file."""
 
     start: int
-    """Its first byte."""
     size: int
-    """In bytes."""
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
-    """The rows of a file that holds a JSON list or JSON lines, with their places.
-
-    Raises:
-        ValueError: the file is no JSON, or no rows are in it.
-    """
+    """The rows of a file that holds a JSON list or JSON lines, with their places."""
     remedy, row = "write it with workflow_convert.py", 0
     # Without the translation of line ends, which would shift the places.
     with open(path, encoding="utf-8", newline="") as file:
@@ -264,7 +235,6 @@ def _lines(source: _Source) -> Iterator[tuple[Place, Any]]:
 
 
 def _elements(source: _Source) -> Iterator[tuple[Place, Any]]:
-    """The values of a list whose bracket is passed."""
     mark = ","
     while mark == ",":
         source.peek()
@@ -298,7 +268,6 @@ class RowReader:
         weakref.finalize(self, os.close, self._file)
 
     def __call__(self, place: Place) -> Any:
-        """The row at a place that `read_rows` gave."""
         # Unlike seek and read this is safe in processes that share the open file.
         return json.loads(os.pread(self._file, place.size, place.start))
 
@@ -308,7 +277,6 @@ class _Source:
 
     def __init__(self, file: TextIO):
         self.byte = 0
-        """The place of the rest in the file."""
         self._file = file
         self._text = ""
 
@@ -320,7 +288,6 @@ class _Source:
                 return self._text[:1]
 
     def take(self) -> str:
-        """As `peek`, and go past it."""
         found = self.peek()
         self._drop(len(found))
         return found
@@ -341,19 +308,16 @@ class _Source:
                 return value
 
     def placed(self) -> tuple[Place, Any]:
-        """As `value`, with its place."""
         start = self.byte
         value = self.value()
         return Place(start, self.byte - start), value
 
     def begins(self, text: str) -> bool:
-        """Whether the rest begins with a text."""
         while len(self._text) < len(text) and self._more():
             pass
         return self._text.startswith(text)
 
     def error(self, message: str) -> json.JSONDecodeError:
-        """What to raise if something else stands here."""
         return json.JSONDecodeError(message, self._text, 0)
 
     def _more(self) -> bool:

@@ -76,7 +76,6 @@ ADDED_LATER = {
 
 
 def new_record(arguments: Arguments) -> dict[str, Any]:
-    """The record of a run that starts now."""
     model_args, lora, data_args, args = arguments
     digest = file_sha256(data_args.data_path)
     settings = {name: _plain(getattr(args, name)) for name in DECISIVE}
@@ -117,11 +116,7 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
 
 
 def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
-    """Whether `output_dir` holds a finished run with these settings, whole; says so, or what lacks.
-
-    Raises:
-        ValueError: it holds a run with other settings, or a checkpoint that no run of ours wrote.
-    """
+    """Whether a whole finished run with these settings is there; says so, or what lacks."""
     record = read_json(output_dir / RECORD)
     if record is None:
         foreign = checkpoints(output_dir) or list(output_dir.glob("*.safetensors"))
@@ -159,7 +154,6 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
 
 
 def start_anew(args: TrainingArguments) -> None:
-    """Delete what an earlier run left in the output directory, once for all processes."""
     if args.should_save:
         for name in (RECORD, TRACKING):
             (args.directory / name).unlink(missing_ok=True)
@@ -168,7 +162,6 @@ def start_anew(args: TrainingArguments) -> None:
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):

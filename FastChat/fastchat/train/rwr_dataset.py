@@ -47,7 +47,6 @@ class DataReport:
 
     rows: int = 0
     examples: int = 0
-    """Answers that are trained."""
     recorded_ids: int = 0
     """Examples whose answer is trained as the tokens that were sampled."""
     tokenized: int = 0
@@ -71,7 +70,6 @@ class DataReport:
     longest: int = 0
     tokens: int = 0
     action_tokens: int = 0
-    """Tokens that carry loss."""
     weight_mean: float = 0.0
     weight_min: float = 0.0
     weight_max: float = 0.0
@@ -80,11 +78,9 @@ class DataReport:
 
     @property
     def dropped(self) -> int:
-        """Rows and examples that cannot be trained."""
         return self.without_answer + self.too_long
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers by name, as written to training.json."""
         return {**asdict(self), "dropped": self.dropped}
 
     def notices(self) -> list[str]:
@@ -112,18 +108,10 @@ class DataReport:
 
 
 class RWRDataset:
-    """The examples of a fine-tuning file, by index.
+    """The examples of a file that workflow_convert.py wrote, by index.
 
-    Args:
-        path: JSON file that workflow_convert.py wrote.
-        template: the chat template of the model that is trained.
-        max_length: longest example in tokens.
-        loss_on: all or last, see `fastchat.train.rows.targets_of`.
-        lazy: keep the places of the rows instead of token ids, and read and encode a row again on
-            every access; all rows are encoded once in either case, to check them.
-
-    Raises:
-        ValueError: the file or a row is malformed, or no example is left with a weight.
+    `lazy` keeps the places of the rows instead of token ids, and reads and encodes a row again on
+    every access; all rows are encoded once in either case, to check them.
     """
 
     def __init__(
@@ -136,7 +124,6 @@ class RWRDataset:
     ):
         self.report = DataReport(max_length=max_length)
         self.lengths: list[int] = []
-        """Length of every example in tokens."""
         self.trajectories: list[int] = []
         """For every example a number that those with the same opening messages share."""
         self.notes = Notes()
@@ -195,11 +182,6 @@ class RWRDataset:
         return PrefixOrder(example.input_ids[:-1] for example in self)
 
     def check_dropped(self, max_fraction: float) -> None:
-        """Refuse a data set of which too much is dropped.
-
-        Raises:
-            ValueError: more than `max_fraction` of all rows and examples was dropped.
-        """
         report = self.report
         fraction = report.dropped / (report.dropped + report.examples)
         if fraction > max_fraction:
@@ -242,11 +224,6 @@ class RWRDataset:
 def read_data(
     data: DataArguments, template: ChatTemplate, max_length: int
 ) -> tuple[RWRDataset, RWRDataset | None]:
-    """The examples to train on and those to evaluate on, if any.
-
-    Raises:
-        ValueError: a file is malformed, or too much of the training data cannot be used.
-    """
     how = (template, max_length, data.lazy_preprocess, data.loss_on)
     train_set = RWRDataset(data.data_path, *how)
     if str(train_set.notes):
@@ -263,16 +240,10 @@ def read_data(
 
 
 def encode(target: Target, template: ChatTemplate, max_length: int) -> tuple[Example | None, int]:
-    """Token ids of a target, within `max_length` tokens.
+    """A target as at most `max_length` tokens, None if it is too long even without history.
 
-    The oldest (answer, feedback) pairs after the opening are cut first; the answer never is.
-
-    Returns:
-        The example, or None if it is too long even without history; and the number of pairs cut.
-
-    Raises:
-        ValueError: the context would start with two BOS tokens, or the chat template refuses the
-            dialogue.
+    The oldest (answer, feedback) pairs after the opening are cut first; the answer never is. Also
+    returns how many were cut.
     """
     messages, cut = target.messages, 0
     while True:
@@ -298,7 +269,6 @@ def encode(target: Target, template: ChatTemplate, max_length: int) -> tuple[Exa
 
 
 def marked_sample(example: Example, template: ChatTemplate) -> str:
-    """The text of an example with its trained span between marks."""
     decode = template.tokenizer.decode
     context = decode(list(example.input_ids[: example.action_start]))
     action = decode(list(example.input_ids[example.action_start :]))

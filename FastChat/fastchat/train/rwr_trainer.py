@@ -52,14 +52,9 @@ class TrainingError(RuntimeError):
 
 
 def action_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean of -log p over the trained tokens of every example.
+    """Mean of -log p over every example's trained tokens, (B,); 0 where there are none.
 
-    Args:
-        logits: (B, S, V), any float dtype; computed in float32 or better.
-        targets: int64 (B, S), IGNORED where nothing is trained.
-
-    Returns:
-        (B,); 0 for an example without trained tokens.
+    `logits` (B, S, V) count in float32 or better; `targets`, int64 (B, S), are IGNORED elsewhere.
     """
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
@@ -71,15 +66,7 @@ def action_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def tree_nll(logits: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
-    """`action_nll` for a pass of `TreeCollator`, where examples share positions.
-
-    Args:
-        logits: (S, V), at `batch["positions"]`.
-        batch: its `slots`, `targets` and `owners`, int64 (A,) each.
-
-    Returns:
-        (B,); 0 for an example without trained tokens.
-    """
+    """`action_nll`, (B,), of a `TreeCollator` pass: logits (S, V), at shared positions."""
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     losses = -logits.log_softmax(-1)[batch["slots"], batch["targets"]]
@@ -91,13 +78,7 @@ def tree_nll(logits: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
 def rwr_loss(
     nll: torch.Tensor, weights: torch.Tensor, step_examples: torch.Tensor | int
 ) -> torch.Tensor:
-    """The part of a step's loss that a micro-batch adds: sum of w_e * nll_e, divided by N.
-
-    Args:
-        nll: (B,), mean -log p of every action, see `action_nll`.
-        weights: (B,), any sign.
-        step_examples: N, the number of examples in the whole optimizer step.
-    """
+    """A micro-batch's part of a step's loss: the sum of w_e * nll_e, (B,) each, divided by N."""
     return (weights * nll).sum() / step_examples
 
 
@@ -115,7 +96,6 @@ class StopAtSignal(transformers.TrainerCallback):
     def on_step_end(
         self, args: Any, state: transformers.TrainerState, control: Any, **_: Any
     ) -> None:
-        """Stop, if any process was told to."""
         number = torch.tensor(signals.wanted(), device=args.device)
         if args.world_size > 1:
             torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
@@ -143,7 +123,6 @@ class StopAtSignal(transformers.TrainerCallback):
             control.should_log &= control.should_save
 
     def on_log(self, *_: Any, **__: Any) -> None:
-        """A metric line was printed."""
         self._said = time.monotonic()
 
 
@@ -156,9 +135,6 @@ class RWRTrainer(transformers.Trainer):
 
     Takes an `RWRDataset` and a `Collator`. A checkpoint is marked complete once every process has
     written its part, see `fastchat.train.checkpoints`.
-
-    Raises:
-        TrainingError: from `train`, if a loss or a gradient is not finite.
     """
 
     args: TrainingArguments
@@ -182,7 +158,6 @@ class RWRTrainer(transformers.Trainer):
 
     @property
     def trees(self) -> bool:
-        """Whether training batches are trees: asked for, and the attention code computes them."""
         return self.args.batching == "tree" and can_use_trees(self._attention)
 
     @property
@@ -230,7 +205,6 @@ class RWRTrainer(transformers.Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], torch.Tensor]:
-        """The micro-batches of the next step, and the examples of that step on all processes."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
         examples = torch.tensor(sum(batch["examples"] for batch in batches), device=device)
         if self.args.world_size > 1:
@@ -274,12 +248,8 @@ class RWRTrainer(transformers.Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """The loss of a forward pass, with logits computed at trained positions only.
 
-        Args:
-            model: the model as DeepSpeed or DDP wrapped it; its mode tells training from
-                evaluation, where the loss is the mean over the pass.
-            inputs: what `Collator` or `TreeCollator` returns.
-            return_outputs: return (loss, model output).
-            num_items_in_batch: in training, the examples of the whole step on all processes.
+        The model's mode tells training, where `num_items_in_batch` counts the step's examples on
+        all processes, from evaluation, where the loss is the mean over the pass.
         """
         nll, output = self._nll(model, inputs)
         weights = torch.tensor(inputs["weights"], dtype=nll.dtype, device=nll.device)
@@ -308,7 +278,6 @@ class RWRTrainer(transformers.Trainer):
         return tree_nll(output.logits[0], inputs), output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add our figures to a training entry, and stop if its gradient is not finite."""
         if "grad_norm" in logs:
             logs |= self.statistics.drain(self.accelerator)
             # With float16 the loss scaling skips such a step and goes on.

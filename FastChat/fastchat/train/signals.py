@@ -29,9 +29,7 @@ class State:
     """What came so far in this process."""
 
     number = 0
-    """Of the first signal; 0 for none."""
     since = 0.0
-    """When it came."""
     deferred = False
     """Whether a signal is noted, and not raised."""
     runner = 0
@@ -39,7 +37,6 @@ class State:
 
 
 def install() -> None:
-    """Handle the signals from here on."""
     with contextlib.suppress(OSError):  # a system without /proc
         if b"deepspeed.launcher.launch" in Path(f"/proc/{os.getppid()}/cmdline").read_bytes():
             State.runner = _parent(os.getppid())
@@ -70,7 +67,6 @@ def ignore(_: int = 0) -> None:
 
 
 def name(number: int) -> str:
-    """As in SIGTERM."""
     return signal.Signals(number).name
 
 

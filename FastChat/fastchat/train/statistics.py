@@ -22,7 +22,6 @@ class StepStatistics:
         self._clear()
 
     def add(self, nll: torch.Tensor, batch: dict[str, Any]) -> None:
-        """Count a micro-batch of `Collator` with its nll, (B,)."""
         self._tokens += batch["tokens"]
         if not batch["examples"]:
             return
@@ -40,10 +39,9 @@ class StepStatistics:
     def drain(self, accelerator: Any) -> dict[str, float]:
         """The figures since the last call, over all processes.
 
-        Returns:
-            nll and nll_right, nll_wrong, nll_no_answer (mean over such examples, where there are
-            any), effective_samples ((sum |w|)^2 / sum w^2), truncated (fraction of the examples
-            whose history was cut), tokens_per_second.
+        nll and nll_right, nll_wrong, nll_no_answer (mean over such examples, where there are any),
+        effective_samples ((sum |w|)^2 / sum w^2), truncated (fraction of the examples whose history
+        was cut), tokens_per_second.
         """
         several = accelerator.num_processes > 1
         # Not every device has float64 (Apple's has not), so it is used only to add up there.

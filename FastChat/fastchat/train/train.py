@@ -80,27 +80,22 @@ class Run:
 
     arguments: Arguments
     config: Any
-    """The model's configuration."""
     template: ChatTemplate
     train_set: RWRDataset
     eval_set: RWRDataset | None
     record: dict[str, Any]
     resume: Path | None
-    """The checkpoint to go on from."""
 
     @property
     def args(self) -> TrainingArguments:
-        """The trainer's own arguments."""
         return self.arguments.training
 
     @property
     def output_dir(self) -> Path:
-        """Where the checkpoint goes."""
         return self.args.directory
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train as the command line says; returns the exit code."""
     logging.basicConfig(format="%(message)s")
     if not processes.is_first_process():
         logging.getLogger("fastchat.train").setLevel(logging.ERROR)
@@ -143,12 +138,7 @@ def main(argv: list[str] | None = None) -> int:
 def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
     """Read and check arguments and data; None if the run is finished already, or with --check.
 
-    Args:
-        argv: the command line; None is this process's.
-        held: what is held until the run ends: the lock of the output directory.
-
-    Raises:
-        ValueError: something is wrong with the arguments, the data or the output directory.
+    `held` takes what is held until the run ends: the lock of the output directory.
     """
     arguments = parse(argv)
     check(arguments)
@@ -175,11 +165,7 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
 
 
 def read_model(arguments: Arguments) -> tuple[ChatTemplate, Any]:
-    """The chat template and the configuration of the model, without its weights.
-
-    Raises:
-        ValueError: they cannot be read, or the adapter does not fit.
-    """
+    """The chat template and the configuration of the model, without its weights."""
     model_args, lora, _, args = arguments
     source, trusted = model_args.model_name_or_path, model_args.trust_remote_code
     tokenizer = load_tokenizer(source, cache_dir=args.cache_dir, trust_remote_code=trusted)
@@ -193,11 +179,7 @@ def read_model(arguments: Arguments) -> tuple[ChatTemplate, Any]:
 
 
 def fit(run: Run, model: Any) -> None:
-    """Train, save, reopen what was saved, and write the record.
-
-    Raises:
-        TrainingError: a loss is not finite, or the saved checkpoint is not whole.
-    """
+    """Train, save, reopen what was saved, and write the record."""
     args, tokenizer, started = run.args, run.template.tokenizer, time.monotonic()
     if args.overwrite_output_dir:
         start_anew(args)
@@ -279,11 +261,7 @@ def load(run: Run) -> Any:
 
 
 def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
-    """Reopen the saved checkpoint, write the final record, and say what to do next.
-
-    Raises:
-        TrainingError: the files hold another number of parameters than the model.
-    """
+    """Reopen the saved checkpoint, write the final record, and say what to do next."""
     expected, saved = trained_parameters(trainer.model), saved_parameters(run.output_dir)
     if saved != expected:
         raise TrainingError(
@@ -318,7 +296,6 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
 
 
 def longest_example(config: Any, args: TrainingArguments) -> int:
-    """`--model_max_length`, or the model's context where that is shorter; in tokens."""
     context, asked = context_length(config), args.model_max_length
     if context < asked:
         say(f"--model_max_length {asked}: the model has {context} positions, using those")

@@ -60,23 +60,9 @@ def tree_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention in which every node sees itself, causally, and its ancestors.
 
-    Args:
-        module: the attention layer, unused.
-        query: (B, H, T, D); key and value may have fewer heads (grouped queries).
-        key: as `query`.
-        value: as `query`.
-        attention_mask: unused; the rule is the tree's.
-        scaling: factor of the scores; None is 1 / sqrt(D).
-        dropout: of the attention weights.
-        sliding_window: tokens of its row that a token sees, itself included; None is all.
-        tree: None is one node, plain causal attention.
-        others: what else transformers hands to attention code.
-
-    Returns:
-        (B, T, H, D) and no attention weights.
-
-    Raises:
-        ValueError: the model needs something that is not done here.
+    `query` is (B, H, T, D); `key` and `value` may have fewer heads (grouped queries). The rule is
+    the tree's (None: one node), not the mask's. `sliding_window` counts tokens of a row, the own
+    one included. Returns (B, T, H, D) and no attention weights.
     """
     asked = [name for name in UNSUPPORTED if others.get(name) is not None]
     if asked:

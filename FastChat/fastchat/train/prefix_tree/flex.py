@@ -51,11 +51,6 @@ def flex_problem(config: Any, device: torch.device, dtype: torch.dtype) -> str |
     Its kernels are compiled for the GPU, the dtype and the size of the heads at hand, forward and
     backward, and not every combination works. So one layer's attention over a tree of several
     blocks is compared with torch's own, gradients included.
-
-    Args:
-        config: of the model's text part.
-        device: a GPU.
-        dtype: of training.
     """
     if not (is_torch_flex_attn_available() and is_torch_greater_or_equal("2.7")):
         # transformers compiles 2.6's for every length by itself, and after eight of them torch
@@ -113,13 +108,7 @@ ALL_ATTENTION_FUNCTIONS.register(FLEX, flex_attention)
 
 
 def block_mask(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> Any:
-    """The rule of the tree as a block mask of flex_attention.
-
-    Args:
-        depths: int64 (T,), see `TokenTree`.
-        ends: int64 (T,), see `TokenTree`.
-        window: tokens of its row that a token sees, itself included; None is all.
-    """
+    """`tree_rule` as a block mask of flex_attention."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     size = len(depths)
@@ -127,7 +116,7 @@ def block_mask(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> 
 
 
 def tree_rule(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> Any:
-    """Whether a query sees a key, as flex_attention asks; arguments as for `block_mask`."""
+    """Whether a query sees a key; `depths` and `ends` are a `TokenTree`'s, `window` in tokens."""
 
     def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:
         visible = (key <= query) & (query < ends[key])

@@ -23,7 +23,6 @@ WINDOWED = {"mistral", "qwen2", "qwen3", "gemma3_text"}
 
 
 def can_use_trees(attention: str) -> bool:
-    """Whether this attention code can compute a tree."""
     return attention in (SEGMENTS, FLEX)
 
 
@@ -36,15 +35,8 @@ def use_trees(
 ) -> str:
     """Give a model attention code for trees, if its rows can share their prefixes exactly.
 
-    Args:
-        model: a causal language model of transformers.
-        asked: the attention code that it was loaded with by request, which is kept.
-        longest: the longest row, in tokens.
-        device: where it will be trained; every process has to call this.
-        dtype: in which it will compute.
-
-    Returns:
-        What the run does and why, in one line.
+    Attention code that was `asked` for is kept. Every process has to call this. Returns what the
+    run does and why, in one line.
     """
     if asked is None:
         obstacle = tree_obstacle(model, longest)
@@ -62,7 +54,6 @@ def use_trees(
 
 
 def _agreed(problem: str | None, device: torch.device) -> str | None:
-    """A problem of any process, for all of them."""
     if not torch.distributed.is_initialized():
         return problem
     count = torch.tensor(float(problem is not None), device=device)
@@ -73,9 +64,7 @@ def _agreed(problem: str | None, device: torch.device) -> str | None:
 def tree_obstacle(model: Any, longest: int) -> str | None:
     """Why rows of this architecture cannot share their prefixes exactly; None if they can.
 
-    Args:
-        model: a causal language model of transformers.
-        longest: the longest row, in tokens: a sliding window that holds it is none.
+    A sliding window that holds the `longest` row, in tokens, is none.
     """
     config = model.config.get_text_config(decoder=True)
     if not getattr(model, "_supports_attention_backend", False):
@@ -93,9 +82,8 @@ def tree_obstacle(model: Any, longest: int) -> str | None:
 def tree_inputs(tree: TokenTree, multiple: int = 1) -> dict[str, Any]:
     """A tree as a model's inputs, filled up to a multiple of so many tokens.
 
-    Returns:
-        `input_ids` and `position_ids`, int64 (1, T); `ends`, int64 (T,), see `TokenTree`; and
-        `tree`, its nodes, without what was filled up.
+    `input_ids` and `position_ids`, int64 (1, T); `ends`, int64 (T,), see `TokenTree`; and `tree`,
+    its nodes, without what was filled up.
     """
     size = len(tree.tokens)
     fill = -size % multiple
@@ -116,12 +104,7 @@ def tree_inputs(tree: TokenTree, multiple: int = 1) -> dict[str, Any]:
 
 
 def attention_inputs(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What a model's forward needs beside the ids and positions to compute a tree.
-
-    Args:
-        model: the model, without wrappers of DeepSpeed or DDP.
-        inputs: a micro-batch of `TreeCollator`, on the model's device.
-    """
+    """What a model without wrappers needs beside the ids and positions to compute a tree."""
     config = model.config.get_text_config(decoder=True)
     if config._attn_implementation == SEGMENTS:
         return {"tree": inputs["tree"]}
@@ -141,14 +124,9 @@ def attention_inputs(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 def tree_error(model: torch.nn.Module, plain: Any, device: torch.device) -> float:
     """How much the logits of a small tree differ from those of its rows one by one.
 
-    Args:
-        model: the model as DeepSpeed or DDP wrapped it; every process has to call this.
-        plain: the same model without wrappers.
-        device: of the model.
-
-    Returns:
-        The largest relative difference (norms over a row), with transformers' own attention for
-        the rows. Rounding in bfloat16 makes less than `TOLERANCE`.
+    `plain` is the model without the wrappers of DeepSpeed or DDP; every process has to call this.
+    Returns the largest relative difference (norms over a row), with transformers' own attention for
+    the rows. Rounding in bfloat16 makes less than `TOLERANCE`.
     """
     context = getattr(plain.config.get_text_config(decoder=True), "max_position_embeddings", SAMPLE)
     rows = _sample_rows(plain.get_input_embeddings().num_embeddings, min(context, SAMPLE))

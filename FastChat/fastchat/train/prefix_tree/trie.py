@@ -47,11 +47,7 @@ class TokenTree:
 
 
 def build_tree(rows: Sequence[Sequence[int]]) -> TokenTree:
-    """The trie of token ids in which every common prefix is stored once.
-
-    Args:
-        rows: token ids in any order; a row may repeat another or be the beginning of one.
-    """
+    """The trie of rows of token ids, in any order, in which every common prefix is stored once."""
     arrays = [np.asarray(row, dtype=np.int64) for row in rows]
     ends = np.zeros(sum(map(len, arrays)), dtype=np.int64)
     before = path = np.empty(0, dtype=np.int64)
@@ -81,7 +77,6 @@ def build_tree(rows: Sequence[Sequence[int]]) -> TokenTree:
 
 
 def common_prefix(first: np.ndarray, second: np.ndarray) -> int:
-    """The number of leading elements that two arrays share."""
     length = min(len(first), len(second))
     differing = np.flatnonzero(first[:length] != second[:length])
     return int(differing[0]) if len(differing) else length
@@ -98,7 +93,6 @@ class PrefixOrder:
         keys = [_key(row) for row in rows]
         order = _order(keys)
         self.lengths = np.array([len(key) // _ID.itemsize for key in keys])
-        """Tokens of each row."""
         self._place = np.empty(len(order), dtype=np.int64)
         self._place[order] = np.arange(len(order))
         self._shared = np.zeros(len(order), dtype=np.int64)
@@ -120,20 +114,12 @@ class PrefixOrder:
 def divide(
     order: PrefixOrder, rows: Sequence[int], budget: int, processes: int
 ) -> list[list[list[int]]]:
-    """Divide the rows of a step into tries, the same number for every process.
+    """Divide the rows of a step into tries, for each process the rows of its forward passes.
 
-    Neighbours in depth-first order stay together. There are as few forward passes as the budget
-    allows, and then the largest trie is as small as possible; tries of the same pass are of
-    similar size.
-
-    Args:
-        order: of the data set that `rows` index.
-        rows: the step's rows, at least one.
-        budget: tokens of a trie; a row that is longer is a trie of its own.
-        processes: among which the tries are dealt out.
-
-    Returns:
-        For each process the rows of its forward passes; some are empty where there are too few.
+    Neighbours in depth-first order stay together. There are as few forward passes as the budget, in
+    tokens of a trie, allows (a longer row is a trie of its own), and then the largest trie is as
+    small as possible; tries of the same pass are of similar size. Every process has equally many,
+    some of them empty.
     """
     arranged, shared = order.arrange(rows)
     lengths = [int(order.lengths[row]) for row in arranged]
