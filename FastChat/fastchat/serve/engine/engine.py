@@ -173,16 +173,12 @@ class SlotEngine:
             row.request.fail(error)
 
     def _admit(self) -> None:
-<<<<<<< HEAD
         """Give waiting requests slots, first come first served.
 
         Requests for more samples than there are slots leave some to the others, and wait behind
         them for more.
         """
         for _ in range(len(self._waiting)):
-=======
-        while self._waiting:
->>>>>>> 0f4d55d (Engine: docstrings say what names and types do not)
             row = self._waiting[0]
             room = len(row.samples) if row.over else self._table.room(row.request.length)
             if room == 0:
