@@ -20,7 +20,7 @@ NUM_GPUS=${NUM_GPUS:--1}                                    # processes per node
 HOSTFILE=${HOSTFILE:-}                                      # nodes that ssh reaches; empty: none
 NODES=${NODES:-1}                                           # nodes on which this script is started
 NODE_RANK=${NODE_RANK:-0}                                   # which of them this is, from 0
-MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}                       # node 0, as the other nodes reach it
+MASTER_ADDR=${MASTER_ADDR:-}                                # node 0, as the other nodes reach it
 MASTER_PORT=${MASTER_PORT:-20001}                           # a free port
 DEEPSPEED_CONFIG=${DEEPSPEED_CONFIG:-deepspeed/zero3.json}  # zero2, zero3, zero3_offload
 EPOCHS=${EPOCHS:-1}                                         # passes over the rows
@@ -45,9 +45,10 @@ if [ "$NODES" -gt 1 ] || [ -n "${SLURM_JOB_ID:-}" ]; then
         per_node=$(python -c 'import torch; print(torch.accelerator.device_count() or 1)')
     fi
     launcher=(torchrun --nnodes "$NODES" --node_rank "$NODE_RANK" --nproc_per_node "$per_node"
-        --master_addr "$MASTER_ADDR")
+        --master_addr "${MASTER_ADDR:-127.0.0.1}")
 elif [ -n "$HOSTFILE" ]; then
-    launcher=(deepspeed --hostfile "$HOSTFILE" --num_gpus="$NUM_GPUS")
+    launcher=(deepspeed --hostfile "$HOSTFILE" --num_gpus="$NUM_GPUS"
+        ${MASTER_ADDR:+--master_addr "$MASTER_ADDR"}) # else DeepSpeed asks the first node
 else
     launcher=(deepspeed --num_gpus="$NUM_GPUS")
 fi

@@ -11,11 +11,18 @@ JOBS=${JOBS:-2}      # test files that run side by side
 cd "$(dirname "$0")/.."
 VENV="$VENV" bash scripts/setup.sh
 
-# The report and the web pages are tested in a browser; without one those tests say that they skip.
-if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-    echo "test.sh: installing chromium"
-    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } \
-        >/dev/null 2>&1 || echo "test.sh: chromium could not be installed" >&2
+# A browser for the report and the web pages, Slurm and ssh for several nodes; without them those
+# tests say that they skip.
+packages=()
+for pair in chromium:chromium slurmctld:slurm-wlm munged:munge sshd:openssh-server pdsh:pdsh; do
+    PATH="$PATH:/usr/sbin" command -v "${pair%:*}" >/dev/null || packages+=("${pair#*:}")
+done
+if [ "${#packages[@]}" -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    echo "test.sh: installing ${packages[*]}"
+    # In "runlevel 1" nothing that is installed is started.
+    { apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install -y --no-install-recommends "${packages[@]}"; } \
+        >/dev/null 2>&1 || echo "test.sh: ${packages[*]} could not be installed" >&2
 fi
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # two cores, several processes: threads would fight

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,12 +22,15 @@ from rise.policies import hub
 from rise.policies.function import FunctionPolicy, load_function
 from rise.policies.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
 from rise.policies.openai_api import OpenAIPolicy, reasons
-from rise.policies.policy import Policy, PolicyError
+from rise.policies.policy import Policy, PolicyError, Retries
 from rise.policies.worker import WorkerPolicy, list_models
 
 SERVER_NAME = re.compile(r"(?P<model>.+)@(?P<url>https?://\S+)")
 OPENAI_NAME = re.compile(r"(gpt-|chatgpt-|o\d)\S*")
 FUNCTION_NAME = re.compile(r".+\.py:\w+")
+
+SERVED = ("worker", "server", "openai")
+"""Kinds of those who may come back; nobody starts a worker of this run again."""
 
 STUDENT = {"temperature": 1.0, "max_new_tokens": 1000}
 """Published sampling of the learner."""
@@ -131,11 +135,18 @@ def build(
                 left_out=config.get("left_out", {}).get(name, []),
                 learned=learned,
             )
-        if kind in ("worker", "server", "openai"):  # nobody starts a worker of this run again
-            retries = policies[name].retries
-            assert retries is not None, name
+        if kind in SERVED and (retries := policies[name].retries):
             retries.patience = 60.0 * config.get("wait_for_server", 0)
     return policies
+
+
+async def wait_for(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
+    """Wait until those can be asked who answered a run before, as long as it waits for anybody."""
+    policies = build({name: kind for name, kind in kinds.items() if kind in SERVED}, config, {})
+    for policy in policies.values():
+        with contextlib.suppress(PolicyError):  # `probe` says it
+            await (policy.retries or Retries()).run(policy.check)
+        await policy.close()
 
 
 async def probe(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:

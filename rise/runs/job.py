@@ -259,6 +259,9 @@ def check(
     if job.is_finished and not later:
         return _as_it_was(job)
     now = [model for model in config["models"] if model not in later]
+    if job.run.stored and not (args.check or args.dry_run):
+        before = zip(job.run.stored["models"], job.run.stored.get("kinds", []), strict=False)
+        asyncio.run(choice.wait_for(dict(before), config))
     kinds = choice.decide(now, config["controller_address"]) | dict.fromkeys(later, "checkpoint")
     if problems := choice.unavailable_sampling(kinds, config):
         raise ValueError("\n".join(problems))

@@ -24,17 +24,17 @@ export ACCUMULATION=${ACCUMULATION:-4}                  # forward passes per opt
 export MASTER_PORT=${MASTER_PORT:-20001}                # a port that is free on the first node
 ROOT=${ROOT:-${SLURM_SUBMIT_DIR:?start with sbatch}}    # the repository
 
+cd "$ROOT"
+if [ ! -f scripts/finetune_deepspeed.sh ]; then
+    echo "finetune.sh: $ROOT is not the repository: submit it from there, or set ROOT" >&2
+    exit 2
+fi
 NODES=${SLURM_JOB_NUM_NODES:?start with sbatch}
 MASTER_ADDR=$(scontrol show hostnames "${SLURM_JOB_NODELIST:?start with sbatch}" | head -n 1)
 export NODES MASTER_ADDR ROOT
 # srun does not take this over from sbatch: without it a step may get a single core.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
-cd "$ROOT"
-if [ ! -f scripts/finetune_deepspeed.sh ]; then
-    echo "finetune.sh: $ROOT is not the repository: submit it from there, or set ROOT" >&2
-    exit 2
-fi
 status=0
 # In the place of the shell, which would end at a signal before the trainers do.
 # shellcheck disable=SC2016  # expanded on each node

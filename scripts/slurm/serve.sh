@@ -12,8 +12,9 @@
 #
 #   sbatch --nodes=2 --ntasks-per-node=8 scripts/slurm/serve.sh --model-path meta-llama/Llama-2-7b-chat-hf
 #
-# On nodes without GPUs: sbatch --gpus-per-task=0. The controller's URL is written to ADDRESS_FILE, where array.sh finds it. Arguments are the
-# worker's. Everybody who reaches the nodes can use the workers: they ask for no key.
+# On nodes without GPUs: sbatch --gpus-per-task=0. The controller's URL is written to ADDRESS_FILE,
+# where array.sh finds it. Arguments are the worker's. Everybody who reaches the nodes can use the
+# workers: they ask for no key.
 set -euo pipefail
 
 WORKER=${WORKER:-fastchat.serve.model_worker}   # module of the workers
@@ -75,7 +76,8 @@ srun --kill-on-bad-exit=0 bash scripts/slurm/serve.sh "$@" || status=$?
 # As in finetune.sh.
 if [ "$status" -ne 0 ] && scontrol show job -o "$SLURM_JOB_ID" | grep -q ' PreemptTime=[0-9]'; then
     echo "serve.sh: preempted; waiting to be requeued" >&2
-    rm -f "$ADDRESS_FILE"
+    kill "$controller"
+    trap - EXIT # array.sh's tasks find the address, and wait
     sleep 3600
 fi
 exit "$status"

@@ -1,161 +1,163 @@
-"""The Slurm scripts without Slurm: a stand-in for srun, loopback addresses for the nodes.
+"""The Slurm scripts on Slurm itself: two nodes on this machine, jobs that others preempt.
 
 python -m pytest tests/processes/test_slurm.py
 """
 
-import json
 import os
-import re
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from fastchat.client.process import free_ports
+from fastchat.train.train import main
 from rise import merge
 from rise.episodes.journal import load_episodes
+from tests.support.cluster import NODES, SECONDS, slurm
 from tests.support.servers import post, wait_for
 from tests.support.stages import ROOT, environment, write_inputs
 from tests.support.tiny import save_tiny_model
+from tests.support.training_data import figures, make_case, record
 
-SCRIPTS = sorted((ROOT / "scripts" / "slurm").glob("*.sh"))
-SRUN = """#!/usr/bin/env bash
-# Two nodes with one task each; the first node is the one that the batch script runs on.
-# As the real one since 22.05, it takes the cores of a task from this variable alone.
-[ "${SRUN_CPUS_PER_TASK:?the step would get a single core}" = "$SLURM_CPUS_PER_TASK" ] || exit 9
-while [[ $1 == --* ]]; do shift; done
-for i in 0 1; do SLURMD_NODENAME=127.0.0.$((i + 2)) SLURM_LOCALID=0 SLURM_PROCID=$i "$@" & done
-wait
-"""
-PROBLEMS = 30
+SCRIPTS = ROOT / "scripts" / "slurm"
+SMALL = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0")
+PROBLEMS = 60
+
+pytestmark = pytest.mark.timeout(3 * SECONDS)
 
 
-@pytest.fixture
-def place(tmp_path):
-    """A folder with problems, a model, a stand-in for srun, and this Python as `python`."""
+@pytest.fixture(scope="module")
+def cluster():
+    with slurm() as running:
+        yield running
+
+
+def knobs(**more):
+    """The environment of a job: this Python, one thread, no GPU."""
+    folder = Path(sys.executable).parent
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin"
+    more |= {"PATH": path, "VIRTUAL_ENV": str(folder.parent), "CUDA_VISIBLE_DEVICES": ""}
+    return environment(HF_HUB_OFFLINE="1", WANDB_MODE="offline", **more)
+
+
+def preempt(cluster, job):
+    """Let a job of higher priority take the nodes for a moment."""
+    other = cluster.submit(
+        *("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=6", "--output=/dev/null"),
+        *("--wrap", "sleep 1"),
+    )
+    cluster.reaches(other, "COMPLETED")
+    cluster.reaches(job, "RUNNING", restarts=1)
+
+
+def rows(run):
+    path = run / "rows.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_an_array_survives_scancel_requeue_and_the_preemption_of_who_serves(cluster, tmp_path):
     write_inputs(tmp_path, problems=PROBLEMS)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "srun").write_text(SRUN)
-    (tmp_path / "bin" / "srun").chmod(0o755)
-    (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    (tmp_path / "bin" / "python").chmod(0o755)
-    return tmp_path
-
-
-def start(place, script, *arguments, **knobs):
-    path = f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    knobs |= {"PATH": path, "VIRTUAL_ENV": "active", "ADDRESS_FILE": str(place / "controller")}
-    return subprocess.Popen(
-        ["bash", ROOT / "scripts" / "slurm" / script, *arguments],
-        cwd=place,
-        env=environment(**knobs),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def array_task(place, number, of, **knobs):
-    """The output of one task of the array that plays the shards in `place / "log"`."""
-    knobs |= {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_MAX": str(of)}
-    knobs |= {"DATA_PATH": str(place / "problems.jsonl"), "LOG_DIR": str(place / "log")}
-    task = start(place, "array.sh", "--prompt_style", "bare", "--max_new_tokens", "8", **knobs)
-    out, _ = task.communicate(timeout=120)
-    assert task.returncode == 0, out
-    return out
-
-
-def answered(worker):
-    """How many requests a worker has answered, by its own account."""
-    with urllib.request.urlopen(f"{worker}/metrics") as reply:
-        lines = reply.read().decode().splitlines()
-    wanted = {"rise_worker_requests_total", 'path="/worker_generate"', 'code="0"'}
-    counts = [line.split() for line in lines if wanted <= set(re.split(r"[{},\s]", line))]
-    return sum(float(words[-1]) for words in counts)
-
-
-def test_nodes_serve_an_array_whose_shards_are_one_run(place, capsys):
-    save_tiny_model(place / "tiny")
+    save_tiny_model(tmp_path / "tiny")
     port, worker_port = free_ports(2)
-    ports = {"PORT": str(port), "WORKER_PORT": str(worker_port), "HOST": "node"}
-    knobs = {**ports, "SLURMD_NODENAME": "127.0.0.1", "SLURM_CPUS_PER_TASK": "4"}
-    serving = start(place, "serve.sh", "--model-path", str(place / "tiny"), **knobs)
-    try:
-        controller = f"http://127.0.0.1:{port}"
-        workers = [f"http://127.0.0.{node}:{worker_port}" for node in (2, 3)]
-        wait_for(lambda: (place / "controller").exists())
-        assert (place / "controller").read_text() == f"{controller}\n"
-        wait_for(lambda: serving.poll() is None and _speed(controller) == 2, seconds=120)
-        models = {"MODELS": "tiny", "MAX_TURNS": "2", "NUM_OF_SAMPLES": "1 2"}
-        for number in (1, 2):
-            out = array_task(place, number, 2, **models)
-            assert f"--shard {number}/2" in out and f"--controller_address {controller}" in out
-        assert min(answered(worker) for worker in workers) > PROBLEMS / 4
-        assert sum(answered(worker) for worker in workers) >= 2 * PROBLEMS
-    finally:
-        os.killpg(serving.pid, signal.SIGTERM)
-        serving.communicate(timeout=30)
-    assert not (place / "controller").exists()
-    shards = [str(place / "log" / f"shard-{number}") for number in (1, 2)]
-    assert merge.main([*shards, "-o", str(place / "all")]) == 0
-    assert "30 of 30 episodes" in capsys.readouterr().out
-    assert [episode.task_id for episode in load_episodes(place / "all")] == list(range(PROBLEMS))
+    controller, address = f"http://{NODES[0]}:{port}", tmp_path / "controller"
+    shared = {"ADDRESS_FILE": str(address), "HOST": "node", "STUDENT_SECONDS": "1"}
+    shared |= {"PORT": str(port), "WORKER_PORT": str(worker_port), "MAX_TURNS": "2"}
+    shared |= {"NUM_OF_SAMPLES": "1 2", "DATA_PATH": str(tmp_path / "problems.jsonl")}
+    shared |= {"MODELS": f"{tmp_path / 'experts.py'}:student tiny"}
+    flags = ("--prompt_style", "bare", "--max_new_tokens", "8", "--concurrency", "4")
 
-
-def test_a_taken_port_ends_the_job_and_leaves_no_address(place):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        knobs = {"PORT": str(taken.getsockname()[1]), "SLURMD_NODENAME": "127.0.0.1"}
-        serving = start(place, "serve.sh", "--model-path", "tiny", HOST="node", **knobs)
-        out, _ = serving.communicate(timeout=120)
-    assert serving.returncode == 1 and "the controller ended (see above); is port" in out
-    assert not (place / "controller").exists()
-
-
-def _speed(controller):
-    try:
-        return post(f"{controller}/worker_get_status")["speed"]
-    except OSError:
-        return None
-
-
-def test_an_array_evaluates_too_and_single_tasks_can_be_submitted_again(place):
-    expert = {"MODEL": f"{place / 'experts.py'}:student", "STAGE": "eval_sequential"}
-    out = array_task(place, 3, 3, **expert, MAX_TURNS="2", SHARDS="4")
-    assert "--shard 3/4" in out and "m1@t2" in out
-    config = json.loads((place / "log" / "shard-3" / "config.json").read_text())
-    assert (config["shard"], config["stage"], config["problems"]) == ("3/4", "eval", PROBLEMS)
-    assert [e.task_id for e in load_episodes(place / "log" / "shard-3")] == [*range(2, 30, 4)]
-
-
-def test_preempted_training_waits_to_be_requeued_and_only_then(place):
-    """Slurm ends the steps first; a batch script that has ended is not requeued."""
-    stand_ins = {"srun": "exit 143", "sleep": 'echo "slept $1"'}
-    stand_ins["scontrol"] = 'case $2 in hostnames) echo n1;; *) echo "JobId=7 $JOB ";; esac'
-    for name, text in stand_ins.items():
-        (place / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
-        (place / "bin" / name).chmod(0o755)
-    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "n1"}
-    for job, root, code, said in [
-        ("PreemptTime=2026-01-01T00:00:00", ROOT, 143, "waiting to be requeued\nslept 3600\n"),
-        ("PreemptTime=None", ROOT, 143, ""),
-        ("", place, 2, f"finetune.sh: {place} is not the repository"),
-    ]:
-        job = start(place, "finetune.sh", JOB=job, SLURM_SUBMIT_DIR=str(root), **slurm)
-        out, _ = job.communicate(timeout=30)
-        assert job.returncode == code and (said in out if said else out == ""), out
-
-
-def test_the_scripts_are_clean():
-    found = shutil.which("shellcheck") or shutil.which(
-        "shellcheck", path=Path(sys.executable).parent
+    serving = cluster.submit(
+        *(*SMALL, "--gpus-per-task=0", "--cpus-per-task=4", "--partition=serve"),
+        *(f"--output={cluster.place}/serve.log", SCRIPTS / "serve.sh"),
+        *("--model-path", tmp_path / "tiny"),
+        **knobs(**shared),
     )
-    if found is None:
-        pytest.skip("shellcheck is not installed")
-    done = subprocess.run([found, *SCRIPTS], capture_output=True, text=True)
-    assert len(SCRIPTS) == 3 and done.returncode == 0, done.stdout
+
+    def is_served():
+        try:
+            return post(f"{controller}/worker_get_status")["speed"] == len(NODES)
+        except OSError:
+            return False
+
+    wait_for(is_served, SECONDS)
+    assert address.read_text() == f"{controller}\n"
+
+    def submit(numbers, log, **more):
+        return cluster.submit(
+            *(f"--array={numbers}", "--cpus-per-task=1", "--open-mode=append"),
+            *(f"--output={cluster.place}/array-%a.log", SCRIPTS / "array.sh", *flags),
+            **knobs(**shared | {"LOG_DIR": str(log), **more}),
+        )
+
+    undisturbed = submit("1", tmp_path / "undisturbed", STUDENT_SECONDS="0")
+    cluster.reaches(f"{undisturbed}_1", "COMPLETED")
+
+    array = submit("1-2", tmp_path / "log")
+    shards = [tmp_path / "log" / f"shard-{number}" for number in (1, 2)]
+    wait_for(lambda: min(map(rows, shards)) >= 3, SECONDS)
+    cluster.run("scancel", f"{array}_1")
+    cluster.run("scontrol", "requeue", f"{array}_2")
+    cluster.reaches(f"{array}_1", "CANCELLED")
+    again = submit("1", tmp_path / "log", SHARDS="2")
+    cluster.reaches(f"{array}_2", "RUNNING", restarts=1)
+    cluster.reaches(again, "RUNNING")
+    preempt(cluster, serving)
+    assert max(map(rows, shards)) < PROBLEMS / 2
+    cluster.reaches(f"{again}_1", "COMPLETED")
+    cluster.reaches(f"{array}_2", "COMPLETED", restarts=1)
+    cluster.run("scancel", serving)
+    wait_for(lambda: not address.exists(), SECONDS)
+
+    printed = [(cluster.place / f"array-{number}.log").read_text() for number in (1, 2)]
+    assert any("trying again" in text for text in printed), printed
+    assert all(b'"error": {' not in (shard / "rows.jsonl").read_bytes() for shard in shards)
+    assert merge.main([*map(str, shards), "-o", str(tmp_path / "all")]) == 0
+    found = load_episodes(tmp_path / "all")
+    assert found == load_episodes(tmp_path / "undisturbed" / "shard-1")
+    assert [episode.task_id for episode in found] == list(range(PROBLEMS))
+
+
+def test_training_that_is_preempted_saves_is_requeued_and_has_the_same_losses(cluster, tmp_path):
+    """NUM_GPUS is not given on nodes without GPUs: a process on each."""
+    model, data = make_case(tmp_path, count=16)
+    shared = {"MODEL": str(model), "DATA_PATH": str(data), "OUTPUT_DIR": str(tmp_path / "out")}
+    shared |= {"MASTER_PORT": str(free_ports(1)[0]), "REPORT_TO": "none", "ACCUMULATION": "4"}
+    flags = ["--bf16", "False", "--max_steps", "80", "--learning_rate", "1e-4"]
+    log = cluster.place / "finetune.log"
+    job = cluster.submit(
+        *(*SMALL, "--cpus-per-task=4", "--partition=train", f"--output={log}"),
+        *(SCRIPTS / "finetune.sh", *flags),
+        **knobs(**shared),
+    )
+    wait_for(lambda: log.exists() and "'loss'" in log.read_text(), SECONDS)
+    preempt(cluster, job)
+    cluster.reaches(job, "COMPLETED", restarts=1)
+    printed = log.read_text()
+    assert "stopped after step" in printed and "resuming from" in printed, printed
+    assert record(tmp_path / "out")["processes"] == 2
+
+    own = ["--model_name_or_path", model, "--data_path", data, "--output_dir", tmp_path / "one"]
+    own += ["--report_to", "none", "--lr_scheduler_type", "cosine", "--warmup_ratio", "0.04"]
+    own += ["--per_device_train_batch_size", "8", "--logging_steps", "1", "--save_strategy", "no"]
+    assert main([str(word) for word in [*own, *flags]]) == 0
+    for key in ("loss", "grad_norm"):
+        expected = figures(tmp_path / "one", key)
+        assert figures(tmp_path / "out", key) == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_keeps_a_job_from_its_work_is_one_line(tmp_path):
+    def run(script, **variables):
+        command = ["bash", SCRIPTS / script, "--model-path", "tiny"]
+        settings = {"env": knobs(**variables), "timeout": SECONDS}
+        return subprocess.run(command, capture_output=True, text=True, **settings)
+
+    for script in ("serve.sh", "finetune.sh"):
+        done = run(script, SLURM_SUBMIT_DIR=str(tmp_path))
+        assert done.returncode == 2 and f"{tmp_path} is not the repository" in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = {"PORT": str(taken.getsockname()[1]), "SLURMD_NODENAME": "127.0.0.1"}
+        done = run("serve.sh", HOST="node", ADDRESS_FILE=str(tmp_path / "controller"), **place)
+    assert done.returncode == 1 and "the controller ended (see above); is port" in done.stderr
+    assert not (tmp_path / "controller").exists()
