@@ -31,11 +31,7 @@ NAMES: dict[str, type[Env]] = {kind.name: kind for kind in (GSM8K, MATH, SVAMP, 
 
 
 def make(name: str, data_path: str | Path, **options: Any) -> Env:
-    """Return the environment ``name`` with the problems of ``data_path``, a file of JSON lines.
-
-    ``options`` are ``prompt_style``, ``max_turns`` and ``feedback``, as ``Env`` takes them;
-    ValueError for an unknown name, a bad file or a bad option.
-    """
+    """Return ``name`` with the problems of a file of JSON lines; ``options`` go to ``Env``."""
     return find(name)(data_path, **options)
 
 

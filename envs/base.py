@@ -62,13 +62,9 @@ class TextSpace(gymnasium.Space[str]):
 class Env(gymnasium.Env[str, str], ABC):
     """Problems with checkable answers, as an environment of several attempts.
 
-    Args:
-        data_path: JSON lines, one problem each; the whole file is checked here, and each problem
-            is read again when it is asked for.
-        prompt_style: ``default``, ``bare`` or a FILE.json (see ``prompts.py``).
-        max_turns: attempts per episode, at least 1.
-        feedback: ``oracle`` ends an episode at its first right answer; ``none`` says "wrong"
-            after every attempt, as evaluation without an oracle does.
+    ``data_path`` is JSON lines, checked as a whole here. ``feedback``: ``oracle`` ends an episode
+    at its first right answer; ``none`` says "wrong" after every attempt, as evaluation without an
+    oracle does.
     """
 
     name: ClassVar[str]
@@ -125,10 +121,7 @@ class Env(gymnasium.Env[str, str], ABC):
 
     @classmethod
     def prepare(cls, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a row of the file with texts as question and answer; ValueError for a bad row.
-
-        The row has both keys. As it is here, rows are taken as they are.
-        """
+        """Return a row whose question and answer are texts; ValueError for a bad one."""
         return row
 
     # --- problems and texts --------------------------------------------------------------------
@@ -145,11 +138,9 @@ class Env(gymnasium.Env[str, str], ABC):
 
     @classmethod
     def load_style(cls, style: str) -> PromptStyle:
-        """Return the texts of ``default``, ``bare`` or a FILE.json for this environment."""
         return load_style(cls.name, style, cls.prompts)
 
     def opening(self, index: int) -> list[Message]:
-        """Return the messages before the first attempt: instruction, example, question."""
         return self.style.opening(self.question(index))
 
     def feedback(self, index: int, verdict: Verdict) -> str:
@@ -157,17 +148,13 @@ class Env(gymnasium.Env[str, str], ABC):
         return self.text(verdict if verdict in ("right", "no_answer") else "wrong", index)
 
     def feedback_on(self, attempt: str, index: int, verdict: Verdict) -> str:
-        """Return ``feedback``, which gets the attempt (a response) where it has a place for one.
-
-        An environment may define ``feedback(self, index, verdict, attempt)``.
-        """
+        """Return ``feedback``, which may take an ``attempt`` (the response) as a third argument."""
         if "attempt" in inspect.signature(self.feedback).parameters:
             told: Callable[..., str] = self.feedback
             return told(index, verdict, attempt=attempt)
         return self.feedback(index, verdict)
 
     def text(self, name: str, index: int, **values: str) -> str:
-        """Return a text of the style, ``judge`` or ``refine``, with the places in it filled."""
         return self.style.fill(name, question=self.question(index), **values)
 
     # --- grading -------------------------------------------------------------------------------
@@ -177,7 +164,6 @@ class Env(gymnasium.Env[str, str], ABC):
         return self.judge(response, self.reference(index))
 
     async def grade_async(self, response: str, index: int) -> Grade:
-        """Judge a response to problem ``index`` without blocking the event loop."""
         answer, outcome = self._examine(response, self.reference(index))
         if isinstance(outcome, Question):
             outcome = await checker.check_async(outcome)
@@ -224,11 +210,7 @@ class Env(gymnasium.Env[str, str], ABC):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """Begin an episode with problem ``options["index"]``, or a random one.
-
-        The observation is the first user message; ``info`` has the ``index`` and the whole
-        opening as ``messages``.
-        """
+        """Begin with problem ``options["index"]`` or a random one; ``info`` has ``messages``."""
         super().reset(seed=seed)
         index = (options or {}).get("index")
         if index is None:
@@ -293,7 +275,6 @@ class Env(gymnasium.Env[str, str], ABC):
 
 @lru_cache(CACHED)
 def _target(kind: type[Env], reference: str) -> Any:
-    """What the answers to a problem are compared with; asked for once per sample and turn."""
     return kind.target(reference)
 
 

@@ -5,7 +5,6 @@ of them. Rewards: right 1, otherwise 0. What strings and exact numbers cannot de
 math-verify.
 """
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 from envs.base import Env
@@ -41,7 +40,8 @@ class MATH(Env):
 
     @classmethod
     def compare(cls, answer: str, target: tuple[str, ...]) -> Verdict | Question:
-        return _first_possible(compare(answer, reading) for reading in target)
+        found = [compare(answer, reading) for reading in target]
+        return "right" if "right" in found else next((o for o in found if o != "wrong"), "wrong")
 
     @classmethod
     def _examine(cls, response: str, reference: str) -> tuple[str | None, Verdict | Question]:
@@ -52,9 +52,3 @@ class MATH(Env):
             if again != "wrong":
                 return values, again
         return answer, outcome
-
-
-def _first_possible(outcomes: Iterable[Verdict | Question]) -> Verdict | Question:
-    """Return "right" where one is, else the first that may become right."""
-    found = list(outcomes)
-    return "right" if "right" in found else next((o for o in found if o != "wrong"), "wrong")

@@ -100,8 +100,7 @@ def _checked(name: str, kind: object) -> type[Env]:
         raise ValueError(f"environment {name} lacks {', '.join(missing)}: see docs/grading.md")
     if not isinstance(kind.rewards, dict):
         raise ValueError(f"environment {name}: rewards is {kind.rewards!r}: give a dict")
-    unpaid = [verdict for verdict in get_args(Verdict) if verdict not in kind.rewards]
-    if unpaid:
+    if unpaid := [verdict for verdict in get_args(Verdict) if verdict not in kind.rewards]:
         raise ValueError(f"environment {name}: rewards has no value for {', '.join(unpaid)}")
     if not all(type(reward) in (int, float) for reward in kind.rewards.values()) or not all(
         map(math.isfinite, kind.rewards.values())

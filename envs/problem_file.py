@@ -18,11 +18,8 @@ CACHED = 4096
 class ProblemFile(Sequence[dict[str, Any]]):
     """The problems of a file of JSON lines; in memory are 8 bytes of each, and the last ones read.
 
-    Args:
-        path: the file. It stays open, so that a run goes on when it is moved or replaced.
-        parse: makes a row of a line; raises ValueError for a bad one.
-        check: what is asked of a row once, beside that it can be read; raises ValueError.
-        example_line: a good line, shown with every complaint.
+    The file stays open, so that a run goes on when it is moved or replaced. ``parse`` makes a row
+    of a line, ``check`` is asked once per row; both raise ValueError.
     """
 
     def __init__(
@@ -62,7 +59,6 @@ class ProblemFile(Sequence[dict[str, Any]]):
         return len(self._starts) - 1
 
     def __getitem__(self, index):
-        """Return one problem, or a list of them for a slice."""
         chosen = range(len(self))[index]
         return self._row(chosen) if isinstance(chosen, int) else [self._row(i) for i in chosen]
 

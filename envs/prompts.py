@@ -62,7 +62,7 @@ class PromptStyle:
     """``--expert_sees reference``: added to what the expert is asked, never recorded as said."""
 
     def opening(self, question: str) -> list[dict[str, str]]:
-        """Return the messages before the first attempt: instruction, example, question."""
+        """The messages before the first attempt: instruction, example, question."""
         messages = []
         if self.system is not None:
             messages.append({"role": "system", "content": self.system})
@@ -175,13 +175,7 @@ _PLACES = {"question": "question", "refine": "critique", "hint": "reference"}
 
 
 def load_style(env_name: str, style: str, own: PromptStyle | None = None) -> PromptStyle:
-    """Return the texts of ``style``: ``default``, ``bare`` or the path of a JSON file.
-
-    Args:
-        env_name: the environment's name; one that is unknown here gets texts for any problem.
-        style: what ``--prompt_style`` takes.
-        own: the texts that the environment brings as its default.
-    """
+    """Return the texts of ``default``, ``bare`` or a FILE.json; ``own`` are the default's."""
     if style == "default":
         return own or _DEFAULTS.get(env_name, _GENERIC)
     if style == "bare":

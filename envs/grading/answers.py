@@ -151,8 +151,7 @@ def stated_verdict(response: str) -> Literal["right", "wrong", "unclear"]:
 def quantity(text: str) -> Quantity | None:
     """Return the one number in ``text`` (cleaned), with the words and units around it dropped.
 
-    None when there is no number, more than one, or a hedge that changes it ("at least 5");
-    raises TooLarge beyond what is computed.
+    None without a number, with several, or with a hedge ("at least 5"); raises TooLarge.
     """
     text = _TEXT.sub(r" \1 ", text).replace(r"^{\circ}", " degrees ")
     text = _PERCENT_WORD.sub("%", _UNIT_POWER.sub("", _REMARK.sub("", text)))
@@ -243,10 +242,7 @@ _PARTS = re.compile(r",|;|\bor\b|\band\b")
 
 
 def last_of_chain(text: str) -> str:
-    """Return what follows the last "=": 72 of "48 + 24 = 72".
-
-    A list of equations, "x = 5, y = 72", is not a chain and is returned as it is.
-    """
+    """Return 72 of "48 + 24 = 72"; a list of equations, "x = 5, y = 72", is returned as it is."""
     pieces = _CHAIN.split(text)
     if len(pieces) == 1 or sum("=" in part for part in _PARTS.split(text)) > 1:
         return text

@@ -41,12 +41,11 @@ def check(question: Question) -> Verdict:
 
 
 async def check_async(question: Question) -> Verdict:
-    """Return what ``check`` returns, without blocking the event loop."""
     return await asyncio.wrap_future(_pool().submit(question))
 
 
 def start() -> None:
-    """Start the grading processes in the background; does nothing when they run."""
+    """Start the grading processes in the background, where they do not run yet."""
     _pool()
 
 
@@ -93,8 +92,6 @@ os.register_at_fork(after_in_child=_forget)
 
 
 class _Pool:
-    """A queue of questions, and a daemon thread with a process for each worker."""
-
     def __init__(self, size: int):
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
         self.workers: set[_Worker] = set()
@@ -144,7 +141,9 @@ class _Pool:
             verdict = worker.ask(line)
             if verdict is not None:
                 return worker, verdict
-            self._dismiss(worker)
+            worker.kill()
+            with self.lock:
+                self.workers.discard(worker)
             worker = None
         return None, "timeout"
 
@@ -158,11 +157,6 @@ class _Pool:
                 return worker
         worker.kill()
         raise CheckerError("grading was shut down")
-
-    def _dismiss(self, worker: "_Worker") -> None:
-        worker.kill()
-        with self.lock:
-            self.workers.discard(worker)
 
 
 class _Worker:
@@ -192,7 +186,6 @@ class _Worker:
             )
 
     def ask(self, line: str) -> Verdict | None:
-        """Return the verdict, or None when the process is gone."""
         try:
             self.process.stdin.write(line)
             return self.process.stdout.readline().strip() or None

@@ -27,7 +27,7 @@ _OPENS_FACTOR = ("(", r"\frac", r"\sqrt", r"\binom")
 
 
 class TooLarge(ArithmeticError):
-    """The expression names a number beyond ``MAX_BITS``; whether it is equal stays undecided."""
+    """It has a number beyond ``MAX_BITS``: whether it is equal stays undecided."""
 
 
 class _NotRational(ValueError):
@@ -90,13 +90,11 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
 
 
 def _root(value: Fraction, degree: int) -> Fraction:
-    """Return the real ``degree``-th root when it is rational."""
     if not 2 <= degree <= 64 or (value < 0 and degree % 2 == 0):
         raise _NotRational("no real root")
     sign = -1 if value < 0 else 1
     return Fraction(
-        sign * _integer_root(abs(value.numerator), degree),
-        _integer_root(value.denominator, degree),
+        sign * _integer_root(abs(value.numerator), degree), _integer_root(value.denominator, degree)
     )
 
 
@@ -182,7 +180,6 @@ class _Reader:
         return _bounded(value)
 
     def exponent(self) -> Fraction:
-        """Read one exponent; a tower ``a^b^c`` is read from the right."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise _NotRational("nested too deeply")

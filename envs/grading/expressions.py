@@ -12,15 +12,7 @@ from itertools import chain
 from envs.grading.answers import MAX_ANSWER, Verdict, last_of_chain, same_quantity
 from envs.grading.exact import TooLarge
 from envs.grading.latex import clean
-from envs.grading.shapes import (
-    Group,
-    intervals,
-    is_equation,
-    matrix,
-    members,
-    read_group,
-    solved,
-)
+from envs.grading.shapes import Group, intervals, is_equation, matrix, members, read_group, solved
 from envs.grading.units import number, without_unit
 from envs.grading.words import BY_NAME, in_digits
 
@@ -200,7 +192,7 @@ def _singles(items: Sequence[str]) -> list[Group]:
 
 
 def _same(a: str, b: str) -> bool | None:
-    """Whether two members are equal; None when strings and numbers cannot tell."""
+    """None when strings and numbers cannot tell."""
     if squeeze(a) == squeeze(b):
         return True
     given, wanted = number(a), number(b)
@@ -225,7 +217,6 @@ def _ordered(given: Sequence[str], wanted: Sequence[str]) -> Outcome:
 
 
 def _partnered(given: list[Group], wanted: list[Group]) -> Outcome:
-    """Judge two collections of groups in any order."""
     if len(given) != len(wanted):
         return "wrong"
     left = list(wanted)

@@ -87,10 +87,7 @@ _RULES = _rules(
     # plain text: sqrt(2), 3pi/4, x**2; a root sign takes the whole number after it
     (r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|infty)(?![a-zA-Z])", r"\\\1 "),
     (r"(?<![\\a-zA-Z])infinity(?![a-zA-Z])", r"\\infty "),
-    (
-        r"\\sqrt(?![a-zA-Z])\s*(\[\d+\])?\s*(?:\(((?:[^()]|\([^()]*\))*)\)|(\d+))",
-        r"\\sqrt\1{\2\3}",
-    ),
+    (r"\\sqrt(?![a-zA-Z])\s*(\[\d+\])?\s*(?:\(((?:[^()]|\([^()]*\))*)\)|(\d+))", r"\\sqrt\1{\2\3}"),
     (r"\*\*(?=[\d({-])", "^"),
     (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
     (r"(?<!\\)\\[()\[\]]|`", ""),
@@ -135,14 +132,8 @@ _RULES = _rules(
     (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
     (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\\log\s*_\s*(?:e" + _END + r"|\{\s*e\s*\})", r"\\ln "),
-    (
-        r"\\varnothing" + _END + r"|\\\{\s*\\\}|\\text\{\s*(?:the )?empty set\s*\}",
-        r"\\emptyset ",
-    ),
-    (
-        r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime" + _END + ")",
-        lambda m: "'" * m[0].count("prime"),
-    ),
+    (r"\\varnothing" + _END + r"|\\\{\s*\\\}|\\text\{\s*(?:the )?empty set\s*\}", r"\\emptyset "),
+    (r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime" + _END + ")", lambda m: "'" * m[0].count("prime")),
     (r"(?<![a-zA-Z])\\?exp\s*(?:\(((?:[^()]|\([^()]*\))*)\)|\{([^{}]*)\})", r"e^{\1\2}"),
     (
         r"(?<=\d)((?:\s|~|\\[,; ]|\\text\{)*)([aApP])(?:\.\s?)?[mM]\b\.?",
@@ -214,10 +205,7 @@ def _join_thousands(text: str) -> str:
 
 
 def matching_brace(text: str, start: int, limit: int | None = None) -> int:
-    r"""Return the index of the brace that closes the one at ``start``; ``\{`` is skipped.
-
-    -1 when it never closes, or not among the first ``limit`` braces and escapes.
-    """
+    r"""Return the index of the brace that closes the one at ``start``; -1 where there is none."""
     depth = 0
     for match in islice(_BRACES.finditer(text, start), limit):
         if match[0] in "{}":

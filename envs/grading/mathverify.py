@@ -125,7 +125,6 @@ class _Child:
         self.replies = os.fdopen(reply_read)
 
     def ask(self, line: str) -> str | None:
-        """Return the verdict, or None when the child died over the question."""
         try:
             self.jobs.write(line)
         except BrokenPipeError:

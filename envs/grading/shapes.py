@@ -97,10 +97,7 @@ class Solved:
 
 
 def solved(text: str) -> Solved | None:
-    r"""Read ``x = 1, x = 2``, ``(p,q) = (3,2)``, ``AB = 5`` and ``\tan\theta = 2``.
-
-    None where a left side is no name, or where the solutions do not have the same names.
-    """
+    r"""Read ``x = 1, x = 2``, ``(p,q) = (3,2)``, ``AB = 5``; None where a left side is no name."""
     pairs: list[tuple[str, str]] = []
     label = ""
     for item in filter(str.strip, _split(text)):
@@ -175,6 +172,7 @@ def _bare(name: str) -> str:
 
 # --- intervals and matrices ------------------------------------------------------------------
 
+_MIRRORED = {">": "<", "<": ">", r"\ge": r"\le", r"\le": r"\ge"}
 _RELATION = re.compile(r"(\\[lg]e(?![a-zA-Z])|[<>])")
 _MEMBER_OF = re.compile(rf"^\s*{NAME}\s*\\in(?![a-zA-Z])\s*")
 _REAL = rf"{NAME}\s*\\in\s*\\mathbb\s*\{{?R\}}?\s*"
@@ -189,10 +187,7 @@ _CUP = re.compile(r"\\cup(?![a-zA-Z])")
 
 
 def intervals(text: str) -> list[Group] | None:
-    r"""Return the intervals whose union ``text`` is: ``x \ge 2``, ``[2,\infty)``, ``x \ne 0``.
-
-    None when it is not a union of intervals in a notation that is read here.
-    """
+    r"""Return the intervals whose union ``text`` is, as in ``x \ge 2``; None for anything else."""
     built = _SET_BUILDER.fullmatch(text)
     text = _IS_REAL.sub("", built[1] if built else text)
     text = _MEMBER_OF.sub("", text).replace(r"+\infty", r"\infty")
@@ -244,7 +239,7 @@ def _related(text: str) -> Group | None:
     r"""Read ``a < x \le b`` and ``x > a`` as intervals."""
     pieces = [piece.strip() for piece in _RELATION.split(text)]
     if any(operator in (">", r"\ge") for operator in pieces[1::2]):
-        pieces = [_mirrored(piece) for piece in reversed(pieces)]
+        pieces = [_MIRRORED.get(piece, piece) for piece in reversed(pieces)]
     if any(operator in (">", r"\ge") for operator in pieces[1::2]):
         return None
     if len(pieces) == 3 and re.fullmatch(_FUNCTION, pieces[0]):
@@ -255,10 +250,6 @@ def _related(text: str) -> Group | None:
         return None
     kind = ("(" if pieces[1] == "<" else "[") + (")" if pieces[3] == "<" else "]")
     return Group(kind, (pieces[0], pieces[4]))
-
-
-def _mirrored(piece: str) -> str:
-    return {">": "<", "<": ">", r"\ge": r"\le", r"\le": r"\ge"}.get(piece, piece)
 
 
 _MATRIX = re.compile(

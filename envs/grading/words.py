@@ -58,10 +58,7 @@ _SETS = {
 
 
 def as_named_sets(a: str, b: str) -> Verdict | None:
-    r"""Judge ``\mathbb{R}``, ``(-\infty,\infty)`` and "all real numbers" against each other.
-
-    None unless both are the real numbers or the empty set, in one of their names.
-    """
+    r"""Judge ``\mathbb{R}``, ``(-\infty,\infty)``, "all real numbers"; None for other answers."""
     given, wanted = (_set_name(text) for text in (a, b))
     if given is None or wanted is None:
         return None

@@ -13,10 +13,7 @@ from rise.tracking import tracker
 TARGETS = {"sft": "weighted rows", "dpo": "preference pairs", "pair_sft": "pairs"}
 """What --to makes, in words."""
 TEMPERATURE, MAX_PAIRS = 0.4, 4
-NOT_COMPARED = {
-    *("filepath", "output", "overwrite", "dry_run", "check"),
-    *tracker.KEYS,
-}
+NOT_COMPARED = {*("filepath", "output", "overwrite", "dry_run", "check"), *tracker.KEYS}
 """Arguments that do not change the data set; of the logs the contents are compared."""
 
 

@@ -189,11 +189,7 @@ def rows_from_episode(
 
 
 def _row(
-    episode: Episode,
-    opening: list[Message],
-    attempts: Sequence[Attempt],
-    rules: Rules,
-    mean: float,
+    episode: Episode, opening: list[Message], attempts: Sequence[Attempt], rules: Rules, mean: float
 ) -> Row:
     """The last of these attempts as a row."""
     last = attempts[-1]

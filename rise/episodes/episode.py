@@ -227,10 +227,7 @@ def is_refused(error: dict[str, Any] | None) -> bool:
 
 
 def visible(
-    opening: list[Message],
-    attempts: list[str],
-    observations: list[str],
-    context_window: int | None,
+    opening: list[Message], attempts: list[str], observations: list[str], context_window: int | None
 ) -> list[Message]:
     """The messages that a model sees before its next attempt.
 

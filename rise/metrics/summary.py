@@ -43,13 +43,7 @@ from typing import Any, NamedTuple
 
 from rise.episodes.episode import Episode
 from rise.episodes.feedback import knows_truth
-from rise.metrics.statistics import (
-    bootstrap_mean,
-    mcnemar,
-    mean_share,
-    paired_difference,
-    wilson,
-)
+from rise.metrics.statistics import bootstrap_mean, mcnemar, mean_share, paired_difference, wilson
 from rise.metrics.turns import (
     acc_t,
     broken,

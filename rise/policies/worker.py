@@ -78,12 +78,7 @@ class WorkerPolicy(Policy):
         prompt_tokens = reply.usage.prompt_tokens
         return [
             Sample(
-                text,
-                str(reason),
-                prompt_tokens,
-                count,
-                token_ids=tokens,
-                tokenizer=reply.tokenizer,
+                text, str(reason), prompt_tokens, count, token_ids=tokens, tokenizer=reply.tokenizer
             )
             for text, reason, count, tokens in answers
         ]

@@ -45,12 +45,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def log_evaluation(
-    tracker: Tracker,
-    job: Job,
-    counts: dict[str, Any],
-    *,
-    own: EvaluatedRun,
-    shown: EvaluatedRun,
+    tracker: Tracker, job: Job, counts: dict[str, Any], *, own: EvaluatedRun, shown: EvaluatedRun
 ) -> None:
     """Record an evaluation.
 

@@ -183,9 +183,7 @@ class Job:
                 episodes = cost.within(limit, tally, owed)
                 try:
                     return await run_episodes(
-                        *(env, plan, run, episodes),
-                        concurrency=concurrency,
-                        report=progress.report,
+                        *(env, plan, run, episodes), concurrency=concurrency, report=progress.report
                     )
                 finally:
                     showing.cancel()
