@@ -22,7 +22,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from bench import ROOT, parser
+
 WORDS = ["she", "has", "then", "buys", "gives", "away", "boxes", "with", "apples", "so", "there"]
 WORDS += ["are", "left", "we", "add", "and", "subtract", "how", "many", "in", "total", "per", "day"]
 REPEATED = 0.1
@@ -53,25 +54,16 @@ class Cost:
 
 
 def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    found = parser(__doc__)
+    add = found.add_argument
     add("--episodes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    add(
-        "--trainer_rows",
-        type=int,
-        nargs="*",
-        default=[10_000, 100_000],
-        help="episodes whose rows the trainer's reader reads, for comparison; may be none",
-    )
+    rows = "episodes whose rows the trainer's reader reads, for comparison; may be none"
+    add("--trainer_rows", type=int, nargs="*", default=[10_000, 100_000], help=rows)
     add("--work_dir", type=Path, help="where the logs are written; default: the system's own")
-    return parser.parse_args()
+    return found.parse_args()
 
 
 def main() -> None:
-    """Measure and print."""
     args = parse_args()
     print(f"| episodes | log | case | {COST} |\n|---|---|---|---|---|---|---|")
     readers = []
@@ -93,11 +85,6 @@ def main() -> None:
 
 
 def measure(arguments: list[str | Path]) -> Cost:
-    """Run Python with these arguments; the memory is the peak of what was resident.
-
-    Raises:
-        RuntimeError: if it fails.
-    """
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL
@@ -110,7 +97,6 @@ def measure(arguments: list[str | Path]) -> Cost:
 
 
 def write_log(path: Path, count: int) -> None:
-    """Write a published log of made-up episodes, one at a time."""
     draw = random.Random(0)
     with open(path, "w", encoding="utf-8") as file:
         file.write("{")
@@ -144,7 +130,6 @@ def episode(task_id: int, number: int, draw: random.Random) -> dict:
 
 
 def sentence(draw: random.Random, words: int) -> str:
-    """Made-up text of so many words."""
     return " ".join(draw.choices(WORDS, k=words))
 
 

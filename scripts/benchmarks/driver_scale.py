@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from bench import ROOT, parser, spread, wait_for
+
 MODEL = "sleeper"
 START_LIMIT = 60.0
 """Seconds for the controller and the workers to start."""
@@ -48,11 +49,8 @@ class Cost:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    found = parser(__doc__)
+    add = found.add_argument
     add("--workers", type=int, default=8, help="processes that answer; default 8")
     add("--concurrency", type=int, default=2000, help="episodes in flight; default 2000")
     add("--problems", type=int, nargs="+", default=[200, 10_000], help="default 200 10000")
@@ -61,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--words", type=int, default=150, help="length of an answer; default 150 words")
     add("--repeats", type=int, default=3, help="runs of each size; default 3")
     add("--serve", metavar="CONTROLLER", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    return found.parse_args(argv)
 
 
 async def serve(controller: str, seconds: float, words: int) -> None:
@@ -80,7 +78,8 @@ async def serve(controller: str, seconds: float, words: int) -> None:
         return web.json_response({**(several if n > 1 else one), "error_code": 0, "usage": usage})
 
     async def status(request: web.Request) -> web.Response:
-        return web.json_response({"model_names": [MODEL], "speed": 1, "queue_length": 0})
+        answer = {"model_names": [MODEL], "speed": 1, "queue_length": 0}
+        return web.json_response(answer | {"extensions": ["messages"]})
 
     application = web.Application()
     application.router.add_post("/worker_generate", generate)
@@ -104,11 +103,11 @@ def servers(args: argparse.Namespace) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     processes = [_python("-m", "fastchat.serve.controller", "--host", "127.0.0.1", "--port", port)]
     try:
-        _wait(lambda: _ask(url, "list_models") is not None)
+        wait_for(lambda: _ask(url, "list_models") is not None, START_LIMIT)
         worker = [__file__, "--serve", url, "--seconds", args.seconds, "--words", args.words]
         processes += [_python(*worker) for _ in range(args.workers)]
         # The controller's own status is the sum over its workers, of which each has speed 1.
-        _wait(lambda: _ask(url, "worker_get_status")["speed"] == args.workers)
+        wait_for(lambda: _ask(url, "worker_get_status")["speed"] == args.workers, START_LIMIT)
         yield url
     finally:
         for process in processes:
@@ -117,7 +116,7 @@ def servers(args: argparse.Namespace) -> Iterator[str]:
 
 
 def write_problems(path: Path, count: int) -> None:
-    """Problems of the size of GSM8K's, none of which has the answer 1."""
+    """As large as GSM8K's, and none has the answer 1."""
     story = "A farmer counts the sheep on her meadow. " * 6
     with path.open("w", encoding="utf-8") as file:
         for i in range(count):
@@ -126,11 +125,6 @@ def write_problems(path: Path, count: int) -> None:
 
 
 def drive(place: Path, controller: str, args: argparse.Namespace, problems: int) -> Cost:
-    """Play so many problems with workflow_gen.py and say what it cost.
-
-    Raises:
-        RuntimeError: if the run did not finish every episode without an error.
-    """
     data, log_dir = place / f"{problems}.jsonl", place / f"run-{time.monotonic_ns()}"
     write_problems(data, problems)
     command = ["workflow_gen.py", "--data_path", data, "--env", "gsm8k", "--log_dir", log_dir]
@@ -160,14 +154,13 @@ def table(costs: list[Cost]) -> str:
         more = requests - groups[sizes[0]][0].requests
         each = [1000 * (cost.cpu_s - base) / more for cost in group] if more else []
         columns = ([c.wall_s for c in group], [c.cpu_s for c in group], each)
-        cells = [_spread(values) for values in columns]
-        memory = _spread([cost.memory_mb for cost in group], digits=0)
+        cells = [spread(values, ",.2f") if values else "-" for values in columns]
+        memory = spread([cost.memory_mb for cost in group], ",.0f")
         lines.append(f"| {size:,} | {requests:,} | {' | '.join(cells)} | {memory} |")
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure and print the table; returns the exit code."""
     args = parse_args(argv)
     if args.serve:
         asyncio.run(serve(args.serve, args.seconds, args.words))
@@ -181,13 +174,6 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{args.workers} workers, {args.concurrency} episodes in flight, n = {args.repeats}\n")
     print(table(costs))
     return 0
-
-
-def _spread(values: list[float], digits: int = 2) -> str:
-    if not values:
-        return "-"
-    low, middle, high = (f(values) for f in (min, statistics.median, max))
-    return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 
 
 def _python(*arguments: object) -> subprocess.Popen[bytes]:
@@ -205,14 +191,6 @@ def _ask(controller: str, what: str) -> dict[str, Any] | None:
             return json.load(reply)
     except OSError:
         return None
-
-
-def _wait(ready) -> None:
-    deadline = time.monotonic() + START_LIMIT
-    while not ready():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"not started within {START_LIMIT:g} s")
-        time.sleep(0.1)
 
 
 if __name__ == "__main__":

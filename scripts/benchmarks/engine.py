@@ -19,64 +19,43 @@ import random
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "FastChat")]
+from bench import parser, spread
 
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "vocab_size": 32000,
-        "hidden_size": 128,
-        "intermediate_size": 352,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "tie_word_embeddings": True,
-    },
-    "1b": {
-        "vocab_size": 128256,
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "tie_word_embeddings": True,
-    },
-    "7b": {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "tie_word_embeddings": False,
-    },
+FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "tie_word_embeddings",
+)
+SHAPES: dict[str, tuple[Any, ...]] = {
+    "tiny": (32000, 128, 352, 4, 4, 2, True),
+    "1b": (128256, 2048, 8192, 16, 32, 8, True),
+    "7b": (32000, 4096, 11008, 32, 32, 32, False),
 }
 """Llamas: a toy, and the shapes of Llama-3.2-1B and Llama-2-7B."""
+SIZES = {name: dict(zip(FIELDS, shape, strict=True)) for name, shape in SHAPES.items()}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="the model; default tiny")
-    parser.add_argument(
-        "--rows", type=int, nargs="+", default=[1, 16, 64, 256], help="answers at the same time"
-    )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU")
-    parser.add_argument("--prompt", type=int, default=400, help="prompt tokens; default 400")
-    parser.add_argument(
-        "--shared", type=int, default=330, help="of them the same in all prompts; default 330"
-    )
-    parser.add_argument("--new", type=int, default=128, help="tokens per answer; default 128")
-    parser.add_argument("--runs", type=int, default=3, help="timed runs; default 3")
-    args = parser.parse_args(argv)
+    found = parser(__doc__)
+    add = found.add_argument
+    add("--size", choices=SIZES, default="tiny", help="the model; default tiny")
+    add("--rows", type=int, nargs="+", default=[1, 16, 64, 256], help="answers at the same time")
+    add("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU")
+    add("--prompt", type=int, default=400, help="prompt tokens; default 400")
+    add("--shared", type=int, default=330, help="of them the same in all prompts; default 330")
+    add("--new", type=int, default=128, help="tokens per answer; default 128")
+    add("--runs", type=int, default=3, help="timed runs; default 3")
+    args = found.parse_args(argv)
     if min(*args.rows, args.prompt, args.new, args.runs) < 1:
-        parser.error("--rows, --prompt, --new and --runs must be above 0")
+        found.error("--rows, --prompt, --new and --runs must be above 0")
     if not 0 <= args.shared < args.prompt:
-        parser.error(f"--shared {args.shared} must be less than --prompt {args.prompt}")
+        found.error(f"--shared {args.shared} must be less than --prompt {args.prompt}")
     return args
 
 
@@ -99,11 +78,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_model(size: str, device: Any) -> Any:
-    """A Llama of random weights on its device.
-
-    Raises:
-        ValueError: its weights do not fit into the free memory.
-    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -145,7 +119,6 @@ def measured_bandwidth(device: Any) -> float:
 
 
 def print_head(args: argparse.Namespace, model: Any, bandwidth: float | None) -> None:
-    """What was measured, and the head of the table."""
     import torch
 
     if bandwidth is None:
@@ -163,7 +136,6 @@ def print_head(args: argparse.Namespace, model: Any, bandwidth: float | None) ->
 
 
 def head(bandwidth: float | None) -> list[str]:
-    """The names of the columns."""
     columns = ["rows", "generated tok/s", "tok per CPU-s", "prompt tok/s"]
     return columns if bandwidth is None else [*columns, "limit tok/s", "of the limit"]
 
@@ -202,7 +174,6 @@ def slots_of(engine: Any, length: int) -> int:
 
 
 def does_not_fit(rows: int, slots: int, bandwidth: float | None) -> str:
-    """The line of the table without rates."""
     rates = len(head(bandwidth)) - 2
     return f"| {rows} | does not fit: {slots} slots |{' |' * rates}"
 
@@ -242,11 +213,6 @@ def step_bytes(args: argparse.Namespace, model: Any, engine: Any, rows: int) -> 
         weights -= table.numel() * table.element_size()
     per_token = token_bytes(engine.model.layer_shapes())
     return weights + rows * (args.prompt + args.new / 2) * per_token
-
-
-def spread(rates: list[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(rates):.0f} ({min(rates):.0f}..{max(rates):.0f})"
 
 
 if __name__ == "__main__":

@@ -12,40 +12,132 @@ of the strings in the last boxes. Everything runs on one core, one answer after 
 from __future__ import annotations
 
 import argparse
+import json
+import logging
+import multiprocessing
 import os
-import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from baselines import Grader, MathVerify, Row, ours, read_row, reward_of, same_string
+from bench import ROOT, parser, spread
 
-ROOT = Path(__file__).resolve().parents[2]
+import envs
+from envs.grading.answers import last_box
+
 ROWS = [ROOT / "tests/support/grading" / name for name in ("gsm8k.jsonl", "math.jsonl")]
 TIMED = 200
 """Rows at least that a slow grader is timed on, taken at equal distances."""
+LABELS = ("right", "wrong", "no_answer")
+TIME_LIMIT = 15.0
+"""Seconds after which math-verify alone is killed; its own limits are 5 s for each of its steps."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One labelled response."""
+
+    env: str
+    response: str
+    reference: str
+    label: str
+    category: str
+
+
+Grader = Callable[[Row], int]
+"""From a row to its reward: 1 right, 0 wrong, -1 no answer (0 in MATH)."""
+
+
+def read_row(line: str) -> Row:
+    try:
+        row = Row(**json.loads(line))
+    except TypeError as error:
+        raise ValueError(f"a row must have the keys of {Row.__annotations__}: {line!r}") from error
+    if row.label not in LABELS:
+        raise ValueError(f"label {row.label!r} is not one of {', '.join(LABELS)}: {line!r}")
+    return row
+
+
+def same_string(row: Row) -> int:
+    """Compare the last box with the reference's answer, character by character."""
+    answer = last_box(row.response)
+    return reward_of(row.env, "no_answer") if answer is None else int(answer == stated(row))
+
+
+def ours(row: Row) -> int:
+    return envs.grade(row.env, row.response, row.reference)
+
+
+class MathVerify:
+    """math-verify alone, in a process that is killed when it does not answer."""
+
+    def __init__(self):
+        self.start()
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve_math_verify, args=(theirs,), daemon=True)
+        self.process.start()
+        self.pipe.recv()
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def grade(self, row: Row) -> int:
+        reference = stated(row) if row.env == "gsm8k" else row.reference
+        self.pipe.send((row.response, reference))
+        if not self.pipe.poll(TIME_LIMIT):
+            self.stop()
+            self.start()
+            return 0
+        verdict = self.pipe.recv()
+        return 1 if verdict == "right" else reward_of(row.env, verdict)
+
+
+def serve_math_verify(pipe: Connection) -> None:
+    """Answer (response, reference) with right, wrong or no_answer until the pipe is closed."""
+    from math_verify import parse, verify
+
+    logging.disable(logging.CRITICAL)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    pipe.send("ready")
+    while True:
+        try:
+            response, reference = pipe.recv()
+        except (EOFError, OSError):  # the benchmark was stopped
+            return
+        found, wanted = parse(response), parse(reference)
+        verdict = "right" if found and verify(wanted, found) else "wrong"
+        pipe.send(verdict if found else "no_answer")
+
+
+def stated(row: Row) -> str:
+    if row.env == "gsm8k":
+        return row.reference.rpartition("####")[2].strip()
+    return last_box(row.reference) or ""
+
+
+def reward_of(env: str, verdict: str) -> int:
+    return envs.NAMES[env].rewards[verdict]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--rows", nargs="+", type=Path, default=ROWS, help="files of labelled rows; default: ours"
-    )
-    parser.add_argument(
-        "--runs",
-        type=int,
-        default=3,
-        help="timed runs, whose median and range are given; default 3",
-    )
-    args = parser.parse_args()
+    found = parser(__doc__)
+    add = found.add_argument
+    add("--rows", nargs="+", type=Path, default=ROWS, help="files of labelled rows; default: ours")
+    add("--runs", type=int, default=3, help="timed runs, for median and range; default 3")
+    args = found.parse_args()
     if args.runs < 1:
-        parser.error(f"--runs is {args.runs}: use 1 or more")
+        found.error(f"--runs is {args.runs}: use 1 or more")
     for path in args.rows:
         if not path.is_file():
-            parser.error(f"--rows: no file {path}")
+            found.error(f"--rows: no file {path}")
     return args
 
 
@@ -53,8 +145,6 @@ def main() -> int:
     args = parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    import envs
-
     rows = [read_row(line) for path in args.rows for line in path.open(encoding="utf-8")]
     alone = MathVerify()
     graders: dict[str, Grader] = {"ours": ours, "math-verify": alone.grade, "string": same_string}
@@ -69,9 +159,6 @@ def main() -> int:
     alone.stop()
     envs.shutdown()
     return 0
-
-
-# --- the tables ------------------------------------------------------------------------------
 
 
 def print_totals(rows: list[Row], rewards: dict[str, list[int]]) -> None:
@@ -142,8 +229,6 @@ def print_speeds(rows: list[Row], graders: dict[str, Grader], runs: int) -> None
 
 def needs_math_verify(row: Row) -> bool:
     """Whether strings and exact numbers leave the row to math-verify."""
-    import envs
-    from envs.grading.answers import last_box
     from envs.grading.expressions import Question
 
     env, answer = envs.NAMES[row.env], last_box(row.response)
@@ -164,12 +249,8 @@ def print_speed(name: str, path: str, rows: list[Row], grade: Grader, runs: int)
             grade(row)
         clock.append(len(rows) / (time.perf_counter() - start[0]))
         processor.append(len(rows) / (time.process_time() - start[1]))
-    shown = "-" if "process" in path else spread(processor)
-    print(f"| {name} | {path} | {len(rows)} | {spread(clock)} | {shown} |")
-
-
-def spread(speeds: list[float]) -> str:
-    return f"{statistics.median(speeds):,.0f} ({min(speeds):,.0f} to {max(speeds):,.0f})"
+    shown = "-" if "process" in path else spread(processor, ",.0f")
+    print(f"| {name} | {path} | {len(rows)} | {spread(clock, ',.0f')} | {shown} |")
 
 
 if __name__ == "__main__":

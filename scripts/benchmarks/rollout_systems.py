@@ -1,48 +1,36 @@
-"""The systems that `rollouts.py` compares, each as a context manager with methods to be timed.
+"""The systems that `rollouts.py` compares; their methods return the number of new tokens.
 
-Every method generates for the problems that it is given and returns the number of new tokens.
+`settings` are the arguments of `rollouts.py`; stock, HF and ours draw at temperature 1.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import requests
 import stock_fschat
+from bench import ROOT, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT = 180.0
 """Seconds for a server to start."""
 MODEL = "random"
-
-
-@dataclass
-class Settings:
-    """What every request has in common."""
-
-    max_new_tokens: int
-    """Limit of one answer, in tokens."""
-    concurrency: int
-    """Episodes in flight of our driver, and rows of our worker."""
-    batch: int
-    """Prompts per call of HF generate."""
-    temperature: float = 1.0
+CONTEXT = 2048
+"""Longest prompt plus answer, in tokens."""
 
 
 class Stock:
     """The controller and the worker of stock fschat, asked as the published driver asks them."""
 
-    def __init__(self, python: Path, checkpoint: Path, log_dir: Path, settings: Settings):
+    def __init__(self, python: Path, checkpoint: Path, log_dir: Path, settings: argparse.Namespace):
         self._settings = settings
         self._python, self._checkpoint, self._log_dir = python, checkpoint, log_dir
         self._stack = contextlib.ExitStack()
@@ -55,12 +43,12 @@ class Stock:
         ports = free_ports(2)
         self._controller, worker = (f"http://localhost:{port}" for port in ports)
         self.processes = [self._launch("controller", "--port", str(ports[0]))]
-        _wait_for(lambda: _served(self._controller) is not None)
+        wait_for(lambda: self._served() is not None, START_LIMIT)
         arguments = ["--model-path", self._checkpoint, "--model-names", MODEL, "--device", "cpu"]
         arguments += ["--port", ports[1], "--worker-address", worker]
         arguments += ["--controller-address", self._controller]
         self.processes.append(self._launch("model_worker", *map(str, arguments)))
-        _wait_for(lambda: MODEL in (_served(self._controller) or ()))
+        wait_for(lambda: MODEL in (self._served() or ()), START_LIMIT)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -77,6 +65,12 @@ class Stock:
         self._stack.callback(process.kill)
         return psutil.Process(process.pid)
 
+    def _served(self) -> list[str] | None:
+        try:
+            return requests.post(f"{self._controller}/list_models", timeout=5).json()["models"]
+        except (requests.RequestException, ValueError):
+            return None
+
     def one_by_one(self, dialogues: Sequence[Any], samples: int = 1) -> int:
         """Every sample is a request of its own, sent when the one before has ended."""
         return sum(self._ask(dialogue) for dialogue in dialogues for _ in range(samples))
@@ -87,7 +81,7 @@ class Stock:
             "prompt": self._tokenizer.apply_chat_template(
                 dialogue, tokenize=False, add_generation_prompt=True
             ),
-            "temperature": self._settings.temperature,
+            "temperature": 1.0,
             "max_new_tokens": self._settings.max_new_tokens,
             "echo": False,
         }
@@ -104,7 +98,7 @@ class Stock:
 class HuggingFace:
     """`generate` of transformers in this process, on left-padded batches."""
 
-    def __init__(self, checkpoint: Path, settings: Settings):
+    def __init__(self, checkpoint: Path, settings: argparse.Namespace):
         from fastchat.model.model_adapter import load_model, load_tokenizer
 
         self._settings = settings
@@ -135,7 +129,7 @@ class HuggingFace:
         output = self._model.generate(
             **inputs,
             do_sample=True,
-            temperature=self._settings.temperature,
+            temperature=1.0,
             top_k=0,
             max_new_tokens=self._settings.max_new_tokens,
         )
@@ -147,7 +141,9 @@ class HuggingFace:
 class Ours:
     """Our controller and worker, asked by our driver."""
 
-    def __init__(self, checkpoint: Path, problems: Path, log_dir: Path, settings: Settings):
+    def __init__(
+        self, checkpoint: Path, problems: Path, log_dir: Path, settings: argparse.Namespace
+    ):
         import envs
         from rise.policies.local import LocalServing
 
@@ -180,10 +176,7 @@ class Ours:
         from rise.rollout.play import Plan, play
 
         policy = WorkerPolicy(MODEL, self.controller, model=self.model)
-        settings = self._settings
-        plan = Plan(
-            [policy], [samples], [settings.temperature], [settings.max_new_tokens], seed=seed
-        )
+        plan = Plan([policy], [samples], [1.0], [self._settings.max_new_tokens], seed=seed)
         waiting, tokens = iter(task_ids), 0
 
         async def lane() -> None:
@@ -195,7 +188,7 @@ class Ours:
                 tokens += episode.turns[0].usage["completion_tokens"]
 
         try:
-            await asyncio.gather(*(lane() for _ in range(settings.concurrency)))
+            await asyncio.gather(*(lane() for _ in range(self._settings.concurrency)))
         finally:
             await policy.close()
         return tokens
@@ -216,16 +209,90 @@ class Ours:
         return next(log_dir.rglob("rows.jsonl"))
 
 
-def _served(controller: str) -> list[str] | None:
-    try:
-        return requests.post(f"{controller}/list_models", timeout=5).json()["models"]
-    except (requests.RequestException, ValueError):
-        return None
+class Replay:
+    """Generates again what a run generated: no HTTP, no thread, no driver, no grading.
 
+    Every turn is submitted when the one before it has ended, and an episode when another one has,
+    so that the engine sees what it saw in the run, with as many episodes in flight.
+    """
 
-def _wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + START_LIMIT
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"a server did not start within {START_LIMIT:g} s")
-        time.sleep(0.1)
+    def __init__(self, checkpoint: Path, problems: Path, concurrency: int):
+        import envs
+        from fastchat.conversation import ChatTemplate
+        from fastchat.model.model_adapter import load_model, load_tokenizer
+        from fastchat.serve.engine.engine import SlotEngine
+
+        self._concurrency = concurrency
+        self._env = envs.make("gsm8k", problems)
+        self._template = ChatTemplate(load_tokenizer(str(checkpoint)))
+        self._engine = SlotEngine(
+            load_model(str(checkpoint), device="cpu"),
+            self._template.tokenizer,
+            max_rows=concurrency,
+            max_length=CONTEXT,
+        )
+
+    def prepare(self, rows: Path, max_new_tokens: int, seed: int) -> int:
+        """Build the requests of a run from its rows; returns the tokens that it generated."""
+        from rise.episodes.journal import load_episodes
+
+        episodes = load_episodes(rows)
+        self._requests = [self._requests_of(e, max_new_tokens, seed) for e in episodes]
+        self._texts = [[turn.action for turn in episode.turns] for episode in episodes]
+        return sum(turn.usage["completion_tokens"] for e in episodes for turn in e.turns)
+
+    def run(self) -> int:
+        before = self._engine.stats.generated_tokens
+        waiting = iter(self._requests)
+        for _ in range(self._concurrency):
+            self._advance(iter(()), waiting)
+        while self._engine.step():
+            pass
+        return self._engine.stats.generated_tokens - before
+
+    def differing(self) -> int:
+        """Answers whose text is not the one of the run; both drew with the same seeds."""
+        from fastchat.serve.stopping import decode
+
+        wrong = 0
+        for requests_, texts in zip(self._requests, self._texts, strict=True):
+            for request, text in zip(requests_, texts, strict=True):
+                tokens = list(request.samples[0].tokens)
+                if tokens[-1] in request.stop_ids:
+                    tokens.pop()
+                wrong += decode(self._template.tokenizer, tokens) != text
+        return wrong
+
+    def _requests_of(self, episode: Any, max_new_tokens: int, seed: int) -> list[Any]:
+        from fastchat.serve.engine.request import EngineRequest
+        from fastchat.serve.engine.sampling import SamplingParams
+        from rise.episodes.episode import visible
+        from rise.rollout.play import draw_seed
+
+        opening, found = self._env.opening(episode.task_id), []
+        actions = [turn.action for turn in episode.turns]
+        told = [turn.observation for turn in episode.turns]
+        for t in range(len(actions)):
+            messages = visible(opening, actions[:t], told[:t], None)
+            found.append(
+                EngineRequest(
+                    prompt=self._template.prompt_ids(messages),
+                    params=SamplingParams(),
+                    max_new_tokens=max_new_tokens,
+                    stop_ids=self._template.stop_token_ids,
+                    seed=draw_seed(seed, episode.task_id, t),
+                )
+            )
+        return found
+
+    def _advance(self, turns: Iterator[Any], waiting: Iterator[list[Any]]) -> None:
+        """Submit an episode's next turn; after the last one the next episode begins."""
+        request = next(turns, None)
+        while request is None:
+            episode = next(waiting, None)
+            if episode is None:
+                return
+            turns = iter(episode)
+            request = next(turns, None)
+        request.done.add_done_callback(lambda _: self._advance(turns, waiting))
+        self._engine.submit(request)

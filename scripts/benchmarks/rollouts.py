@@ -20,10 +20,12 @@ package is installed once, into .cache/stock-fschat.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +35,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from bench import ROOT, parser, spread, train_tokenizer
+
 SAMPLES = 16
 TURNS = 2
 STOCK, HF, OURS = "(a) stock, one by one", "(b) HF generate", "(c) ours"
@@ -46,6 +49,8 @@ RATIOS = {
     "workflow_gen.py / engine alone": (WORKFLOW, ENGINE, 0.9),
 }
 """What is divided by what, and the bar."""
+VOCABULARY = 704
+"""So that a GSM8K question behind the instruction and the worked example has about 400 tokens."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +67,12 @@ class Timing:
 
     @property
     def rate(self) -> float:
-        """Tokens per second of the serving processes' time."""
         return self.tokens / self.server
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    found = parser(__doc__)
+    add = found.add_argument
     add("--rounds", type=int, default=3, help="measurements of every system; default 3")
     add("--problems", type=int, default=64, help="problems per round of ours; default 64")
     add("--stock_problems", type=int, default=4, help="of these, for stock; default 4")
@@ -81,22 +82,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data_path", type=Path, help="problems of GSM8K, one JSON object per line")
     add("--stock_env", type=Path, help="environment of stock fschat; default .cache/stock-fschat")
     add("--json", type=Path, help="write all measurements to this file")
-    args = parser.parse_args(argv)
+    args = found.parse_args(argv)
     for name in ("rounds", "problems", "stock_problems", "max_new_tokens", "concurrency", "batch"):
         if getattr(args, name) < 1:
-            parser.error(f"--{name} is {getattr(args, name)}: give 1 or more")
+            found.error(f"--{name} is {getattr(args, name)}: give 1 or more")
     if args.data_path and not args.data_path.is_file():
-        parser.error(f"--data_path {args.data_path} is not a file")
+        found.error(f"--data_path {args.data_path} is not a file")
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure and print."""
     args = parse_args(argv)
     # Read when torch and DeepSpeed are imported, here and in every process that is started.
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     os.environ |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
-    sys.path[:0] = [str(ROOT), str(ROOT / "FastChat")]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     timings, facts = measure(args)
     print_tables(timings, facts)
@@ -106,12 +105,58 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def write_problems(count: int, given: Path | None, directory: Path) -> tuple[Path, str]:
+    """Write the first `count` problems as JSON lines; returns the file and where they come from."""
+    source = given or ROOT / "data/gsm8k/test.jsonl"
+    name = f"GSM8K ({source.name})"
+    if given is None and not source.is_file():
+        source, name = directory / "train.jsonl", "embedded problems"
+        words = [sys.executable, ROOT / "data/arithmetic.py", "--output_dir", directory]
+        words += ["--train", str(count), "--test", "1"]
+        subprocess.run(list(map(str, words)), check=True, stdout=subprocess.DEVNULL)
+    with source.open(encoding="utf-8") as file:
+        lines = list(itertools.islice(file, count))
+    if len(lines) < count:
+        raise ValueError(f"{source} has {len(lines)} problems, {count} are needed: give fewer")
+    path = directory / "problems.jsonl"
+    path.write_text("".join(lines), encoding="utf-8")
+    return path, name
+
+
+def save_model(directory: Path, texts: list[str]) -> Path:
+    """Write a checkpoint with random weights, 6.3 M parameters, and its tokenizer."""
+    import torch
+    from rollout_systems import CONTEXT
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    special = ["<pad>", "<|im_end|>", "<|im_start|>"]
+    tokenizer = train_tokenizer(
+        texts, VOCABULARY, special, "chatml", pad_token="<pad>", eos_token="<|im_end|>"
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=256,
+            intermediate_size=704,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            max_position_embeddings=CONTEXT,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
 def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
     """All rounds; the facts say what was measured on."""
     import stock_fschat
-    from rollout_model import save_model, write_problems
-    from rollout_replay import Replay
-    from rollout_systems import HuggingFace, Ours, Settings, Stock
+    from rollout_systems import HuggingFace, Ours, Replay, Stock
     from transformers.utils import logging as hub_logging
 
     import envs
@@ -123,12 +168,12 @@ def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
         problems, source = write_problems(args.problems, args.data_path, directory)
         env = envs.make("gsm8k", problems)
         dialogues = [env.opening(i) for i in range(args.problems)]
-        checkpoint = save_model(directory / "model", dialogues)
-        settings = Settings(args.max_new_tokens, args.concurrency, args.batch)
-        hf = HuggingFace(checkpoint, settings)
+        texts = [dialogue[-1]["content"] for dialogue in dialogues]
+        checkpoint = save_model(directory / "model", texts)
+        hf = HuggingFace(checkpoint, args)
         replay = Replay(checkpoint, problems, args.concurrency)
-        ours = stack.enter_context(Ours(checkpoint, problems, directory, settings))
-        stock = stack.enter_context(Stock(python, checkpoint, directory, settings))
+        ours = stack.enter_context(Ours(checkpoint, problems, directory, args))
+        stock = stack.enter_context(Stock(python, checkpoint, directory, args))
         facts = describe(args, source, [hf.length(dialogue) for dialogue in dialogues])
         ours.rollout(range(4))
         stock.one_by_one(dialogues[:1])
@@ -162,16 +207,10 @@ def one_round(args, number, dialogues, stock, hf, ours) -> Iterable[Timing]:
 
 
 def end_to_end(args, seed, ours, replay) -> Iterable[Timing]:
-    """`workflow_gen.py`, then its requests to the engine alone.
-
-    Raises:
-        RuntimeError: both drew different tokens, so that they cannot be compared.
-    """
-    rows = []
+    """`workflow_gen.py`, then its requests to the engine alone."""
 
     def workflow() -> int:
-        rows.append(ours.workflow(TURNS, seed))
-        return replay.prepare(rows[0], args.max_new_tokens, seed)
+        return replay.prepare(ours.workflow(TURNS, seed), args.max_new_tokens, seed)
 
     yield timed(WORKFLOW, ours.processes, workflow)
     yield timed(ENGINE, [], replay.run)
@@ -191,7 +230,6 @@ def timed(name: str, processes: list, run: Callable[[], int]) -> Timing:
 
 
 def cpu_seconds(processes: list) -> float:
-    """Processor time that these processes have used, their threads included."""
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
@@ -209,9 +247,6 @@ def describe(args: argparse.Namespace, source: str, lengths: list[int]) -> dict[
     }
 
 
-# --- the tables ------------------------------------------------------------------------------
-
-
 def print_tables(timings: list[Timing], facts: dict[str, object]) -> None:
     """The rates of every system, then the ratios within each round."""
     print("\n".join(f"- {name}: {value}" for name, value in facts.items()) + "\n")
@@ -221,24 +256,17 @@ def print_tables(timings: list[Timing], facts: dict[str, object]) -> None:
     print("| system | tokens per round | tokens / CPU s of the servers | with the client | / s |")
     print("|---|---|---|---|---|")
     for name, found in by_system.items():
-        with_client = [each.tokens / (each.server + each.client) for each in found]
-        cells = [spread([each.rate for each in found], 0), spread(with_client, 0)]
-        cells.append(spread([each.tokens / each.wall for each in found], 0))
-        print(f"| {name} | {statistics.mean(t.tokens for t in found):.0f} | {' | '.join(cells)} |")
+        cells = [
+            f"{statistics.mean(each.tokens for each in found):.0f}",
+            spread([each.rate for each in found]),
+            spread([each.tokens / (each.server + each.client) for each in found]),
+            spread([each.tokens / each.wall for each in found]),
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
     print("\n| ratio, servers only | median (range over the rounds) | bar |\n|---|---|---|")
     for name, (one, other, bar) in RATIOS.items():
-        print(f"| {name} | {spread(ratios(by_system[one], by_system[other]), 2)} | {bar:g} |")
-
-
-def ratios(ones: list[Timing], others: list[Timing]) -> list[float]:
-    """Rate over rate, round by round."""
-    return [one.rate / other.rate for one, other in zip(ones, others, strict=True)]
-
-
-def spread(values: list[float], digits: int) -> str:
-    """The median and the range."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+        pairs = zip(by_system[one], by_system[other], strict=True)
+        print(f"| {name} | {spread([a.rate / b.rate for a, b in pairs], '.2f')} | {bar:g} |")
 
 
 if __name__ == "__main__":

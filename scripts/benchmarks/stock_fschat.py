@@ -27,11 +27,7 @@ DONE = "complete"
 
 
 def make(directory: Path) -> Path:
-    """Make the environment unless it is there; returns its interpreter.
-
-    Raises:
-        RuntimeError: a package cannot be installed; the message ends with what pip said.
-    """
+    """Make the environment unless it is there; returns its interpreter."""
     python = directory / "bin" / "python"
     if (directory / DONE).is_file():
         return python
@@ -77,7 +73,6 @@ def run_worker(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    """Make the environment, or be the worker inside of it."""
     if sys.argv[1:2] == ["worker"]:
         run_worker(sys.argv[2:])
         return

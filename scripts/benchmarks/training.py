@@ -20,54 +20,95 @@ import argparse
 import json
 import logging
 import os
-import statistics
+import random
+import re
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bench import ROOT, parser, spread, train_tokenizer
 
 if TYPE_CHECKING:
     from training_modes import Mode, OneStep
 
-ROOT = Path(__file__).resolve().parents[2]
 STEP = 64
 TRL_ROWS, PUBLISHED_ROWS = 16, 3
+VOCABULARY = 4096
+WEIGHTS = {1: 12.18, 0: 1.0}
+"""exp(r / tau) at tau = 0.4, of a right and of a wrong answer."""
+SAID_BY = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data_path",
-        type=Path,
-        default=ROOT / "data/gsm8k/train.jsonl",
-        help="GSM8K problems; default: data/gsm8k/train.jsonl",
-    )
-    parser.add_argument("--problems", type=int, default=400, help="trajectories; default 400")
-    parser.add_argument("--rounds", type=int, default=3, help="timed rounds; default 3")
-    parser.add_argument(
-        "--turns", type=int, nargs="+", default=[2, 5], help="of the trajectories; default 2 5"
-    )
-    parser.add_argument(
-        "--trl", metavar="SETTING", help="the setting of TRL; default: the best in a trial of four"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the model and the order; default 0")
-    parser.add_argument("--memory", nargs=2, metavar=("PROGRAM", "TURNS"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    found = parser(__doc__)
+    add, data = found.add_argument, ROOT / "data/gsm8k/train.jsonl"
+    add("--data_path", type=Path, default=data, help="default: data/gsm8k/train.jsonl")
+    add("--problems", type=int, default=400, help="trajectories; default 400")
+    add("--rounds", type=int, default=3, help="timed rounds; default 3")
+    add("--turns", type=int, nargs="+", default=[2, 5], help="of the trajectories; default 2 5")
+    add("--trl", metavar="SETTING", help="of TRL; default: the best in a trial of four")
+    add("--seed", type=int, default=0, help="of the model and the order; default 0")
+    add("--memory", nargs=2, metavar=("PROGRAM", "TURNS"), help=argparse.SUPPRESS)
+    args = found.parse_args()
     if not args.data_path.is_file():
-        parser.error(f"--data_path: no file {args.data_path}; python data/fetch.py gsm8k gets it")
+        found.error(f"--data_path: no file {args.data_path}; python data/fetch.py gsm8k gets it")
     if args.rounds < 1:
-        parser.error(f"--rounds is {args.rounds}: use 1 or more")
+        found.error(f"--rounds is {args.rounds}: use 1 or more")
     if args.problems < STEP:
-        parser.error(f"--problems is {args.problems}: use {STEP} or more")
+        found.error(f"--problems is {args.problems}: use {STEP} or more")
     return args
+
+
+def solution(answer: str) -> str:
+    """A reference of GSM8K as an attempt: no calculator marks, the result in a box."""
+    steps, _, result = re.sub(r"<<[^>]*>>", "", answer).partition("####")
+    return f"{steps.strip()}\nThe answer is \\boxed{{{result.strip()}}}"
+
+
+def altered(text: str, rng: random.Random) -> str:
+    """An attempt with the last number of one of its lines changed, and the result with it."""
+    lines = text.split("\n")
+    for line in {rng.randrange(len(lines)), len(lines) - 1}:
+        lines[line] = re.sub(
+            r"\d+(?!.*\d)", lambda found: str(int(found[0]) + rng.randint(1, 30)), lines[line]
+        )
+    return "\n".join(lines)
+
+
+def rows_of(problem: dict[str, str], number: int, turns: int) -> list[dict[str, Any]]:
+    """The rows of a trajectory whose last of `turns` attempts is right, as converted."""
+    from envs.prompts import load_style
+
+    rng, prompts = random.Random(number), load_style("gsm8k", "default")
+    right = solution(problem["answer"])
+    wrong = prompts.wrong.replace("{question}", problem["question"])
+    messages = prompts.opening(problem["question"])
+    opening, rows = len(messages), []
+    for turn in range(1, turns + 1):
+        reward = int(turn == turns)
+        attempt = right if reward else altered(right, rng)
+        shown = [
+            {"from": SAID_BY[message["role"]], "value": message["content"], "loss": 0.0}
+            for message in messages
+        ]
+        row = {"id": f"{number}-{turn}", "task_id": number, "turn": turn, "opening": opening}
+        row |= {"reward": reward, "weight": WEIGHTS[reward]}
+        shown.append({"from": "gpt", "value": attempt, "loss": WEIGHTS[reward]})
+        rows.append(row | {"conversations": shown})
+        messages += [{"role": "assistant", "content": attempt}, {"role": "user", "content": wrong}]
+    return rows
+
+
+def build_tokenizer(texts: list[str]) -> Any:
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    return train_tokenizer(texts, VOCABULARY, ["<s>", "</s>"], "llama-2", **names)
 
 
 @dataclass
@@ -79,22 +120,35 @@ class Case:
     shuffled: OneStep
     grouped: OneStep
 
-    @property
-    def sample(self) -> list[Any]:
-        """Rows of the shuffled step at equal distances of length, for TRL."""
-        rows = sorted(self.shuffled.examples, key=lambda example: len(example.input_ids))
-        return rows[:: STEP // TRL_ROWS]
+    def rows(self, name: str) -> list[Any]:
+        """Those of a program; TRL has rows of the shuffled step at equal distances of length."""
+        rows = (self.grouped if "group" in name else self.shuffled).examples
+        if name.startswith("TRL"):
+            return sorted(rows, key=lambda row: len(row.input_ids))[:: STEP // TRL_ROWS]
+        return rows
+
+    def speed(self, name: str, mode: Mode) -> float:
+        """Trained tokens per second of CPU time."""
+        trained = sum(len(row.input_ids) - row.action_start for row in self.rows(name))
+        share = PUBLISHED_ROWS / STEP if name == "published" else 1
+        started = time.process_time()
+        mode()
+        return trained * share / (time.process_time() - started)
 
 
 def prepare(args: argparse.Namespace, turns: int) -> Case:
-    from training_data import build_tokenizer, read_problems, rows_of
     from training_modes import LENGTH, OneStep
 
     from fastchat.conversation import ChatTemplate
     from fastchat.train.batches import StepBatches
     from fastchat.train.rwr_dataset import RWRDataset
 
-    problems = read_problems(args.data_path, args.problems)
+    with args.data_path.open(encoding="utf-8") as lines:
+        problems = [json.loads(line) for line in islice(lines, args.problems)]
+    if len(problems) < args.problems:
+        raise ValueError(
+            f"{args.data_path} has {len(problems)} problems, and {args.problems} are asked for"
+        )
     tokenizer = build_tokenizer([f"{one['question']}\n{one['answer']}" for one in problems])
     rows = [row for i, problem in enumerate(problems) for row in rows_of(problem, i, turns)]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -110,7 +164,6 @@ def prepare(args: argparse.Namespace, turns: int) -> Case:
 
 def tiny_llama(seed: int) -> Any:
     import torch
-    from training_data import VOCABULARY
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -132,29 +185,11 @@ def program(name: str, case: Case, model: Any, directory: Path) -> Mode:
 
     model = deepcopy(model)
     if name == "published":
-        return modes.published(model, case.shuffled.examples[:PUBLISHED_ROWS])
+        return modes.published(model, case.rows(name)[:PUBLISHED_ROWS])
     if name.startswith("TRL"):
         settings = modes.TRL_SETTINGS[name.removeprefix("TRL, ")]
-        return modes.trl(model, case.tokenizer, case.sample, directory, **settings)
-    step = case.grouped if "group" in name else case.shuffled
-    return modes.ours(model, step, directory)
-
-
-def useful(name: str, case: Case) -> float:
-    """The trained tokens of a program's rows; of the published one's share of the step."""
-    if name.startswith("TRL"):
-        rows = case.sample
-    else:
-        rows = (case.grouped if "group" in name else case.shuffled).examples
-    trained = sum(len(row.input_ids) - row.action_start for row in rows)
-    return trained * PUBLISHED_ROWS / STEP if name == "published" else trained
-
-
-def speed(name: str, case: Case, mode: Mode) -> float:
-    """Trained tokens per second of CPU time."""
-    started = time.process_time()
-    mode()
-    return useful(name, case) / (time.process_time() - started)
+        return modes.trl(model, case.tokenizer, case.rows(name), directory, **settings)
+    return modes.ours(model, case.grouped if "group" in name else case.shuffled, directory)
 
 
 def best_setting(case: Case, model: Any, directory: Path) -> str:
@@ -162,7 +197,7 @@ def best_setting(case: Case, model: Any, directory: Path) -> str:
     from training_modes import TRL_SETTINGS
 
     names = [f"TRL, {setting}" for setting in TRL_SETTINGS]
-    trial = {name: speed(name, case, program(name, case, model, directory)) for name in names}
+    trial = {name: case.speed(name, program(name, case, model, directory)) for name in names}
     tried = ", ".join(f"{name.removeprefix('TRL, ')} {value:.0f}" for name, value in trial.items())
     print(f"TRL in its trial, {case.turns} turns, trained tokens per CPU second: {tried}.\n")
     return max(trial, key=trial.__getitem__)
@@ -174,25 +209,20 @@ def compare(case: Case, args: argparse.Namespace, directory: Path) -> None:
     best = f"TRL, {args.trl}" if args.trl else best_setting(case, model, directory)
     names = ["published", best, "ours", "ours, group_trajectories"]
     modes = {name: program(name, case, model, directory) for name in names}
-    speed("ours", case, modes["ours"])
-    rounds = [{name: speed(name, case, modes[name]) for name in names} for _ in range(args.rounds)]
+    case.speed("ours", modes["ours"])
+    rounds = [{name: case.speed(name, modes[name]) for name in names} for _ in range(args.rounds)]
     print("| turns | program | trained tokens / CPU second | x published | x TRL |")
     print("|---|---|---|---|---|")
     for name in names:
-        own = spread([one[name] for one in rounds], 0)
+        own = spread([one[name] for one in rounds])
         first, second = (
-            spread([one[name] / one[other] for one in rounds], 2) for other in names[:2]
+            spread([one[name] / one[other] for one in rounds], ".2f") for other in names[:2]
         )
         print(f"| {case.turns} | {name} | {own} | {first} | {second} |", flush=True)
     print(f"\n{args.rounds} rounds, median (lowest to highest). Peak memory in MB:")
     for name in names:
         print(f"- {name}: {peak_memory(name, case.turns, args)}", flush=True)
     print()
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    middle, low, high = (f"{f(values):.{digits}f}" for f in (statistics.median, min, max))
-    return f"{middle} ({low} to {high})"
 
 
 def peak_memory(name: str, turns: int, args: argparse.Namespace) -> str:
@@ -214,12 +244,9 @@ def measure_memory(args: argparse.Namespace, directory: Path) -> None:
 
 
 def main() -> int:
-    os.environ |= {
-        "OMP_NUM_THREADS": "1",
-        "DS_ACCELERATOR": "cpu",
-        "CUDA_VISIBLE_DEVICES": "",  # CPU seconds are compared, which a GPU would make meaningless
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # CPU seconds are compared, which a GPU would make meaningless.
+    os.environ |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     args = parse_args()
     import torch
     from datasets.utils.logging import disable_progress_bar

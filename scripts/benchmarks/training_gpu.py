@@ -19,13 +19,15 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from bench import parser
 from engine import SIZES
-from training_data import build_tokenizer
-from training_modes import LENGTH, Mode, OneStep, ours, trl
+from training import build_tokenizer
+from training_modes import LENGTH, OneStep, ours, trl
 
 from fastchat.train.prefix_tree.trie import divide
 from fastchat.train.rwr_dataset import Example
@@ -33,24 +35,22 @@ from fastchat.train.rwr_dataset import Example
 PREAMBLE, QUESTION, ATTEMPT = 330, 100, 150
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="the model; default tiny")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="default cuda")
-    parser.add_argument("--rows", type=int, default=64, help="of a step; default 64")
-    parser.add_argument("--runs", type=int, default=3, help="timed runs; default 3")
-    args = parser.parse_args(argv)
+def parse_args() -> argparse.Namespace:
+    found = parser(__doc__)
+    found.add_argument("--size", choices=SIZES, default="tiny", help="the model; default tiny")
+    found.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="default cuda")
+    found.add_argument("--rows", type=int, default=64, help="of a step; default 64")
+    found.add_argument("--runs", type=int, default=3, help="timed runs; default 3")
+    args = found.parse_args()
     if min(args.rows, args.runs) < 1:
-        parser.error("--rows and --runs must be above 0")
+        found.error("--rows and --runs must be above 0")
     if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU; --device cpu --size tiny is a smoke run")
+        found.error("--device cuda: torch sees no GPU; --device cpu --size tiny is a smoke run")
     return args
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+def main() -> int:
+    args = parse_args()
     step = trajectories(args.rows, SIZES[args.size]["vocab_size"])
     rate = matrix_rate(args.device)
     print(f"{args.size}, {args.rows} rows, {rate / 1e12:.1f} TFLOP/s in a matrix product")
@@ -74,23 +74,16 @@ def programs(step: OneStep, directory: Path, device: str) -> dict[str, tuple[Any
     (passes,) = divide(step.prefixes, range(len(step)), LENGTH, 1)
     shared = sum(sum(step.prefixes.arrange(rows)[1]) for rows in passes)
     tokenizer = build_tokenizer(["The answer is 42."])
-    single = {"per_device_train_batch_size": 1, **common}
-
-    def padded(model: Any) -> Mode:
-        return ours(model, step, directory, batching="padded", **common)
-
+    padded, single = {"batching": "padded"}, {"per_device_train_batch_size": 1}
     found = {
-        "ours": (lambda model: ours(model, step, directory, **common), full - shared),
-        "ours, padded": (padded, full),
+        "ours": (partial(ours, step=step, directory=directory, **common), full - shared),
+        "ours, padded": (partial(ours, step=step, directory=directory, **padded, **common), full),
     }
     if importlib.util.find_spec("trl") is None:
         print("TRL is not installed (pip install trl): no row of it")
         return found
-
-    def with_trl(model: Any) -> Mode:
-        return trl(model, tokenizer, step.examples, directory, **single)
-
-    return found | {"TRL, batch 1": (with_trl, full)}
+    rows = {"tokenizer": tokenizer, "examples": step.examples, "directory": directory}
+    return found | {"TRL, batch 1": (partial(trl, **rows, **single, **common), full)}
 
 
 def trajectories(rows: int, vocabulary: int) -> OneStep:

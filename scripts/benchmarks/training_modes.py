@@ -97,13 +97,6 @@ def ours(model: Any, step: OneStep, directory: Path, **arguments: Any) -> Mode:
     return work
 
 
-def trl_row(example: Example) -> dict[str, list[int]]:
-    """An example as TRL takes it."""
-    size = len(example.input_ids)
-    mask = [int(place >= example.action_start) for place in range(size)]
-    return {"input_ids": list(example.input_ids), "completion_mask": mask}
-
-
 def trl(
     model: Any, tokenizer: Any, examples: Sequence[Example], directory: Path, **arguments: Any
 ) -> Mode:
@@ -111,12 +104,15 @@ def trl(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    settings = {
-        "max_length": None,
-        "gradient_checkpointing": False,
-        "bf16": False,
-        "use_cpu": not torch.cuda.is_available(),
-    }
+    settings = {"max_length": None, "gradient_checkpointing": False, "bf16": False}
+    settings["use_cpu"] = not torch.cuda.is_available()
+    rows = [
+        {
+            "input_ids": list(one.input_ids),
+            "completion_mask": [int(i >= one.action_start) for i in range(len(one.input_ids))],
+        }
+        for one in examples
+    ]
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
@@ -125,7 +121,7 @@ def trl(
             report_to="none",
             **settings | arguments,
         ),
-        train_dataset=Dataset.from_list([trl_row(example) for example in examples]),
+        train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
     loader = trainer.get_train_dataloader()

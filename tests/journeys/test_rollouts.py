@@ -9,6 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import rollouts
+import stock_fschat
+from rollout_systems import Replay
 
 from rise.episodes.episode import Episode, Turn
 from tests.support.tiny import save_tiny_model
@@ -16,15 +19,7 @@ from tests.support.tiny import save_tiny_model
 BENCHMARKS = Path(__file__).resolve().parents[2] / "scripts/benchmarks"
 
 
-@pytest.fixture
-def rollouts(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import rollouts
-
-    return rollouts
-
-
-def test_ratios_are_taken_round_by_round(rollouts, capsys):
+def test_ratios_are_taken_round_by_round(capsys):
     Timing = rollouts.Timing
     timings = []
     for tokens in (800, 1000):
@@ -45,7 +40,7 @@ def test_ratios_are_taken_round_by_round(rollouts, capsys):
     ) in lines
 
 
-def test_the_time_of_servers_and_of_this_process_are_told_apart(rollouts):
+def test_the_time_of_servers_and_of_this_process_are_told_apart():
     def burn():
         end = time.process_time() + 0.1
         while time.process_time() < end:
@@ -60,26 +55,22 @@ def test_the_time_of_servers_and_of_this_process_are_told_apart(rollouts):
 
 
 @pytest.mark.parametrize("words", [["--rounds", "0"], ["--data_path", "missing.jsonl"]])
-def test_wrong_arguments_are_refused(rollouts, words):
+def test_wrong_arguments_are_refused(words):
     with pytest.raises(SystemExit) as caught:
         rollouts.main(words)
     assert caught.value.code == 2
 
 
-def test_too_few_problems_are_refused(rollouts, tmp_path):
-    import rollout_model
-
+def test_too_few_problems_are_refused(tmp_path):
     path = tmp_path / "few.jsonl"
     path.write_text('{"question": "1+1?", "answer": "#### 2"}\n')
     with pytest.raises(ValueError, match="has 1 problems, 2 are needed"):
-        rollout_model.write_problems(2, path, tmp_path)
-    problems, source = rollout_model.write_problems(3, None, tmp_path)
+        rollouts.write_problems(2, path, tmp_path)
+    problems, source = rollouts.write_problems(3, None, tmp_path)
     assert len(problems.read_text().splitlines()) == 3 and source
 
 
-def test_a_replay_generates_what_the_run_did(rollouts, tmp_path):
-    from rollout_replay import Replay
-
+def test_a_replay_generates_what_the_run_did(tmp_path):
     checkpoint = save_tiny_model(tmp_path / "model", max_position_embeddings=2048)
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"question": "1+1?", "answer": "#### 2"}\n' * 3)
@@ -127,9 +118,7 @@ def turn(text):
     )
 
 
-def test_the_stock_worker_is_run_by_the_helper_itself(rollouts):
-    import stock_fschat
-
+def test_the_stock_worker_is_run_by_the_helper_itself():
     python = Path("env/bin/python")
     worker = stock_fschat.command(python, "model_worker", "--port", "1")
     assert worker == [str(python), str(BENCHMARKS / "stock_fschat.py"), "worker", "--port", "1"]

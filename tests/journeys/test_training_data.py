@@ -3,17 +3,12 @@
 python -m pytest tests/journeys/test_training_data.py
 """
 
+import itertools
 import random
-import sys
-from pathlib import Path
+
+from training import altered, rows_of, solution
 
 import envs
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "benchmarks"))
-
-import itertools
-
-from training_data import altered, rows_of, solution
 
 ANSWER = "She sold 48/2 = <<48/2=24>>24 clips in May.\nSo 48+24 = <<48+24=72>>72.\n#### 72"
 
