@@ -98,7 +98,6 @@ def split_numbers(seed: int, changes: int = CHANGES) -> tuple[list[Numbers], lis
 
 
 def word_problem(numbers: Numbers, rng: random.Random) -> Problem:
-    """Put a combination of numbers into words."""
     start, *changes = numbers
     name, thing = rng.choice(NAMES), rng.choice(THINGS)
     story = ", ".join(f"{rng.choice(GAINS if c > 0 else LOSSES)} {abs(c)}" for c in changes)
@@ -108,11 +107,6 @@ def word_problem(numbers: Numbers, rng: random.Random) -> Problem:
 
 
 def read_numbers(question: str) -> Numbers:
-    """The numbers of a problem, read back from its text.
-
-    Raises:
-        ValueError: the text is not one that `word_problem` writes.
-    """
     match = QUESTION.fullmatch(question)
     if match is None:
         raise ValueError(f"not an embedded problem: {question!r}; see data/arithmetic.py")
@@ -149,15 +143,8 @@ def row(problem: Problem) -> dict[str, str]:
 def expert(problem: dict, messages: list[dict[str, str]]) -> str:
     """A programmatic expert for `--models data/arithmetic.py:expert`: the reference as an answer.
 
-    It is an ordinary right solution, the same whatever was tried before: nothing in it points
-    back at the attempt, so the model itself has to find the connection.
-
-    Args:
-        problem: the data row plus `task_id`.
-        messages: the dialogue so far; not needed here.
-
-    Raises:
-        ValueError: the row's reference has no "#### N" line at its end.
+    It is an ordinary right solution, the same whatever was tried before: nothing in it points back
+    at the attempt, so the model itself has to find the connection.
     """
     steps, mark, number = problem["answer"].rpartition("#### ")
     if not mark:
@@ -216,7 +203,6 @@ def problem_rows(numbers: list[Numbers], count: int, rng: random.Random) -> list
 
 
 def check_disjoint(test: Iterable[dict], train: Iterable[dict]) -> None:
-    """Raise `ValueError` if a test problem has the numbers of a training problem."""
     seen = {read_numbers(problem["question"]) for problem in train}
     shared = [p["question"] for p in test if read_numbers(p["question"]) in seen]
     if shared:
@@ -240,20 +226,14 @@ def write_lines(path: Path, rows: Iterable[dict]) -> int:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     description = "Write the embedded problems as JSON lines."
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--train", type=int, default=1600, help="training problems (default 1600)")
-    parser.add_argument("--test", type=int, default=300, help="test problems (default 300)")
-    parser.add_argument(
-        "--warmup", type=int, default=0, help="chats in warmup.jsonl (default 0: no such file)"
-    )
-    parser.add_argument(
-        "--changes",
-        type=int,
-        default=CHANGES,
-        choices=range(3, 7),
-        help=f"wins and losses in a problem; more are harder to solve at one go ({CHANGES})",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split and words (0)")
+    add = parser.add_argument
+    add("--output_dir", type=Path, required=True, help="folder to write to")
+    add("--train", type=int, default=1600, help="training problems (default 1600)")
+    add("--test", type=int, default=300, help="test problems (default 300)")
+    add("--warmup", type=int, default=0, help="chats in warmup.jsonl (default 0: no such file)")
+    harder = f"wins and losses in a problem; more are harder to solve at one go ({CHANGES})"
+    add("--changes", type=int, default=CHANGES, choices=range(3, 7), help=harder)
+    add("--seed", type=int, default=0, help="seed of the split and words (0)")
     args = parser.parse_args(argv)
     if min(args.train, args.test, args.warmup) < 0:
         parser.error("--train, --test and --warmup count lines and cannot be negative")

@@ -93,11 +93,6 @@ def matches(content: bytes, checksum: str) -> bool:
 
 
 def read_rows(content: bytes, path: str) -> list[Row]:
-    """The rows of a file: parquet, XML (ASDiv), a JSON list or JSON lines.
-
-    Raises:
-        FetchError: the file is none of these, or it is parquet and pyarrow is missing.
-    """
     try:
         if content.startswith(b"PAR1"):
             from pyarrow import BufferReader, parquet
@@ -119,11 +114,7 @@ def read_rows(content: bytes, path: str) -> list[Row]:
 
 
 def to_lines(name: str, rows: list[Row], path: str) -> bytes:
-    """Rows as JSON lines with the keys that `envs` reads; rows without one answer are left out.
-
-    Raises:
-        FetchError: a row has neither these keys nor those of the original data set.
-    """
+    """Rows as JSON lines with the keys that `envs` reads; rows without one answer are left out."""
     keys, lines = keys_of(name), []
     for number, row in enumerate(rows, start=1):
         ready = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in keys)
@@ -163,11 +154,7 @@ def receive(url: str, part: Path, timeout: float) -> None:
 
 
 def download(source: Source, url: str, part: Path, timeout: float) -> bytes:
-    """The verified content of a source; `part` keeps what has come, also after a kill.
-
-    Raises:
-        FetchError: no such file, no connection after `TRIES` tries, or another checksum.
-    """
+    """The verified content of a source; `part` keeps what has come, also after a kill."""
     part.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(TRIES):
         resumed = part.exists()

@@ -135,7 +135,6 @@ def encode(chats: list[list[dict]], tokenizer: "PreTrainedTokenizerFast") -> lis
 def build_model(
     tokenizer: "PreTrainedTokenizerFast", seed: int, size: Size = SIZES["small"]
 ) -> "LlamaForCausalLM":
-    """A Llama with random weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -238,11 +237,7 @@ def read_chats(path: Path) -> list[list[dict[str, str]]]:
 
 
 def is_complete(output_dir: Path, recipe: dict[str, object]) -> bool:
-    """Whether the checkpoint is there already.
-
-    Raises:
-        ValueError: the folder holds something else, or a base of another recipe.
-    """
+    """Whether the checkpoint is there; `ValueError` names what else is, or differs."""
     if not output_dir.exists() or not any(output_dir.iterdir()):
         return False
     record = output_dir / "recipe.json"

@@ -25,11 +25,7 @@ COLUMNS = ("m1@t1", "m5@t1", "m1@t5", "p1@t5")
 
 
 def collect(directory: Path) -> dict[str, Any]:
-    """The metrics of the three models and the causal check, as written to results.json.
-
-    Raises:
-        ValueError: an evaluation is missing or unfinished.
-    """
+    """The metrics of the three models and the causal check, as written to results.json."""
     results: dict[str, Any] = {}
     for key, name in RUNS.items():
         summary = directory / "eval" / name / "summary.json"

@@ -51,13 +51,7 @@ def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
 
 
 def collect(directory: Path, seeds: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """Model -> metric -> rate over the seeds, with the values of each seed as "by_seed".
-
-    `names` includes "rise", against which the others are held.
-
-    Raises:
-        ValueError: an evaluation is missing, or lacks a metric.
-    """
+    """Model -> metric -> rate over the seeds, with the values of each seed as "by_seed"."""
     found: dict[str, Any] = {}
     for name in names:
         runs = [_metrics(directory / f"seed{seed}" / "eval" / name) for seed in seeds]
@@ -95,7 +89,6 @@ def seed_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = Parser(prog="python scripts/quickstart/study.py", description=__doc__)
     parser.add_argument("directory", type=Path, help="what scripts/study.sh wrote")
     parser.add_argument("--seeds", nargs="+", required=True, help="seeds to take together")
@@ -110,7 +103,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print and write the table; returns the exit code."""
     args = parse_args(argv)
     try:
         found = collect(args.directory, args.seeds, [*MODELS, *args.variants])
@@ -129,7 +121,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _metrics(run: Path) -> dict[str, float]:
-    """The values of `METRICS` in one evaluation."""
     summary = run / "summary.json"
     if not summary.is_file():
         raise ValueError(f"{summary} is missing: run bash scripts/study.sh again")
