@@ -27,11 +27,7 @@ def load_tokenizer(
     trust_remote_code: bool = False,
     base: str | None = None,
 ) -> Any:
-    """Load the tokenizer of a checkpoint as it was saved; no token is added or changed.
-
-    `model_max_length` is the length in tokens that it warns at. An adapter without a tokenizer of
-    its own has that of its base model.
-    """
+    """Load the tokenizer of a checkpoint as it was saved; no token is added or changed."""
     source = resolve(path)
     if is_adapter(source) and not Path(source, "tokenizer_config.json").is_file():
         source = base_source(path, base)
@@ -60,10 +56,7 @@ def load_config(
 def load_stop_ids(
     path: str | Path, cache_dir: str | None = None, trust_remote_code: bool = False
 ) -> list[int]:
-    """The tokens that end generation according to the checkpoint, beside the tokenizer's EOS.
-
-    They are the `eos_token_id` of its generation config, or of its config if it has none.
-    """
+    """The tokens that end generation according to the checkpoint, beside the tokenizer's EOS."""
     source = base_source(path)
     from transformers import GenerationConfig
 
@@ -86,12 +79,10 @@ def load_model(
     base: str | None = None,
     **options: Any,
 ) -> Any:
-    """Load a causal language model, in evaluation mode.
+    """Load a causal language model, or an adapter's `base` with it in place, in evaluation mode.
 
     `device`: "auto" is CUDA where there is a GPU, else the CPU; None moves nothing (ZeRO-3).
-    `dtype`: see `pick_dtype`. `attn_implementation`: None is "sdpa", or "eager" for models that cap
-    their attention scores. `base`: None is the one that an adapter names. `options` are
-    `from_pretrained`'s (`quantization_config`, `device_map`).
+    `attn_implementation`: None is "sdpa", or "eager" for models that cap their attention scores.
     """
     source = base_source(path, base)
     import torch
@@ -165,10 +156,7 @@ def computes_bfloat16() -> bool:
 
 
 def pick_attention(config: Any) -> str:
-    """The fastest attention code for training: FlashAttention 2 where it is installed with a GPU.
-
-    Else "sdpa", or "eager" for models that cap their attention scores.
-    """
+    """The fastest attention code for training that is installed and exact."""
     import torch
     from transformers.utils import is_flash_attn_2_available
 

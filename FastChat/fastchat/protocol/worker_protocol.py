@@ -223,9 +223,7 @@ def wire_reply(
     reply = GenerateReply(
         text=texts if several else texts[0],
         usage=Usage(
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            total_tokens=prompt + completion,
+            prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
         ),
         finish_reason=reasons if several else reasons[0],
         completion_tokens=counts,

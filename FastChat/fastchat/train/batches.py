@@ -66,12 +66,16 @@ class StepBatches:
 
     def __iter__(self) -> Iterator[list[list[int]]]:
         order = self.epoch_order(self.epoch())
+        width = self.size * self.processes
         for start in range(0, len(order), self.step_size):
             step = order[start : start + self.step_size]
             if self.prefixes is None:
-                yield from self._padded(step)
+                step = sorted(step, key=lambda index: -self.lengths[index])
+                for first in range(0, len(step), width):
+                    yield [step[first : first + width][self.rank :: self.processes]]
             else:
-                yield from self._trees(step, self.prefixes)
+                yield from [[]] * (math.ceil(len(step) / width) - 1)
+                yield divide(self.prefixes, step, self.tree_tokens, self.processes)[self.rank]
 
     def epoch_order(self, epoch: int) -> list[int]:
         """All example indices, in the order in which the steps of an epoch take them."""
@@ -86,17 +90,6 @@ class StepBatches:
         if self.trajectories is None:
             return order
         return keep_together(order, self.trajectories, self.step_size)
-
-    def _padded(self, step: list[int]) -> Iterator[list[list[int]]]:
-        step = sorted(step, key=lambda index: -self.lengths[index])
-        width = self.size * self.processes
-        for first in range(0, len(step), width):
-            yield [step[first : first + width][self.rank :: self.processes]]
-
-    def _trees(self, step: list[int], prefixes: PrefixOrder) -> Iterator[list[list[int]]]:
-        micro_batches = math.ceil(len(step) / (self.size * self.processes))
-        yield from [[]] * (micro_batches - 1)
-        yield divide(prefixes, step, self.tree_tokens, self.processes)[self.rank]
 
 
 def keep_together(order: Sequence[int], groups: Sequence[int], size: int) -> list[int]:

@@ -27,10 +27,7 @@ LOCK_WAIT = 10.0
 
 @contextlib.contextmanager
 def output_lock(args: TrainingArguments) -> Iterator[None]:
-    """Hold the output directory, on the first process; all processes fail if it cannot.
-
-    A directory that is made for it, and is still empty at the end, is removed again.
-    """
+    """Hold the output directory, on the first process; all processes fail if it cannot."""
     refusal: list[Exception | None] = [None]
     with contextlib.ExitStack() as held:
         if is_first_process():

@@ -110,8 +110,7 @@ class DataReport:
 class RWRDataset:
     """The examples of a file that workflow_convert.py wrote, by index.
 
-    `lazy` keeps the places of the rows instead of token ids, and reads and encodes a row again on
-    every access; all rows are encoded once in either case, to check them.
+    `lazy` keeps their places instead of token ids, and reads and encodes a row on every access.
     """
 
     def __init__(
@@ -240,10 +239,9 @@ def read_data(
 
 
 def encode(target: Target, template: ChatTemplate, max_length: int) -> tuple[Example | None, int]:
-    """A target as at most `max_length` tokens, None if it is too long even without history.
+    """A target as at most `max_length` tokens, and how many (answer, feedback) pairs were cut.
 
-    The oldest (answer, feedback) pairs after the opening are cut first; the answer never is. Also
-    returns how many were cut.
+    The oldest after the opening are cut first; the answer never is. None if it is too long still.
     """
     messages, cut = target.messages, 0
     while True:

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
@@ -51,7 +52,7 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do."""
 
 
-def action_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def action_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean of -log p over every example's trained tokens, (B,); 0 where there are none.
 
     `logits` (B, S, V) count in float32 or better; `targets`, int64 (B, S), are IGNORED elsewhere.
@@ -65,7 +66,7 @@ def action_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return losses.view_as(targets).sum(1) / trained
 
 
-def tree_nll(logits: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+def tree_nll(logits: Tensor, batch: dict[str, Any]) -> Tensor:
     """`action_nll`, (B,), of a `TreeCollator` pass: logits (S, V), at shared positions."""
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
@@ -75,9 +76,7 @@ def tree_nll(logits: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
     return sums.index_add(0, batch["owners"], losses) / trained.clamp(min=1)
 
 
-def rwr_loss(
-    nll: torch.Tensor, weights: torch.Tensor, step_examples: torch.Tensor | int
-) -> torch.Tensor:
+def rwr_loss(nll: Tensor, weights: Tensor, step_examples: Tensor | int) -> Tensor:
     """A micro-batch's part of a step's loss: the sum of w_e * nll_e, (B,) each, divided by N."""
     return (weights * nll).sum() / step_examples
 
@@ -204,7 +203,7 @@ class RWRTrainer(transformers.Trainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
+    ) -> tuple[list[dict[str, Any]], Tensor]:
         batches = list(itertools.islice(epoch_iterator, num_batches))
         examples = torch.tensor(sum(batch["examples"] for batch in batches), device=device)
         if self.args.world_size > 1:
@@ -215,8 +214,8 @@ class RWRTrainer(transformers.Trainer):
         self,
         model: torch.nn.Module,
         inputs: dict[str, Any],
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
         """The loss of a micro-batch, after its forward and backward passes.
 
         Where steps are made of trees it has all passes of a step, or none. The processes exchange
@@ -244,8 +243,8 @@ class RWRTrainer(transformers.Trainer):
         model: torch.nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
         """The loss of a forward pass, with logits computed at trained positions only.
 
         The model's mode tells training, where `num_items_in_batch` counts the step's examples on
@@ -263,7 +262,7 @@ class RWRTrainer(transformers.Trainer):
             loss = rwr_loss(nll, weights, inputs["examples"])
         return (loss, output) if return_outputs else loss
 
-    def _nll(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+    def _nll(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
         """The nll of every example, (B,), and the model's output."""
         positions = inputs["positions"]
         arguments = {"logits_to_keep": positions, "use_cache": False}
@@ -337,7 +336,7 @@ class RWRTrainer(transformers.Trainer):
             )
         self._tree_checked = True
 
-    def _check_finite(self, losses: torch.Tensor, rows: Sequence[str]) -> None:
+    def _check_finite(self, losses: Tensor, rows: Sequence[str]) -> None:
         if torch.isfinite(losses).all():
             return
         values = zip(rows, losses.tolist(), strict=True)

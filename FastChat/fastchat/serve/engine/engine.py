@@ -275,4 +275,5 @@ class SlotEngine:
         reason = row.request.end_of(answer.tokens, self._tokenizer)
         if reason is not None:
             row.request.finish(answer, reason)
-        row.request.progressed()
+        if row.request.on_progress is not None:
+            row.request.on_progress()

@@ -160,10 +160,7 @@ class Span:
 
 
 class KVPool:
-    """At most `max_rows` slots of at most `max_length` tokens, in memory for `tokens` tokens.
-
-    At least one slot of `max_length` is kept if it fits.
-    """
+    """At most `max_rows` slots of at most `max_length` tokens each, in memory for `tokens`."""
 
     def __init__(
         self, shapes: Sequence[LayerShape], max_rows: int, max_length: int, tokens: int, device: Any

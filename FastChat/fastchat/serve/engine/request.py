@@ -89,10 +89,6 @@ class EngineRequest:
             return "stop"
         return "length" if len(tokens) >= self.max_new_tokens else None
 
-    def progressed(self) -> None:
-        if self.on_progress is not None:
-            self.on_progress()
-
     def finish(self, sample: Sample, reason: FinishReason) -> None:
         sample.finish_reason = reason
         if all(other.finish_reason for other in self.samples) and self._claim():

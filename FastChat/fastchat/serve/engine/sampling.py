@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 _GREEDY_TEMPERATURE = 1e-5
 _GREEDY_TOP_P = 1e-8
@@ -40,7 +40,7 @@ class SamplingParams:
 
 
 def sample(
-    logits: torch.Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]
+    logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]
 ) -> list[int | None]:
     """One token id per row of (B, V) logits; None where they hold NaN or infinity.
 
@@ -66,13 +66,11 @@ def sample(
     return [None if token < 0 else token for token in found]
 
 
-def _likeliest(logits: torch.Tensor, *_: Any) -> torch.Tensor:
+def _likeliest(logits: Tensor, *_: Any) -> Tensor:
     return logits.argmax(dim=-1)
 
 
-def _weights(
-    logits: torch.Tensor, largest: torch.Tensor, params: Sequence[SamplingParams]
-) -> torch.Tensor:
+def _weights(logits: Tensor, largest: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     """Probabilities up to a factor: the likeliest token has weight 1."""
     import torch
 
@@ -84,20 +82,14 @@ def _weights(
 
 
 def _draw_full(
-    logits: torch.Tensor,
-    largest: torch.Tensor,
-    params: Sequence[SamplingParams],
-    points: torch.Tensor,
-) -> torch.Tensor:
+    logits: Tensor, largest: Tensor, params: Sequence[SamplingParams], points: Tensor
+) -> Tensor:
     return _invert(_weights(logits, largest, params), points)
 
 
 def _draw_truncated(
-    logits: torch.Tensor,
-    largest: torch.Tensor,
-    params: Sequence[SamplingParams],
-    points: torch.Tensor,
-) -> torch.Tensor:
+    logits: Tensor, largest: Tensor, params: Sequence[SamplingParams], points: Tensor
+) -> Tensor:
     """Sort the likeliest candidates only; the whole vocabulary where they are not enough."""
     import torch
 
@@ -121,7 +113,7 @@ def _draw_truncated(
     return ids.gather(-1, _invert(head, points)[:, None])[:, 0]
 
 
-def _invert(weights: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+def _invert(weights: Tensor, points: Tensor) -> Tensor:
     """The first index of each row whose cumulative weight reaches `points` of the row's total.
 
     The sums of blocks find the block and its entries the index: cumulating everything would take

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -27,9 +28,9 @@ class TreeNodes:
     def __init__(self, nodes: tuple[Node, ...]):
         self.nodes = nodes
         self.sizes = [node.stop - node.start for node in nodes]
-        self._masks: dict[tuple[int, int, int | None], torch.Tensor] = {}
+        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
-    def mask(self, number: int, window: int | None, device: torch.device) -> torch.Tensor | None:
+    def mask(self, number: int, window: int | None, device: torch.device) -> Tensor | None:
         """What the tokens of a node see of its row up to them: bool (own, above + own).
 
         None stands for the plain causal rule, for which attention has faster code.
@@ -48,16 +49,16 @@ class TreeNodes:
 
 def tree_attention(
     module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     tree: TreeNodes | None = None,
     **others: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """Attention in which every node sees itself, causally, and its ancestors.
 
     `query` is (B, H, T, D); `key` and `value` may have fewer heads (grouped queries). The rule is

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_torch_flex_attn_available
 from transformers.utils.import_utils import is_torch_greater_or_equal
@@ -24,13 +25,8 @@ TOLERANCE = 0.05
 
 
 def flex_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *more: Any,
-    **others: Any,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, *more: Any, **others: Any
+) -> tuple[Tensor, Tensor | None]:
     """Transformers' flex_attention with queries, keys and values of one dtype.
 
     Under autocast the rotation leaves queries and keys in float32 beside values in bfloat16, which
@@ -107,7 +103,7 @@ def _sample_tree() -> TokenTree:
 ALL_ATTENTION_FUNCTIONS.register(FLEX, flex_attention)
 
 
-def block_mask(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> Any:
+def block_mask(depths: Tensor, ends: Tensor, window: int | None) -> Any:
     """`tree_rule` as a block mask of flex_attention."""
     from torch.nn.attention.flex_attention import create_block_mask
 
@@ -115,7 +111,7 @@ def block_mask(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> 
     return create_block_mask(tree_rule(depths, ends, window), None, None, size, size, depths.device)
 
 
-def tree_rule(depths: torch.Tensor, ends: torch.Tensor, window: int | None) -> Any:
+def tree_rule(depths: Tensor, ends: Tensor, window: int | None) -> Any:
     """Whether a query sees a key; `depths` and `ends` are a `TokenTree`'s, `window` in tokens."""
 
     def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:

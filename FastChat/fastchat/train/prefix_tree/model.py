@@ -62,10 +62,7 @@ def _agreed(problem: str | None, device: torch.device) -> str | None:
 
 
 def tree_obstacle(model: Any, longest: int) -> str | None:
-    """Why rows of this architecture cannot share their prefixes exactly; None if they can.
-
-    A sliding window that holds the `longest` row, in tokens, is none.
-    """
+    """Why rows of up to `longest` tokens cannot share their prefixes exactly; None if they can."""
     config = model.config.get_text_config(decoder=True)
     if not getattr(model, "_supports_attention_backend", False):
         return f"{type(model).__name__} does not take attention code from outside"
