@@ -114,8 +114,8 @@ def _add_servers(group) -> None:
     add(
         "--controller_address",
         default=DEFAULT_CONTROLLER,
-        help=f"URL of a FastChat controller, or its port on this machine; default "
-        f"{DEFAULT_CONTROLLER}",
+        help="URL of a FastChat controller, its port on this machine, or a file with its URL, "
+        f"which is read again when the controller is gone; default {DEFAULT_CONTROLLER}",
     )
     add(
         "--worker_args",
@@ -245,11 +245,13 @@ def per_turn(values: list[T], max_turns: int) -> list[T]:
 
 
 def controller_url(address: str) -> str:
-    """The URL for a URL, HOST:PORT or a bare port on this machine.
+    """The URL for a URL, HOST:PORT or a bare port on this machine; a file with a URL as it is.
 
     >>> controller_url("21001"), controller_url("10.0.0.5:21001")
     ('http://localhost:21001', 'http://10.0.0.5:21001')
     """
+    if Path(address).is_file():
+        return address
     if re.fullmatch(r"\d+", address):
         return f"http://localhost:{address}"
     url = address if re.match(r"https?://", address) else f"http://{address}"
