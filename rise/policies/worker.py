@@ -16,17 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class WorkerPolicy(Policy):
-    """A model that workers serve under a controller.
+    """A model that workers serve under a controller, by default under its own name.
 
-    Args:
-        name: the name on the command line.
-        controller: the controller's URL, or a file with it, which is read again when nobody is
-            there.
-        model: the name under which the workers registered; `name` unless told otherwise.
-        date: the day (YYYY-MM-DD) that prompts print whose template prints today's; None is the
-            worker's own.
-        request_timeout: seconds for one request, all its samples together.
-        retries: how failed requests are tried again.
+    `controller` is its URL, or a file with it, which is read again when nobody is there. `date` is
+    the day (YYYY-MM-DD) that prompts print whose template prints today's; None is the worker's
+    own. `request_timeout` is in seconds, for all samples of a request together.
     """
 
     def __init__(
@@ -116,11 +110,6 @@ def url_of(controller: str) -> str:
 
 
 async def list_models(controller: str) -> list[str]:
-    """The names that a controller serves.
-
-    Raises:
-        PolicyError: if it does not answer.
-    """
     cluster = Cluster(url_of(controller))
     try:
         return await cluster.models()

@@ -27,7 +27,6 @@ COUNTS = ("max_turns", "limit", "context_window", "concurrency")
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the shared arguments, in groups."""
     _add_problems(parser.add_argument_group("problems"))
     _add_episodes(parser.add_argument_group("episodes"))
     _add_sampling(parser.add_argument_group("sampling"))
@@ -37,7 +36,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def add_feedback(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add --feedback, which the scripts have with defaults of their own."""
     parser.add_argument(
         "--feedback",
         choices=FEEDBACK,
@@ -177,14 +175,12 @@ def env_name(name: str) -> str:
 
 
 def env_help() -> str:
-    """What --env takes."""
     from envs import NAMES
 
     return f"{', '.join(NAMES)} or an installed plug-in, in any case; or FILE.py:Class"
 
 
 def problems_with(args: argparse.Namespace, models: list[str]) -> list[Problem]:
-    """Everything that is wrong with the shared arguments, without asking any server."""
     problems: list[Problem] = []
 
     def refuse(flag: str, wrong: object, text: str) -> None:
@@ -240,7 +236,6 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[Problem]:
 
 
 def per_turn(values: list[T], max_turns: int) -> list[T]:
-    """One value per turn: a single value holds for all turns."""
     return values * max_turns if len(values) == 1 else list(values)
 
 
@@ -279,19 +274,12 @@ SPARE = 64
 
 
 def most_connections() -> int:
-    """How many connections this process may have at most."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**31 if hard == resource.RLIM_INFINITY else hard - SPARE
 
 
 def allow_connections(count: int) -> None:
-    """Raise this process's limit so that it may have `count` connections; never lowers it.
-
-    Many systems allow 1,024 files unless a program asks for more. Children inherit the limit.
-
-    Raises:
-        ValueError: if the system does not allow so many; see `most_connections`.
-    """
+    """Raise the limit of open files, often 1,024, for `count` connections; children inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft not in (hard, resource.RLIM_INFINITY) and soft < count + SPARE:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count + SPARE, hard))
