@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,8 +23,10 @@ from rise.policies import hub
 from rise.policies.function import FunctionPolicy, load_function
 from rise.policies.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
 from rise.policies.openai_api import OpenAIPolicy, reasons
-from rise.policies.policy import Policy, PolicyError, Retries
+from rise.policies.policy import GONE, Policy, PolicyError
 from rise.policies.worker import WorkerPolicy, list_models
+
+log = logging.getLogger(__name__)
 
 SERVER_NAME = re.compile(r"(?P<model>.+)@(?P<url>https?://\S+)")
 OPENAI_NAME = re.compile(r"(gpt-|chatgpt-|o\d)\S*")
@@ -130,9 +133,16 @@ def build(
 async def wait_for(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
     """Wait until those can be asked who answered a run before, as long as it waits for anybody."""
     policies = build({name: kind for name, kind in kinds.items() if kind in SERVED}, config, {})
-    for policy in policies.values():
-        with contextlib.suppress(PolicyError):  # `probe` says it
-            await (policy.retries or Retries()).run(policy.check)
+    for name, policy in policies.items():
+        try:
+            await policy.check()
+        except PolicyError as error:
+            minutes = config.get("wait_for_server", 0)
+            if error.kind in GONE and minutes and policy.retries:
+                message = "%s does not answer (%s) and is waited for, %g minutes at most"
+                log.warning(message, name, error.message, minutes)
+                with contextlib.suppress(PolicyError):  # `probe` says it
+                    await policy.retries.run(policy.check)
         await policy.close()
 
 
