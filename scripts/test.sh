@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Lint and all tests, from nothing: makes the virtual environment when it is missing.
 #
-#   bash scripts/test.sh                     # everything, under 15 minutes on 2 cores
-#   bash scripts/test.sh tests/envs -k box   # arguments go to pytest
+#   bash scripts/test.sh                          # everything, under 15 minutes on 2 cores
+#   bash scripts/test.sh fast                     # what needs no other process: tests/unit
+#   bash scripts/test.sh tests/unit/envs -k box   # arguments go to pytest
 set -euo pipefail
+if [ "${1-}" = fast ]; then set -- tests/unit "${@:2}"; fi
 
 VENV=${VENV:-.venv}  # the environment that scripts/setup.sh makes
 JOBS=${JOBS:-2}      # test files that run side by side

@@ -4,7 +4,6 @@ python -m pytest tests/journeys/test_make_base.py
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,9 +15,7 @@ import pytest
 from data import arithmetic
 from fastchat.conversation import ChatTemplate
 from scripts.quickstart import make_base
-
-SCRIPT = Path(make_base.__file__)
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+from tests.support.stages import run_main
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +35,13 @@ def warmup(tmp_path_factory):
     return path
 
 
-def command(warmup: Path, folder: Path, *arguments: object) -> list[str]:
+def words(warmup: Path, folder: Path, *arguments: object) -> list[str]:
     files = ["--data_path", str(warmup), "--output_dir", str(folder)]
-    return [sys.executable, str(SCRIPT), *files, *map(str, arguments)]
+    return [make_base.__file__, *files, *map(str, arguments)]
 
 
 def run(warmup: Path, folder: Path, *arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(warmup, folder, *arguments),
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=120,
-    )
+    return run_main(make_base.main, *words(warmup, folder, *arguments))
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +119,9 @@ def test_larger_bases_are_trained_and_are_another_recipe(warmup, base, tmp_path,
     assert refused.returncode == 2 and "size" in refused.stderr
 
 
-def test_a_gpu_that_is_not_there_is_one_error(warmup, tmp_path):
-    command_line = command(warmup, tmp_path / "base", "--device", "cuda")
-    environment = ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command_line, capture_output=True, text=True, env=environment)
+def test_a_gpu_that_is_not_there_is_one_error(warmup, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    done = run(warmup, tmp_path / "base", "--device", "cuda")
     assert done.returncode == 2
     assert done.stderr.strip().startswith("make_base.py: --device cuda: torch sees no GPU")
     assert not (tmp_path / "base").exists()
@@ -147,9 +137,8 @@ def test_a_folder_with_other_files_is_left_alone(warmup, tmp_path):
 def test_a_killed_run_leaves_nothing_and_the_same_command_completes(tmp_path):
     warmup, folder = tmp_path / "warmup.jsonl", tmp_path / "base"
     arithmetic.write_lines(warmup, arithmetic.warmup_chats(400, seed=0))
-    process = subprocess.Popen(
-        command(warmup, folder), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
+    command = [sys.executable, *words(warmup, folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "base:" in line:  # training has begun
             break

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"CHATS": "640", "PROBLEMS": "48", "TEST": "16", "EPOCHS": "1", "ROLLOUTS": "2"}
+SMALL = {"CHATS": "128", "PROBLEMS": "16", "TEST": "8", "EPOCHS": "1", "ROLLOUTS": "2"}
 
 
 def quickstart(out, script="quickstart.sh", **knobs):
@@ -38,7 +38,7 @@ def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
     for key in ("base", "sft", "rise"):
         assert {"m1@t1", "m1@t5", "m5@t1", "p1@t5"} <= results[key].keys()
         assert set(results[key]["m1@t5"]) == {"value", "low", "high", "n"}
-        assert results[key]["m1@t5"]["n"] == 16
+        assert results[key]["m1@t5"]["n"] == 8
         assert len(results[key]["acc@t"]) == 5
     assert (out / "accuracy.png").stat().st_size > 10_000
     assert "RISE report: base and control and RISE" in (out / "report.html").read_text()
@@ -52,19 +52,17 @@ def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
 
     weights = out / "rise" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    knobs = {"SEEDS": "0", "VARIANTS": "iteration2 grouped"}
+    knobs = {"SEEDS": "0", "VARIANTS": "iteration2"}
     code, stdout, stderr = quickstart(tmp_path, "study.sh", **knobs)
     assert code == 0, stdout[-3000:] + stderr[-3000:]
     assert weights.stat().st_mtime_ns == before
     assert "finished; nothing to do" in (out / "logs" / "train-rise.log").read_text()
     study = json.loads((tmp_path / "study.json").read_text())
-    assert list(study) == ["base", "control", "rise", "iteration2", "grouped"]
+    assert list(study) == ["base", "control", "rise", "iteration2"]
     assert study["rise"]["m1@t5"]["by_seed"] == {"0": results["rise"]["m1@t5"]["value"]}
-    for name in ("iteration2", "grouped"):
-        trained = json.loads((out / name / "training.json").read_text())
-        assert trained["steps"] == steps[0]
-        assert trained["settings"]["group_trajectories"] == (name == "grouped")
-    assert (tmp_path / "study.md").read_text().count("\n") == 7 + 1 + 7
+    trained = json.loads((out / "iteration2" / "training.json").read_text())
+    assert trained["steps"] == steps[0]
+    assert (tmp_path / "study.md").read_text().count("\n") == 6 + 1 + 6
 
     code, _, stderr = quickstart(out, TEST="17")
     assert code == 2
@@ -92,7 +90,8 @@ def test_the_second_iteration_of_a_study_is_taught_as_the_first(tmp_path, expert
     for name, text in programs.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / "bin" / name).chmod(0o755)
-    knobs = {"EXPERT": expert, "SEEDS": "0", "VARIANTS": "iteration2", "ROLLOUTS": "1"}
+    knobs = {"EXPERT": expert, "SEEDS": "0", "VARIANTS": "iteration2 grouped"}
+    knobs |= {"ROLLOUTS": "1"}
     subprocess.run(
         ["bash", tmp_path / "scripts" / "study.sh"],
         env=os.environ | knobs | {"OUT": str(tmp_path / "log"), "VENV": "."},
@@ -104,6 +103,10 @@ def test_the_second_iteration_of_a_study_is_taught_as_the_first(tmp_path, expert
     [asked] = [line for line in lines if "workflow_gen.py" in line]
     assert f"--models {models.format(rise=seed / 'rise')} --correct_to_correct" in asked
     assert f"--num_of_samples {samples} --models" in asked
+    for name in ("iteration2", "grouped"):
+        log = (seed / "logs" / f"train-{name}.log").read_text()
+        assert "--max_steps 3" in log
+        assert ("--group_trajectories True" in log) == (name == "grouped")
 
 
 def test_knobs_that_are_no_numbers_are_refused(tmp_path):

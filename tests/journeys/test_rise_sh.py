@@ -23,8 +23,8 @@ from aiohttp import web
 import workflow_convert
 import workflow_eval
 import workflow_gen
-from tests.processes.test_serving import alive, wait_until
 from tests.support.scripted_servers import Wire, wire_reply
+from tests.support.servers import alive, wait_for
 from tests.support.stages import environment, write_inputs
 
 ROOT = Path(__file__).parents[2]
@@ -148,11 +148,11 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(place
         for _, file, end in ENDINGS:
             process = begin(place, output=subprocess.DEVNULL, **more)
             begun = place / file
-            assert wait_until(lambda b=begun: b.exists() and b.stat().st_size, seconds=120), file
+            wait_for(lambda b=begun: b.exists() and b.stat().st_size, 120)
             running = children(process.pid)
             end(process, running)
             process.wait()
-            assert wait_until(lambda r=running: not any(map(alive, r)), seconds=20), file
+            wait_for(lambda r=running: not any(map(alive, r)))
         asked = len(models.requests)
         printed, code = call(place, **more)
         assert code == 0, printed

@@ -13,7 +13,7 @@ import pytest
 import requests
 import torch
 
-from fastchat.serve import model_worker
+from fastchat.serve import controller, model_worker
 from tests.support.servers import (
     ENVIRONMENT,
     answers,
@@ -26,29 +26,21 @@ from tests.support.servers import (
 from tests.support.tiny import save_tiny_model
 
 
-def refused(module, *options):
-    """The exit code and the last line of a command that does not start, as a process."""
-    command = [sys.executable, "-m", f"fastchat.serve.{module}", *map(str, options)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr.strip().splitlines()[-1]
-
-
 def test_workers_come_back_after_their_controller_and_leave_when_killed(checkpoint):
     port = free_port()
     url = f"http://localhost:{port}"
     options = ["--model-path", checkpoint(), "--port", 0, "--controller-address", port]
     with process("fastchat.serve.model_worker", *options, "--num-threads", 1) as worker:
         with process("fastchat.serve.controller", "--port", port) as first:
-            wait_for(lambda: answers(url), 60)
-            wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny-llama"], 60)
+            wait_for(lambda: answers(url))
+            wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny-llama"])
             body = {"model": "tiny-llama", "prompt": "Hi", "max_new_tokens": 4, "temperature": 0}
             before = frames(f"{url}/worker_generate_stream", body)
             first.send_signal(signal.SIGINT)
-            assert first.wait(20) == 130
+            assert first.wait(120) == 130
         with process("fastchat.serve.controller", "--port", port):
-            wait_for(lambda: answers(url), 60)
-            wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny-llama"], 30)
+            wait_for(lambda: answers(url))
+            wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny-llama"])
             after = frames(f"{url}/worker_generate_stream", body)
             assert after[-1] == before[-1] and after[-1]["error_code"] == 0
             worker.kill()
@@ -64,46 +56,39 @@ def test_a_worker_ends_on_request_while_it_generates(checkpoint, request_to_end,
         url = f"http://localhost:{port}"
 
         def status():
-            with contextlib.suppress(requests.ConnectionError):
+            with contextlib.suppress(requests.RequestException):
                 return post(f"{url}/worker_get_status")
 
-        wait_for(status, 60)
+        wait_for(status)
         body = {"prompt": "Hi", "max_new_tokens": 2000, "n": 8}
-        stream = requests.post(f"{url}/worker_generate_stream", json=body, stream=True, timeout=30)
+        stream = requests.post(f"{url}/worker_generate_stream", json=body, stream=True, timeout=120)
         next(stream.iter_content(10))
         worker.send_signal(signal.Signals[request_to_end])
-        assert worker.wait(20) == code
+        assert worker.wait(120) == code
 
 
-def test_the_controller_needs_no_torch():
-    code = (
-        "import sys, fastchat.serve.controller; print({'torch', 'transformers'} & {*sys.modules})"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.strip() == "set()"
+def test_graders_and_servers_without_a_model_need_little():
+    code = """if True:
+        import sys, envs, math
+        assert math.sqrt(4) == 2
+        assert not {"sympy", "math_verify", "torch"} & {*sys.modules}
+        import fastchat.serve.controller, fastchat.serve.openai_api_server
+        assert not {"torch", "transformers"} & {*sys.modules}
+    """
+    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
 
 
-def test_a_taken_port_is_one_line_and_exit_code_2():
+@pytest.mark.parametrize("port", ["taken", 99999])
+def test_a_port_that_cannot_be_had_is_one_line_and_exit_code_2(capsys, port):
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
-        port = sock.getsockname()[1]
-        code, line = refused("controller", "--port", port)
-    assert code == 2
-    assert f"cannot listen on localhost:{port}" in line and "--port" in line
-
-
-def test_a_port_that_is_none_is_refused_instead_of_taken_modulo():
-    code, line = refused("controller", "--port", 99999)
-    assert (code, "--port 99999 is no port" in line) == (2, True)
-
-
-def test_a_missing_checkpoint_is_one_line_and_exit_code_2(tmp_path):
-    code, line = refused("model_worker", "--model-path", tmp_path / "nowhere", "--port", 0)
-    assert code == 2
-    assert f"there is no directory '{tmp_path}/nowhere'" in line and "ORG/NAME" in line
+        port = sock.getsockname()[1] if port == "taken" else port
+        with pytest.raises(SystemExit) as stopped:
+            controller.main(["--port", str(port)])
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    said = "--port 99999 is no port" if port == 99999 else f"cannot listen on localhost:{port}"
+    assert stopped.value.code == 2 and said in line and "--port" in line
 
 
 def test_a_checkpoint_without_a_template_names_the_option_and_the_built_in_ones(tmp_path, capsys):

@@ -4,76 +4,109 @@ python -m pytest tests/processes/test_deepspeed_file.py
 """
 
 import json
+import subprocess
 import sys
 
 import pytest
 
-from tests.processes.test_launchers import ROOT, SCRIPT, SECONDS, arguments, start
+from tests.processes.test_launchers import ROOT, SECONDS, arguments
+from tests.support.servers import ENVIRONMENT
 from tests.support.training_data import make_case
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS)]
-CHECK = """
-import sys
-sys.path.insert(0, "FastChat")
+PROGRAM = """
+import contextlib, io, json, sys
 from fastchat.train import launch
 launch.name_accelerator()
 from fastchat.train.arguments import parse
 from fastchat.train.checks import contradictions
-print("found:", contradictions(parse(sys.argv[1:])))
+from fastchat.train.train import main
+
+file, runs = sys.argv[1], json.load(sys.stdin)
+for name, (content, words) in runs.items():
+    with open(file, "w") as opened:
+        json.dump(content, opened)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        # What --check asks, in one process, before a launcher starts any number of them.
+        code = contradictions(parse(words)) if name == "asked" else main(words)
+    runs[name] = [code, printed.getvalue()]
+with open(file, "w") as opened:
+    json.dump(runs, opened)
 """
-"""What --check asks, in one process, before a launcher starts any number of them."""
 WARMUP = {"warmup_min_lr": "auto", "warmup_max_lr": "auto", "warmup_num_steps": "auto"}
 
 
-@pytest.fixture
-def train(tmp_path):
-    """Trains one step with a file that has these entries; exit code and output."""
-    case, file = make_case(tmp_path), tmp_path / "ds.json"
+def schedule(**changes):
+    return {"scheduler": {"type": "WarmupLR", "params": WARMUP | changes}}
+
+
+RUNS = {
+    "first": {},
+    "again": {"steps_per_print": 5, "zero_optimization": {"stage": 2}},
+    "another": schedule(),
+    "contradicts": schedule(warmup_max_lr=0.05) | {"gradient_clipping": 5},
+    "steps": schedule(warmup_num_steps=4),
+    "asked": {"train_batch_size": 64},
+    "batch": {"train_batch_size": 64},
+}
+"""What a run changes in zero2.json, all in one process; the first three share an output."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def said(place):
+    """Exit code and output of each run of one step."""
+    case, file = make_case(place), place / "ds.json"
     content = json.loads((ROOT / "deepspeed/zero2.json").read_text())
+    runs = {}
+    for name, changes in RUNS.items():
+        output = place / ("out" if name in ("first", "again", "another") else name)
+        words = arguments(case, output, "--max_steps", "1", "--deepspeed", file)
+        runs[name] = content | changes, [str(word) for word in words]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(file)],
+        input=json.dumps(runs),
+        env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(file.read_text())
 
-    def once(*program, **changes):
-        program = program or [SCRIPT]
-        file.write_text(json.dumps(content | changes))
-        more = ["--max_steps", "1", "--deepspeed", file]
-        process = start([sys.executable, *program, *arguments(case, tmp_path / "out", *more)])
-        printed, _ = process.communicate(timeout=SECONDS)
-        return process.returncode, printed
 
-    return once
-
-
-def test_another_optimizer_schedule_or_clipping_is_another_run(train):
-    assert train()[0] == 0
-    code, printed = train(steps_per_print=5, zero_optimization={"stage": 2})
+def test_another_optimizer_schedule_or_clipping_is_another_run(said):
+    assert said["first"][0] == 0
+    code, printed = said["again"]
     assert code == 0 and "is finished; nothing to do" in printed
-    code, printed = train(scheduler={"type": "WarmupLR", "params": WARMUP})
+    code, printed = said["another"]
     assert code == 2 and "deepspeed_scheduler (was None, is {'type': 'WarmupLR'" in printed
     assert "Traceback" not in printed
 
 
-def test_what_contradicts_the_arguments_is_said_before_anything_is_loaded(train, tmp_path):
-    file = tmp_path / "ds.json"
-    scheduler = {"type": "WarmupLR", "params": WARMUP | {"warmup_max_lr": 0.05}}
-    code, printed = train(scheduler=scheduler, gradient_clipping=5)
+def test_what_contradicts_the_arguments_is_said_before_anything_is_loaded(said, place):
+    code, printed = said["contradicts"]
     assert code == 2 and "data: " not in printed
     for entry, argument in (
         ("gradient_clipping=5", "max_grad_norm=1.0"),
         ("scheduler.params.warmup_max_lr=0.05", "learning_rate=0.001"),
     ):
-        said = f'--deepspeed {file}: {entry} contradicts {argument}: write "auto" there\n'
-        assert said in printed, printed
-    scheduler["params"] = WARMUP | {"warmup_num_steps": 4}
-    code, printed = train(scheduler=scheduler)
+        line = f'--deepspeed {place}/ds.json: {entry} contradicts {argument}: write "auto" there\n'
+        assert line in printed, printed
+    code, printed = said["steps"]
     assert code == 2 and "attention: " not in printed and "Traceback" not in printed
-    said = f"--deepspeed {file}: scheduler.params.warmup_num_steps=4 contradicts warmup_steps=1: "
-    assert said in printed and not (tmp_path / "out").exists()
+    entry = "scheduler.params.warmup_num_steps=4 contradicts warmup_steps=1: "
+    assert f"--deepspeed {place}/ds.json: {entry}" in printed
+    assert not any((place / name).exists() for name in ("contradicts", "steps"))
 
 
-def test_a_batch_of_all_processes_is_compared_where_these_are_known(train):
-    code, printed = train("-c", CHECK, train_batch_size=64)
-    assert code == 0 and "found: []" in printed, printed
-    code, printed = train(train_batch_size=64)
-    assert (
-        code == 2 and "train_batch_size=64 contradicts train_batch_size (calculated)=8" in printed
-    )
+def test_a_batch_of_all_processes_is_compared_where_these_are_known(said):
+    assert said["asked"][0] == []
+    code, printed = said["batch"]
+    assert code == 2
+    assert "train_batch_size=64 contradicts train_batch_size (calculated)=8" in printed
     assert "attention: " not in printed

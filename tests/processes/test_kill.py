@@ -17,14 +17,13 @@ import pytest
 
 from fastchat.client.process import free_ports
 from rise.episodes.journal import load_episodes
-from tests.processes.test_serving import alive, wait_until
-from tests.support.servers import post, wait_for
+from tests.support.servers import alive, post, wait_for
 from tests.support.stages import begin, call, command, environment, write_inputs
 from tests.support.tiny import save_tiny_model
 
 GEN = "workflow_gen.py"
-KILLS = 20
-PROBLEMS = 300
+KILLS = 12
+PROBLEMS = 180
 EXACT_WORKER = """
 import asyncio, sys, torch
 from fastchat.model import model_adapter
@@ -95,7 +94,7 @@ def _kill_at_random(place, journal, rng, arguments, kill):
         time.sleep(rng.uniform(0, 0.8))
     else:
         before = journal.stat().st_size if journal.exists() else 0
-        wait_until(
+        wait_for(
             lambda: (
                 process.poll() is not None or (journal.exists() and journal.stat().st_size > before)
             )
@@ -107,7 +106,7 @@ def _kill_at_random(place, journal, rng, arguments, kill):
     return process.returncode == -signal.SIGKILL
 
 
-def test_twenty_kills_lose_nothing_and_change_nothing(controller, tmp_path):
+def test_kills_lose_nothing_and_change_nothing(controller, tmp_path):
     write_inputs(tmp_path, problems=PROBLEMS)
     journal = tmp_path / "run" / "rows.jsonl"
     shared = ("--max_turns", 2, "--num_of_samples", 1, 2, "--models", "tiny")
@@ -144,31 +143,10 @@ def test_workers_of_a_killed_run_die_with_it_and_the_run_goes_on(checkpoint, tmp
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert wait_until(lambda: not any(alive(pid) for pid in children))
+    wait_for(lambda: not any(alive(pid) for pid in children))
     rows = (tmp_path / "run" / "rows.jsonl").read_bytes()
     done = call(tmp_path, GEN, *arguments, "--concurrency", 16)
     assert done.returncode == 0, done.stdout + done.stderr
     journal = (tmp_path / "run" / "rows.jsonl").read_bytes()
     assert journal.startswith(rows[: rows.rfind(b"\n") + 1]) and rows.count(b"\n") < 40
     assert [episode.task_id for episode in load_episodes(tmp_path / "run")] == list(range(40))
-
-
-def test_damage_and_a_second_process_are_one_error_each(tmp_path):
-    write_inputs(tmp_path)
-    arguments = ("--max_turns", 1, "--models", "experts.py:student", "--log_dir", "run")
-    slow = (*arguments, "--concurrency", 1)
-    process = begin(tmp_path, GEN, *slow, rows=2, STUDENT_SECONDS="0.2")
-    refused = call(tmp_path, GEN, *arguments)
-    assert refused.returncode == 2 and "another process is writing to run" in refused.stderr
-    process.kill()
-    process.communicate()
-    journal = tmp_path / "run" / "rows.jsonl"
-    first, *rest = journal.read_bytes().splitlines(keepends=True)
-    damaged = b"".join([first, first[:50] + b"\n", *rest])
-    journal.write_bytes(damaged)
-    refused = call(tmp_path, GEN, *arguments)
-    assert refused.returncode == 2 and "line 2 of run/rows.jsonl is damaged" in refused.stderr
-    assert journal.read_bytes() == damaged
-    journal.write_bytes(b"".join([first, *rest, first[:-1]]))  # torn just before its line end
-    assert call(tmp_path, GEN, *arguments).returncode == 0
-    assert [episode.task_id for episode in load_episodes(tmp_path / "run")] == list(range(12))

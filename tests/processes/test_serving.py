@@ -5,12 +5,8 @@ pytest tests/processes/test_serving.py
 
 import asyncio
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -19,7 +15,8 @@ from fastchat.client.process import Child, free_ports
 from rise.episodes.journal import load_episodes
 from rise.policies.local import LocalServing, ServingError
 from rise.policies.worker import WorkerPolicy
-from tests.support.stages import ROOT, call, command, environment, write_inputs
+from tests.support.servers import alive
+from tests.support.stages import call, command, environment, write_inputs
 from tests.support.tiny import save_tiny_model
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "problem": {}}
@@ -33,22 +30,6 @@ def checkpoints(tmp_path_factory):
     for seed, name in enumerate(("first", "second")):
         save_tiny_model(directory / name, seed=seed)
     return directory
-
-
-def alive(pid):
-    """Whether a process runs; one that has ended and waits for its parent does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def wait_until(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 def test_every_checkpoint_answers_and_nothing_is_left_running(checkpoints, tmp_path):
@@ -77,23 +58,6 @@ def test_without_checkpoints_nothing_is_started(tmp_path):
     with LocalServing([], tmp_path / "logs") as serving:
         assert serving.addresses() == {}
     assert not (tmp_path / "logs").exists()
-
-
-def test_processes_end_with_a_killed_run(checkpoints, tmp_path):
-    script = (
-        "import pathlib, sys\nfrom rise.policies.local import LocalServing\n"
-        f"LocalServing([{str(checkpoints / 'first')!r}], pathlib.Path('logs')).__enter__()"
-    )
-    path = f"{ROOT}{os.pathsep}{ROOT / 'FastChat'}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment(PYTHONPATH=path)
-    )
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    assert wait_until(lambda: len(children.read_text().split()) == 2)
-    pids = children.read_text().split()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert wait_until(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_a_directory_is_all_that_evaluation_needs(checkpoints, tmp_path):

@@ -20,6 +20,7 @@ from tests.support.servers import (
     ASK,
     CONTEXT,
     ENVIRONMENT,
+    alive,
     free_port,
     post,
     process,
@@ -45,14 +46,6 @@ def stand_in(tmp_path):
     command.write_text(STAND_IN.format(python=sys.executable))
     command.chmod(0o755)
     return command
-
-
-def alive(pid):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-    return False
 
 
 def helper_of(log):

@@ -74,7 +74,7 @@ def answers(url: str) -> bool:
     """Whether a controller listens there."""
     try:
         return requests.get(f"{url}/test_connection", timeout=5).ok
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 
@@ -103,17 +103,17 @@ def register(controller_url: str, worker_url: str, worker: Any) -> None:
 
 def post(url: str, body: Any = None) -> Any:
     """The JSON answer to a JSON body."""
-    return requests.post(url, json=body, timeout=30).json()
+    return requests.post(url, json=body, timeout=120).json()
 
 
 def frames(url: str, body: Any) -> list[dict[str, Any]]:
     """All messages of a stream, split at the zero bytes as FastChat's clients do."""
-    reply = requests.post(url, json=body, stream=True, timeout=30)
+    reply = requests.post(url, json=body, stream=True, timeout=120)
     chunks = reply.iter_lines(decode_unicode=False, delimiter=b"\0")
     return [json.loads(chunk) for chunk in chunks if chunk]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     """Poll until `condition()` is true and return its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -121,6 +121,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
             raise AssertionError(f"not reached within {seconds} s")
         time.sleep(0.02)
     return value
+
+
+def alive(pid: int | str) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def in_front_of(base_url: str, path: Path, *options: str) -> UpstreamWorker:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -68,17 +68,29 @@ def call(
     directory: Path, script: str, *arguments: object, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script's main() in `directory`, in this process: starting Python takes seconds."""
-    argv = command(script, *arguments)[2:]
     main = importlib.import_module(script.removesuffix(".py")).main
+    words = command(script, *arguments)[1:]
+    return run_main(main, *words, directory=directory, environment=environment(**changes))
+
+
+def run_main(
+    main: Callable[[], int | None],
+    *words: object,
+    directory: Path = ROOT,
+    environment: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run main() in this process with `words` as its command line, the program's name first."""
+    argv = list(map(str, words))
     out, err = io.StringIO(), io.StringIO()
     with (
         _working_in(directory),
-        mock.patch.dict(os.environ, environment(**changes), clear=True),
+        mock.patch.object(sys, "argv", argv),
+        mock.patch.dict(os.environ, environment or {}, clear=environment is not None),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         try:
-            code = main(argv)
+            code = main()
         except SystemExit as leave:
             code = leave.code
     return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())

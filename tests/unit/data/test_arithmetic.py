@@ -5,16 +5,14 @@ python -m pytest tests/unit/data/test_arithmetic.py
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import envs
 from data import arithmetic
+from tests.support.stages import run_main
 
-SCRIPT = Path(arithmetic.__file__)
 EVA = arithmetic.Problem(
     "Eva had some cards, lost 2, lost 2, found 5. Now Eva has 9. How many at first?", 8, (-2, -2, 5)
 )
@@ -24,9 +22,8 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def write(folder: Path, *arguments: object) -> None:
-    command = [sys.executable, SCRIPT, "--output_dir", folder, *arguments]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=60)
+def write(folder: Path, *arguments: object) -> int:
+    return run_main(arithmetic.main, "x.py", "--output_dir", folder, *arguments).returncode
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +149,5 @@ def test_warm_up_never_teaches_a_wrong_number_nor_any_number_of_a_retry(folder):
 
 @pytest.mark.parametrize("count", ["-1", "many"])
 def test_a_bad_count_is_a_usage_error(tmp_path, count):
-    command = [sys.executable, str(SCRIPT), "--output_dir", str(tmp_path / "x"), "--test", count]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
+    assert write(tmp_path / "x", "--test", count) == 2
     assert not (tmp_path / "x").exists()

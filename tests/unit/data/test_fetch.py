@@ -4,6 +4,7 @@ python -m pytest tests/unit/data/test_fetch.py
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.support.stages import run_main
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SHARED = Path(os.environ.get("RISE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -94,11 +97,13 @@ def folder(tmp_path):
 
 
 def run(folder: Path, *arguments: object, server=None) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(folder / "fetch.py"), *map(str, arguments)]
-    if server is not None:
-        command += ["--base_url", f"http://127.0.0.1:{server.server_address[1]}"]
+    """Call main() of the folder's copy of the script: its table lies beside it."""
+    spec = importlib.util.spec_from_file_location("fetch_copy", folder / "fetch.py")
+    copy = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    mirror = ["--base_url", f"http://127.0.0.1:{server.server_address[1]}"] if server else []
     environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    return run_main(copy.main, "fetch.py", *arguments, *mirror, environment=environment)
 
 
 def rows(path: Path) -> list[dict]:

@@ -6,8 +6,6 @@ python -m pytest tests/unit/envs/test_env.py
 import asyncio
 import hashlib
 import json
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -282,12 +280,3 @@ def test_a_missing_file_says_how_to_get_it(tmp_path):
 def test_bad_options_are_refused(write, options):
     with pytest.raises(ValueError, match=next(iter(options.values())).__str__()):
         envs.make("gsm8k", write(GSM8K_ROWS), **options)
-
-
-def test_importing_is_light_and_leaves_the_standard_library_alone():
-    code = (
-        "import sys, envs, math; assert math.sqrt(4) == 2; "
-        "print([name for name in ('sympy', 'math_verify', 'torch') if name in sys.modules])"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (run.stdout.strip(), run.stderr) == ("[]", "")

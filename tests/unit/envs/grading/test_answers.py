@@ -2,7 +2,7 @@ r"""Extraction of the last box, and exact comparison of GSM8K answers.
 
     python -m pytest tests/unit/envs/grading/test_answers.py
 
-``tests/support/grading/gsm8k.jsonl`` holds hand-written responses with the verdict that a careful
+``tests/support/grading/gsm8k*.jsonl`` hold hand-written responses with the verdict that a careful
 reader gives them.
 """
 
@@ -80,8 +80,9 @@ def test_the_last_balanced_box_is_the_answer():
     assert [row for row in rows if last_box(row[0]) != row[1]] == []
 
 
-def test_the_reward_is_a_careful_readers():
-    rows = read_rows("gsm8k")
+@pytest.mark.parametrize("name", ["gsm8k", "gsm8k_notations"])
+def test_the_reward_is_a_careful_readers(name):
+    rows = read_rows(name)
     grades = [GSM8K.judge(row["response"], row["reference"]) for row in rows]
     wanted = [GSM8K.rewards[row["label"]] for row in rows]
     assert [r for r, g, w in zip(rows, grades, wanted, strict=True) if g.reward != w] == []

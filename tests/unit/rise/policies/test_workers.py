@@ -5,7 +5,6 @@ pytest tests/unit/rise/policies/test_workers.py
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from email.utils import formatdate
@@ -13,7 +12,6 @@ from email.utils import formatdate
 import pytest
 from aiohttp import web
 
-import envs
 from fastchat.client import workers as pool
 from fastchat.client.http import seconds_to_wait
 from fastchat.client.process import free_ports
@@ -26,7 +24,6 @@ from fastchat.serve.model_worker import ModelWorker
 from fastchat.serve.registration import Registration
 from rise.policies.policy import PolicyError, Retries
 from rise.policies.worker import WorkerPolicy
-from rise.rollout.play import Plan, play
 from tests.support.scripted_servers import Wire, wire_reply
 from tests.support.servers import post, running, wait_for
 from tests.support.tiny import save_tiny_model
@@ -302,21 +299,3 @@ def test_a_date_that_is_none_is_no_wait():
     assert seconds_to_wait({"Retry-After": "soon"}) is None
     assert seconds_to_wait({}) is None and seconds_to_wait({"Retry-After": "nan"}) is None
     assert seconds_to_wait({"Retry-After": formatdate(0)}) == 0.0
-
-
-def test_an_error_text_is_an_error_row_and_never_an_answer(tmp_path):
-    path = tmp_path / "problems.jsonl"
-    path.write_text(json.dumps({"question": "1+1?", "answer": "#### 2"}) + "\n")
-    env = envs.make("gsm8k", path)
-    failure = {"text": "**NETWORK ERROR** \\boxed{2}", "error_code": 50002}
-    with fakes(Fake(lambda _: failure)) as controller:
-        policy = WorkerPolicy("student", controller.url, retries=QUICK)
-
-        async def run():
-            episode = await play(env, Plan([policy], [1], [1.0], [8]), 0)
-            await policy.close()
-            return episode
-
-        episode = asyncio.run(run())
-    assert episode.error["kind"] == "server" and episode.turns == []
-    assert "NETWORK ERROR" not in json.dumps(episode.to_dict()["turn_history"])

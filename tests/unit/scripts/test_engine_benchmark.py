@@ -1,6 +1,6 @@
 """The engine's benchmark measures only rows that the memory holds at the same time.
 
-python -m pytest tests/journeys/test_engine_benchmark.py
+python -m pytest tests/unit/scripts/test_engine_benchmark.py
 """
 
 import pytest

@@ -1,6 +1,6 @@
 """The parts of the rollout benchmark that need no server.
 
-python -m pytest tests/journeys/test_rollouts.py
+python -m pytest tests/unit/scripts/test_rollouts.py
 """
 
 import json
@@ -16,7 +16,7 @@ from rollout_systems import Replay
 from rise.episodes.episode import Episode, Turn
 from tests.support.tiny import save_tiny_model
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "scripts/benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[3] / "scripts/benchmarks"
 
 
 def test_ratios_are_taken_round_by_round(capsys):

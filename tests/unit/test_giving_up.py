@@ -1,6 +1,6 @@
 """Problems that a server or an expert function refuses for good: some answers, or all of them.
 
-pytest tests/processes/test_giving_up.py
+pytest tests/unit/test_giving_up.py
 """
 
 import json

@@ -1,6 +1,6 @@
 """What servers accept: bodies up to a limit, this machine's clients, and a start that can succeed.
 
-python -m pytest tests/processes/test_limits.py
+python -m pytest tests/unit/fastchat/serve/test_limits.py
 """
 
 import contextlib
@@ -76,6 +76,8 @@ def test_a_worker_that_cannot_start_says_why_in_one_line(tmp_path, capsys, optio
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "error:" in line and "usage" not in line
+    said = f"there is no directory '{tmp_path}/nowhere'" if options[1] == "0" else "'x'"
+    assert said in line
 
 
 @pytest.mark.parametrize("path", ["worker_generate", "worker_generate_stream"])

@@ -1,6 +1,6 @@
 """The trajectories of the training benchmark: right at the end, wrong before, histories shared.
 
-python -m pytest tests/journeys/test_training_data.py
+python -m pytest tests/unit/scripts/test_training_data.py
 """
 
 import itertools
