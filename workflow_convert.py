@@ -47,7 +47,6 @@ from rise.runs.arguments import env_help, env_name
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = Parser(description=__doc__)
     group = parser.add_argument_group("episodes")
     add = group.add_argument
@@ -81,11 +80,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def check_args(args: argparse.Namespace) -> list[Source]:
-    """Check the arguments together and open the logs; with --check those that are there.
-
-    Raises:
-        ValueError: one message, with everything that is wrong.
-    """
+    """Check the arguments together and open the logs; with --check those that are there."""
     problems = problems_of(args)
     sources = []
     try:
@@ -138,11 +133,6 @@ def next_command(args: argparse.Namespace) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert and report; returns the exit code.
-
-    Raises:
-        ValueError: if an argument or a log is wrong.
-    """
     from rise.dataset.writer import is_written
 
     sources = check_args(args)
@@ -172,7 +162,6 @@ def run(args: argparse.Namespace) -> int:
 def write_rows(
     pool: Pool, args: argparse.Namespace, settings: dict[str, Any], spill: RowSpill
 ) -> int:
-    """Make weighted rows; returns the exit code."""
     counts, tokens = RowCounts(), TokenCounts(args.model_path)
     prompts = {"env": args.env, "style": args.prompt_style}
     if args.to == "pair_sft":
@@ -194,7 +183,9 @@ def write_rows(
     report = {"settings": settings, **counts.to_dict(), "tokens": tokens.to_dict()}
     report["prompt_styles"] = prompt_styles(pool.sources, args.prompt_style)
     if args.match_tokens is not None:
-        report["match_tokens"] = match_tokens(spill, tokens, settings["match_tokens"], args.seed)
+        report["match_tokens"] = match_tokens(
+            spill, tokens, settings["match_tokens"], settings["seed"]
+        )
     finish(args, spill, report, format_report(report), counts.weights)
     return DONE
 
@@ -202,7 +193,6 @@ def write_rows(
 def write_pairs(
     pool: Pool, args: argparse.Namespace, settings: dict[str, Any], spill: RowSpill
 ) -> int:
-    """Make preference pairs; returns the exit code."""
     counts = PairCounts()
     for pair in preference_pairs(
         pool,
@@ -239,8 +229,8 @@ def finish(
     from rise.report.tracked import log_conversion
     from rise.runs.config import git_commit
 
-    if args.shuffle:
-        random.Random(args.seed).shuffle(spill.offsets)
+    if args.shuffle is not None:
+        random.Random(args.shuffle).shuffle(spill.offsets)
     if args.dry_run:
         first = next(spill.rows(spill.offsets))
         print(json.dumps(first, indent=2, ensure_ascii=False))
@@ -257,7 +247,6 @@ def finish(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the stage; returns the exit code."""
     args = parse_args(argv)
     try:
         return run(args)

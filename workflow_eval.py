@@ -17,17 +17,15 @@ both in one run: the further samples of turn 1 only vote. A model is named as in
 from __future__ import annotations
 
 import argparse
-import logging
 
 from fastchat.utils import Parser
 from rise.episodes.feedback import asks_itself
-from rise.program.exits import DONE, FAILED, GO_TOGETHER, run_program, usage_errors
+from rise.program.exits import run_program
 from rise.runs.arguments import add_common, add_feedback
-from rise.runs.messages import none_fits, run_errors
+from rise.runs.messages import run_stage
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = Parser(description=__doc__)
     add_common(parser)
     parser.add_argument("--model", required=True, help="who answers, at every turn")
@@ -49,7 +47,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def contradictions(args: argparse.Namespace) -> list[str]:
-    """What only this script has, and does not go together."""
     problems = []
     if args.shown_attempts and args.feedback != "none":
         problems.append("--shown_attempts needs --feedback none: any other is about own attempts")
@@ -63,11 +60,6 @@ def contradictions(args: argparse.Namespace) -> list[str]:
 
 
 def check_args(args: argparse.Namespace):
-    """Check the arguments together and decide who answers.
-
-    Raises:
-        ValueError: one message, with everything that is wrong.
-    """
     from rise.runs.job import check
 
     options = {
@@ -84,23 +76,7 @@ def check_args(args: argparse.Namespace):
 
 def main(argv: list[str] | None = None) -> int:
     """Evaluate what is owed and report it; returns the exit code."""
-    with usage_errors():
-        args = parse_args(argv)
-        logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING)
-
-        from rise.runs.dry_run import describe
-        from rise.runs.job import start_tracker
-
-        job = check_args(args)
-        if args.check or args.dry_run:
-            print(GO_TOGETHER if args.check else describe(job))
-            return DONE
-        job.start()
-    with job.run, run_errors(job), start_tracker(job) as tracker:
-        code = job.play(tracker)
-        if code in (DONE, FAILED) and job.run.done and not none_fits(job.tally):
-            report(job, tracker)
-    return code
+    return run_stage(argv, parse_args, check_args, report)
 
 
 def report(job, tracker) -> None:

@@ -17,19 +17,17 @@ f(problem, messages) -> str. The same command goes on with an unfinished run.
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 from pathlib import Path
 
 from fastchat.utils import Parser
 from rise.episodes.feedback import EXPERT_SEES
-from rise.program.exits import DONE, FAILED, GO_TOGETHER, run_program, usage_errors
+from rise.program.exits import run_program
 from rise.runs.arguments import add_common, add_feedback
-from rise.runs.messages import none_fits, run_errors
+from rise.runs.messages import run_stage
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = Parser(description=__doc__)
     add_common(parser)
     parser.add_argument(
@@ -57,7 +55,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def contradictions(args: argparse.Namespace) -> list[str]:
-    """What only this script has, and does not go together."""
     problems = []
     if args.correct_to_correct and args.max_turns < 2:
         problems.append("--correct_to_correct needs --max_turns 2 or more")
@@ -72,11 +69,6 @@ def contradictions(args: argparse.Namespace) -> list[str]:
 
 
 def check_args(args: argparse.Namespace):
-    """Check the arguments together and decide who answers.
-
-    Raises:
-        ValueError: one message, with everything that is wrong.
-    """
     from rise.runs.job import check
 
     options = {
@@ -91,23 +83,7 @@ def check_args(args: argparse.Namespace):
 
 def main(argv: list[str] | None = None) -> int:
     """Generate what is owed and report it; returns the exit code."""
-    with usage_errors():
-        args = parse_args(argv)
-        logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING)
-
-        from rise.runs.dry_run import describe
-        from rise.runs.job import start_tracker
-
-        job = check_args(args)
-        if args.check or args.dry_run:
-            print(GO_TOGETHER if args.check else describe(job))
-            return DONE
-        job.start()
-    with job.run, run_errors(job), start_tracker(job) as tracker:
-        code = job.play(tracker)
-        if code in (DONE, FAILED) and job.run.done and not none_fits(job.tally):
-            report(job, tracker)
-    return code
+    return run_stage(argv, parse_args, check_args, report)
 
 
 def report(job, tracker) -> None:

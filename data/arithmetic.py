@@ -130,12 +130,10 @@ def working(problem: Problem, guess: int) -> str:
 
 
 def trial(problem: Problem, guess: int) -> str:
-    """A whole answer in the model's format, right if `guess` is."""
     return f"{working(problem, guess)}\n\\boxed{{{guess}}}"
 
 
 def row(problem: Problem) -> dict[str, str]:
-    """The problem as a line of a GSM8K file, with its reference solution."""
     answer = f"{working(problem, problem.start)}\n#### {problem.start}"
     return {"question": problem.question, "answer": answer}
 
@@ -212,7 +210,6 @@ def check_disjoint(test: Iterable[dict], train: Iterable[dict]) -> None:
 
 
 def write_lines(path: Path, rows: Iterable[dict]) -> int:
-    """Write JSON lines under a temporary name, then rename; returns the number of lines."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     count = 0
     with partial.open("w", encoding="utf-8") as file:

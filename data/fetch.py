@@ -49,11 +49,6 @@ class Source:
     checksum: str
     """`sha256:HEX`, or `git:HEX` for git's SHA-1 of a blob, of the original file."""
     rows: int
-    """Rows of the JSON-lines file that is written."""
-
-    def mirrored(self, base_url: str | None) -> str:
-        """The address, with another scheme, host and path prefix if `base_url` is given."""
-        return self.url if base_url is None else base_url.rstrip("/") + urlsplit(self.url).path
 
 
 def svamp_row(row: Row) -> Row:
@@ -79,13 +74,7 @@ CONVERTERS = {"svamp": svamp_row, "asdiv": asdiv_row}
 """Data sets whose original rows look different; the others are kept byte for byte."""
 
 
-def keys_of(name: str) -> tuple[str, str]:
-    """The keys under which `envs` reads the problem and its solution."""
-    return ("problem", "solution") if name.startswith("math") else ("question", "answer")
-
-
 def matches(content: bytes, checksum: str) -> bool:
-    """Whether `content` has the checksum `sha256:HEX` or `git:HEX`."""
     kind, expected = checksum.split(":")
     if kind == "git":
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == expected
@@ -115,7 +104,8 @@ def read_rows(content: bytes, path: str) -> list[Row]:
 
 def to_lines(name: str, rows: list[Row], path: str) -> bytes:
     """Rows as JSON lines with the keys that `envs` reads; rows without one answer are left out."""
-    keys, lines = keys_of(name), []
+    keys = ("problem", "solution") if name.startswith("math") else ("question", "answer")
+    lines = []
     for number, row in enumerate(rows, start=1):
         ready = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in keys)
         if not ready and (name not in CONVERTERS or not isinstance(row, dict)):
@@ -184,7 +174,6 @@ def download(source: Source, url: str, part: Path, timeout: float) -> bytes:
 
 
 def advice(url: str, error: Exception) -> str:
-    """What happened, and what to do where there is no network."""
     return (
         f"{url} cannot be read ({error}). Without a network, download this address on another "
         "machine and pass the file with --from FILE; behind a proxy set HTTPS_PROXY; a mirror is "
@@ -193,17 +182,16 @@ def advice(url: str, error: Exception) -> str:
 
 
 def fetch(source: Source, args: argparse.Namespace) -> Path:
-    """Download one source unless it is there; returns the file of JSON lines."""
     folder = args.output_dir / source.name
-    target = folder / f"{source.split}.jsonl"
-    original = target
+    target = original = folder / f"{source.split}.jsonl"
     if source.name in CONVERTERS:
         original = folder / source.url.rsplit("/", 1)[-1]
     if not (original.exists() and matches(original.read_bytes(), source.checksum)):
         if original.exists() and not args.force:
             raise FetchError(f"{original} is there with other content: move it, or pass --force")
         part = folder / f"{original.name}.part"
-        content = download(source, source.mirrored(args.base_url), part, args.timeout)
+        mirrored = args.base_url and args.base_url.rstrip("/") + urlsplit(source.url).path
+        content = download(source, mirrored or source.url, part, args.timeout)
         write(original, content, args.force)
     if original != target:
         rows = read_rows(original.read_bytes(), str(original))
@@ -233,11 +221,6 @@ def import_file(path: Path, sources: list[Source], args: argparse.Namespace) -> 
     return target
 
 
-def read_homes(path: Path) -> dict[str, list[Source]]:
-    homes = json.loads(path.read_text(encoding="utf-8"))
-    return {name: [Source(name, **file) for file in home["files"]] for name, home in homes.items()}
-
-
 def parse_args(homes: dict[str, list[Source]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     add = parser.add_argument
@@ -257,7 +240,8 @@ def parse_args(homes: dict[str, list[Source]]) -> argparse.Namespace:
 
 
 def main() -> int:
-    homes = read_homes(HOMES)
+    known = json.loads(HOMES.read_text(encoding="utf-8"))
+    homes = {name: [Source(name, **file) for file in home["files"]] for name, home in known.items()}
     args = parse_args(homes)
     sources = [source for name in args.names for source in homes[name]]
     refused = f"--output_dir {args.output_dir}: give a folder that you may write to"

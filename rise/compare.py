@@ -34,7 +34,6 @@ FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = Parser(prog="python -m rise.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, two or more")
     parser.add_argument(
@@ -48,7 +47,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Compare and print; returns the exit code."""
     args = parse_args(argv)
     try:
         runs = [
@@ -84,7 +82,7 @@ def names_of(paths: Sequence[str]) -> list[str]:
 
 def paper_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Rows are runs; columns the headline rates with gains, then tokens generated per problem."""
-    names = _all_metrics(run["metrics"] for run in found["runs"])
+    names = sorted({name for run in found["runs"] for name in run["metrics"]}, key=headline_order)
     votes = [name for name in names if name.startswith("m") and name != "m1@t1"]
     header = ["run", "n", *names, *(f"cost of {name}" for name in votes)]
     rows = []
@@ -93,7 +91,12 @@ def paper_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [run["name"], str(run["n"])]
             + [_cell(run, name) for name in names]
-            + [_cost(cost) if cost else "-" for cost in costs]
+            + [
+                f"{cost['samples']:g} samples, {cost['completion_tokens']:.0f} tokens"
+                if cost
+                else "-"
+                for cost in costs
+            ]
         )
     return header, rows
 
@@ -116,14 +119,6 @@ def _difference_row(name: str, rate: dict[str, Any]) -> list[str]:
     value, low, high = (100 * rate[key] for key in ("value", "low", "high"))
     p_value = format_p(rate["p_value"]).removeprefix("p ").removeprefix("= ")
     return [name, f"{value:+.1f}", f"{low:+.1f} to {high:+.1f}", p_value, str(rate["n"])]
-
-
-def _cost(cost: dict[str, float]) -> str:
-    return f"{cost['samples']:g} samples, {cost['completion_tokens']:.0f} tokens"
-
-
-def _all_metrics(found: Any) -> list[str]:
-    return sorted({name for metrics in found for name in metrics}, key=headline_order)
 
 
 def _cell(run: dict[str, Any], name: str) -> str:

@@ -99,11 +99,7 @@ def lines(
 ) -> Iterator[str]:
     """A line for this and, further in, for everything that it was made of.
 
-    Args:
-        item: what was read.
-        beside: where the record that names it is: a path may be relative to a directory above.
-        depth: how far in.
-        seen: what has its lines already.
+    The record that names it is `beside`: a path may be relative to a directory above.
     """
     seen = set() if seen is None else seen
     places = (Path(item.name), *(above / item.name for above in beside.absolute().parents))
@@ -137,14 +133,12 @@ def _commit(record: dict[str, Any]) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = Parser(prog="python -m rise.lineage", description=__doc__)
     parser.add_argument("path", type=Path, help="a run directory, a data set or a checkpoint")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the lines; returns the exit code."""
     path = parse_args(argv).path
     try:
         if record_of(path) is None:

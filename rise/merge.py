@@ -40,7 +40,6 @@ Where = dict[int, tuple[Path, int]]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = Parser(prog="python -m rise.merge", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
     parser.add_argument("-o", "--output", required=True, type=Path, help="run directory to write")
@@ -48,12 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def find_episodes(runs: Sequence[Path]) -> tuple[dict[str, Any], Where]:
-    """The common configuration of the runs, and where every episode is.
-
-    Raises:
-        ValueError: if a directory holds no run, two of them differ in their configuration or
-            have finished the same problem, or a problem is finished in none.
-    """
+    """The common configuration of the runs, and where every episode is."""
     first = read_config(runs[0])
     where: Where = {}
     for path in runs:
@@ -81,7 +75,6 @@ def find_episodes(runs: Sequence[Path]) -> tuple[dict[str, Any], Where]:
 
 
 def write(job: Job, where: Where) -> None:
-    """Copy the episodes that the joint run has not yet, then write its log and its summary."""
     run = job.run
     if not run.done:
         _copy_failed(sorted({path for path, _ in where.values()}), job)
@@ -103,11 +96,7 @@ def write(job: Job, where: Where) -> None:
 
 
 def _copy_failed(paths: Sequence[Path], job: Job) -> None:
-    """Copy the attempts that failed: their tokens are counted, and paid for.
-
-    Those that a merge which was killed has copied are not copied again. One attempt may have
-    failed several times in the same words, so they are counted.
-    """
+    """Copy the failed attempts, which were paid for, but for those that a killed merge copied."""
     run = job.run
     there = Counter(json.dumps(episode.to_dict()) for episode in _failed(run.path))
     for path in paths:
@@ -120,14 +109,12 @@ def _copy_failed(paths: Sequence[Path], job: Job) -> None:
 
 
 def _failed(path: Path) -> Iterator[Episode]:
-    """The attempts of a run whose episode is owed, or was until a later attempt."""
     for _, _, row in rows(path / "rows.jsonl"):
         if row and is_owed(row.get("error")):
             yield Episode.from_dict(row)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Join the runs; returns the exit code."""
     args = parse_args(argv)
     with usage_errors():
         config, where = find_episodes(args.runs)

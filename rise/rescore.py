@@ -48,7 +48,6 @@ ORIGINAL = "rows.original.jsonl"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = Parser(prog="python -m rise.rescore", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument(
@@ -66,13 +65,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def regrade(episode: Episode, env: type[Env]) -> tuple[Episode, list[dict[str, Any]]]:
-    """The episode with today's verdicts, and what changed.
+    """The episode with today's verdicts, and what changed in which attempts.
 
-    Texts, feedback and the choice among the samples stay as they were.
-
-    Returns:
-        The episode, and one {"task_id", "turn", "sample", "before", "after"} per changed attempt,
-        turn and sample counted from 1, before and after {"verdict", "answer", "reward"}.
+    Each change is {"task_id", "turn", "sample", "before", "after"}: turn and sample count from 1,
+    before and after are {"verdict", "answer", "reward"}. Texts, feedback and the chosen sample
+    stay.
     """
     changes, turns = [], []
     for t, turn in enumerate(episode.turns, start=1):
@@ -103,10 +100,7 @@ def regrade(episode: Episode, env: type[Env]) -> tuple[Episode, list[dict[str, A
 
 
 def originals(path: Path) -> Iterator[tuple[str, bool]]:
-    """(line, whether it is kept) of a run's rows as they were generated, in the order of the run.
-
-    A run that went on after it was rescored has rows that are kept nowhere else yet.
-    """
+    """(line, whether the original file has it) of a run's rows as generated, in the run's order."""
     original = path / ORIGINAL
     found = rows(original) if original.exists() else ()
     kept = {_key(original, offset, row): offset for offset, _, row in found if row}
@@ -119,32 +113,33 @@ def originals(path: Path) -> Iterator[tuple[str, bool]]:
         yield line.decode("ascii").rstrip("\n") + "\n", place is not None
 
 
-def rescored_rows(path: Path, env: type[Env], changes: list[dict[str, Any]]) -> Iterator[str]:
-    """The lines of a new rows.jsonl; adds to `changes` what is different in them."""
+def rescored_rows(
+    path: Path, env: type[Env], changes: list[dict[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    """(new line, original line where none is kept yet, else ""); adds to `changes`."""
     from tqdm import tqdm
 
-    for line, _ in tqdm(originals(path), desc="grading", unit="episode", disable=None):
-        row = json.loads(line)
-        if not row["turn_history"].get("verdicts"):
-            yield line
-            continue
-        episode, found = regrade(Episode.from_dict(row), env)
-        changes += found
-        yield json.dumps(episode.to_dict()) + "\n"
+    for line, is_kept in tqdm(originals(path), desc="grading", unit="episode", disable=None):
+        row, new = json.loads(line), line
+        if row["turn_history"].get("verdicts"):
+            episode, found = regrade(Episode.from_dict(row), env)
+            changes += found
+            new = json.dumps(episode.to_dict()) + "\n"
+        yield new, "" if is_kept else line
 
 
-def write(path: Path, lines: Iterator[str]) -> None:
+def write(path: Path, lines: Iterator[tuple[str, str]]) -> None:
     """Replace the rows; a reader or a killed process finds the old ones or the new ones."""
     original, temporary = path / ORIGINAL, path / "rows.rescored.tmp"
     kept = path / f"{ORIGINAL}.tmp"
     try:
-        with open(temporary, "w", encoding="ascii") as file:
-            file.writelines(lines)
-        with open(kept, "wb") as file:
+        with open(temporary, "wb") as file, open(kept, "wb") as backup:
             if original.exists():
                 with open(original, "rb") as before:
-                    shutil.copyfileobj(before, file)
-            file.writelines(line.encode() for line, is_kept in originals(path) if not is_kept)
+                    shutil.copyfileobj(before, backup)
+            for new, unkept in lines:
+                file.write(new.encode("ascii"))
+                backup.write(unkept.encode("ascii"))
         os.replace(kept, original)
         os.replace(temporary, path / "rows.jsonl")
     finally:
@@ -191,13 +186,7 @@ def moves(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 
 def describe(changes: list[dict[str, Any]], told: bool, shown: int | None = SHOWN) -> str:
-    """What changed, as text.
-
-    Args:
-        changes: see `regrade`.
-        told: whether the models were told the old verdicts.
-        shown: changes that are listed; the others are said to be in rescored.json. None is all.
-    """
+    """What changed, as text; `told`: the models heard the old verdicts; `shown`: None lists all."""
     lines = [
         f"problem {change['task_id']}, turn {change['turn']}, sample {change['sample']}: "
         f"{_said(change['before'])} -> {_said(change['after'])}"
@@ -229,12 +218,10 @@ def describe(changes: list[dict[str, Any]], told: bool, shown: int | None = SHOW
 
 
 def is_of_verdict(change: dict[str, Any]) -> bool:
-    """Whether a change is one of the verdict, and not of the answer alone that was read."""
     return change["before"]["verdict"] != change["after"]["verdict"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Grade again and report; returns the exit code."""
     import envs
     from envs.plugins import checksum
 

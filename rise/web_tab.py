@@ -42,7 +42,6 @@ class Attempts:
 
 
 def add_arguments(group: Any) -> None:
-    """The tab's part of the command line."""
     group.add_argument("--env", default="gsm8k", help="environment of the problems (gsm8k)")
     group.add_argument(
         "--data-path",
@@ -55,18 +54,12 @@ def add_arguments(group: Any) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Load the problems.
-
-    Raises:
-        ValueError: the environment, the file or the style cannot be used.
-    """
     import envs
 
     args.problems = envs.make(args.env, args.data_path, prompt_style=args.prompt_style)
 
 
 def add_tab(args: argparse.Namespace, chat: Any) -> None:
-    """Add the tab to the page that is being built."""
     import gradio as gr
 
     from fastchat.serve.gradio_web_server import model_choices, sampling_sliders, two_chatbots
@@ -172,7 +165,6 @@ def _dialogues(question: str, past: list[Attempts], growing: list[str]) -> list[
 
 
 def _fresh() -> tuple:
-    """Nothing attempted yet."""
     import gradio as gr
 
     return [], [], [], gr.Button("Try")

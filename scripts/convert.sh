@@ -28,7 +28,7 @@ fi
 read -ra logs <<<"$FILEPATH"
 command=(
     python workflow_convert.py --filepath "${logs[@]}" --output "$OUTPUT" --env "$ENV_NAME"
-    --to "$TO" --shuffle --seed "$SEED"
+    --to "$TO" --shuffle "$SEED"
 )
 if [ "$TO" != dpo ]; then
     command+=(--model_path "$MODEL")

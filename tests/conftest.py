@@ -10,6 +10,7 @@ SLOW = (
     "test_readme_commands.py",
     "test_docs_commands.py",
     "test_launchers.py",
+    "test_slurm.py",
     "test_pipeline.py",
     "test_quickstart.py",
     "test_reproduce.py",
@@ -18,7 +19,6 @@ SLOW = (
     "test_make_base.py",
     "test_stock_fschat.py",
     "test_kill.py",
-    "test_slurm.py",
     "test_gpu_check.py",
 )
 """Files that take longest, in this order. Begun last, one of them would run alone at the end."""

@@ -94,8 +94,14 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         help="fastchat: a JSON list for train_mem.py; messages: JSON lines with role and content, "
         "for other trainers; default fastchat",
     )
-    add("--shuffle", action="store_true", help="put the rows in random order")
-    add("--seed", type=int, default=0, help="of the order; default 0")
+    add(
+        "--shuffle",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="SEED",
+        help="put the rows in random order, drawn from SEED (0); default: as in the logs",
+    )
     add("--model_path", help="checkpoint whose tokens the report counts; default: not counted")
     add("--overwrite", action="store_true", help="replace an output made with other settings")
     add("--dry-run", "--dry_run", action="store_true", help="report, show one row, write nothing")

@@ -22,8 +22,7 @@ from rise.metrics.texts import pieces, words
 NumberedRow = tuple[int, Row]
 """A row with the number of the log that it is from."""
 COMPARED_ROWS = 200
-"""A row is compared with the latest so many kept rows of its question: the time for a question
-would grow with their square."""
+"""Kept rows of its question, the latest, that a row is compared with: time grows quadratically."""
 REASON = "near duplicate"
 
 
@@ -32,13 +31,9 @@ def without_near_duplicates(
 ) -> Iterator[NumberedRow]:
     """The rows, in their order, without those that nearly repeat an earlier one.
 
-    The rows wait on the disk; 17 bytes of each, and the rows of one question, are in memory.
-
-    Args:
-        rows: all rows; read to their end before the first one is yielded.
-        similarity: in (0, 1]; 1 drops attempts that share all pieces.
-        output: the rows wait on its disk.
-        dropped: takes the number of dropped rows.
+    All are read before the first is yielded and wait on the disk of `output`; 17 bytes of each, and
+    the rows of one question, are in memory. `similarity` is in (0, 1]: 1 drops attempts that share
+    all pieces.
     """
     with RowSpill(output) as spill:
         keys = array("Q")
@@ -57,7 +52,6 @@ def without_near_duplicates(
 
 
 def _repeating(spill: RowSpill, group: list[int], similarity: float) -> Iterator[int]:
-    """The places in the group whose row nearly repeats an earlier one."""
     if len(group) == 1:
         return
     kept: list[list[frozenset[tuple[str, ...]]]] = []

@@ -50,7 +50,6 @@ class PairCounts:
     by_rewards: Counter[str] = field(default_factory=Counter)
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts as JSON."""
         return {
             "episodes": self.episodes,
             "states": self.states,
@@ -74,16 +73,9 @@ def preference_pairs(
 ) -> Iterator[dict[str, Any]]:
     """Yield {"id", "prompt", "chosen", "rejected", ...} for every state, in the order of the logs.
 
-    The answers wait on the disk; 16 bytes per visit, and the answers of one state, are in memory.
-
-    Args:
-        pool: the logs.
-        rules: one for each log; the window and correct_to_correct are read.
-        counts: takes what was seen.
-        env: the environment of logs that do not say theirs; None is gsm8k.
-        style: the prompt of logs without dialogues, as --prompt_style takes it.
-        output: the answers wait on its disk.
-        max_pairs: of a state at most; see `pairs_of`.
+    Of the rules, one per log, the window and correct_to_correct are read; `env` and `style` are for
+    logs that do not say theirs. The answers wait on the disk of `output`: 16 bytes per visit, and
+    the answers of one state, are in memory.
     """
     keys = array("Q")
     with RowSpill(output) as spill:
@@ -99,9 +91,7 @@ def preference_pairs(
 
 
 def pairs_of(answers: Sequence[Answer], max_pairs: int) -> Iterator[tuple[Answer, Answer]]:
-    """Up to `max_pairs` pairs (better, worse), those with the widest gap in reward first.
-
-    Between two rewards, each answer is used once before one is used again.
+    """Up to `max_pairs` pairs (better, worse), widest gap first; each answer once before any twice.
 
     >>> answers = [("a", 1), ("b", 0), ("c", 1), ("d", 0)]
     >>> [better + worse for (better, _), (worse, _) in pairs_of(answers, 3)]
@@ -121,7 +111,6 @@ def pairs_of(answers: Sequence[Answer], max_pairs: int) -> Iterator[tuple[Answer
 
 
 def format_pairs(report: dict[str, Any]) -> str:
-    """The report of `PairCounts` in four lines."""
     turns, rewards = (
         ", ".join(f"{name}: {count}" for name, count in report[key].items())
         for key in ("pairs_by_turn", "pairs_by_rewards")
@@ -201,8 +190,7 @@ def repair_rows(
 ) -> Iterator[tuple[int, Row]]:
     """Yield (number of the log, row) for the pairs of each question, each with weight 1.
 
-    The answers wait on the disk; 8 bytes per episode, and the answers of one question, are in
-    memory.
+    The answers wait on the disk: in memory are 8 bytes per episode and those of one question.
     """
     keys = array("Q")
     counts.attempts = 0

@@ -29,7 +29,6 @@ class RowCounts:
         self._rewards: Counter[int] = Counter()
 
     def add(self, row: Row) -> None:
-        """Count a row that is kept."""
         self.weights.append(row.weight)
         self.recorded += row.token_ids is not None
         self.truncated += row.is_cut
@@ -37,7 +36,6 @@ class RowCounts:
         self._rewards[row.reward] += 1
 
     def why_empty(self) -> str:
-        """Why there is no row, and what to do."""
         if self.episodes and self.attempts is not None:
             return (
                 f"No pair in {self.episodes} episodes: no question has both a right answer and a "
@@ -80,7 +78,7 @@ class RowCounts:
 class TokenCounts:
     """Tokens of the prompts (not trained) and of the answers (trained), as the trainer sees them.
 
-    A tokenizer that cannot be loaded does not spoil a conversion: nothing is counted then.
+    Nothing is counted where the tokenizer cannot be loaded: that does not spoil a conversion.
     """
 
     def __init__(self, model_path: str | None):
@@ -94,7 +92,6 @@ class TokenCounts:
         self._foreign = 0
 
     def add(self, row: Row) -> None:
-        """Count one row: the context, and last the answer."""
         if self._reason:
             return
         try:
@@ -112,10 +109,7 @@ class TokenCounts:
             self._parts[name] = [total + length, max(most, length)]
 
     def to_dict(self) -> dict[str, Any]:
-        """{"prompt", "answer", "row"}, each {"mean", "max", "total"}; or {"not counted": why}.
-
-        With "of_another_tokenizer", the rows whose recorded tokens --model_path cannot train.
-        """
+        """{"prompt", "answer", "row"}, each {"mean", "max", "total"}; or {"not counted": why}."""
         if self._reason:
             return {"not counted": self._reason}
         parts: dict[str, Any] = {
@@ -136,7 +130,6 @@ class TokenCounts:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The report in seven lines, or more."""
     weights = report["weights"]
     settings = report["settings"]
     lines = [

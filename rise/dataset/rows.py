@@ -21,15 +21,7 @@ from rise.episodes.log import lacks_dialogue
 def training_rows(
     pool: Pool, rules: Sequence[Rules], counts: RowCounts, env: str | None, style: str
 ) -> Iterator[tuple[int, Row]]:
-    """Yield (number of the log, row) for every row that the rules keep.
-
-    Args:
-        pool: the logs.
-        rules: one for each log, with the same weighting and temperature.
-        counts: takes the number of episodes and what was dropped; the rows are the caller's.
-        env: the environment of logs that do not say theirs; None is gsm8k.
-        style: the prompt of logs without dialogues, as --prompt_style takes it.
-    """
+    """Yield (number of the log, row) for every row that the rules, one per log, keep."""
     means = None
     if rules[0].weighting in RELATIVE:
         means = PromptMeans(rules[0].weighting, rules[0].temperature)
@@ -72,6 +64,7 @@ def settings_of(args: argparse.Namespace, sources: list[Source]) -> dict[str, An
         settings["match_tokens"] = trained_tokens(args.match_tokens, args.model_path)
     # None and not False: as in reports from before the flag existed.
     settings["drop_truncated"] = args.drop_truncated or None
+    settings["shuffle"], settings["seed"] = args.shuffle is not None, args.shuffle or 0
     if args.to == "pair_sft":
         settings["weighting"] = "none"
     prompts = [
@@ -83,7 +76,7 @@ def settings_of(args: argparse.Namespace, sources: list[Source]) -> dict[str, An
 
 
 def _prompt_checksum(env: str | None, style: str, source: Source) -> str | None:
-    """A checksum of the texts around a question, where they are read from a file and needed."""
+    """Of the texts around a question, where they are read from a file and needed."""
     import envs
 
     is_own = style in ("default", "bare") and (env or "gsm8k") in envs.NAMES

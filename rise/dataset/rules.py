@@ -38,24 +38,18 @@ SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
 
 @dataclass(frozen=True)
 class Rules:
-    """What becomes of an episode."""
+    """What becomes of an episode: the arguments of workflow_convert.py by these names."""
 
     criteria: str = "all"
-    """all, better, best or success: see `meets_criteria`."""
     drop_truncated: bool = False
-    """Drop rows whose answer was cut at the limit of new tokens."""
     only_success: bool = False
-    """Drop episodes without a right answer."""
     remove_duplication: bool = False
-    """Drop empty and repeated attempts."""
     correct_to_correct: bool = False
     """A success at turn 1 does not end the episode: turn 2 is data too."""
     context_window: int | None = None
     """c: a row shows the opening and at most c - 1 earlier attempts; None: all of them."""
     weighting: str = "exp"
-    """exp, advantage, centered or none: see `rise.dataset.weights.weight`."""
     temperature: float = 0.4
-    """tau in the weight."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +78,10 @@ class Row:
     """The turn of the trained answer in its episode, counted from 1."""
     messages: list[Message]
     opening: int
-    """How many of the messages came before the first attempt: a trainer may cut history, but
-    neither these nor the last."""
+    """How many messages came before the first attempt: a trainer that cuts history keeps them."""
     reward: int
     weight: float
     date: str | None = None
-    """See `rise.episodes.episode.Episode.date`."""
     is_cut: bool = False
     token_ids: str | None = None
     tokenizer: str | None = None
@@ -98,13 +90,7 @@ class Row:
     """Tells several rows of one task and turn apart; counted from 1, None where there is one."""
 
     def to_dict(self, source: int, form: str) -> dict[str, Any]:
-        """The row as JSON.
-
-        Args:
-            source: which of the converted logs it is from, counted from 0; part of the id.
-            form: fastchat ("conversations", the weight in the last one's "loss") or messages
-                ("messages" with role and content, the weight beside them).
-        """
+        """The row as JSON; `source` numbers the converted logs from 0, `form` is one of FORMATS."""
         name = f"{source}-{self.task_id}-{self.turn}"
         head = {"id": name if self.number is None else f"{name}-{self.number}"}
         tail: dict[str, Any] = {
@@ -151,17 +137,8 @@ def rows_from_episode(
 ) -> tuple[list[Row], Counter[str]]:
     """The training rows of one episode, and how many attempts were dropped for which reason.
 
-    Args:
-        episode: a finished episode.
-        rules: what to keep and how to weight it.
-        opening: the messages before the first attempt, for a log without dialogues; None takes
-            them from the episode.
-        mean: what the weights are relative to (`mean_over`), where the prompt was asked in other
-            episodes too; None takes the attempts of this one.
-
-    Raises:
-        ValueError: if the opening is unknown, if the model was shown another problem's attempt, or
-            if a weight is too large for a number.
+    `opening` is for a log without dialogues. `mean` (`mean_over`) is for a prompt that was asked in
+    other episodes too; None takes the attempts of this one.
     """
     if rules.only_success and episode.max_reward != SUCCESS:
         return [], Counter({"episode without success": len(episode.turns)})
@@ -176,7 +153,22 @@ def rows_from_episode(
     start = list(episode.opening if opening is None else opening) if used else []
     rows = []
     for count in range(1, len(used) + 1):
-        row = _row(episode, start, used[:count], rules, mean)
+        *history, last = used[:count]
+        actions = [attempt.action for attempt in history]
+        observations = [attempt.observation for attempt in history]
+        messages = visible(start, actions, observations, rules.context_window)
+        row = Row(
+            episode.task_id,
+            last.turn,
+            [*messages, {"role": "assistant", "content": last.action}],
+            len(start),
+            last.reward,
+            weight(last.reward, mean, rules.weighting, rules.temperature),
+            date=episode.date,
+            is_cut=last.is_cut,
+            token_ids=last.token_ids,
+            tokenizer=last.tokenizer,
+        )
         if not meets_criteria([attempt.reward for attempt in used[:count]], rules.criteria):
             dropped[f"not {rules.criteria}"] += 1
         elif row.is_cut and (rules.drop_truncated or not row.has_answer):
@@ -188,29 +180,7 @@ def rows_from_episode(
     return rows, +dropped
 
 
-def _row(
-    episode: Episode, opening: list[Message], attempts: Sequence[Attempt], rules: Rules, mean: float
-) -> Row:
-    """The last of these attempts as a row."""
-    last = attempts[-1]
-    size = weight(last.reward, mean, rules.weighting, rules.temperature)
-    messages = _messages(opening, attempts, rules.context_window)
-    return Row(
-        episode.task_id,
-        last.turn,
-        messages,
-        len(opening),
-        last.reward,
-        size,
-        date=episode.date,
-        is_cut=last.is_cut,
-        token_ids=last.token_ids,
-        tokenizer=last.tokenizer,
-    )
-
-
 def all_rewards(episode: Episode) -> list[int]:
-    """The rewards of all attempts, all samples of all turns."""
     return [reward for turn in episode.turns if not turn.kept for reward in turn.rewards]
 
 
@@ -236,35 +206,13 @@ def attempts_of(episode: Episode) -> list[Attempt]:
     ]
 
 
-def _messages(
-    opening: list[Message], attempts: Sequence[Attempt], context_window: int | None
-) -> list[Message]:
-    """What the model saw before the last of these attempts, and that attempt."""
-    *history, last = attempts
-    messages = visible(
-        opening,
-        [attempt.action for attempt in history],
-        [attempt.observation for attempt in history],
-        context_window,
-    )
-    return [*messages, {"role": "assistant", "content": last.action}]
-
-
 def without_repetition(
     attempts: Sequence[Attempt], keep_right: bool
 ) -> tuple[list[Attempt], Counter[str]]:
-    """The attempts without the empty ones and those that repeat an earlier one.
+    """The attempts without the empty and the repeated ones, and how many of these there were.
 
-    They are compared without the white space around them, and kept with it: what is trained is
-    what the model wrote.
-
-    Args:
-        attempts: the attempts of an episode, in order.
-        keep_right: keep a right attempt that repeats an earlier one. Correct-to-correct data is
-            there to teach exactly that.
-
-    Returns:
-        What is left, and how many were "empty" or "repeated".
+    White space around them does not tell two apart, and stays. Correct-to-correct data is there to
+    teach the repetition of a right attempt: `keep_right`.
     """
     kept: list[Attempt] = []
     seen: set[str] = set()
@@ -283,11 +231,7 @@ def without_repetition(
 
 
 def until_success(attempts: Sequence[Attempt], correct_to_correct: bool) -> list[Attempt]:
-    """The attempts up to and including the first success.
-
-    With `correct_to_correct` a success at turn 1 does not count as the end: the first success
-    after it does.
-    """
+    """The attempts up to the first success, with `correct_to_correct` to the first after turn 1."""
     used = []
     for attempt in attempts:
         used.append(attempt)

@@ -39,28 +39,24 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Source:
-    """One log and the settings it was generated with."""
+    """One log and the settings it was generated with; None is what a published log does not say."""
 
     path: Path
     """As given: a run directory or a file."""
     rows: Path
-    """The file with the episodes."""
     sha256: str
     """Of the file with the episodes: a log that has grown is another input."""
     env: str | None
-    """Name of the environment; None for a published log, which does not say."""
     context_window: int | None
     """As in `rise.episodes.episode.visible`; None shows all earlier attempts."""
     correct_to_correct: bool
     """Whether episodes that were right at turn 1 went on."""
     stage: str | None = None
-    """gen or eval; None for a published log, which does not say."""
     run: Path | None = None
-    """The directory of the run, resolved; None for a published log, which does not say."""
+    """The directory of the run, resolved."""
     size: int | None = None
-    """How many problems the run plays; None for a published log, which does not say."""
+    """How many problems the run plays."""
     prompt_style: str | None = None
-    """The texts that the models were told; None for a published log, which does not say."""
 
 
 class Pool:
@@ -134,7 +130,6 @@ def rows_of(path: str | Path) -> Path:
 
 
 def problems_with(sources: list[Source], env: str | None) -> list[str]:
-    """Everything that speaks against converting these logs together."""
     problems = []
     for number, source in enumerate(sources):
         if env and source.env and source.env != env:
@@ -165,11 +160,7 @@ def load_prompts(env: str | None, style: str) -> PromptStyle:
 
 
 def _config(rows: Path) -> tuple[Path | None, dict[str, Any]]:
-    """The directory of the run that wrote this file, and its configuration.
-
-    Returns:
-        None and an empty one for a published log, which does not say.
-    """
+    """The run's directory and configuration; None and an empty one for a published log."""
     directory, turns = rows.parent, None
     published = PUBLISHED_NAME.fullmatch(rows.name)
     if published:
@@ -191,14 +182,12 @@ def _config(rows: Path) -> tuple[Path | None, dict[str, Any]]:
 
 
 def _size(config: dict[str, Any]) -> int | None:
-    """How many problems a run with this configuration plays; None where it does not say."""
     if config.get("problems") is None:
         return None
     return len(shard.task_ids(config))
 
 
 def _finished_of(source: Source, log: EpisodeLog) -> int:
-    """How many problems of a run are finished, those without an answer included."""
     assert source.run is not None and source.size is not None, source
     journal = source.run / "rows.jsonl"
     # A log has no problem that ended without an answer: only the rows tell whether some are owed.

@@ -21,7 +21,6 @@ def text_key(*texts: str) -> int:
 
 
 def messages_key(messages: Iterable[Message], *texts: str) -> int:
-    """The `text_key` of these messages, their roles included, and of some texts more."""
     parts = (part for message in messages for part in (message["role"], message["content"]))
     return text_key(*parts, *texts)
 

@@ -29,6 +29,7 @@ def weight(reward: float, mean: float, weighting: str, temperature: float) -> fl
     minus the mean of exp(r / tau); below 0 for an attempt worse than average, which the model then
     learns to avoid. none: 1. The paper centres "around the mean value averaged across all attempts
     on a given prompt" (sec. 3.2) without a formula; advantage and centered are its two readings.
+    ValueError for a weight that is not finite.
 
     >>> [round(weight(r, 0, "exp", 0.4), 3) for r in (1, 0, -1)]
     [12.182, 1.0, 0.082]
@@ -36,16 +37,6 @@ def weight(reward: float, mean: float, weighting: str, temperature: float) -> fl
     [2.718, 0.368]
     >>> [round(weight(r, mean_over([1, 0], "centered", 0.5), "centered", 0.5), 3) for r in (1, 0)]
     [3.195, -3.195]
-
-    Args:
-        reward: the attempt's reward r.
-        mean: `mean_over` all attempts on the prompt; exp and none do not look at it.
-        weighting: exp, advantage, centered or none.
-        temperature: tau, above 0.
-
-    Raises:
-        ValueError: for an unknown weighting, tau not a number above 0, or a weight that is not
-            finite: too large for a float, or of such a reward.
     """
     _check(temperature)
     if weighting == "none":
@@ -102,13 +93,11 @@ class PromptMeans:
         self._means: tuple[np.ndarray, np.ndarray] | None = None
 
     def add(self, query: str, rewards: Sequence[float]) -> None:
-        """Count the rewards of one episode."""
         self._keys.append(text_key(query))
         self._sums.append(sum(centred_value(reward, *self._of_what) for reward in rewards))
         self._counts.append(len(rewards))
 
     def of(self, query: str) -> float:
-        """The mean over all attempts on a question that was added."""
         if self._means is None:
             keys, places = np.unique(np.frombuffer(self._keys, np.uint64), return_inverse=True)
             totals = np.bincount(places, weights=np.frombuffer(self._sums, np.float64))

@@ -38,11 +38,7 @@ def report_path(output: Path) -> Path:
 
 
 def is_written(output: Path, settings: dict[str, Any]) -> bool:
-    """Whether the data set is there, made with these settings.
-
-    Raises:
-        ValueError: if the file is there but was made otherwise.
-    """
+    """Whether the data set is there, made with these settings; ValueError if with others."""
     if not output.exists():
         return False
     report = report_path(output)
@@ -71,15 +67,8 @@ def write_dataset(
 ) -> list[Path]:
     """Write the rows, one per line, then the histogram of their weights and the report.
 
-    Args:
-        output: the file; a reader sees the old one or the whole new one. Directories are made.
-        rows: one after the other, each as JSON; at least one.
-        report: what to say about them, with the "settings" that `is_written` compares.
-        weights: of the rows, in any order; without them there is no histogram.
-        as_lines: JSON lines instead of a JSON list.
-
-    Returns:
-        The files. A histogram that cannot be drawn is a warning: it is not worth the rows.
+    A reader sees the old file or the whole new one. `report` has the "settings" that `is_written`
+    compares. A histogram that cannot be drawn is a warning: it is not worth the rows.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     picture = output.with_name(f"{output.name}_hist.png")
@@ -106,12 +95,10 @@ def write_dataset(
 
 
 def _new(path: Path) -> Path:
-    """Where a file is made before it takes its place."""
     return path.with_name(f"{path.name}.tmp")
 
 
 def _drawn(weights: Sequence[float], path: Path) -> bool:
-    """Draw the histogram; whether it could be done."""
     try:
         plot_weights(weights, path)
     except (ValueError, ArithmeticError) as error:
@@ -121,12 +108,7 @@ def _drawn(weights: Sequence[float], path: Path) -> bool:
 
 
 class RowSpill:
-    """Context manager; rows are appended, then read in any order.
-
-    Args:
-        output: the file that the rows are for: they are kept on the same disk, in the nearest
-            directory above it that exists.
-    """
+    """Rows are appended, then read in any order; they wait on the disk of `output`."""
 
     def __init__(self, output: Path):
         self._output = output
@@ -150,7 +132,6 @@ class RowSpill:
         return len(self.offsets)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row."""
         self.offsets.append(self._end)
         # A half surrogate pair is no UTF-8; in ASCII it is an escape, as it was in the log.
         try:
@@ -160,22 +141,16 @@ class RowSpill:
         self._end += self._file.write(line + b"\n")
 
     def lines(self, offsets: Iterable[int]) -> Iterator[bytes]:
-        """The rows that begin there as JSON, without the ends of lines."""
         for offset in offsets:
             self._file.seek(offset)
             yield self._file.readline().rstrip(b"\n")
 
     def rows(self, offsets: Iterable[int]) -> Iterator[dict[str, Any]]:
-        """The rows that begin there."""
         return map(json.loads, self.lines(offsets))
 
 
 def trained_tokens(path: Path, model_path: str | None) -> int:
-    """The trained tokens of a data set of workflow_convert.py, as its report has them.
-
-    Raises:
-        ValueError: if there is no such report, if it counted no tokens, or those of another model.
-    """
+    """The trained tokens of a data set of workflow_convert.py, as its report has them."""
     report = report_path(path)
     if not report.is_file():
         raise ValueError(
@@ -199,16 +174,9 @@ def trained_tokens(path: Path, model_path: str | None) -> int:
 
 
 def repeated(lengths: Sequence[int], budget: int, seed: int) -> list[int]:
-    """Which rows to write so that their lengths add up to the budget, to half a row.
+    """Which rows to write so that their trained tokens add up to the budget, to half a row.
 
-    Args:
-        lengths: trained tokens of each row, each above 0.
-        budget: the sum to reach.
-        seed: of the choice of rows for the last pass.
-
-    Returns:
-        Places in `lengths`: all of them as often as the budget holds them all, then some of them;
-        at least one.
+    All of them as often as the budget holds them all, then some of them; at least one.
 
     >>> repeated([3, 3, 3], 18, seed=0), sorted(repeated([3, 3, 3], 15, seed=0)[:3])
     ([0, 1, 2, 0, 1, 2], [0, 1, 2])

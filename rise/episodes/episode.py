@@ -29,77 +29,62 @@ class Turn:
     """One turn of an episode. The lists run over its samples and have the same length."""
 
     actions: list[str]
-    """The answers, complete, as the model gave them."""
     answers: list[str | None]
     """The final answer read from each action; None where there is none."""
     verdicts: list[str]
     """right, wrong, no_answer or timeout, one per action."""
     rewards: list[int]
-    """The environment's reward for each action."""
     observations: list[str]
-    """The feedback that each action would get. Where the model itself gives it
-    (`rise.rollout.self_check`) the chosen action has it once there is a further turn, and the
-    others have an empty text."""
+    """The feedback that each action would get. Where the model itself gives it, only the chosen
+    action has one, once there is a further turn."""
     finish_reasons: list[str]
     """stop or length (the answer was cut at the limit of new tokens), one per action."""
     model: str
-    """The model's name as given on the command line."""
     usage: dict[str, int]
     """prompt_tokens (counted once per turn) and completion_tokens (over all samples)."""
     chosen: int = 0
     """Index of the sample that the episode goes on with."""
     shown: dict[str, Any] | None = None
-    """{"task_id", "action"}: the attempt of another problem that the next turn saw in place of
-    this turn's own (`--shown_attempt other`); None everywhere else."""
+    """{"task_id", "action"}: another problem's attempt that the next turn saw in its place."""
     check: dict[str, Any] | None = None
-    """What the model said of the chosen action, see `rise.rollout.self_check.ask`; None where it
-    was not asked."""
+    """What the model said of the chosen action, if it was asked: `rise.rollout.self_check.ask`."""
     kept: bool = False
     """Nothing was asked at this turn: the previous answer stands (`--revise_if_wrong`)."""
     sees: str | None = None
-    """none or reference: what the answering expert was shown in place of the dialogue, or beside
-    it (`--expert_sees`); None for the dialogue alone."""
+    """none or reference, as the expert saw (`--expert_sees`); None for the dialogue alone."""
     filtered: list[int] = field(default_factory=list)
-    """Places, among the samples that were asked for, of those that the server filtered: they are
-    in none of the lists."""
+    """Places, among the samples asked for, of those that the server filtered: no list has them."""
     reasoning: list[str | None] = field(default_factory=list)
-    """What the server sent beside each action, its reasoning or why it refused: no part of the
-    dialogue. Empty where it sent none."""
+    """What the server sent beside each action: its reasoning, or why it refused. Else empty."""
     token_ids: list[str] = field(default_factory=list)
     """The tokens of each action as they were sampled, the one that ended it included, packed by
-    `fastchat.conversation.pack_ids`: they are what is trained. Empty where the server gives none
-    (OpenAI-compatible ones, functions)."""
+    `fastchat.conversation.pack_ids`: they are what is trained. Empty where no server gave them."""
     tokenizer: str | None = None
     """Whose tokens they are: `fastchat.conversation.ChatTemplate.fingerprint`."""
 
     @property
     def action(self) -> str:
-        """The chosen action."""
         return self.actions[self.chosen]
 
     @property
     def observation(self) -> str:
-        """The feedback to the chosen action."""
         return self.observations[self.chosen]
 
     @property
     def reward(self) -> int:
-        """The reward of the chosen action."""
         return self.rewards[self.chosen]
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the chosen action ended; None if it was not stored (published logs)."""
+        """Why the chosen action ended; None, as the two below, where none was stored."""
         return self.finish_reasons[self.chosen] if self.finish_reasons else None
 
     @property
     def answer(self) -> str | None:
-        """The final answer of the chosen action; None if it has none or none was stored."""
         return self.answers[self.chosen] if self.answers else None
 
     @property
     def verdict(self) -> str | None:
-        """The verdict on the chosen action; None if none was stored (published logs)."""
         return self.verdicts[self.chosen] if self.verdicts else None
 
 
@@ -124,15 +109,12 @@ class Episode:
     feedback: str | None = None
     """What the model was told after its attempts (`--feedback`); None in a published log."""
     is_cut: bool = False
-    """Whether a published log held less of the dialogue than its turns (its `--dialogue_limit` cut
-    it): it is left out then."""
+    """Whether a published log's `--dialogue_limit` cut the dialogue: it is left out then."""
     date: str | None = None
-    """The day (YYYY-MM-DD) that prompts print whose template prints today's; None in a log from
-    before it was recorded."""
+    """The day (YYYY-MM-DD) that prompts print whose template prints today's; None in old logs."""
 
     @property
     def is_owed(self) -> bool:
-        """Whether a resumed run plays the episode again."""
         return is_owed(self.error)
 
     @property
@@ -142,12 +124,10 @@ class Episode:
 
     @property
     def max_reward(self) -> int | None:
-        """The highest reward of a chosen action; None without turns."""
         return max((turn.reward for turn in self.turns), default=None)
 
     @property
     def opening(self) -> list[Message]:
-        """The messages before the first attempt."""
         length = len(self.dialogue) - (2 * sum(not turn.kept for turn in self.turns) - 1)
         if not self.turns or length < 1:
             raise ValueError(
@@ -184,12 +164,9 @@ class Episode:
     def from_dict(cls, record: dict[str, Any]) -> Episode:
         """Read a record of ours or of a published log.
 
-        A published log has no answers or verdicts (the lists stay empty), calls the model
-        "agent", and its dialogue lacks the last action: the roles and the action are put right. One
-        that is shorter than the turns is left out.
-
-        Raises:
-            ValueError: if keys are missing or unknown, or a turn's lists differ in length.
+        A published log has no answers or verdicts (the lists stay empty), calls the model "agent",
+        and its dialogue lacks the last action: the roles and the action are put right. One that is
+        shorter than the turns is left out.
         """
         _check_keys(record)
         history = record["turn_history"]
@@ -231,12 +208,7 @@ def visible(
 ) -> list[Message]:
     """The messages that a model sees before its next attempt.
 
-    Args:
-        opening: instruction, worked example and question, as the environment wrote them.
-        attempts: the earlier attempts, oldest first.
-        observations: the feedback to each of them.
-        context_window: c shows the opening and the last c - 1 attempts with their feedback;
-            1 shows the opening alone, None everything.
+    A window of c shows the opening and the last c - 1 attempts with their feedback, None all.
 
     >>> opening = [{"role": "user", "content": "1+1?"}]
     >>> [m["content"] for m in visible(opening, ["3", "4"], ["no", "no!"], 2)]
@@ -269,7 +241,6 @@ def _check_keys(record: dict[str, Any]) -> None:
 
 
 def _turn(history: dict[str, Any], t: int) -> Turn:
-    """Turn t of a record; what a published log does not have is left empty."""
     key = str(t)
     lists = {name: history.get(name, {}).get(key, []) for name in PER_SAMPLE}
     chosen = history.get("chosen", {}).get(key)

@@ -26,11 +26,7 @@ def is_forced(feedback: str) -> bool:
 
 
 def knows_truth(feedback: str) -> bool:
-    """Whether the feedback rests on the reference.
-
-    Then no vote over the turns is comparable with one of parallel samples: what is answered after
-    "that was right" repeats what the reference has confirmed.
-    """
+    """Whether the feedback rests on the reference: a vote over its turns would repeat that."""
     return feedback in ("oracle", "verdict")
 
 

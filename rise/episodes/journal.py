@@ -58,11 +58,7 @@ by their checksum, so that a moved file does not count as another configuration.
 
 
 class RunDir:
-    """A run directory; once it is started, open for appending by one process at a time.
-
-    `done` holds the task ids that have a row without an error, or with one that is final; every
-    other problem is owed.
-    """
+    """A run directory; once it is started, open for appending by one process at a time."""
 
     def __init__(self, log_dir: str | Path, max_turns: int):
         self.path = locate(log_dir, max_turns)
@@ -88,15 +84,8 @@ class RunDir:
         """What earlier calls have left there, in one pass over its rows; nothing is written.
 
         The run lives in `log_dir` itself if no run is there or one with the same `max_turns`, else
-        in `log_dir/<max_turns>_turns/`: the two published evaluations share one `--log_dir`.
-
-        Args:
-            log_dir: the directory that the user names.
-            max_turns: the turns of the run.
-            seen: gets every episode, finished or failed, in the order of the rows.
-
-        Raises:
-            ValueError: if its rows are damaged before the last line.
+        in `log_dir/<max_turns>_turns/`: the two published evaluations share one `--log_dir`. `seen`
+        gets every episode, finished or failed.
         """
         run = cls(log_dir, max_turns)
         if run.stored is not None:
@@ -105,21 +94,13 @@ class RunDir:
 
     @classmethod
     def open(cls, log_dir: str | Path, config: dict[str, Any], max_turns: int) -> RunDir:
-        """Start a run, or go on with the one that is there; see `find`, `check` and `start`."""
         run = cls.find(log_dir, max_turns)
         run.check(config)
         run.start(config)
         return run
 
     def check(self, config: dict[str, Any]) -> None:
-        """Refuse another configuration than that of the run that is there.
-
-        A run in which nothing has been finished yet, since its model could not answer say, may be
-        changed.
-
-        Raises:
-            ValueError: the differing keys are named.
-        """
+        """Refuse another configuration than that of the run there, once an episode is finished."""
         config = config | {"max_turns": self.max_turns}
         changes = differences(self.stored, config) if self.stored is not None and self.done else ""
         if changes:
@@ -131,8 +112,7 @@ class RunDir:
     def start(self, config: dict[str, Any]) -> None:
         """Open the rows for appending, cut off a last line that a kill has torn, write the config.
 
-        Raises:
-            ValueError: if another process is writing to them, or has since they were read.
+        ValueError if another process is writing to them, or has since they were read.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         writing = (
@@ -161,11 +141,7 @@ class RunDir:
         return self._offsets.keys()
 
     def append(self, episode: Episode) -> None:
-        """Add one finished episode (or one error row); it is written when this returns.
-
-        Raises:
-            OSError: the disk is full, say; the rows are as they were before.
-        """
+        """Add one episode, finished or failed; written on return, undone where the disk is full."""
         # ASCII only: a text may hold half a surrogate pair, which no file takes as UTF-8.
         rest = (json.dumps(episode.to_dict()) + "\n").encode("ascii")
         assert self._file is not None, "not started"
@@ -180,15 +156,11 @@ class RunDir:
             self._add(episode.task_id, offset, episode.error)
 
     def episodes(self) -> Iterator[Episode]:
-        """The finished episodes by task id, one in memory at a time; errors are final ones."""
         offsets = (self._offsets[task_id] for task_id in sorted(self._offsets))
         return episodes_at(self.path / "rows.jsonl", offsets)
 
     def write_log(self, seen: Callable[[Episode], None] | None = None) -> Path:
-        """Write the published log from the rows and return its path; errors are not in it.
-
-        `seen` gets what `episodes` would give, so that the rows need not be read again for it.
-        """
+        """Write the published log from the rows; `seen` gets every episode that is not owed."""
         with replacing(self.log_path) as file:
             mark = "{"
             done = sorted(self._offsets)
@@ -204,7 +176,6 @@ class RunDir:
         return self.log_path
 
     def write_summary(self, summary: dict[str, Any]) -> Path:
-        """Write summary.json and return its path."""
         return write_json(self.path / "summary.json", summary)
 
     def __enter__(self) -> RunDir:
@@ -214,7 +185,6 @@ class RunDir:
         self.close()
 
     def close(self) -> None:
-        """Close the journal; another process may open it then."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -256,10 +226,7 @@ def locate(log_dir: str | Path, max_turns: int) -> Path:
 
 
 def load_episodes(path: str | Path) -> list[Episode]:
-    """The finished episodes of a run directory, a rows.jsonl or a published log, by task id.
-
-    Rows with an error are left out; of several rows of one problem the last finished one counts.
-    """
+    """The finished episodes of a run directory, a rows.jsonl or a published log, by task id."""
     path = Path(path)
     if path.is_dir():
         path = path / "rows.jsonl"
@@ -269,7 +236,6 @@ def load_episodes(path: str | Path) -> list[Episode]:
 
 
 def _stored_config(path: Path) -> dict[str, Any] | None:
-    """The configuration of the run in `path`; None where none is, or none that has a row."""
     config, journal = path / "config.json", path / "rows.jsonl"
     has_rows = journal.exists() and journal.stat().st_size > 0
     if has_rows and not config.exists():
@@ -278,10 +244,7 @@ def _stored_config(path: Path) -> dict[str, Any] | None:
 
 
 def differences(stored: dict[str, Any], config: dict[str, Any], but: Set[str] = frozenset()) -> str:
-    """The keys in which two configurations differ with both values, as a text; "" for none.
-
-    Keys in `NOT_COMPARED` and in `but` may differ.
-    """
+    """The keys in which two configurations differ with both values, but for `but`; "" for none."""
     plain = json.loads(json.dumps(config))
     keys = sorted((stored.keys() | plain.keys()) - NOT_COMPARED - but)
     differing = [key for key in keys if stored.get(key) != plain.get(key)]

@@ -49,7 +49,6 @@ class EpisodeLog:
         return len(self._offsets)
 
     def episodes(self) -> Iterator[Episode]:
-        """All episodes, one in memory at a time."""
         with open(self.path, "rb") as file:
             for offset, length in zip(self._offsets, self._lengths, strict=True):
                 with naming(self.path, None if self._whole else int(offset)):
@@ -74,7 +73,6 @@ def lacks_dialogue(path: Path) -> bool:
 
 
 def _check_texts(episode: Episode) -> None:
-    """Raise ValueError unless the question and all messages are texts, of roles that there are."""
     name = f"episode {episode.task_id}"
     if not isinstance(episode.query, str):
         raise ValueError(f"{name}: its query is {episode.query!r}, expected a text")
@@ -92,7 +90,6 @@ def _check_texts(episode: Episode) -> None:
 
 
 def _check_samples(episode: Episode) -> None:
-    """Raise ValueError unless every turn has actions, each with its feedback and its reward."""
     for number, turn in enumerate(episode.turns, start=1):
         texts, rewards = [*turn.actions, *turn.observations], turn.rewards
         in_step = len(turn.actions) == len(turn.observations) == len(rewards) > 0
@@ -110,10 +107,7 @@ def _is_finite(reward: object) -> bool:
 
 
 def _records(path: Path) -> Iterator[tuple[int | None, int, dict[str, Any]]]:
-    """(offset, length in bytes, record) of every episode of a log, in the order of the file.
-
-    Where the log is loaded whole, the offset is None.
-    """
+    """(offset, length in bytes, record) of every episode; no offset if the log is loaded whole."""
     if path.suffix == ".jsonl":
         for offset, line, row in rows(path):
             if row is not None:

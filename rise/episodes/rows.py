@@ -25,14 +25,9 @@ def rows(
 ) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
     """(offset, line, row) of each line; the row is None for a torn last line.
 
-    Args:
-        path: a rows.jsonl.
-        to_append: the caller goes on after the last line, so one that is not ended is torn even
-            where nothing but its end is missing. A reader takes that for an episode, and says of a
-            torn one that it is left out.
-
-    Raises:
-        ValueError: if a line before the last one is not an episode.
+    `to_append`: the caller goes on after the last line, so one that is not ended is torn even where
+    nothing but its end is missing. A reader takes that for an episode, and says of a torn one that
+    it is left out.
     """
     offset = 0
     with open(path, "rb") as file:
@@ -55,10 +50,7 @@ def rows(
 
 
 def finished(path: Path) -> dict[int, int]:
-    """Where the finished episodes are: task id -> offset; of several the last one counts.
-
-    Episodes whose error is final are among them.
-    """
+    """Task id -> offset of the finished episodes, final errors too; the last of several counts."""
     found = rows(path)
     return {row["task_id"]: at for at, _, row in found if row and not is_owed(row.get("error"))}
 
@@ -74,7 +66,6 @@ def finished_episodes(path: Path) -> list[Episode]:
 
 
 def episodes_at(path: Path, offsets: Iterable[int]) -> Iterator[Episode]:
-    """The episodes at these offsets, one in memory at a time."""
     offsets = list(offsets)
     for offset, line in zip(offsets, lines_at(path, offsets), strict=True):
         with naming(path, offset):
@@ -83,7 +74,6 @@ def episodes_at(path: Path, offsets: Iterable[int]) -> Iterator[Episode]:
 
 
 def lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:
-    """The lines at these offsets, one in memory at a time."""
     with open(path, "rb") as file:
         for offset in offsets:
             file.seek(offset)
@@ -92,11 +82,7 @@ def lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def naming(path: Path, offset: int | None) -> Iterator[None]:
-    """Let an error about the record at this offset name its file and, where it is known, its line.
-
-    Raises:
-        ValueError: in place of whatever a record of another shape has raised.
-    """
+    """Let an error about the record at this offset name its file and, where known, its line."""
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -109,7 +95,6 @@ def naming(path: Path, offset: int | None) -> Iterator[None]:
 
 
 def line_of(path: Path, offset: int) -> int:
-    """The number of the line, counted from 1, in which a byte of a file is."""
     lines = 1
     with open(path, "rb") as file:
         while offset > 0 and (block := file.read(min(BLOCK, offset))):
@@ -124,7 +109,6 @@ def is_task_id(value: object) -> bool:
 
 
 def _parse(line: bytes) -> Any:
-    """The value of a line; None where it is no JSON."""
     try:
         return json.loads(line)
     except ValueError:

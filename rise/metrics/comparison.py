@@ -133,7 +133,6 @@ def _against(run: EvaluatedRun, first: EvaluatedRun) -> dict[str, Any]:
 
 
 def _difference(a: dict[int, bool], b: dict[int, bool]) -> dict[str, Any]:
-    """The first minus the second over their common problems, with interval and McNemar's p."""
     shared = sorted(a.keys() & b.keys())
     left, right = [a[task_id] for task_id in shared], [b[task_id] for task_id in shared]
     test = mcnemar(left, right)

@@ -52,23 +52,13 @@ class EvaluatedRun:
 
     @property
     def queries(self) -> dict[int, str]:
-        """Task id -> question."""
         return {episode.task_id: episode.query for episode in self.episodes}
 
 
 def open_run(
     path: str | Path, name: str | None = None, episodes: list[Episode] | None = None
 ) -> EvaluatedRun:
-    """Read a finished or unfinished evaluation from its run directory.
-
-    Args:
-        path: the directory that holds config.json and rows.jsonl.
-        name: what tables call the run; by default the name of its directory.
-        episodes: the finished ones by task id, where somebody has read them already.
-
-    Raises:
-        ValueError: if it is no evaluation of ours, or has no finished episode.
-    """
+    """Read an evaluation, finished or not; `episodes` are those that somebody has read already."""
     path = Path(path)
     config = read_config(path, stage="eval")
     if episodes is None:
@@ -111,7 +101,6 @@ def with_sibling(run: EvaluatedRun) -> EvaluatedRun:
 
 
 def read_config(path: Path, stage: str | None = None) -> dict[str, Any]:
-    """The configuration of a run directory."""
     if not (path / "config.json").is_file() or not (path / "rows.jsonl").is_file():
         raise ValueError(f"{path} is no run: give a directory with config.json and rows.jsonl")
     config = read_object(path / "config.json")
@@ -151,11 +140,7 @@ class Sibling:
 
 
 def sibling(run_path: Path, log_dir: str | Path, config: dict[str, Any]) -> Sibling | None:
-    """The finished run that completes this one, or None.
-
-    A run with one turn and several samples is completed by one with several turns and one sample
-    at turn 1, and the other way round.
-    """
+    """The finished run of several samples, or of several turns, that completes this one."""
     log_dir = Path(log_dir)
     for path in [log_dir, *sorted(log_dir.glob("*_turns"))]:
         if path == run_path or not (path / "summary.json").exists():
@@ -171,7 +156,6 @@ def sibling(run_path: Path, log_dir: str | Path, config: dict[str, Any]) -> Sibl
 
 
 def is_parallel(config: dict[str, Any]) -> bool:
-    """Whether the run has one turn and several samples."""
     return config["max_turns"] == 1 and config["num_of_samples"][0] > 1
 
 
@@ -184,6 +168,8 @@ def _first_turns_agree(config: dict[str, Any], other: dict[str, Any]) -> bool:
 def measured(episode: Episode, config: dict[str, Any]) -> Episode:
     """The episode with every turn that its run's metrics look at.
 
+    An oracle run has one further turn, where the episode was stopped, a forced run has all.
+
     >>> config = {"max_turns": 2, "num_of_samples": [3, 1], "feedback": "none"}
     >>> blocked = Episode(7, "1+1?", "2", error={"kind": "context_overflow", "final": True})
     >>> [turn.verdicts for turn in measured(blocked, config).turns]
@@ -195,11 +181,6 @@ def measured(episode: Episode, config: dict[str, Any]) -> Episode:
     >>> filtered.turns[0].filtered = [0]
     >>> [turn.verdicts for turn in measured(filtered, config).turns]
     [['no_answer', 'wrong', 'right'], ['right']]
-
-    Args:
-        episode: one that is not owed.
-        config: of the run: max_turns, num_of_samples and feedback. An oracle run has one further
-            turn, where the episode was stopped, a forced run has all of them.
     """
     sizes = config["num_of_samples"]
     turns = [_filled(turn, sizes[t]) for t, turn in enumerate(episode.turns)]

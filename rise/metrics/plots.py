@@ -22,14 +22,7 @@ DODGE = 0.04  # turns between two runs' points, so that their intervals do not h
 
 
 def plot_accuracy_by_turn(runs: dict[str, dict[str, Any]], path: str | Path) -> Path:
-    """Draw acc@t of several runs with 95 % intervals as a PNG and return its path.
-
-    Args:
-        runs: name -> metrics of `rise.metrics.summary.summarise` (only "acc@t" is read); drawn in
-        this
-            order, at most seven.
-        path: the file to write; a reader never sees a part of it.
-    """
+    """Draw acc@t of one to seven runs, name -> metrics, with 95 % intervals as a PNG."""
     if not 1 <= len(runs) <= len(COLOURS):
         raise ValueError(f"{len(runs)} runs to draw: give 1 to {len(COLOURS)}")
     for name, metrics in runs.items():
@@ -43,7 +36,8 @@ def plot_accuracy_by_turn(runs: dict[str, dict[str, Any]], path: str | Path) -> 
     last = max(len(metrics["acc@t"]) for metrics in runs.values())
     axes.set_xlim(0.7, last + 0.3)
     axes.set_xticks(range(1, last + 1))
-    axes.set_ylim(0, _upper_limit(runs))
+    top = max(100 * rate["high"] for metrics in runs.values() for rate in metrics["acc@t"])
+    axes.set_ylim(0, min(101, 10 * (top // 10 + 1)))
     axes.set_xlabel("turn")
     axes.set_ylabel("problems answered right, %")
     sizes = sorted({rate["n"] for metrics in runs.values() for rate in metrics["acc@t"]})
@@ -54,7 +48,7 @@ def plot_accuracy_by_turn(runs: dict[str, dict[str, Any]], path: str | Path) -> 
 
 
 def plot_weights(weights: Sequence[float], path: str | Path) -> Path:
-    """Draw how many rows have which weight as a PNG and return its path."""
+    """Draw how many rows have which weight as a PNG."""
     if not weights:
         raise ValueError("there is no row, so there are no weights to draw")
     figure, axes = _canvas(width=5.6)
@@ -70,7 +64,6 @@ def plot_weights(weights: Sequence[float], path: str | Path) -> Path:
 
 
 def _span(values: np.ndarray) -> tuple[float, float]:
-    """From where to where a histogram goes; wide enough where its values are (nearly) equal."""
     low, high = float(values.min()), float(values.max())
     size = max(abs(low), abs(high))
     if high - low > NARROW * size:
@@ -79,7 +72,6 @@ def _span(values: np.ndarray) -> tuple[float, float]:
 
 
 def _canvas(width: float) -> tuple[Any, Any]:
-    """A figure that needs no display, and its axes without a box."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -95,7 +87,6 @@ def _canvas(width: float) -> tuple[Any, Any]:
 
 
 def _draw_run(axes: Any, rates: list[dict[str, float]], index: int, shift: float) -> float:
-    """One run's line with its intervals; returns the height of its end in percent."""
     values = [100 * rate["value"] for rate in rates]
     below = [100 * (rate["value"] - rate["low"]) for rate in rates]
     above = [100 * (rate["high"] - rate["value"]) for rate in rates]
@@ -111,11 +102,6 @@ def _draw_run(axes: Any, rates: list[dict[str, float]], index: int, shift: float
         capsize=3,
     )
     return values[-1]
-
-
-def _upper_limit(runs: dict[str, dict[str, Any]]) -> float:
-    top = max(100 * rate["high"] for metrics in runs.values() for rate in metrics["acc@t"])
-    return min(101, 10 * (top // 10 + 1))
 
 
 def _label_ends(axes: Any, ends: list[tuple[str, str, float]]) -> None:

@@ -16,40 +16,33 @@ RESAMPLES = 9999
 
 @dataclass(frozen=True)
 class Rate:
-    """A mean over problems with its 95 % interval.
+    """A mean over n problems with its 95 % interval.
 
     >>> print(Rate(value=0.5, low=0.25, high=0.75, n=12))
     50.0 % (25.0 to 75.0, n = 12)
     """
 
     value: float
-    """The mean: a fraction between 0 and 1, a difference of two, or a number of turns."""
+    """A fraction between 0 and 1, a difference of two, or a number of turns."""
     low: float
-    """Lower end of the interval."""
     high: float
-    """Upper end of the interval."""
     n: int
-    """Number of problems: the denominator."""
 
     def __str__(self) -> str:
         value, low, high = (100 * number for number in (self.value, self.low, self.high))
         return f"{value:.1f} % ({low:.1f} to {high:.1f}, n = {self.n})"
 
     def to_dict(self) -> dict[str, float | int]:
-        """{"value", "low", "high", "n"}: the form in summary.json."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's exact test of two lists of hits over the same problems."""
+    """McNemar's exact test of two lists of hits over the same problems, two-sided."""
 
     only_a: int
-    """Problems that only the first list has right."""
     only_b: int
-    """Problems that only the second list has right."""
     p_value: float
-    """Two-sided; 1 where the lists disagree nowhere."""
 
 
 def wilson(hits: Sequence[bool]) -> Rate:

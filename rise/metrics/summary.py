@@ -93,6 +93,9 @@ def summarise(
 ) -> Summary:
     """Every metric that the run allows; the keys are listed at the top of this module.
 
+    `parallel` is a run of the same model on the same problems with K samples at turn 1, for mK@t1;
+    by default the run itself, where it has several.
+
     >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("w7,r5,r5 r5", "r5,w7,w7 r5", "w7,w8,- -", "w7,w7,w7 r5")
     >>> hits, metrics = summarise(run, str.__eq__, max_turns=2, feedback="none")
@@ -102,18 +105,6 @@ def summarise(
     ([0.25, 0.75], 0.5)
     >>> hits["m3@t1"]
     {0: True, 1: False, 2: False, 3: False}
-
-    Args:
-        episodes: the finished episodes of one run.
-        same_answer: whether two extracted answers are equal to the grader (`Env.same_answer`).
-        max_turns: K, the turns that an episode of the run may take.
-        feedback: none, oracle, verdict, self or critique.
-        parallel: a run of the same model on the same problems with K samples at turn 1, for
-            mK@t1; by default the run itself, where it has several.
-
-    Raises:
-        ValueError: without episodes or verdicts, for an unknown feedback, or if the two runs have
-            no problem in common.
     """
     if feedback not in ALLOWED:
         raise ValueError(f"feedback is {feedback!r}: it must be one of {', '.join(ALLOWED)}")
@@ -166,7 +157,6 @@ def _parallel(episodes: Sequence[Episode], same_answer: SameAnswer) -> tuple[str
 
 
 def _passes(episodes: Sequence[Episode]) -> dict[str, dict[str, Any]]:
-    """pass@k for k = 1, 2, 4, ... and the number of samples that every problem has."""
     most = min(len(episode.turns[0].actions) for episode in episodes)
     sizes = sorted({2**power for power in range(most.bit_length())} | {most})
     return {str(k): mean_share(pass_at_k(episodes, k)).to_dict() for k in sizes if k <= most}
@@ -177,7 +167,6 @@ def _by_problem(episodes: Sequence[Episode], values: Sequence[bool]) -> dict[int
 
 
 def _paired(hits: dict[str, dict[int, bool]], sequential: str, parallel: str) -> dict[str, Any]:
-    """Differences over the problems that both metrics have, the most telling one first."""
     found = {}
     for a, b in ((sequential, parallel), (sequential, "m1@t1"), (parallel, "m1@t1")):
         # At one turn the sequential metric is m1@t1 itself.
@@ -212,8 +201,6 @@ def _transitions(episodes: Sequence[Episode], max_turns: int) -> dict[str, Any]:
 
 
 def _troubles(episodes: Sequence[Episode], turns: range) -> dict[str, Any]:
-    """Per turn: the shares of missing, ungraded, cut and copied answers, loops and likeness."""
-
     def over_turns(shares: Callable[[int], Sequence[float]]) -> list[dict[str, Any] | None]:
         values = [shares(turn) for turn in turns]
         return [mean_share(share).to_dict() if share else None for share in values]

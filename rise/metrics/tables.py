@@ -58,10 +58,7 @@ def format_table(metrics: dict[str, Any]) -> str:
 
 
 def statement(metrics: dict[str, Any]) -> str:
-    """One sentence: what the run shows, by its most telling paired difference.
-
-    A difference counts where its interval excludes 0 and McNemar's p is below 0.05.
-    """
+    """One sentence: the most telling difference; it counts where 0 is outside and p below 0.05."""
     for name, rate in _telling(metrics).items():
         ours, theirs = name.split(" - ")
         value, low, high = _percent(rate)
@@ -92,10 +89,6 @@ def statement(metrics: dict[str, Any]) -> str:
 
 
 def _own_checks(metrics: dict[str, Any]) -> str:
-    """What the model's checks of its own answers are worth, turn by turn.
-
-    Where no check of a turn could be read all answers are revised, which finds nothing.
-    """
     check = metrics["check"]
     unread = [bool(rate) and rate["value"] == 1 for rate in check["unclear"]]
     precision, recall = (

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 NGRAM = 4
 """Words in a row that count as one piece: short enough to be found again, too long for chance."""
 COMPARED_WORDS = 100
-"""Words of each text that `edit_similarity` reads: its time grows with their product, and two
-texts of this length take about 10 ms."""
+"""Words of each text that `edit_similarity` reads: two of this length take about 10 ms."""
 
 
 def repetition(text: str, n: int = NGRAM) -> float:
@@ -53,7 +52,6 @@ def edit_similarity(previous: str, attempt: str) -> float:
 
 
 def _differing(a: Sequence[str], b: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Both texts without their common beginning and end, which cost time and no edits."""
     start, shortest = 0, min(len(a), len(b))
     while start < shortest and a[start] == b[start]:
         start += 1
@@ -73,6 +71,5 @@ def words(text: str) -> list[str]:
 
 
 def pieces(text: str, n: int = NGRAM) -> list[tuple[str, ...]]:
-    """The n-grams of a text: n words in a row each."""
     found = words(text)
     return list(zip(*(found[start:] for start in range(n)), strict=False))

@@ -25,8 +25,7 @@ from rise.metrics.texts import edit_similarity, repetition
 from rise.metrics.votes import graded
 
 NOT_MADE = "none"
-"""Finish reason of an attempt that could not be made, see `rise.metrics.evaluation`: it is a copy
-of nothing and like nothing."""
+"""Finish reason of an attempt that could not be made: it is a copy of nothing, like nothing."""
 
 
 def m1_t1(episodes: Sequence[Episode]) -> list[bool]:
@@ -240,17 +239,11 @@ def _consecutive(episodes: Sequence[Episode], turn: int) -> list[list[Turn]]:
 
 
 def _pairs(episodes: Sequence[Episode], t: int, u: int) -> list[tuple[bool, bool]]:
-    """Whether each problem of a forced run is right at turn t and at turn u."""
     return list(zip(acc_t(episodes, t, "none"), acc_t(episodes, u, "none"), strict=True))
 
 
 def check_rates(episodes: Sequence[Episode], max_turns: int) -> dict[str, Any]:
-    """{"check", "revisions"}, each rate {"value", "low", "high", "n"}.
-
-    "check" has lists over the turns 1 to K - 1 (None where n would be 0): "precision", "recall",
-    "unclear" (see `precision`, `recall`, `unclear`). "revisions" is `revisions` on average over the
-    problems, of which the total is n times the value.
-    """
+    """{"check", "revisions"}; "check" has lists over the turns 1 to K - 1 (None where n is 0)."""
     measures = {"precision": precision, "recall": recall, "unclear": unclear}
     found: dict[str, list[Any]] = {}
     for name, measure in measures.items():
@@ -311,6 +304,5 @@ def checked(*answers: tuple[str, str]) -> list[Episode]:
 
 
 def _checks(episodes: Sequence[Episode], turn: int) -> list[tuple[str, bool]]:
-    """(what the check said, whether the answer is right) of the problems checked at this turn."""
     turns = (episode.turns[turn - 1] for episode in episodes if len(episode.turns) >= turn)
     return [(t.check["says"], t.verdict == "right") for t in turns if t.check]

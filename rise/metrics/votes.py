@@ -80,10 +80,6 @@ def m1_tk(
     >>> episodes = sketch("w7 r5 r5", "r5 w7 w8", "r5 w7 w7", "- - -")
     >>> m1_tk(episodes, str.__eq__, turns=3, feedback="none")
     [True, True, False, False]
-
-    Raises:
-        ValueError: where the feedback rests on the reference (oracle, verdict): the votes would
-            depend on the truth; or if a problem has fewer turns.
     """
     if knows_truth(feedback):
         raise ValueError(
@@ -99,7 +95,6 @@ def m1_tk(
 
 
 def graded(episode: Episode, turn: int) -> Turn:
-    """Turn `turn` (counted from 1) of an episode, with its verdicts."""
     if len(episode.turns) < turn:
         raise ValueError(
             f"problem {episode.task_id} has {len(episode.turns)} turns, turn {turn} is needed: "

@@ -65,7 +65,6 @@ class FunctionPolicy(Policy):
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """The function that `FILE.py:FUNCTION` names."""
     file, _, function_name = name.rpartition(":")
     path = Path(file)
     if not path.is_file():
@@ -95,7 +94,6 @@ def load_function(name: str) -> Callable[..., Any]:
 
 
 def _where(error: Exception) -> str:
-    """The line that raised an error, as the end of a message about it."""
     if isinstance(error, SyntaxError):
         return ""  # its text names the line
     frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -103,11 +101,7 @@ def _where(error: Exception) -> str:
 
 
 async def in_daemon_thread(function: Callable[..., T], *args: Any) -> T:
-    """Run a function in a thread that never keeps the interpreter from ending.
-
-    Threads of the default executor are joined at exit, so that one function that hangs would keep
-    an interrupted run alive.
-    """
+    """Run a function in a thread that, unlike the default executor's, is not joined at exit."""
     loop = asyncio.get_running_loop()
     finished: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 

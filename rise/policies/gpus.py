@@ -32,8 +32,6 @@ def visible_gpus() -> list[str]:
 def placement(models: int, gpus: list[str]) -> list[list[str | None]]:
     """The GPU of every worker of every model; None where a worker finds its device itself.
 
-    Every GPU has a worker, and each model as many workers as the others.
-
     >>> placement(1, ["0", "1"]), placement(2, ["0", "1", "2"]), placement(1, [])
     ([['0', '1']], [['0'], ['1']], [[None]])
     """
@@ -44,8 +42,6 @@ def placement(models: int, gpus: list[str]) -> list[list[str | None]]:
 
 def shares(places: list[list[str | None]]) -> dict[str | None, float]:
     """The part of its memory that each worker may take of a GPU that has several workers.
-
-    Workers that find their device themselves (None) all find the same one.
 
     >>> shares(placement(3, ["0", "1"])), shares(placement(1, ["0", "1"]))
     ({'0': 0.425}, {})

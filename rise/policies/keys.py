@@ -30,12 +30,7 @@ _remembered: set[str] = set()
 
 
 def find_key(name: str) -> str | None:
-    """The key of this name from the environment or keys.cfg; None where neither has it.
-
-    Raises:
-        ValueError: if the value cannot be a key, or keys.cfg has a line that cannot be read and no
-            line with the key. The message never holds what was read.
-    """
+    """The key of this name from the environment or keys.cfg; no error ever holds what was read."""
     key = os.environ.get(name, "").strip() or _from_file(name)
     if key is None:
         return None
@@ -48,7 +43,6 @@ def find_key(name: str) -> str | None:
 
 
 def remember(key: str) -> None:
-    """Keep this key out of messages from now on."""
     if len(key) >= SHORTEST:
         _remembered.add(key)
 

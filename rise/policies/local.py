@@ -36,11 +36,7 @@ THREADS = "--num-threads"
 
 
 class ServingError(RuntimeError):
-    """A process that should serve did not start.
-
-    `refused` says that it cannot do what it was asked; the message is its own then. Otherwise the
-    message has the end of its log.
-    """
+    """A process that should serve did not start; `refused`: it cannot do what it was asked."""
 
     def __init__(self, message: str, *, refused: bool = False):
         super().__init__(message)
@@ -48,15 +44,9 @@ class ServingError(RuntimeError):
 
 
 class LocalServing:
-    """Context manager: `controller` answers and every checkpoint is registered inside the block.
+    """A controller and a worker per checkpoint (a directory, or hf:ORG/NAME) inside the block.
 
-    Without checkpoints nothing is started.
-
-    Args:
-        checkpoints: directories, or hf:ORG/NAME.
-        log_dir: where the logs go; made if it is missing.
-        concurrency: requests that a worker accepts at the same time.
-        worker_args: further arguments for every worker.
+    `concurrency` is the requests that a worker accepts at the same time.
     """
 
     def __init__(
@@ -94,7 +84,6 @@ class LocalServing:
         return next(filter(None, (each.complaint() for each in self._children.values())), None)
 
     def _refusal(self) -> str | None:
-        """The error of a worker that found its arguments or its model wrong (exit code 2)."""
         names = {model: name for name, model in self.model_names.items()}
         for name, child in self._children.items():
             if child.code == USAGE:
@@ -106,7 +95,6 @@ class LocalServing:
         return None
 
     def stop(self) -> None:
-        """Stop what is running; safe to call twice."""
         stop(self._children.values(), STOP_LIMIT)
         self._children.clear()
 
@@ -148,7 +136,6 @@ class LocalServing:
             raise ServingError(f"cannot serve {names}: {error}") from error
 
     def _has_option(self, name: str) -> bool:
-        """Whether the workers' arguments have an option, as NAME VALUE or as NAME=VALUE."""
         return any(word.split("=")[0] == name for word in self._options)
 
     def _launch(self, name: str, module: str, arguments: list[str], gpu: str | None = None) -> None:
@@ -162,7 +149,6 @@ class LocalServing:
         self._children[name] = Child(name, command, self.log_dir / f"{name}.log", environment)
 
     def _all_serve(self, workers: list[str]) -> bool:
-        """Whether every model is registered and every worker, at these URLs, answers."""
         served = _ask(f"{self.controller}/list_models", controller_headers()).get("models", [])
         return set(self.model_names.values()) <= set(served) and all(
             _ask(f"{worker}/worker_get_status") for worker in workers
@@ -170,7 +156,6 @@ class LocalServing:
 
 
 def _ask(url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The reply to an empty request; nothing before somebody answers."""
     try:
         return json.loads(asked(url, b"{}", STOP_LIMIT, headers) or b"{}")
     except ValueError:
@@ -178,7 +163,6 @@ def _ask(url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    """This environment, with the `fastchat` package importable in any working directory."""
     spec = importlib.util.find_spec("fastchat")
     if spec is None or spec.origin is None:
         raise ServingError("fastchat is not installed: run `pip install -e ./FastChat`")

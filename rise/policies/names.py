@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,8 +23,10 @@ from rise.policies import hub
 from rise.policies.function import FunctionPolicy, load_function
 from rise.policies.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
 from rise.policies.openai_api import OpenAIPolicy, reasons
-from rise.policies.policy import Policy, PolicyError, Retries
+from rise.policies.policy import GONE, Policy, PolicyError
 from rise.policies.worker import WorkerPolicy, list_models
+
+log = logging.getLogger(__name__)
 
 SERVER_NAME = re.compile(r"(?P<model>.+)@(?P<url>https?://\S+)")
 OPENAI_NAME = re.compile(r"(gpt-|chatgpt-|o\d)\S*")
@@ -37,16 +40,11 @@ STUDENT = {"temperature": 1.0, "max_new_tokens": 1000}
 TEACHER = {"temperature": 0.7, "max_new_tokens": 512}
 """Published sampling of the teacher, a model of the OpenAI API."""
 REASONER = {"temperature": 1.0, "max_new_tokens": 8192}
-"""A model of the OpenAI API that reasons: its one temperature, and room for what it reasons before
-it answers, which counts as new tokens."""
+"""A reasoning model of the OpenAI API: its one temperature, and room for what it reasons."""
 
 
 def decide(names: list[str], controller: str) -> dict[str, str]:
-    """The kind of each name: worker, checkpoint, server, openai or function.
-
-    Raises:
-        ValueError: one message for all names that nobody answers to or that cannot be used.
-    """
+    """The kind of each name: worker, checkpoint, server, openai, function; ValueError if none."""
     served: list[str] = []
     controller_error = None
     try:
@@ -75,10 +73,7 @@ def sampling(kinds: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, l
 
 
 def unavailable_sampling(kinds: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
-    """What is wrong where a reasoning model of the OpenAI API is to sample as it cannot.
-
-    Asked for it, the API refuses every request.
-    """
+    """What is wrong where a reasoning model of the OpenAI API is to sample as it refuses to."""
     given = sampling(kinds, config)["temperature"]
     return [
         f"--{name} {value:g}: {model} takes no other than 1; with several models give one "
@@ -103,14 +98,9 @@ def build(
     local: Mapping[str, tuple[str, str]],
     learned: Callable[[str, list[str]], None] = lambda name, left_out: None,
 ) -> dict[str, Policy]:
-    """One policy per name.
+    """One policy per name; `local` has (controller URL, model name) of each checkpoint.
 
-    Args:
-        kinds: what `decide` returned.
-        config: of it left_out, controller_address, date, request_timeout (seconds) and
-            wait_for_server (minutes).
-        local: (controller URL, model name) of each checkpoint that this run serves itself.
-        learned: called with a name and what its server is found to refuse.
+    `learned` is called with a name and what its server is found to refuse.
     """
     timeout = config["request_timeout"]
     policies: dict[str, Policy] = {}
@@ -143,9 +133,16 @@ def build(
 async def wait_for(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
     """Wait until those can be asked who answered a run before, as long as it waits for anybody."""
     policies = build({name: kind for name, kind in kinds.items() if kind in SERVED}, config, {})
-    for policy in policies.values():
-        with contextlib.suppress(PolicyError):  # `probe` says it
-            await (policy.retries or Retries()).run(policy.check)
+    for name, policy in policies.items():
+        try:
+            await policy.check()
+        except PolicyError as error:
+            minutes = config.get("wait_for_server", 0)
+            if error.kind in GONE and minutes and policy.retries:
+                message = "%s does not answer (%s) and is waited for, %g minutes at most"
+                log.warning(message, name, error.message, minutes)
+                with contextlib.suppress(PolicyError):  # `probe` says it
+                    await policy.retries.run(policy.check)
         await policy.close()
 
 
@@ -190,7 +187,6 @@ def _kind_by_form(name: str) -> str | None:
 
 
 def _unusable(name: str, kind: str) -> str | None:
-    """Why a name of this kind cannot be used, or None."""
     folder = Path(name)
     has_model = any((folder / file).is_file() for file in files.CONFIGURATIONS)
     if kind == "checkpoint" and folder.is_dir() and not has_model:

@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RETRIED = frozenset({"connection", "no_worker", "overloaded", "server", "timeout"})
-"""Kinds of errors that may pass. Every other kind fails at once: the same request would fail
-again."""
+"""Kinds of errors that may pass. Every other kind fails at once, as it would fail again."""
 GONE = frozenset({"connection", "no_worker", "timeout"})
 """Kinds of errors of somebody who may have gone, and come back."""
 ENDS_RUN = frozenset({"not_found", "quota", "setup", "unauthorized"})
@@ -49,8 +48,7 @@ class Sample:
     completion_tokens: int = 0
     requests: int = 1
     token_ids: list[int] | None = None
-    """The tokens that were sampled, the one that ended the answer included; None where the server
-    does not give them."""
+    """The sampled tokens, the one that ended the answer included, where the server gives them."""
     tokenizer: str | None = None
     """Whose tokens they are: `fastchat.conversation.ChatTemplate.fingerprint`."""
     place: int | None = None
@@ -116,7 +114,6 @@ class Policy(ABC):
     """Somebody who answers a dialogue."""
 
     name: str
-    """The name on the command line."""
     retries: Retries | None = None
     """None where nobody is asked who may go."""
 
@@ -134,19 +131,9 @@ class Policy(ABC):
     ) -> list[Sample]:
         """Give n answers to the dialogue; fewer, but one or more, where a server filtered some.
 
-        Where there are fewer, each says its `place`.
-
-        Args:
-            messages: the dialogue, ending with a user message.
-            n: how many answers.
-            seed: seed of the first answer; answer i uses seed + i where the server can.
-            temperature: 0 is greedy.
-            top_p: share of the probability mass that is sampled from, in (0, 1].
-            max_new_tokens: limit of one answer, in tokens.
-            problem: the data row plus "task_id", for programmatic experts only.
-
-        Raises:
-            PolicyError: if there is no answer; never a text in its place.
+        Where there are fewer, each says its `place`. Answer i uses seed + i where the server can;
+        temperature 0 is greedy. `problem`, the data row plus "task_id", is for programmatic experts
+        only. PolicyError if there is no answer; never a text in its place.
         """
 
     @abstractmethod
@@ -184,7 +171,6 @@ class Retries:
     _seen_at: float = field(default=-math.inf, init=False)
 
     async def run(self, call: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Await call(*args) until it answers, fails for good or the tries are used up."""
         failures: Counter[str] = Counter()
         while_others_are_answered = 0
         failed_at = time.monotonic()

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from fastchat.client.http import PeerError
-from fastchat.client.workers import Cluster
+from fastchat.client.workers import Cluster, Worker
 from rise.policies.policy import Policy, PolicyError, Retries, Sample
+
+log = logging.getLogger(__name__)
 
 
 class WorkerPolicy(Policy):
-    """A model that workers serve under a controller.
+    """A model that workers serve under a controller, by default under its own name.
 
-    Args:
-        name: the name on the command line.
-        controller: the controller's URL.
-        model: the name under which the workers registered; `name` unless told otherwise.
-        date: the day (YYYY-MM-DD) that prompts print whose template prints today's; None is the
-            worker's own.
-        request_timeout: seconds for one request, all its samples together.
-        retries: how failed requests are tried again.
+    `controller` is its URL, or a file with it, which is read again when nobody is there. `date` is
+    the day (YYYY-MM-DD) that prompts print whose template prints today's; None is the worker's
+    own. `request_timeout` is in seconds, for all samples of a request together.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class WorkerPolicy(Policy):
         self.date = date
         self.request_timeout = request_timeout
         self.retries: Retries = retries or Retries()
-        self._cluster = Cluster(controller)
+        self._controller = controller
+        self._cluster = Cluster(url_of(controller))
+        self._left: list[Cluster] = []
 
     async def sample(
         self, messages, *, n, seed, temperature, top_p, max_new_tokens, problem
@@ -57,21 +60,31 @@ class WorkerPolicy(Policy):
         return await self.retries.run(self._generate, request)
 
     async def check(self) -> None:
-        try:
-            async with self._cluster.hold(self.model):
-                pass
-        except PeerError as error:
-            raise as_policy_error(error) from error
+        async with self._held():
+            pass
 
     async def close(self) -> None:
-        await self._cluster.close()
+        for cluster in (*self._left, self._cluster):
+            await cluster.close()
+
+    @contextlib.asynccontextmanager
+    async def _held(self) -> AsyncIterator[tuple[Cluster, Worker]]:
+        cluster = self._cluster
+        try:
+            async with cluster.hold(self.model) as worker:
+                yield cluster, worker
+        except PeerError as error:
+            with contextlib.suppress(OSError):  # who serves may have moved
+                url = url_of(self._controller)
+                if url and url != self._cluster.controller:
+                    log.warning("%s is asked for at %s from now on", self.name, url)
+                    self._left.append(self._cluster)
+                    self._cluster = Cluster(url)
+            raise as_policy_error(error) from error
 
     async def _generate(self, request: dict[str, Any]) -> list[Sample]:
-        try:
-            async with self._cluster.hold(self.model) as worker:
-                reply = await self._cluster.generate(worker, request, self.request_timeout)
-        except PeerError as error:
-            raise as_policy_error(error) from error
+        async with self._held() as (cluster, worker):
+            reply = await cluster.generate(worker, request, self.request_timeout)
         nothing: list[list[int] | None] = [None] * len(reply.texts)
         ids = reply.token_ids or nothing
         answers = zip(reply.texts, reply.reasons, reply.completion_tokens, ids, strict=True)
@@ -90,13 +103,14 @@ def as_policy_error(error: PeerError) -> PolicyError:
     return PolicyError(kind, str(error), error.retry_after)
 
 
-async def list_models(controller: str) -> list[str]:
-    """The names that a controller serves.
+def url_of(controller: str) -> str:
+    """The URL itself, or the one in a file, as `scripts/slurm/serve.sh` writes it."""
+    is_url = "://" in controller or not controller
+    return controller if is_url else Path(controller).read_text(encoding="utf-8").strip()
 
-    Raises:
-        PolicyError: if it does not answer.
-    """
-    cluster = Cluster(controller)
+
+async def list_models(controller: str) -> list[str]:
+    cluster = Cluster(url_of(controller))
     try:
         return await cluster.models()
     except PeerError as error:

@@ -22,7 +22,6 @@ from rise.report.page import render
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = Parser(prog="python -m rise.report", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
     parser.add_argument(
@@ -40,7 +39,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the page; returns the exit code."""
     args = parse_args(argv)
     names = args.names or names_of(args.runs)
     try:

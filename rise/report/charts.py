@@ -144,7 +144,6 @@ def _short(name: str) -> str:
 
 
 def _canvas(panels: int) -> tuple[Any, Any]:
-    """A figure without a background, and its axes side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2 if panels == 1 else 3.6 * panels, 3.4), layout="constrained")
@@ -163,7 +162,6 @@ def _canvas(panels: int) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any, description: str) -> str:
-    """The figure as an SVG element whose ink has the colour of the text around it."""
     import matplotlib
     from markupsafe import escape
 

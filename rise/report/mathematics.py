@@ -80,7 +80,6 @@ class Formulas:
         return found + ([text[end:]] if end < len(text) else [])
 
     def _index(self, latex: str) -> int | None:
-        """Where the formula's tree is; None if it stays text."""
         if latex not in self._known:
             tree = _tree(latex) if 0 < len(latex) <= LONGEST else None
             self._known[latex] = None if tree is None else len(self.trees)
@@ -102,7 +101,6 @@ def _tree(latex: str) -> list[Any] | None:
 
 
 def _plain(element: Element) -> list[Any]:
-    """An element of the converter as lists."""
     if element.tag not in TAGS:
         raise ValueError(f"the element {element.tag!r} is not known")
     attributes = {name: value for name, value in element.attrib.items() if name in ATTRIBUTES}

@@ -81,11 +81,7 @@ def headline(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
 
 
 def transitions(run: EvaluatedRun) -> list[dict[str, Any]]:
-    """How many problems each pair of turns kept right, fixed, broke and kept wrong.
-
-    Pairs are the neighbours, then the first turn and the last. In an oracle run a problem once
-    solved stays so.
-    """
+    """How many problems neighbouring turns, and the first and the last, kept, fixed and broke."""
     last = run.config["max_turns"]
     pairs = [(turn, turn + 1) for turn in range(1, last)] + ([(1, last)] if last > 2 else [])
     right = {turn: acc_t(run.episodes, turn, run.config["feedback"]) for turn in range(1, last + 1)}
@@ -119,7 +115,6 @@ def _describe(run: EvaluatedRun) -> dict[str, Any]:
 
 
 def _first_prompt(run: EvaluatedRun) -> list[Message]:
-    """The opening of the first problem that was answered; empty where none was."""
     return next((episode.opening for episode in run.episodes if episode.dialogue), [])
 
 
@@ -145,7 +140,6 @@ def _comparison(runs: Sequence[EvaluatedRun]) -> dict[str, Any] | None:
 
 
 def _settings(runs: Sequence[EvaluatedRun]) -> list[tuple[str, list[str]]]:
-    """(key, value per run) of the settings that at least one run has."""
     return [
         (key, [_setting(run.config.get(key)) for run in runs])
         for key in SETTINGS

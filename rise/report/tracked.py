@@ -47,17 +47,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, float]:
 def log_evaluation(
     tracker: Tracker, job: Job, counts: dict[str, Any], *, own: EvaluatedRun, shown: EvaluatedRun
 ) -> None:
-    """Record an evaluation.
-
-    Args:
-        tracker: gets it.
-        job: the call of the stage.
-        counts: `Tally.summary` of the run.
-        own: the run as it is measured.
-        shown: the one that the closing table is about: of two runs that belong together the one
-            with several turns, see `rise.metrics.evaluation`. Final values and the page are about
-            it.
-    """
+    """Record an evaluation, `own`; final values and page are those of `shown`, as the table."""
     from rise.report.page import render, transitions
 
     tracker.summary(flat(shown.metrics) | _usage_numbers(counts), len(own.episodes))
@@ -77,7 +67,6 @@ def log_evaluation(
 
 
 def log_generation(tracker: Tracker, job: Job, counts: dict[str, Any]) -> None:
-    """Record generated episodes: success and verdicts by turn, usage and cost, dialogues."""
     success = {f"success_by_turn_{t}": v for t, v in enumerate(counts["success_by_turn"], start=1)}
     final = flat(success | {"errors": counts["errors"], "unanswered": counts["unanswered"]})
     tracker.summary(final | _usage_numbers(counts), len(job.run.done))
@@ -97,7 +86,6 @@ def log_generation(tracker: Tracker, job: Job, counts: dict[str, Any]) -> None:
 def log_conversion(
     args: argparse.Namespace, report: Mapping[str, Any], weights: Sequence[float]
 ) -> None:
-    """Record a data set: its counts and the distribution of its weights."""
     config = vars(args) | report["settings"]
     subject = tracking.Subject(
         stage="convert",
@@ -158,7 +146,6 @@ def _at_turn(metrics: Mapping[str, Any], turn: int) -> dict[str, Any]:
 
 
 def _usage_numbers(counts: Mapping[str, Any]) -> dict[str, float]:
-    """Tokens, requests and cost per model, and the cost of all."""
     return flat({name: counts[name] for name in ("usage", "cost_usd") if name in counts})
 
 

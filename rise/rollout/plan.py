@@ -24,17 +24,12 @@ class Plan:
     """How episodes are played. The lists run over the turns."""
 
     policies: Sequence[Policy]
-    """Who answers."""
     num_of_samples: Sequence[int]
     """Answers per turn; one of them continues."""
     temperature: Sequence[float]
-    """Sampling temperature; 0 is greedy."""
     max_new_tokens: Sequence[int]
-    """Limit of one answer, in tokens."""
     top_p: float = 1.0
-    """Share of the probability mass that is sampled from."""
     seed: int = 0
-    """Seed of the run: every draw is derived from it."""
     date: str | None = None
     """The day (YYYY-MM-DD) that prompts print whose template prints today's."""
     feedback: str = "oracle"
@@ -45,8 +40,7 @@ class Plan:
     revise_if_wrong: bool = False
     """Where the model judges itself: an answer that it calls right stands to the end."""
     expert_sees: str = "feedback"
-    """What is asked from turn 2 on. feedback: the dialogue; none: the question alone; reference:
-    the dialogue and the reference answer. The recorded dialogue is the same for all."""
+    """What is asked from turn 2 on, see --expert_sees; the recorded dialogue is the same."""
     context_window: int | None = None
     """c shows the opening and the last c - 1 attempts; None all of them."""
     correct_to_correct: bool = False
@@ -60,7 +54,6 @@ class Plan:
 
     @property
     def max_turns(self) -> int:
-        """Turns that an episode takes at most."""
         return len(self.policies)
 
     @property
@@ -73,7 +66,6 @@ class Plan:
         return kind in REFUSALS and self.refused.get(task_id, 0) + 1 >= CALLS
 
     def goes_on(self, turns: Sequence[Turn]) -> bool:
-        """Whether an episode with these turns has another one."""
         if len(turns) >= self.max_turns:
             return False
         if not turns or is_forced(self.feedback) or turns[-1].verdict != "right":
@@ -84,8 +76,8 @@ class Plan:
 def draw_seed(run_seed: int, task_id: int, turn: int, purpose: str = "") -> int:
     """The seed of the first sample of a turn (counted from 0); sample i adds i.
 
-    It depends on nothing else, so a resumed run draws what an undisturbed one would have drawn.
-    Another purpose than an answer, such as a check of it, has seeds of its own.
+    It depends on nothing else, so a resumed run draws what an undisturbed one would have drawn. A
+    check of an answer (`purpose`) has seeds of its own.
     """
     key = f"{run_seed}/{task_id}/{turn}{purpose}"
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()

@@ -29,7 +29,6 @@ GIVE_UP_AFTER = 100
 
 
 async def play(env: Env, plan: Plan, task_id: int) -> Episode:
-    """Play one episode; an error ends it."""
     question, reference = env.question(task_id), env.reference(task_id)
     episode = Episode(task_id, question, reference, feedback=plan.feedback, date=plan.date)
     while episode.error is None and plan.goes_on(episode.turns):
@@ -46,7 +45,7 @@ async def run_episodes(
     concurrency: int,
     report: Callable[[Episode], None],
 ) -> str | None:
-    """Play the problems, at most `concurrency` episodes at a time, and append each to the run.
+    """Play the problems, at most `concurrency` at a time, and append each to the run.
 
     `report` gets every episode, error rows included. Returns why not all were begun: after
     GIVE_UP_AFTER failures in a row, or one of a kind that every further request would have.
@@ -120,7 +119,6 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
 
 @contextlib.contextmanager
 def _failures(plan: Plan, episode: Episode, policy: Policy) -> Iterator[None]:
-    """Let a request that fails be the error of the episode, as it is recorded."""
     try:
         yield
     except PolicyError as error:
@@ -152,7 +150,6 @@ async def _check(env: Env, plan: Plan, episode: Episode) -> None:
 
 
 def _asked(env: Env, plan: Plan, episode: Episode) -> list[Message]:
-    """What the model is asked next, an expert's hint included."""
     if not episode.turns or plan.expert_sees == "feedback":
         return next_prompt(env, episode, plan.context_window)
     if plan.expert_sees == "none":
@@ -164,7 +161,6 @@ def _asked(env: Env, plan: Plan, episode: Episode) -> list[Message]:
 
 
 def next_prompt(env: Env, episode: Episode, context_window: int | None) -> list[Message]:
-    """What the model sees before its next attempt."""
     attempts = [turn.shown["action"] if turn.shown else turn.action for turn in episode.turns]
     observations = [turn.observation for turn in episode.turns]
     return visible(env.opening(episode.task_id), attempts, observations, context_window)
@@ -173,7 +169,6 @@ def next_prompt(env: Env, episode: Episode, context_window: int | None) -> list[
 async def _grade(
     env: Env, plan: Plan, task_id: int, t: int, model: str, samples: list[Sample]
 ) -> Turn:
-    """The turn with its verdicts, the sample that continues and the feedback that it gets."""
     grades = await asyncio.gather(*(env.grade_async(s.text, task_id) for s in samples))
     verdicts = [grade.verdict for grade in grades]
     rewards = [grade.reward for grade in grades]

@@ -22,11 +22,7 @@ NOTHING = {"requests": 0, "samples": 0, "prompt_tokens": 0, "completion_tokens":
 async def ask(
     policy: Policy, messages: list[Message], request: str, **sampling: Any
 ) -> dict[str, Any]:
-    """Ask a model about the answer that these messages end with.
-
-    Returns:
-        {"says": right, wrong or unclear, "text", "finish_reason", "usage"}.
-    """
+    """Ask about the answer that ends the messages: {"says": right, wrong, unclear; "text", ...}."""
     from envs.grading.answers import stated_verdict
 
     asked = [*messages, {"role": "user", "content": request}]
@@ -40,7 +36,6 @@ async def ask(
 
 
 def told(env: Env, task_id: int, feedback: str, attempt: str, check: dict[str, Any]) -> str:
-    """The feedback that a model's own check makes."""
     if feedback == "critique":
         return env.text("refine", task_id, critique=check["text"])
     if check["says"] == "right":

@@ -21,10 +21,7 @@ Shown = dict[int, list[dict[str, Any]]]
 
 
 def attempts_of(path: Path, config: dict[str, Any]) -> Shown:
-    """What a run with this configuration shows its model, from the evaluation in `path`.
-
-    Two problems exchange their attempts, an odd one makes three; the seed says which.
-    """
+    """What a run with this configuration shows, from the evaluation in `path`, by its seed."""
     run, turns = read_config(path, "eval"), config["max_turns"] - 1
     episodes = finished_episodes(path / "rows.jsonl")
     attempts = {e.task_id: [turn.action for turn in e.turns] for e in episodes if not e.error}

@@ -27,7 +27,6 @@ COUNTS = ("max_turns", "limit", "context_window", "concurrency")
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the shared arguments, in groups."""
     _add_problems(parser.add_argument_group("problems"))
     _add_episodes(parser.add_argument_group("episodes"))
     _add_sampling(parser.add_argument_group("sampling"))
@@ -37,7 +36,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def add_feedback(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add --feedback, which the scripts have with defaults of their own."""
     parser.add_argument(
         "--feedback",
         choices=FEEDBACK,
@@ -114,8 +112,8 @@ def _add_servers(group) -> None:
     add(
         "--controller_address",
         default=DEFAULT_CONTROLLER,
-        help=f"URL of a FastChat controller, or its port on this machine; default "
-        f"{DEFAULT_CONTROLLER}",
+        help="URL of a FastChat controller, its port on this machine, or a file with its URL, "
+        f"which is read again when the controller is gone; default {DEFAULT_CONTROLLER}",
     )
     add(
         "--worker_args",
@@ -177,14 +175,12 @@ def env_name(name: str) -> str:
 
 
 def env_help() -> str:
-    """What --env takes."""
     from envs import NAMES
 
     return f"{', '.join(NAMES)} or an installed plug-in, in any case; or FILE.py:Class"
 
 
 def problems_with(args: argparse.Namespace, models: list[str]) -> list[Problem]:
-    """Everything that is wrong with the shared arguments, without asking any server."""
     problems: list[Problem] = []
 
     def refuse(flag: str, wrong: object, text: str) -> None:
@@ -240,16 +236,17 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[Problem]:
 
 
 def per_turn(values: list[T], max_turns: int) -> list[T]:
-    """One value per turn: a single value holds for all turns."""
     return values * max_turns if len(values) == 1 else list(values)
 
 
 def controller_url(address: str) -> str:
-    """The URL for a URL, HOST:PORT or a bare port on this machine.
+    """The URL for a URL, HOST:PORT or a bare port on this machine; a file with a URL as it is.
 
     >>> controller_url("21001"), controller_url("10.0.0.5:21001")
     ('http://localhost:21001', 'http://10.0.0.5:21001')
     """
+    if Path(address).is_file():
+        return address
     if re.fullmatch(r"\d+", address):
         return f"http://localhost:{address}"
     url = address if re.match(r"https?://", address) else f"http://{address}"
@@ -277,19 +274,12 @@ SPARE = 64
 
 
 def most_connections() -> int:
-    """How many connections this process may have at most."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**31 if hard == resource.RLIM_INFINITY else hard - SPARE
 
 
 def allow_connections(count: int) -> None:
-    """Raise this process's limit so that it may have `count` connections; never lowers it.
-
-    Many systems allow 1,024 files unless a program asks for more. Children inherit the limit.
-
-    Raises:
-        ValueError: if the system does not allow so many; see `most_connections`.
-    """
+    """Raise the limit of open files, often 1,024, for `count` connections; children inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft not in (hard, resource.RLIM_INFINITY) and soft < count + SPARE:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count + SPARE, hard))

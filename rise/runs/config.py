@@ -25,7 +25,6 @@ DISTRIBUTIONS = ("rise-llm", "fschat", "torch", "transformers", "openai")
 
 
 def make_env(args: argparse.Namespace) -> Env:
-    """The environment of the arguments, its whole data file checked."""
     import envs
 
     # The arguments' own check names a number of turns below 1; the data is checked beside it.
@@ -38,8 +37,7 @@ def configuration(
 ) -> dict[str, Any]:
     """The configuration as far as it is known before it is decided who answers.
 
-    Two runs with equal problems, prompts, models and sampling are the same run: files are compared
-    by checksum, so that a file may move but not change.
+    Files are compared by checksum, so that they may move but not change.
     """
     from envs.plugins import checksum
 
@@ -70,10 +68,7 @@ def configuration(
 
 
 def first_day(log_dir: str, max_turns: int) -> str | None:
-    """The day (YYYY-MM-DD) on which the run began: prompts print it in all of its calls.
-
-    None for a run from before it was recorded, which goes on as it was.
-    """
+    """The day (YYYY-MM-DD) on which the run began; None for a run from before it was recorded."""
     run = locate(log_dir, max_turns)
     if (run / "rows.jsonl").is_file() and (run / "config.json").is_file():
         return read_object(run / "config.json").get("date")
@@ -81,7 +76,6 @@ def first_day(log_dir: str, max_turns: int) -> str | None:
 
 
 def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
-    """What may differ when a run is resumed; see `rise.episodes.journal.NOT_COMPARED`."""
     return {
         "controller_address": controller_url(args.controller_address),
         "data_path": args.data_path,
@@ -110,10 +104,7 @@ def _prompt_checksum(env: Env) -> str:
 
 
 def _more_prompts_checksum(env: Env, options: dict[str, Any]) -> str | None:
-    """A checksum of the texts that only some modes need; None for the others.
-
-    It stands apart, so that a run in such a mode still agrees with its parallel run.
-    """
+    """Of the texts that only some modes need: such a run still agrees with its parallel run."""
     names = texts_of(options["feedback"], options.get("expert_sees", "feedback"))
     texts = [getattr(env.style, name) for name in names]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16] if texts else None

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 def describe(job: Job) -> str:
-    """The resolved configuration, the first prompt, and what would be asked for at most."""
     config, env = job.config, job.env
     assert env is not None, "nothing is played"
     owed = job.size - job.finished
@@ -39,11 +38,7 @@ def describe(job: Job) -> str:
 
 
 def render(messages: list[Message], config: dict[str, Any]) -> str:
-    """The prompt as the first model gets it.
-
-    For a checkpoint directory it is the text that its chat template makes; other models get the
-    messages, which are shown with their roles.
-    """
+    """The prompt as the first model gets it: a checkpoint's text, or messages with their roles."""
     model = config["models"][0]
     if Path(model).is_dir():
         return template_of(model, config).render_prompt(messages, config["date"])
@@ -60,8 +55,7 @@ def forecast(job: Job) -> dict[str, Counter[str]]:
     """Per model at most: answers, new_tokens, and the prompt_tokens (estimated) that are billed.
 
     Every owed episode plays all its turns, every answer takes its limit of new tokens, and a server
-    that is not the OpenAI API is asked for each answer alone. Where a model judges itself, each
-    judgement is one more answer.
+    that is not the OpenAI API is asked for each answer alone. A judgement is one more answer.
     """
     config, env, owed = job.config, job.env, job.size - job.finished
     assert env is not None, "nothing is played"
@@ -89,7 +83,6 @@ def forecast(job: Job) -> dict[str, Counter[str]]:
 
 
 def in_words(job: Job) -> str:
-    """A line per model."""
     prices = job.config.get("prices") or {}
     lines = ["At most, if every turn is played and every answer takes its limit:"]
     for model, counts in forecast(job).items():
@@ -105,7 +98,6 @@ def in_words(job: Job) -> str:
 
 
 def template_of(model: str, config: dict[str, Any]):
-    """The chat template of a checkpoint directory, as its worker will use it."""
     from transformers import AutoTokenizer
 
     from fastchat.conversation import ChatTemplate

@@ -44,18 +44,15 @@ class Job:
     env: Env | None
     """None where nothing is played: in `rise.merge`."""
     config: dict[str, Any]
-    """What config.json gets."""
     kinds: dict[str, str]
     """Kind of each model; empty where the run is finished, since nobody is asked then."""
     run: RunDir
-    """The run directory, and what earlier calls have recorded there."""
     tally: Tally
     """The counts over what is recorded, by earlier calls and by this one."""
     shown: Shown = field(default_factory=dict)
     """What `--shown_attempts` shows."""
     seconds: float = 0.0
-    """Wall time of the episodes, earlier calls included that wrote a summary: a call that was
-    interrupted wrote none."""
+    """Wall time of the episodes, earlier calls included that wrote a summary."""
 
     def __post_init__(self) -> None:
         self.finished = len(self.run.done)
@@ -75,26 +72,18 @@ class Job:
 
     @property
     def is_finished(self) -> bool:
-        """Whether earlier calls have recorded every episode."""
         return self.finished == self.size
 
     @property
     def size(self) -> int:
-        """The episodes that the run has: one per problem, or per problem of its shard."""
         return len(shard.task_ids(self.config))
 
     def start(self) -> RunDir:
-        """Open the run directory, or make it; raises ValueError as `RunDir.start` does."""
         self.run.start(self.config)
         return self.run
 
     def play(self, tracker: Any) -> int:
-        """Play what is owed, add it to the tally and say how it ended.
-
-        Returns:
-            The exit code: 0 done, 1 if episodes are still owed or none was answered, 2 if a
-            checkpoint cannot be served, 130 if interrupted.
-        """
+        """Play what is owed, add it to the tally and say how it ended; returns the exit code."""
         self.seconds = _summary(self.run).get("wall_s", 0.0)
         if self.is_finished:
             print(f"All {self.finished} episodes are in {self.run.path}; nobody was asked.")
@@ -116,7 +105,6 @@ class Job:
         return self._ending()
 
     def _ending(self) -> int:
-        """Say what is missing and why; returns the exit code."""
         is_complete = len(self.run.done) == self.size
         if is_complete and none_fits(self.tally):
             print(f"{Path(sys.argv[0]).name}: error: {none_fit(self)}", file=sys.stderr)
@@ -151,11 +139,9 @@ class Job:
         )
 
     def state(self) -> str:
-        """How far the run is, and where."""
         return f"{len(self.run.done)} of {self.size} episodes are in {self.run.path}"
 
     def _play(self, tracker: Any) -> str | None:
-        """Play the episodes; returns what went wrong if it was given up."""
         config, run, tally = self.config, self.run, self.tally
         limit, concurrency = config["max_cost_usd"], config["concurrency"]
         if cost.exceeded(limit, tally):
@@ -216,19 +202,10 @@ class Job:
 def check(
     args: argparse.Namespace, models: list[str], options: dict[str, Any], problems: list[str]
 ) -> Job:
-    """Check everything that can be wrong before anything is asked or written.
+    """Check everything that can be wrong before anything is asked or written: one ValueError.
 
-    With --check a checkpoint may be missing that an earlier stage will make.
-
-    Args:
-        args: the parsed arguments.
-        models: one model, or one per turn.
-        options: what the scripts differ in: stage, feedback, correct_to_correct, shown_attempt;
-            expert_sees of generation, revise_if_wrong and shown_attempts of evaluation.
-        problems: what the script itself has found wrong.
-
-    Raises:
-        ValueError: one message, with everything that is wrong.
+    `options` is what the scripts differ in, `problems` what the script has found wrong. With
+    --check a checkpoint may be missing that an earlier stage will make.
     """
     found = problems_with(args, models)
     problems, flags = [*problems, *(text for _, text in found)], {flag for flag, _ in found}
@@ -278,10 +255,7 @@ def check(
 
 
 def _as_it_was(job: Job) -> Job:
-    """The job of a finished run with its configuration; what is tracked where is said anew.
-
-    So are prices: with other ones the summary is written again.
-    """
+    """The job of a finished run with its configuration; trackers and prices are those given now."""
     stored, config = job.run.stored, job.config
     assert stored is not None, "a finished run has its configuration"
     if "kinds" in stored:
@@ -316,7 +290,6 @@ def _summary(run: RunDir) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def start_tracker(job: Job) -> Iterator[Any]:
-    """The tracker of the run, finished at the end."""
     above, path = Path(job.config["log_dir"]).resolve().parent, job.run.path
     subject = tracking.Subject(
         stage=job.config["stage"],

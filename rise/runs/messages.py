@@ -1,12 +1,22 @@
-"""What a run says when it ends: interrupted, unfinished, or without an answer that fits."""
+"""A stage from its command line to its end, and what it says there."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from rise.program.exits import FAILED, INTERRUPTED, said, sigterm_as_interrupt
+from rise.program.exits import (
+    DONE,
+    FAILED,
+    GO_TOGETHER,
+    INTERRUPTED,
+    said,
+    sigterm_as_interrupt,
+    usage_errors,
+)
 from rise.rollout.plan import CALLS
 from rise.runs import tally as cost
 
@@ -33,6 +43,32 @@ REFUSED = (
 )
 
 
+def run_stage(
+    argv: list[str] | None,
+    parse_args: Callable[[list[str] | None], argparse.Namespace],
+    check_args: Callable[[argparse.Namespace], Job],
+    report: Callable[[Job, Any], None],
+) -> int:
+    """Run a script from its command line to its report; returns the exit code."""
+    with usage_errors():
+        args = parse_args(argv)
+        logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING)
+
+        from rise.runs.dry_run import describe
+        from rise.runs.job import start_tracker
+
+        job = check_args(args)
+        if args.check or args.dry_run:
+            print(GO_TOGETHER if args.check else describe(job))
+            return DONE
+        job.start()
+    with job.run, run_errors(job), start_tracker(job) as tracker:
+        code = job.play(tracker)
+        if code in (DONE, FAILED) and job.run.done and not none_fits(job.tally):
+            report(job, tracker)
+    return code
+
+
 @contextlib.contextmanager
 def run_errors(job: Job) -> Iterator[None]:
     """Turn an error of the disk into one message and exit code 1, Ctrl-C into code 130."""
@@ -50,12 +86,10 @@ def run_errors(job: Job) -> Iterator[None]:
 
 
 def interrupted(job: Job) -> str:
-    """What an interrupted run says."""
     return f"Interrupted: {job.state()}; the same command goes on with them."
 
 
 def unanswered(tally: Tally) -> list[str]:
-    """What is said of the episodes that ended without an answer; empty without one."""
     counts = {NEVER_FIT: tally.unanswered - tally.given_up, GIVEN_UP: tally.given_up}
     return [
         text.format(count=count, finished=tally.finished) for text, count in counts.items() if count
@@ -63,16 +97,12 @@ def unanswered(tally: Tally) -> list[str]:
 
 
 def none_fits(tally: Tally) -> bool:
-    """Whether every episode ended at turn 1 because its prompt does not fit: nothing was asked.
-
-    Rates of 0 % would then look like a result.
-    """
+    """Whether no prompt fitted at turn 1: nothing was asked, and 0 % would look like a result."""
     ended = tally.finished and tally.unanswered == tally.finished
     return bool(ended) and not tally.given_up and not any(tally.verdicts)
 
 
 def none_fit(job: Job) -> str:
-    """What is said where `none_fits`."""
     bare = job.config["prompt_style"] == "bare"
     style = "" if bare else ", or --prompt_style bare, which asks the question alone"
     return NONE_FIT.format(said=job.tally.last_error, style=style)

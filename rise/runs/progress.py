@@ -29,11 +29,7 @@ BAR = "{percentage:3.0f}%|{bar:16}| {desc}"
 
 
 class Progress:
-    """Context manager around a rollout; `report` takes every recorded episode.
-
-    On a terminal the line is redrawn in its place. Everywhere else a plain line is written now and
-    then, and one at the end.
-    """
+    """A line redrawn on a terminal, elsewhere a line now and then; `report` takes the episodes."""
 
     def __init__(self, tally: Tally, total: int, tracker: Any):
         self.tally = tally
@@ -78,7 +74,6 @@ class Progress:
         self._log()
 
     def report(self, episode: Episode) -> None:
-        """Count one recorded episode and show it."""
         self.tally.add(episode)
         if log.isEnabledFor(logging.INFO):
             log.info("episode %d: %s", episode.task_id, _in_words(episode))
@@ -107,7 +102,6 @@ class Progress:
             self.show()
 
     def show(self, finished: int = 0) -> None:
-        """Show the line where one is due, with further finished episodes on the bar."""
         now = time.monotonic()
         if self._bar is not None:
             self._bar.set_description_str(self.line(), refresh=not finished)
@@ -161,7 +155,6 @@ class Progress:
         return took * max(self.in_flight, episodes * turns - begun) / self.in_flight
 
     def line(self) -> str:
-        """The numbers in words."""
         numbers = self.numbers()
         shares = [100 * v for name, v in numbers.items() if name.startswith("success/")]
         solved = " ".join(f"{share:.1f}" for share in shares)

@@ -24,11 +24,9 @@ MILLION = 1_000_000
 class Tally:
     """Adds up episodes one by one; holds no episode.
 
-    Args:
-        max_turns: turns that an episode takes at most.
-        cumulative: count a problem as solved from its first success on (episodes that stop at a
-            success); otherwise a turn counts by itself.
-        prices: model -> USD per million tokens of prompts and of answers, where they are known.
+    `cumulative` counts a problem as solved from its first success on (episodes that stop at a
+    success), else a turn counts by itself. Prices are USD per million tokens of prompts and of
+    answers.
     """
 
     def __init__(
@@ -56,7 +54,6 @@ class Tally:
         self.usage: dict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, episode: Episode) -> None:
-        """Count one episode, finished or failed."""
         self.add_usage(episode)
         if episode.error:
             self.errors[episode.error["kind"]] += 1
@@ -82,7 +79,6 @@ class Tally:
             self.add(episode)
 
     def add_usage(self, episode: Episode) -> None:
-        """Count what an episode took."""
         for turn in episode.turns:
             counts = {"requests": 1, "samples": len(turn.actions)} | turn.usage
             self.usage[turn.model].update(counts)
@@ -93,7 +89,6 @@ class Tally:
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens of all answers."""
         return sum(counts["completion_tokens"] for counts in self.usage.values())
 
     @property
@@ -102,7 +97,6 @@ class Tally:
         return sum(map(self.cost_of, self.prices))
 
     def cost_in_words(self) -> str:
-        """What each model with a price has cost."""
         parts = ", ".join(f"{model} {self.cost_of(model):.4f}" for model in self.prices)
         return f"cost: {self.cost_usd:.4f} USD ({parts})"
 
@@ -178,14 +172,9 @@ def check_prices(
 
 
 def within(max_cost_usd: float | None, tally: Tally, owed: Iterable[int]) -> Iterator[int]:
-    """The problems, until the recorded episodes have cost the limit.
-
-    What is in flight then is still answered, so that the limit can be exceeded by as many episodes
-    as are played at the same time.
-    """
+    """The problems, until the recorded episodes have cost the limit; those in flight go on."""
     return itertools.takewhile(lambda _: not exceeded(max_cost_usd, tally), owed)
 
 
 def exceeded(max_cost_usd: float | None, tally: Tally) -> bool:
-    """Whether the limit is reached."""
     return max_cost_usd is not None and tally.cost_usd >= max_cost_usd

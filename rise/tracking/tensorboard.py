@@ -31,7 +31,6 @@ class EventFiles:
             self._text("config", f"```json\n{settings}\n```")
 
     def log(self, scalars: dict[str, float], axis: str, at: int) -> None:
-        """Record scalars, drawn over `axis`."""
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
         for name, value in scalars.items():
@@ -39,25 +38,20 @@ class EventFiles:
                 self._add(scalar_pb(name, value), at)
 
     def histogram(self, name: str, values: Sequence[float]) -> None:
-        """Record how values are distributed."""
         from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 
         self._add(histogram_pb(name, values))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Record a table. TensorBoard draws a text of two dimensions as one."""
         self._text(name, [[_cell(value) for value in row] for row in (columns, *rows)])
 
     def file(self, path: Path) -> None:
-        """Say where a file is: event files hold none."""
         self._text(path.stem, str(path))
 
     def summary(self, values: dict[str, float], at: int) -> None:
-        """Record final values, at the number of episodes or rows that they are about."""
         self.log({f"summary/{name}": value for name, value in values.items()}, "", at)
 
     def finish(self) -> None:
-        """Write what is left and close the file."""
         self._writer.close()
 
     def _text(self, name: str, text: str | list[list[str]]) -> None:

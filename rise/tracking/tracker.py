@@ -40,22 +40,15 @@ class Subject:
     name: str
     """Of the run, where WANDB_NAME gives none."""
     config: Mapping[str, Any]
-    """Its settings."""
     directory: Path
     """An existing directory; wandb writes into `directory/wandb`."""
     events: Path
-    """Where TensorBoard's files go."""
     state: Path | None = None
     """The tracking.json of a stage that can be resumed."""
 
 
 class Tracker:
-    """Tells every tracker what it is told; one that fails is left out from then on.
-
-    Args:
-        trackers: `WandbRun` and `EventFiles`, by the key under which `state` knows them.
-        state: the file that says what a later call need not do again.
-    """
+    """Tells every tracker, by its key in `state`, what it is told; one that fails is left out."""
 
     def __init__(self, trackers: Mapping[str, Any], state: Path | None = None):
         self._trackers = dict(trackers)
@@ -63,7 +56,6 @@ class Tracker:
         self._is_complete = False
 
     def __bool__(self) -> bool:
-        """Whether anything listens."""
         return bool(self._trackers)
 
     def log(self, scalars: dict[str, float], axis: str, at: int) -> None:
@@ -71,11 +63,9 @@ class Tracker:
         self._tell("log", scalars, axis, at)
 
     def histogram(self, name: str, values: Sequence[float]) -> None:
-        """Record how values are distributed."""
         self._tell("histogram", name, values)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Record a table of numbers and texts."""
         self._tell("table", name, columns, rows)
 
     def file(self, path: Path) -> None:
@@ -91,7 +81,6 @@ class Tracker:
         self._is_complete = True
 
     def finish(self) -> None:
-        """Close everything; call it last."""
         self._tell("finish")
         if self._is_complete and self._state:
             remember(self._state, {key: {"complete": True} for key in self._trackers})
@@ -106,7 +95,6 @@ class Tracker:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the numbers of a stage go."""
     add = parser.add_argument_group("tracking").add_argument
     add(
         "--report_to",
@@ -139,12 +127,7 @@ def trackers_named(text: str) -> list[str]:
 
 
 def start(options: Mapping[str, Any], subject: Subject) -> Tracker:
-    """Begin to track; what an earlier call has recorded completely is not recorded again.
-
-    Args:
-        options: the values of `KEYS`.
-        subject: what is tracked.
-    """
+    """Begin to track; what an earlier call has recorded completely is not recorded again."""
     queue = options["report_to"]
     if queue is None:
         queue = ["wandb"] if options["wandb_project"] else []
@@ -178,14 +161,12 @@ def known_of(state: Path) -> dict[str, dict[str, Any]]:
 
 
 def remember(state: Path, entries: Mapping[str, dict[str, Any]]) -> None:
-    """Add to what tracking.json says of the trackers."""
     known = known_of(state)
     changed = {key: known.get(key, {}) | entry for key, entry in entries.items()}
     write_json(state, known | changed)
 
 
 def _open(name: str, project: str, subject: Subject, run_id: str | None) -> Any:
-    """The tracker; None, with a notice, where its package is missing or broken."""
     settings = {
         "project": project,
         "name": os.environ.get("WANDB_NAME") or subject.name,

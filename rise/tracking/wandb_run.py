@@ -13,11 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class WandbRun:
-    """The tracker of `rise.tracking.tracker` at wandb.
-
-    Args:
-        settings: as `fastchat.tracking.begin` takes them.
-    """
+    """The tracker of `rise.tracking.tracker` at wandb; settings of `fastchat.tracking.begin`."""
 
     def __init__(self, settings: dict[str, Any]):
         import wandb
@@ -28,22 +24,18 @@ class WandbRun:
 
     @property
     def id(self) -> str:
-        """The id by which a later call goes on with the run."""
         return self._run.id
 
     def log(self, scalars: dict[str, float], axis: str, at: int) -> None:
-        """Record scalars, drawn over `axis`."""
         for name in scalars.keys() - self._known - {axis}:
             self._run.define_metric(name, step_metric=axis)
             self._known.add(name)
         self._run.log(scalars | {axis: at})
 
     def histogram(self, name: str, values: Sequence[float]) -> None:
-        """Record how values are distributed."""
         self._run.log({name: self._wandb.Histogram(values)})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Record a table."""
         table = self._wandb.Table(columns=list(columns), data=[list(row) for row in rows])
         self._run.log({name: table})
 
@@ -54,9 +46,7 @@ class WandbRun:
         self._run.log_artifact(artifact)
 
     def summary(self, values: dict[str, float], at: int) -> None:
-        """Record final values; those of an earlier call are replaced."""
         self._run.summary.update(values)
 
     def finish(self) -> None:
-        """Close the run; what is left is sent."""
         self._run.finish()

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import requests
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "FastChat")]
 
@@ -23,6 +25,13 @@ def spread(values: Sequence[float], form: str = ".0f") -> str:
     """The median and the range."""
     middle, low, high = (format(f(values), form) for f in (statistics.median, min, max))
     return f"{middle} ({low} to {high})"
+
+
+def ask(controller: str, what: str) -> dict[str, Any] | None:
+    try:
+        return requests.post(f"{controller}/{what}", json={}, timeout=5).json()
+    except (requests.RequestException, ValueError):
+        return None
 
 
 def wait_for(ready: Callable[[], object], seconds: float) -> None:

@@ -27,7 +27,6 @@ from bench import ROOT, parser
 WORDS = ["she", "has", "then", "buys", "gives", "away", "boxes", "with", "apples", "so", "there"]
 WORDS += ["are", "left", "we", "add", "and", "subtract", "how", "many", "in", "total", "per", "day"]
 REPEATED = 0.1
-"""Share of the episodes whose question was asked before."""
 CASES = {
     "as published": ["--remove_duplication", "--shuffle"],
     "centered, near duplicates": ["--weighting", "centered", "--remove_near_duplicates", "0.8"],
@@ -49,7 +48,6 @@ class Cost:
     peak: float
 
     def row(self, episodes: int) -> str:
-        """Cells of a table, as in `COST`."""
         return f"{self.wall:.1f} | {self.cpu:.1f} | {episodes / self.cpu:,.0f} | {self.peak:.0f}"
 
 

@@ -22,17 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench import ROOT, parser, spread, wait_for
+from bench import ROOT, ask, parser, spread, wait_for
 
 MODEL = "sleeper"
 START_LIMIT = 60.0
-"""Seconds for the controller and the workers to start."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +93,17 @@ async def serve(controller: str, seconds: float, words: int) -> None:
 
 @contextlib.contextmanager
 def servers(args: argparse.Namespace) -> Iterator[str]:
-    """The URL of a controller that knows all the workers."""
     from fastchat.client.process import free_ports
 
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     processes = [_python("-m", "fastchat.serve.controller", "--host", "127.0.0.1", "--port", port)]
     try:
-        wait_for(lambda: _ask(url, "list_models") is not None, START_LIMIT)
+        wait_for(lambda: ask(url, "list_models") is not None, START_LIMIT)
         worker = [__file__, "--serve", url, "--seconds", args.seconds, "--words", args.words]
         processes += [_python(*worker) for _ in range(args.workers)]
         # The controller's own status is the sum over its workers, of which each has speed 1.
-        wait_for(lambda: _ask(url, "worker_get_status")["speed"] == args.workers, START_LIMIT)
+        wait_for(lambda: ask(url, "worker_get_status")["speed"] == args.workers, START_LIMIT)
         yield url
     finally:
         for process in processes:
@@ -181,16 +177,6 @@ def _python(*arguments: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, *map(str, arguments)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, **quiet)
-
-
-def _ask(controller: str, what: str) -> dict[str, Any] | None:
-    try:
-        headers = {"Content-Type": "application/json"}
-        asked = urllib.request.Request(f"{controller}/{what}", b"{}", headers)
-        with urllib.request.urlopen(asked) as reply:
-            return json.load(reply)
-    except OSError:
-        return None
 
 
 if __name__ == "__main__":

@@ -141,7 +141,6 @@ def head(bandwidth: float | None) -> list[str]:
 
 
 def table_row(args: argparse.Namespace, model: Any, rows: int, bandwidth: float | None) -> str:
-    """One line of the table: the rates with that many rows."""
     from fastchat.serve.engine.engine import SlotEngine
 
     engine = SlotEngine(model, None, max_rows=rows, max_length=args.prompt + args.new)
@@ -165,10 +164,7 @@ def table_row(args: argparse.Namespace, model: Any, rows: int, bandwidth: float 
 
 
 def slots_of(engine: Any, length: int) -> int:
-    """How many answers of that length in tokens, prompts included, the engine holds at once.
-
-    `load()` tells how many it has now, and without requests they are short.
-    """
+    """`load()` tells how many the engine has now; without requests its slots are short."""
     pool = engine.pool
     return pool.rows_at(pool.slot_length(length)) if length <= pool.max_length else 0
 
@@ -187,7 +183,6 @@ def make_prompts(args: argparse.Namespace, rows: int, run: int, vocabulary: int)
 
 
 def drain(engine: Any, prompts: list[list[int]], new: int) -> tuple[float, float]:
-    """Answer all prompts; returns seconds of wall and of CPU time."""
     from fastchat.serve.engine.request import EngineRequest
     from fastchat.serve.engine.sampling import SamplingParams
 

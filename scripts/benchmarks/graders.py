@@ -162,7 +162,6 @@ def main() -> int:
 
 
 def print_totals(rows: list[Row], rewards: dict[str, list[int]]) -> None:
-    """Accuracy per environment, with the three kinds of error."""
     from rise.metrics.statistics import wilson
 
     print("| rows | grader | accuracy | 95 % interval | FP | FN | wrong code |")
@@ -190,7 +189,6 @@ def outcome(row: Row, reward: int) -> str:
 
 
 def print_categories(rows: list[Row], rewards: dict[str, list[int]]) -> None:
-    """Accuracy per category of each environment."""
     print(
         f"\n| environment | category | n | {' | '.join(rewards)} |\n|{'---|' * (3 + len(rewards))}"
     )
@@ -205,7 +203,6 @@ def print_categories(rows: list[Row], rewards: dict[str, list[int]]) -> None:
 
 
 def print_errors(rows: list[Row], given: list[int]) -> None:
-    """Every row on which our grader and the label differ."""
     print("\nOur errors:\n")
     for row, reward in zip(rows, given, strict=True):
         if (kind := outcome(row, reward)) != "agrees":

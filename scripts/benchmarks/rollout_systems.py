@@ -18,10 +18,9 @@ from typing import Any
 import psutil
 import requests
 import stock_fschat
-from bench import ROOT, wait_for
+from bench import ROOT, ask, wait_for
 
 START_LIMIT = 180.0
-"""Seconds for a server to start."""
 MODEL = "random"
 CONTEXT = 2048
 """Longest prompt plus answer, in tokens."""
@@ -66,13 +65,10 @@ class Stock:
         return psutil.Process(process.pid)
 
     def _served(self) -> list[str] | None:
-        try:
-            return requests.post(f"{self._controller}/list_models", timeout=5).json()["models"]
-        except (requests.RequestException, ValueError):
-            return None
+        reply = ask(self._controller, "list_models")
+        return reply and reply["models"]
 
     def one_by_one(self, dialogues: Sequence[Any], samples: int = 1) -> int:
-        """Every sample is a request of its own, sent when the one before has ended."""
         return sum(self._ask(dialogue) for dialogue in dialogues for _ in range(samples))
 
     def _ask(self, dialogue: Any) -> int:
@@ -114,7 +110,6 @@ class HuggingFace:
         return sum(self._batch(part) for part in parts)
 
     def length(self, dialogue: Any) -> int:
-        """Tokens of a prompt."""
         ids = self._tokenizer.apply_chat_template(dialogue, add_generation_prompt=True)
         return len(ids["input_ids"])
 
@@ -168,7 +163,6 @@ class Ours:
         self._serving.stop()
 
     def rollout(self, task_ids: Sequence[int], samples: int = 1, seed: int = 0) -> int:
-        """One turn on each problem, as many at a time as the settings allow."""
         return asyncio.run(self._rollout(task_ids, samples, seed))
 
     async def _rollout(self, task_ids: Sequence[int], samples: int, seed: int) -> int:

@@ -106,7 +106,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_problems(count: int, given: Path | None, directory: Path) -> tuple[Path, str]:
-    """Write the first `count` problems as JSON lines; returns the file and where they come from."""
     source = given or ROOT / "data/gsm8k/test.jsonl"
     name = f"GSM8K ({source.name})"
     if given is None and not source.is_file():
@@ -154,7 +153,6 @@ def save_model(directory: Path, texts: list[str]) -> Path:
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
-    """All rounds; the facts say what was measured on."""
     import stock_fschat
     from rollout_systems import HuggingFace, Ours, Replay, Stock
     from transformers.utils import logging as hub_logging
@@ -234,7 +232,6 @@ def cpu_seconds(processes: list) -> float:
 
 
 def describe(args: argparse.Namespace, source: str, lengths: list[int]) -> dict[str, object]:
-    """What the measurements are of."""
     middle = statistics.median(lengths)
     return {
         "problems": source,
@@ -248,7 +245,6 @@ def describe(args: argparse.Namespace, source: str, lengths: list[int]) -> dict[
 
 
 def print_tables(timings: list[Timing], facts: dict[str, object]) -> None:
-    """The rates of every system, then the ratios within each round."""
     print("\n".join(f"- {name}: {value}" for name, value in facts.items()) + "\n")
     by_system = defaultdict(list)
     for timing in timings:

@@ -27,7 +27,6 @@ DONE = "complete"
 
 
 def make(directory: Path) -> Path:
-    """Make the environment unless it is there; returns its interpreter."""
     python = directory / "bin" / "python"
     if (directory / DONE).is_file():
         return python

@@ -128,7 +128,6 @@ class Case:
         return rows
 
     def speed(self, name: str, mode: Mode) -> float:
-        """Trained tokens per second of CPU time."""
         trained = sum(len(row.input_ids) - row.action_start for row in self.rows(name))
         share = PUBLISHED_ROWS / STEP if name == "published" else 1
         started = time.process_time()
@@ -180,7 +179,6 @@ def tiny_llama(seed: int) -> Any:
 
 
 def program(name: str, case: Case, model: Any, directory: Path) -> Mode:
-    """A mode by its name; of TRL the name ends in the setting."""
     import training_modes as modes
 
     model = deepcopy(model)
@@ -193,7 +191,6 @@ def program(name: str, case: Case, model: Any, directory: Path) -> Mode:
 
 
 def best_setting(case: Case, model: Any, directory: Path) -> str:
-    """The fastest setting of TRL on these rows."""
     from training_modes import TRL_SETTINGS
 
     names = [f"TRL, {setting}" for setting in TRL_SETTINGS]
@@ -204,7 +201,6 @@ def best_setting(case: Case, model: Any, directory: Path) -> str:
 
 
 def compare(case: Case, args: argparse.Namespace, directory: Path) -> None:
-    """Print the table for one number of turns."""
     model = tiny_llama(args.seed)
     best = f"TRL, {args.trl}" if args.trl else best_setting(case, model, directory)
     names = ["published", best, "ours", "ours, group_trajectories"]

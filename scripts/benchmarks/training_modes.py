@@ -32,7 +32,6 @@ TRL_SETTINGS = {
     "batch 8, padding_free": {"per_device_train_batch_size": 8, "padding_free": True},
     "packing": {"per_device_train_batch_size": 1, "packing": True, "max_length": LENGTH},
 }
-"""The settings of SFTTrainer of which the best is compared."""
 
 Mode = Callable[[], None]
 

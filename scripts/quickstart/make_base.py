@@ -256,7 +256,6 @@ def is_complete(output_dir: Path, recipe: dict[str, object]) -> bool:
 def save(
     model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", record: dict, to: Path
 ) -> None:
-    """Write the checkpoint beside its place, then rename it: it is whole or not there."""
     partial = to.with_name(f"{to.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -9,6 +9,7 @@ Writes  DIR/results.json and DIR/accuracy.png.
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from rise.program.files import read_json, write_json
 RUNS = {"base": "base", "sft": "control", "rise": "rise"}
 """Key in results.json -> directory of the run."""
 TITLES = {"base": "base", "sft": "control (SFT)", "rise": "RISE"}
+OWN, OTHER = "turn 2, own attempt shown", "turn 2, another problem's attempt shown"
 COLUMNS = ("m1@t1", "m5@t1", "m1@t5", "p1@t5")
 
 
 def collect(directory: Path) -> dict[str, Any]:
-    """The metrics of the three models and the causal check, as written to results.json."""
     results: dict[str, Any] = {}
     for key, name in RUNS.items():
         summary = directory / "eval" / name / "summary.json"
@@ -40,7 +41,6 @@ def collect(directory: Path) -> dict[str, Any]:
 
 
 def comparison(runs: dict[str, list[Episode]], problems: Path) -> dict[str, Any]:
-    """RISE's five turns against five parallel samples of each model, paired over the problems."""
     import envs
     from rise.metrics.statistics import paired_difference
     from rise.metrics.votes import m1_tk, mk_t1
@@ -56,25 +56,20 @@ def comparison(runs: dict[str, list[Episode]], problems: Path) -> dict[str, Any]
 
 
 def causal_check(own: list[Episode], other: list[Episode]) -> dict[str, Any]:
-    """Accuracy at turn 2 with the model's own attempt shown and with another problem's.
-
-    Both runs have the same problems, seeds and first attempts; only what is shown differs. If the
-    model reads its attempt, the difference between the two is what reading it is worth.
-    """
+    """What reading its own attempt is worth: two runs that differ in what turn 2 is shown alone."""
     from rise.metrics.statistics import paired_difference, wilson
 
     hits = [[e.turns[1].verdict == "right" for e in run] for run in (own, other)]
     first = [episode.turns[0].verdict == "right" for episode in own]
     return {
         "turn 1": wilson(first).to_dict(),
-        "turn 2, own attempt shown": wilson(hits[0]).to_dict(),
-        "turn 2, another problem's attempt shown": wilson(hits[1]).to_dict(),
+        OWN: wilson(hits[0]).to_dict(),
+        OTHER: wilson(hits[1]).to_dict(),
         "own - other": paired_difference(*hits).to_dict(),
     }
 
 
 def print_table(results: dict[str, Any]) -> None:
-    """One line per model: the four metrics and the accuracy of every turn, in percent."""
     turns = len(results["base"]["acc@t"])
     head = "".join(f"{column:>8}" for column in COLUMNS)
     print(f"{'':<15}{head}   accuracy at turn 1 to {turns}")
@@ -86,20 +81,16 @@ def print_table(results: dict[str, Any]) -> None:
 
 
 def print_findings(results: dict[str, Any]) -> None:
-    """What the numbers show, with their intervals, whether or not it is what was hoped for."""
     for key, title in TITLES.items():
         print(f"m1@t5 - m1@t1 of {title}: {_points(results[key]['gain'])}")
     for name, rate in results["comparison"].items():
         print(f"{name}: {_points(rate)}")
     check = results["causal_check"]
     print(
-        f"Causal check, RISE at turn 2: {_percent(check[_OWN])} right with its own attempt shown, "
-        f"{_percent(check[_OTHER])} with another problem's (turn 1: {_percent(check['turn 1'])}); "
+        f"Causal check, RISE at turn 2: {_percent(check[OWN])} right with its own attempt shown, "
+        f"{_percent(check[OTHER])} with another problem's (turn 1: {_percent(check['turn 1'])}); "
         f"own - other {_points(check['own - other'])}"
     )
-
-
-_OWN, _OTHER = "turn 2, own attempt shown", "turn 2, another problem's attempt shown"
 
 
 def _percent(rate: dict[str, float]) -> str:
@@ -112,19 +103,15 @@ def _points(rate: dict[str, float]) -> str:
 
 
 def example_episodes(episodes: list[Episode]) -> list[tuple[str, Episode]]:
-    """The first episode that was repaired at turn 2, and the first whose right answer was kept."""
     wanted = {"repaired": ["wrong", "right"], "kept": ["right", "right"]}
     found = []
     for title, verdicts in wanted.items():
-        for episode in episodes:
-            if [turn.verdict for turn in episode.turns[:2]] == verdicts:
-                found.append((title, episode))
-                break
+        fits = (e for e in episodes if [turn.verdict for turn in e.turns[:2]] == verdicts)
+        found += [(title, episode) for episode in islice(fits, 1)]
     return found
 
 
 def print_episode(title: str, episode: Episode) -> None:
-    """The first two turns of an episode, every message in full."""
     print(f"\n--- an answer that was {title} (problem {episode.task_id}) ---")
     verdicts = iter(turn.verdict for turn in episode.turns)
     for message in episode.dialogue[:4]:

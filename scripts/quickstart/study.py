@@ -70,7 +70,6 @@ def collect(directory: Path, seeds: Sequence[str], names: Sequence[str]) -> dict
 
 
 def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Rows are models, columns metrics: the mean in percent and its interval."""
     columns = [*METRICS, GAIN, VERSUS]
     rows = [
         [name, *(_cell(rates.get(metric), metric) for metric in columns)]
@@ -80,7 +79,6 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def seed_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Rows are models, columns seeds: m1@t5 in percent."""
     rows = [
         [name, *(f"{100 * value:.1f}" for value in rates["m1@t5"]["by_seed"].values())]
         for name, rates in found.items()

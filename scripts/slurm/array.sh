@@ -23,7 +23,7 @@ ADDRESS_FILE=${ADDRESS_FILE:-log/controller}    # the controller's URL, as serve
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/../..}"
 shard=${SLURM_ARRAY_TASK_ID:-1}
 if [ -s "$ADDRESS_FILE" ]; then
-    set -- --controller_address "$(cat "$ADDRESS_FILE")" "$@"
+    set -- --controller_address "$ADDRESS_FILE" "$@"
 fi
 export LOG_DIR=$LOG_DIR/shard-$shard
 # In the place of this shell: Slurm's SIGTERM reaches Python, which says how to go on.

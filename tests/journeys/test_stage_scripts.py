@@ -77,7 +77,7 @@ def test_convert_pools_logs_and_parses(call):
     args = workflow_convert.parse_args(words[2:])
     assert args.filepath == ["a", "b"]
     assert (args.criteria, args.temperature, args.dry_run) == ("best", 0.5, True)
-    assert args.remove_duplication and args.shuffle
+    assert args.remove_duplication and args.shuffle == 0
 
 
 @pytest.mark.parametrize("to", ["dpo", "pair_sft"])

@@ -62,11 +62,11 @@ def test_an_array_survives_scancel_requeue_and_the_preemption_of_who_serves(clus
     save_tiny_model(tmp_path / "tiny")
     port, worker_port = free_ports(2)
     controller, address = f"http://{NODES[0]}:{port}", tmp_path / "controller"
-    shared = {"ADDRESS_FILE": str(address), "HOST": "node", "STUDENT_SECONDS": "1"}
+    shared = {"ADDRESS_FILE": str(address), "HOST": "node", "STUDENT_SECONDS": "2"}
     shared |= {"PORT": str(port), "WORKER_PORT": str(worker_port), "MAX_TURNS": "2"}
     shared |= {"NUM_OF_SAMPLES": "1 2", "DATA_PATH": str(tmp_path / "problems.jsonl")}
     shared |= {"MODELS": f"{tmp_path / 'experts.py'}:student tiny"}
-    flags = ("--prompt_style", "bare", "--max_new_tokens", "8", "--concurrency", "4")
+    flags = ("--prompt_style", "bare", "--max_new_tokens", "8", "--concurrency", "2")
 
     serving = cluster.submit(
         *(*SMALL, "--gpus-per-task=0", "--cpus-per-task=4", "--partition=serve"),
@@ -94,24 +94,21 @@ def test_an_array_survives_scancel_requeue_and_the_preemption_of_who_serves(clus
     undisturbed = submit("1", tmp_path / "undisturbed", STUDENT_SECONDS="0")
     cluster.reaches(f"{undisturbed}_1", "COMPLETED")
 
-    array = submit("1-2", tmp_path / "log")
-    shards = [tmp_path / "log" / f"shard-{number}" for number in (1, 2)]
+    array = submit("1-3", tmp_path / "log")
+    shards = [tmp_path / "log" / f"shard-{number}" for number in (1, 2, 3)]
     wait_for(lambda: min(map(rows, shards)) >= 3, SECONDS)
     cluster.run("scancel", f"{array}_1")
     cluster.run("scontrol", "requeue", f"{array}_2")
-    cluster.reaches(f"{array}_1", "CANCELLED")
-    again = submit("1", tmp_path / "log", SHARDS="2")
-    cluster.reaches(f"{array}_2", "RUNNING", restarts=1)
-    cluster.reaches(again, "RUNNING")
+    again = submit("1", tmp_path / "log", SHARDS="3")
     preempt(cluster, serving)
-    assert max(map(rows, shards)) < PROBLEMS / 2
-    cluster.reaches(f"{again}_1", "COMPLETED")
-    cluster.reaches(f"{array}_2", "COMPLETED", restarts=1)
+    assert max(map(rows, shards)) < PROBLEMS / 3
+    for job, restarts in ((f"{again}_1", 0), (f"{array}_2", 1), (f"{array}_3", 0)):
+        cluster.reaches(job, "COMPLETED", restarts)
+    assert cluster.state(f"{array}_1") == ("CANCELLED", 0)
     cluster.run("scancel", serving)
     wait_for(lambda: not address.exists(), SECONDS)
 
-    printed = [(cluster.place / f"array-{number}.log").read_text() for number in (1, 2)]
-    assert any("trying again" in text for text in printed), printed
+    assert "trying again" in (cluster.place / "array-3.log").read_text()
     assert all(b'"error": {' not in (shard / "rows.jsonl").read_bytes() for shard in shards)
     assert merge.main([*map(str, shards), "-o", str(tmp_path / "all")]) == 0
     found = load_episodes(tmp_path / "all")

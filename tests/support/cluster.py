@@ -50,7 +50,7 @@ KillWait=5
 NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8
 NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=8
 PartitionName=serve Nodes=ALL MaxTime=INFINITE PriorityTier=1 GraceTime=5
-PartitionName=train Nodes=ALL MaxTime=INFINITE PriorityTier=1 GraceTime=20
+PartitionName=train Nodes=ALL MaxTime=INFINITE PriorityTier=1 GraceTime=30
 PartitionName=high Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=10
 """
 """Two nodes of eight cores; a job of the last partition preempts those of the others."""

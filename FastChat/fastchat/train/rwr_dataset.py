@@ -60,8 +60,7 @@ class DataReport:
     truncated: int = 0
     """Examples whose answer was cut at the limit of new tokens: no stop token is trained."""
     without_answer: int = 0
-    """Rows that end in no answer and have no weight, and empty answers that were cut: nothing in
-    them is trained. Dropped."""
+    """Rows that end in no answer and have no weight, and empty answers that were cut. Dropped."""
     too_long: int = 0
     """Examples longer than `max_length` even without any history. Dropped."""
     history_cut: int = 0

@@ -305,13 +305,15 @@ def test_all_are_waited_for_but_workers_that_nobody_starts_again(functions):
     assert [policy.retries.patience for policy in policies.values()] == [120, 120, 0]
 
 
-def test_a_run_that_has_begun_waits_for_its_workers():
+def test_a_run_that_has_begun_waits_for_its_workers(caplog):
     config = {"controller_address": "", "request_timeout": 5, "wait_for_server": 1.0}
     with Wire(lambda _: wire_reply("x"), served=()) as wire:
         threading.Timer(0.2, wire.served.append, ["student"]).start()
         config["controller_address"] = wire.url
         asyncio.run(choice.wait_for({"student": "worker", "functions.py:f": "function"}, config))
         assert wire.served
+    assert caplog.messages[0].startswith("student does not answer (")
+    assert caplog.messages[0].endswith(" and is waited for, 1 minutes at most")
 
 
 def test_sampling_is_as_published_for_each_kind():

@@ -4,6 +4,7 @@ pytest tests/unit/rise/policies/test_worker.py
 """
 
 import asyncio
+import threading
 
 import pytest
 from aiohttp import web
@@ -11,7 +12,8 @@ from aiohttp import web
 from fastchat.client import workers
 from fastchat.client.process import free_ports
 from rise.policies.policy import PolicyError, Retries, Sample
-from rise.policies.worker import WorkerPolicy
+from rise.policies.worker import WorkerPolicy, list_models
+from rise.runs.arguments import controller_url
 from tests.support.scripted_servers import Wire, wire_reply
 
 MESSAGES = [{"role": "user", "content": "1+1?"}]
@@ -32,6 +34,17 @@ def ask(controller, *, n=1, times=1, timeout=5.0, retries=QUICK):
             await policy.close()
 
     return asyncio.run(all_at_once())
+
+
+def test_a_controller_that_comes_back_elsewhere_is_found_by_its_file(tmp_path):
+    file = tmp_path / "controller"
+    file.write_text(f"http://127.0.0.1:{free_ports(1)[0]}\n")
+    assert controller_url(str(file)) == str(file)
+    with Wire(lambda _: wire_reply("there")) as wire:
+        threading.Timer(0.2, file.write_text, [f"{wire.url}\n"]).start()
+        waiting = Retries(attempts=2, first_wait=0.1, patience=5)
+        assert ask(str(file), times=3, retries=waiting) == ask(wire.url, times=3)
+        assert asyncio.run(list_models(str(file))) == ["student"]
 
 
 def test_request_carries_messages_samples_and_seed():
