@@ -26,7 +26,7 @@ SEED=${SEED:-0}                                   # of every stage; iteration i 
 LAUNCHER=${LAUNCHER:-deepspeed}                   # of the trainer: python | torchrun ... | deepspeed ...
 GEN_ARGS=${GEN_ARGS:-}                            # further arguments of workflow_gen.py
 BOOST_ARGS=${BOOST_ARGS-$GEN_ARGS}                # those of the generation for BOOST=expert
-CONVERT_ARGS=${CONVERT_ARGS:---criteria all --remove_duplication --shuffle}
+CONVERT_ARGS=${CONVERT_ARGS:---criteria all --remove_duplication --shuffle $SEED}
 EVAL_ARGS=${EVAL_ARGS:-}                          # of workflow_eval.py
 # Of train_mem.py; a batch of 64 on 4 GPUs.
 TRAIN_ARGS=${TRAIN_ARGS---deepspeed deepspeed/zero3.json --bf16 True --tf32 True
@@ -85,7 +85,7 @@ generate() { # NAME SEED ARGUMENTS...
 }
 convert() { # NAME ARGUMENTS...
     run "$1/convert" python workflow_convert.py "${@:2}" --filepath "${logs[@]}" --env "$ENV_NAME" \
-        --output "$OUT/$1/data.json" --model_path "$MODEL" --seed "$SEED" "${tracked[@]}"
+        --output "$OUT/$1/data.json" --model_path "$MODEL" "${tracked[@]}"
 }
 train() { # NAME MODEL DATA
     run "$1/train" "${launcher[@]}" FastChat/fastchat/train/train_mem.py "${tracked[@]}" \
@@ -110,7 +110,7 @@ stages() {
         generate boost "$SEED" "${boost_args[@]}" --models "$teacher" --max_turns 1 \
             --num_of_samples "$samples"
         logs=("$OUT/boost/gen") data=$OUT/boost/data.json
-        convert boost --criteria success --weighting none --shuffle
+        convert boost --criteria success --weighting none --shuffle "$SEED"
         logs=()
     fi
     if [ -n "$BOOST" ]; then

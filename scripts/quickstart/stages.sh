@@ -62,8 +62,8 @@ convert() { # OUTPUT CRITERIA WEIGHTING RUN...
     local output=$1 criteria=$2 weighting=$3
     shift 3
     stage "convert-$(basename "$output" .json)" python workflow_convert.py --filepath "$@" --output "$output" --model_path "$OUT/base" \
-        --env gsm8k --criteria "$criteria" --weighting "$weighting" --temperature 0.4 --shuffle \
-        --seed "$SEED"
+        --env gsm8k --criteria "$criteria" --weighting "$weighting" --temperature 0.4 \
+        --shuffle "$SEED"
 }
 
 train() { # DATA OUTPUT EPOCHS [MORE ARGUMENTS]
