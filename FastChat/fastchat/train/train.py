@@ -52,18 +52,9 @@ from fastchat.model.model_adapter import (
     resolve,
 )
 from fastchat.tracking import start_wandb
-from fastchat.train import processes, signals
+from fastchat.train import checkpoints, processes, signals
 from fastchat.train.arguments import Arguments, TrainingArguments, parse
 from fastchat.train.batches import Collator
-from fastchat.train.checkpoints import (
-    last_complete,
-    model_parameters,
-    saved_files,
-    saved_parameters,
-    saving,
-    trained_parameters,
-    write_json,
-)
 from fastchat.train.checks import check, check_schedule, is_absent
 from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
 from fastchat.train.output_lock import output_lock
@@ -72,6 +63,7 @@ from fastchat.train.processes import fail, say
 from fastchat.train.run_record import RECORD, fingerprint, is_finished, new_record, start_anew
 from fastchat.train.rwr_dataset import RWRDataset, marked_sample, read_data
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
+from fastchat.utils import write_json
 
 
 @dataclass
@@ -156,7 +148,7 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
     if not args.overwrite_output_dir:
         if is_finished(output_dir, record["settings"]):
             return None
-        resume = last_complete(output_dir, args.world_size)
+        resume = checkpoints.last_complete(output_dir, args.world_size)
     template, config = read_model(arguments)
     train_set, eval_set = read_data(data_args, template, longest_example(config, args))
     check_schedule(args, config, len(train_set.lengths))
@@ -213,7 +205,7 @@ def fit(run: Run, model: Any) -> None:
     if trainer.stop.number:
         signals.State.number = trainer.stop.number  # of whichever process had it
         raise signals.Ended(f"stopped after step {step} of {steps}, which is saved")
-    with saving(run.output_dir):
+    with checkpoints.saving(run.output_dir):
         trainer.save_model()
         # Under the names that users of transformers' Trainer look for.
         trainer.save_metrics("train", metrics | {"train_samples": len(run.train_set)})
@@ -251,18 +243,21 @@ def load(run: Run) -> Any:
     say(
         f"attention: {model.config._attn_implementation} "
         f"({'as asked' if wanted else 'chosen; --attn_implementation overrides'}); "
-        f"{model_parameters(model):,} parameters; {threads} CPU threads a process"
+        f"{checkpoints.model_parameters(model):,} parameters; {threads} CPU threads a process"
     )
     allow_saving(model)
     if lora.enabled:
         model = add_adapter(model, lora, args)
-        say(f"adapter: {trained_parameters(model):,} of them are trained")
+        say(f"adapter: {checkpoints.trained_parameters(model):,} of them are trained")
     return model
 
 
 def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     """Reopen the saved checkpoint, write the final record, and say what to do next."""
-    expected, saved = trained_parameters(trainer.model), saved_parameters(run.output_dir)
+    expected, saved = (
+        checkpoints.trained_parameters(trainer.model),
+        checkpoints.saved_parameters(run.output_dir),
+    )
     if saved != expected:
         raise TrainingError(
             f"{run.output_dir} holds {saved:,} parameters and the model has {expected:,}: "
@@ -273,7 +268,7 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     state = trainer.state
     run.record |= {
         "status": "finished",
-        "files": saved_files(run.output_dir),
+        "files": checkpoints.saved_files(run.output_dir),
         "fingerprint": fingerprint(str(run.output_dir)),
         "parameters": saved,
         "steps": state.global_step,
