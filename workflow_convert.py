@@ -41,7 +41,7 @@ from rise.dataset.sources import (
     read_source,
     rows_of,
 )
-from rise.dataset.writer import RowSpill, match_tokens
+from rise.dataset.writer import RowSpill, is_written, match_tokens, report_path, write_dataset
 from rise.program.exits import DONE, FAILED, GO_TOGETHER, INTERRUPTED, USAGE, run_program, said
 from rise.runs.arguments import env_help, env_name
 
@@ -110,8 +110,6 @@ def check_args(args: argparse.Namespace) -> list[Source]:
 
 def _is_of(source: Source, output: Path) -> bool:
     """Whether a file is a log's or its run's: --overwrite is for data sets, not for episodes."""
-    from rise.dataset.writer import report_path
-
     if output in (source.path.resolve(), source.rows.resolve()):
         return True
     is_data_set = report_path(output).exists()
@@ -119,7 +117,6 @@ def _is_of(source: Source, output: Path) -> bool:
 
 
 def next_command(args: argparse.Namespace) -> str:
-    """What to run with the output, on a line of its own."""
     if args.to == "dpo":
         return f"\nNext: train on the pairs in {args.output}, with TRL's DPOTrainer for example"
     if args.format != "fastchat":
@@ -133,8 +130,6 @@ def next_command(args: argparse.Namespace) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rise.dataset.writer import is_written
-
     sources = check_args(args)
     if args.check:
         print(GO_TOGETHER)
@@ -224,8 +219,6 @@ def finish(
     in_words: str,
     weights: Sequence[float] = (),
 ) -> None:
-    """Put the rows in order and write them, or in a dry run show the first one."""
-    from rise.dataset.writer import write_dataset
     from rise.report.tracked import log_conversion
     from rise.runs.config import git_commit
 

@@ -33,7 +33,6 @@ def installed() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def from_file(name: str) -> type[Env]:
-    """Return the class that ``FILE.py:Class`` names; ValueError where it cannot be used."""
     form = FILE_FORM.fullmatch(name)
     assert form is not None, name
     path = Path(form["file"])
@@ -49,7 +48,6 @@ def from_file(name: str) -> type[Env]:
 
 
 def from_package(name: str) -> type[Env] | None:
-    """Return the class that an installed package offers under ``name``, in any case, or None."""
     point = installed().get(name.lower())
     if point is None:
         return None

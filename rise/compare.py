@@ -81,7 +81,6 @@ def names_of(paths: Sequence[str]) -> list[str]:
 
 
 def paper_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Rows are runs; columns the headline rates with gains, then tokens generated per problem."""
     names = sorted({name for run in found["runs"] for name in run["metrics"]}, key=headline_order)
     votes = [name for name in names if name.startswith("m") and name != "m1@t1"]
     header = ["run", "n", *names, *(f"cost of {name}" for name in votes)]

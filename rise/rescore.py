@@ -129,7 +129,6 @@ def rescored_rows(
 
 
 def write(path: Path, lines: Iterator[tuple[str, str]]) -> None:
-    """Replace the rows; a reader or a killed process finds the old ones or the new ones."""
     original, temporary = path / ORIGINAL, path / "rows.rescored.tmp"
     kept = path / f"{ORIGINAL}.tmp"
     try:

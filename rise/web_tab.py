@@ -152,7 +152,6 @@ async def _verdict(env: Env, index: int, answer: str, reference: str) -> str:
 
 
 def _dialogues(question: str, past: list[Attempts], growing: list[str]) -> list[list[Message]]:
-    """What the two dialogues show: question, attempts with verdicts, the attempt that grows."""
     shown: list[list[Message]] = [[], []]
     for i, each in enumerate(past):
         shown[i].append({"role": "user", "content": question})

@@ -172,7 +172,6 @@ def quantity(text: str) -> Quantity | None:
 
 
 def _is_lead(before: str) -> bool:
-    """Whether ``before`` is empty or words as in "The answer is"."""
     if not before.strip():
         return True
     return bool(

@@ -160,8 +160,6 @@ class _Pool:
 
 
 class _Worker:
-    """One grading process and the pipe to it."""
-
     def __init__(self):
         # a fixed hash seed makes sympy order its terms, and so its verdicts, the same in each run
         settings = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

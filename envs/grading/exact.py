@@ -35,11 +35,11 @@ class _NotRational(ValueError):
 
 
 def rational(text: str) -> Fraction | None:
-    r"""Return the exact value of ``text``, or None when it is not a plain rational number.
+    r"""Return the exact value of ``text``; None when it is no plain rational number.
 
     Reads integers, decimals (also ``0.\overline{3}`` and ``1.5e3``), ``\frac``, ``/``, mixed
-    numbers, products, powers, factorials, ``\binom``, perfect roots and parentheses.
-    Raises ``TooLarge`` where a number would not fit into ``MAX_BITS`` bits.
+    numbers, products, powers, factorials, ``\binom``, perfect roots and parentheses; TooLarge
+    beyond ``MAX_BITS``.
     """
     try:
         return _Reader(_tokens(text)).whole()

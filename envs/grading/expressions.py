@@ -44,7 +44,6 @@ _INDEX = re.compile(r"_\{?\d\}?(?=\s*=)")
 
 
 def compare(candidate: str, reference: str) -> Outcome:
-    """Judge ``candidate`` against ``reference``; both are the contents of boxes."""
     if candidate.strip() == reference.strip():
         return "right"
     if max(len(candidate), len(reference)) > MAX_ANSWER:
@@ -73,10 +72,7 @@ def _compare(a: str, b: str) -> Outcome:
 
 
 def squeeze(text: str) -> str:
-    r"""Return ``text`` without blanks, degree signs, ``\text`` and braces around one exponent.
-
-    What a figure is, as in ``\angle ABC``, goes too.
-    """
+    r"""Return ``text`` without blanks, degrees, ``\text``, ``\angle``, braces of an exponent."""
     text = _FIGURE.sub(r"\1\2", _TEXT.sub(r"\1", text).replace(r"^{\circ}", ""))
     return _SPACE.sub("", _LONE_BRACE.sub(r"\1\2", text))
 
@@ -85,7 +81,6 @@ def squeeze(text: str) -> str:
 
 
 def _as_equations(a: str, b: str) -> Outcome | None:
-    """Judge ``x = 9`` against 9 and against ``x = 9``; leave whole equations to math-verify."""
     if "=" not in b:
         return _approximated(a, b) if r"\approx" in a else None
     wanted, given = solved(b), solved(a)
@@ -102,7 +97,6 @@ def _as_equations(a: str, b: str) -> Outcome | None:
 
 
 def _approximated(a: str, b: str) -> Outcome:
-    r"""Judge ``exact \approx rounded``: either side may be the reference."""
     outcomes = [_compare(part, b) for part in a.split(r"\approx") if part.strip()]
     return "right" if "right" in outcomes else outcomes[0] if outcomes else "wrong"
 
@@ -160,7 +154,6 @@ def _as_quantities(a: str, b: str) -> Outcome | None:
 
 
 def _as_shapes(a: str, b: str) -> Outcome | None:
-    """Judge matrices, intervals, tuples and lists member by member."""
     a = _value(a)
     rows, wanted_rows = matrix(a), matrix(b)
     if rows and wanted_rows:

@@ -207,7 +207,6 @@ def intervals(text: str) -> list[Group] | None:
 
 
 def _both(found: list[Group | None]) -> list[Group | None]:
-    """Return the interval between two bounds, as in ``x > 1`` and ``x < 5``, where there is one."""
     groups = [group for group in found if group is not None]
     if len(found) == len(groups) == 2:
         upper, lower = sorted(groups, key=lambda group: group.items[1] == r"\infty")
@@ -236,7 +235,6 @@ def _plain(text: str) -> Group | None:
 
 
 def _related(text: str) -> Group | None:
-    r"""Read ``a < x \le b`` and ``x > a`` as intervals."""
     pieces = [piece.strip() for piece in _RELATION.split(text)]
     if any(operator in (">", r"\ge") for operator in pieces[1::2]):
         pieces = [_MIRRORED.get(piece, piece) for piece in reversed(pieces)]

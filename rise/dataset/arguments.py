@@ -18,7 +18,6 @@ NOT_COMPARED = {*("filepath", "output", "overwrite", "dry_run", "check"), *track
 
 
 def add_rules(parser: argparse.ArgumentParser) -> None:
-    """What is kept, and how much it counts."""
     add = parser.add_argument_group("what is kept, and how much it counts").add_argument
     add(
         "--criteria",
@@ -59,7 +58,6 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """What is written, and where."""
     add = parser.add_argument_group("output").add_argument
     add("--output", required=True, type=Path, help="file to write")
     add(
@@ -114,7 +112,6 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def problems_of(args: argparse.Namespace) -> list[str]:
-    """Everything that is wrong with the arguments, the logs apart."""
     problems = []
     for name in ("context_window", "max_pairs"):
         value = getattr(args, name)
@@ -139,7 +136,6 @@ def problems_of(args: argparse.Namespace) -> list[str]:
 
 
 def _without_meaning(args: argparse.Namespace) -> list[str]:
-    """The flags that would change nothing in what --to makes, and are given."""
     of_rules = {
         "--criteria": args.criteria != "all",
         "--drop_truncated": args.drop_truncated,

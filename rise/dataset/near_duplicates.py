@@ -66,7 +66,6 @@ def _repeating(spill: RowSpill, group: list[int], similarity: float) -> Iterator
 
 
 def _piece_set(text: str) -> frozenset[tuple[str, ...]]:
-    """The n-grams of a text; a text of fewer words is one piece."""
     return frozenset(pieces(text) or [tuple(words(text))])
 
 

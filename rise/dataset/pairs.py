@@ -1,17 +1,15 @@
-"""Preference pairs: two answers in one state, of which the first has the higher reward.
+"""Pairs of answers: in one state (--to dpo), or to one question (--to pair_sft).
 
 A state is what the model saw. It has several answers where a turn has several samples, and where
-it was visited several times: turn 1 of one question in two iterations, say. Answers are stripped;
-empty ones, repeated ones and those whose grading timed out make no pair. An expert's answer counts
-for the dialogue that is recorded, also where `--expert_sees` showed it something else.
+it was visited several times: turn 1 of one question in two iterations, say. An expert's answer
+counts for the dialogue that is recorded, also where `--expert_sees` showed it something else.
 
-Pair-SFT: a wrong attempt at a question, the feedback to it, and a right answer as the next turn.
+Pair-SFT is a wrong attempt at a question, the feedback to it, and a right answer as the next turn,
+from any samples, turns and logs: nobody gave this answer to that attempt, its text is trained. It
+is the baseline of turn-2 training without states of the model's own (SCoRe, arXiv 2409.12917). A
+wrong attempt without feedback makes no pair, nor does a right answer that was cut.
 
-The two come from any samples, turns and logs: nobody gave this right answer to that wrong attempt.
-It is the baseline of turn-2 training without states of the model's own (SCoRe, arXiv 2409.12917).
-Answers are stripped; empty ones, repeated ones and those whose grading timed out make no pair, nor
-does a wrong attempt that nobody answered with feedback, nor a right answer that was cut at the
-limit of new tokens. The trained answer is text: it was sampled in another dialogue, if at all.
+Answers are stripped; empty, repeated and those whose grading timed out make no pair.
 """
 
 from __future__ import annotations
@@ -127,7 +125,6 @@ def format_pairs(report: dict[str, Any]) -> str:
 def _visits(
     episode: Episode, rules: Rules, opening: list[Message] | None
 ) -> Iterator[dict[str, Any]]:
-    """{"task_id", "turn", "prompt", "answers"} of every turn."""
     attempts = until_success(attempts_of(episode), rules.correct_to_correct)
     start = episode.opening if opening is None else opening
     for count, attempt in enumerate(attempts):
@@ -188,10 +185,7 @@ UNPAIRED = "question without both a right and a wrong answer"
 def repair_rows(
     pool: Pool, counts: RowCounts, *, env: str | None, style: str, output: Path, max_pairs: int
 ) -> Iterator[tuple[int, Row]]:
-    """Yield (number of the log, row) for the pairs of each question, each with weight 1.
-
-    The answers wait on the disk: in memory are 8 bytes per episode and those of one question.
-    """
+    """Yield (number of the log, row) of each question's pairs; the answers wait on the disk."""
     keys = array("Q")
     counts.attempts = 0
     with RowSpill(output) as spill:

@@ -49,7 +49,6 @@ class RowCounts:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts as JSON; there must be a row."""
         weights = self.weights
         return {
             "episodes": self.episodes,

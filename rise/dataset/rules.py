@@ -119,7 +119,6 @@ class Row:
 
     @property
     def has_answer(self) -> bool:
-        """Whether there is a token to train, the stop token apart."""
         return bool(self.messages[-1]["content"] or self.token_ids)
 
     @property

@@ -1,9 +1,6 @@
-"""How much an attempt counts in training.
+"""How much an attempt counts in training, and the means that this may be relative to.
 
-The means that `advantage` and `centered` weights are relative to, over all attempts on a prompt.
-
-One prompt may have been asked several times: in several iterations, or twice in one data file. All
-its attempts count, all samples of all turns, whichever log they are in.
+They are over all attempts on a prompt, which several logs, or a data file twice, may have asked.
 """
 
 from __future__ import annotations

@@ -1,16 +1,9 @@
 """The file of a data set, with its report and its histogram beside it.
 
-The data set itself is put in place last, and taken away first when it is replaced: where it is, the
-report beside it is its own.
-
-Rows on their way into a data set: on the disk, with 8 bytes each in memory to find them again.
-
-The file has no name: nothing is left behind when the program is stopped, however that happens.
-
-As many trained tokens as another data set has: two data sets that cost the same training.
-
-A baseline on fewer rows, such as the right answers alone, gets as many passes over its rows as its
-budget holds, and of the last pass a random part.
+The data set is put in place last, and taken away first when it is replaced: where it is, the report
+beside it is its own. Rows on their way into it wait in a file without a name, of which nothing is
+left behind. With --match_tokens it gets as many trained tokens as another one has, for a training
+that costs the same: as many passes over its rows as fit, and of the last one a random part.
 """
 
 from __future__ import annotations
@@ -33,7 +26,6 @@ log = logging.getLogger(__name__)
 
 
 def report_path(output: Path) -> Path:
-    """OUTPUT.report.json."""
     return output.with_name(f"{output.name}.report.json")
 
 

@@ -243,24 +243,12 @@ def _check_keys(record: dict[str, Any]) -> None:
 def _turn(history: dict[str, Any], t: int) -> Turn:
     key = str(t)
     lists = {name: history.get(name, {}).get(key, []) for name in PER_SAMPLE}
-    chosen = history.get("chosen", {}).get(key)
-    if chosen is None:
+    known: dict[str, Any] = {"model": "", "usage": {}}
+    known |= {name: history[k][key] for k, name in PER_TURN.items() if key in history.get(k, {})}
+    if known.get("chosen") is None:
         best = history["best_actions"][t]
-        chosen = lists["actions"].index(best) if best in lists["actions"] else -1
-    return Turn(
-        **lists,
-        model=history.get("models", {}).get(key, ""),
-        usage=history.get("usage", {}).get(key, {}),
-        chosen=chosen,
-        shown=history.get("shown", {}).get(key),
-        check=history.get("check", {}).get(key),
-        kept=history.get("kept", {}).get(key, False),
-        sees=history.get("sees", {}).get(key),
-        filtered=history.get("filtered", {}).get(key, []),
-        reasoning=history.get("reasoning", {}).get(key, []),
-        token_ids=history.get("token_ids", {}).get(key, []),
-        tokenizer=history.get("tokenizer", {}).get(key),
-    )
+        known["chosen"] = lists["actions"].index(best) if best in lists["actions"] else -1
+    return Turn(**lists, **known)
 
 
 def _dialogue(messages: list[Message], turns: list[Turn], blocked: bool) -> list[Message]:

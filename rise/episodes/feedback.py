@@ -31,7 +31,6 @@ def knows_truth(feedback: str) -> bool:
 
 
 def asks_itself(feedback: str) -> bool:
-    """Whether the model is asked what it thinks of its answer."""
     return feedback in ("self", "critique")
 
 

@@ -132,12 +132,10 @@ class RunDir:
         self.write_config(config)
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Write config.json, which a run may learn something for (`left_out`)."""
         write_json(self.path / "config.json", config | {"max_turns": self.max_turns})
 
     @property
     def done(self) -> Set[int]:
-        """The task ids that are not owed; a view that follows what is appended."""
         return self._offsets.keys()
 
     def append(self, episode: Episode) -> None:

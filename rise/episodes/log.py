@@ -21,9 +21,9 @@ ROLES = ("system", "user", "assistant")
 
 
 class EpisodeLog:
-    """The finished episodes of one log by task id; of a log in lines 16 bytes each are in memory.
+    """The finished episodes of one log by task id; of several of one problem the last one counts.
 
-    Rows with an error are left out; of several rows of one problem the last finished one counts.
+    Of a log in lines 16 bytes each are in memory. Rows with an error are left out.
     """
 
     def __init__(self, path: Path):
@@ -139,7 +139,6 @@ def _records(path: Path) -> Iterator[tuple[int | None, int, dict[str, Any]]]:
 
 
 def _is_in_lines(path: Path) -> bool:
-    """Whether each line but the brackets is a key and an object, as `RunDir.write_log` does it."""
     with open(path, "rb") as file:
         if file.readline().rstrip() != b"{":
             return False

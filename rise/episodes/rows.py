@@ -104,7 +104,6 @@ def line_of(path: Path, offset: int) -> int:
 
 
 def is_task_id(value: object) -> bool:
-    """Whether this may number a problem: a whole number of 64 bits, and no truth value."""
     return type(value) is int and abs(value) <= LARGEST_ID
 
 

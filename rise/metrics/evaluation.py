@@ -1,13 +1,7 @@
-"""A run of workflow_eval.py, opened again: to compare it, to grade it anew, to show it.
-
-Everything is computed from the rows, so that an old run is measured by today's definitions.
-
-The two runs of one evaluation: turns one after the other, and samples side by side.
+"""A run of workflow_eval.py, opened again, and measured from its rows by today's definitions.
 
 The paper compares the vote over K turns (m1@tK) with the vote over K samples of turn 1 (mK@t1).
-Both commands may be given one --log_dir; each then finds the other's run there.
-
-Attempts that nobody could make, in the numbers.
+Both commands may be given one --log_dir; each then finds the other's run, its sibling, there.
 
 An episode whose prompt never fits the model's context ends with a final error: it is not owed and
 is never data. Metrics must not drop it, since the longest problems are hard ones and their loss
@@ -75,22 +69,12 @@ def open_run(
         feedback=config["feedback"],
         parallel=parallel,
     )
-    return EvaluatedRun(
-        name=name or path.resolve().name,
-        path=path,
-        config=config,
-        episodes=episodes,
-        parallel=parallel,
-        hits=hits,
-        metrics=metrics,
-    )
+    name = name or path.resolve().name
+    return EvaluatedRun(name, path, config, episodes, parallel, hits, metrics)
 
 
 def with_sibling(run: EvaluatedRun) -> EvaluatedRun:
-    """The evaluation that shows a finished run and its sibling together: the one with the turns.
-
-    Where that is the other one, its summary.json gets the vote of the parallel samples.
-    """
+    """The run or its sibling, whichever has the turns, with both votes in its summary.json."""
     other = sibling(run.path, log_dir_of(run.path), run.config) if is_parallel(run.config) else None
     if other is None:
         return run

@@ -1,8 +1,6 @@
-"""The closing table of an evaluation: at most ten lines, the last one says what the run shows.
+"""The closing table of an evaluation, and tables as plain text, Markdown, LaTeX or CSV.
 
-Warnings follow, where the numbers should not be believed yet.
-
-A table of texts as plain text, Markdown, LaTeX or CSV.
+The first has at most ten lines, the last one says what the run shows; warnings follow.
 """
 
 from __future__ import annotations
@@ -102,10 +100,7 @@ def _own_checks(metrics: dict[str, Any]) -> str:
 
 
 def _telling(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The paired differences without the one that is nearly 0 by construction.
-
-    Two turns that disagree are a tie, and a tie goes to turn 1.
-    """
+    """Without the difference that is about 0 by construction: a tie of two turns goes to turn 1."""
     return {name: rate for name, rate in metrics["paired"].items() if name != "m1@t2 - m1@t1"}
 
 

@@ -3,13 +3,8 @@
 Turns are counted from 1. Functions that answer yes or no give one value per problem, in the order
 of the episodes, so that two runs can be compared problem by problem; `rise.metrics.statistics`
 turns them into rates with intervals. An attempt without an answer, or whose grading timed out, is
-not right.
-
-What a model's checks of its own answers are worth, and how often it revises.
-
-A check calls an answer wrong unless it says that it is right: an answer about which nothing could
-be read is revised too. Turns are counted from 1; the answers of the last turn are not checked, nor
-is an answer that stands checked again.
+not right. A model's check calls an answer wrong unless it says that it is right; the answers of the
+last turn are not checked, nor is an answer that stands checked again.
 """
 
 from __future__ import annotations
@@ -231,7 +226,6 @@ def _is_made(turn: Turn) -> bool:
 
 
 def _consecutive(episodes: Sequence[Episode], turn: int) -> list[list[Turn]]:
-    """The previous turn and this one, of each problem that was asked at this one."""
     if turn < 2:
         raise ValueError(f"turn {turn} has no previous attempt: ask for turn 2 or later")
     reached = (episode.turns[turn - 2 : turn] for episode in episodes if len(episode.turns) >= turn)

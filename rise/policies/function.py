@@ -17,10 +17,7 @@ T = TypeVar("T")
 
 
 class FunctionPolicy(Policy):
-    """A Python function as a model: `FILE.py:FUNCTION`, called as f(problem, messages) -> str.
-
-    A plain function runs in a thread of its own, a coroutine function on the event loop.
-    """
+    """A Python function in a thread of its own, a coroutine function on the event loop."""
 
     def __init__(self, name: str, request_timeout: float = 1800.0):
         self.name = name

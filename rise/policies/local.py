@@ -1,9 +1,7 @@
-"""A controller and the workers of checkpoints, started for one run and stopped with it.
+"""A controller and the workers of checkpoints, started for one run and ended with it, however.
 
-On a machine with several GPUs each has a worker; the driver shares its requests among them.
-
-The processes listen on free ports of 127.0.0.1, write to `<run directory>/serving/*.log` and end
-with this process, also when it is killed.
+On a machine with several GPUs each has a worker; the driver shares its requests among them. The
+processes listen on free ports of 127.0.0.1 and write to `<run directory>/serving/*.log`.
 """
 
 from __future__ import annotations

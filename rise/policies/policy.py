@@ -147,10 +147,7 @@ class Policy(ABC):
 
 @dataclass
 class Retries:
-    """How often a request is tried again, how long it waits before, and who has gone.
-
-    Whoever has gone may come back: where nobody is answered, all requests wait for that.
-    """
+    """How often a request is tried again, how long it waits before, and who has gone."""
 
     attempts: int = 4
     """Tries in all that fail in the same way."""

@@ -13,10 +13,7 @@ from typing import IO, Any
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Write JSON so that a reader sees the old file or the new one, never a part.
-
-    A number that JSON does not have (NaN, infinity) is null in it.
-    """
+    """Write JSON so that a reader sees the old file or the new one; NaN and infinity are null."""
     text = json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as file:
         file.write(text + "\n")
@@ -45,7 +42,6 @@ def replacing(path: Path) -> Iterator[IO[str]]:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -54,7 +50,6 @@ def file_sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
@@ -62,7 +57,6 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object, such as config.json."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, expected a JSON object")

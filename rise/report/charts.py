@@ -75,7 +75,6 @@ def verdicts_by_turn(runs: Sequence[EvaluatedRun]) -> str:
 
 
 def lengths(runs: Sequence[EvaluatedRun]) -> str:
-    """Histograms of the answers' lengths in tokens, turn by turn, a panel per run."""
     figure, panels = _canvas(len(runs))
     found = [_lengths(run) for run in runs]
     longest = max((max(turn, default=0) for turns in found for turn in turns), default=0) or 1
@@ -119,10 +118,7 @@ def _said(run: EvaluatedRun) -> str:
 
 
 def _lengths(run: EvaluatedRun) -> list[list[float]]:
-    """Tokens per answer at each turn: the mean over the samples, which usage holds together.
-
-    An answer that stands without being asked for again has none.
-    """
+    """Tokens per answer at each turn: the mean over the samples; an answer that stands has none."""
     found: list[list[float]] = [[] for _ in range(run.config["max_turns"])]
     for episode in run.episodes:
         for values, turn in zip(found, episode.turns, strict=False):

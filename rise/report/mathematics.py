@@ -65,7 +65,6 @@ class Formulas:
         self._known: dict[str, int | None] = {}
 
     def pieces(self, text: str) -> list[Piece]:
-        """The text in pieces, in its order; together they say all that it says."""
         found: list[Piece] = []
         end = 0
         for match in FORMULA.finditer(text):
@@ -89,7 +88,6 @@ class Formulas:
 
 
 def _tree(latex: str) -> list[Any] | None:
-    """A formula as nested lists; None where the converter fails or makes an unknown element."""
     from latex2mathml.converter import convert_to_element
 
     try:

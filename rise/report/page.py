@@ -36,11 +36,7 @@ SETTINGS = (
 
 
 def render(runs: Sequence[EvaluatedRun]) -> str:
-    """The whole page as HTML.
-
-    The page loads nothing and its policy lets no script run but its own, which it names by hash:
-    what a model has written cannot act, even if it were put in as markup.
-    """
+    """The page, whose policy lets no script run but its own: what a model wrote cannot act."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -71,7 +67,6 @@ def render(runs: Sequence[EvaluatedRun]) -> str:
 
 
 def headline(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
-    """The headline rates of every run as texts: {"run", "metric", "value", "interval", "n"}."""
     rows = []
     for run in runs:
         for name in sorted(run.hits, key=headline_order):
@@ -124,7 +119,6 @@ def _printed(rate: dict[str, Any]) -> dict[str, str]:
 
 
 def _comparison(runs: Sequence[EvaluatedRun]) -> dict[str, Any] | None:
-    """The tables of `rise.compare` and its notes; None for a single run."""
     if len(runs) < 2:
         return None
     found = compare(runs)

@@ -58,11 +58,9 @@ class Plan:
 
     @property
     def picks_best(self) -> bool:
-        """Whether the best sample of a turn continues, not the first."""
         return self.generation or knows_truth(self.feedback)
 
     def gives_up(self, task_id: int, kind: str) -> bool:
-        """Whether an episode that fails now with that kind of error is owed no longer."""
         return kind in REFUSALS and self.refused.get(task_id, 0) + 1 >= CALLS
 
     def goes_on(self, turns: Sequence[Turn]) -> bool:

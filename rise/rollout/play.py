@@ -133,7 +133,6 @@ def _failures(plan: Plan, episode: Episode, policy: Policy) -> Iterator[None]:
 
 
 async def _check(env: Env, plan: Plan, episode: Episode) -> None:
-    """Let the model that gave the last answer judge it, and make feedback of what it says."""
     t, task_id = len(episode.turns) - 1, episode.task_id
     turn = episode.turns[t]
     turn.check = await ask(

@@ -44,7 +44,6 @@ def told(env: Env, task_id: int, feedback: str, attempt: str, check: dict[str, A
 
 
 def keep(turn: Turn) -> Turn:
-    """The next turn, where nothing is asked and the answer stands."""
     i = turn.chosen
     return Turn(
         actions=[turn.action],

@@ -1,7 +1,4 @@
-"""The arguments that workflow_gen.py and workflow_eval.py share, and how they are read.
-
-The limit of open files: every request in flight holds a connection.
-"""
+"""The arguments that workflow_gen.py and workflow_eval.py share, and how they are read."""
 
 from __future__ import annotations
 

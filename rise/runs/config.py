@@ -35,10 +35,7 @@ def make_env(args: argparse.Namespace) -> Env:
 def configuration(
     args: argparse.Namespace, models: list[str], env: Env, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """The configuration as far as it is known before it is decided who answers.
-
-    Files are compared by checksum, so that they may move but not change.
-    """
+    """The configuration as far as it is known before who answers; files by their checksums."""
     from envs.plugins import checksum
 
     turns = args.max_turns

@@ -1,7 +1,4 @@
-"""What a call would do, as text: `--dry-run`.
-
-How much a run will ask for, at most: answers, new tokens and cost of each model.
-"""
+"""What a call would do, as text, and how much it would ask for at most: `--dry-run`."""
 
 from __future__ import annotations
 

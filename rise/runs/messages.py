@@ -109,7 +109,6 @@ def none_fit(job: Job) -> str:
 
 
 def unfinished(job: Job) -> str:
-    """What is said at the end of a call that leaves episodes owed: why, and what goes on."""
     tally = job.tally
     kinds = ", ".join(f"{kind} {count}" for kind, count in tally.errors.items())
     causes = f", failed: {kinds} (last: {tally.last_error})" if kinds else ""

@@ -96,7 +96,6 @@ class Progress:
             self._begun_at -= begun
 
     async def keep_showing(self) -> None:
-        """Show the line from time to time also while no episode ends; never returns."""
         while True:
             await asyncio.sleep(1.0)
             self.show()
@@ -138,11 +137,7 @@ class Progress:
         return numbers
 
     def _seconds_left(self, seconds: float, finished: int) -> float | None:
-        """What is left, by the turns that were answered and those in flight; None if unknown.
-
-        After the first of 300 episodes 63 others are nearly done as well: what counts is how long
-        a turn takes and how many are asked for at a time.
-        """
+        """What is left, by how long a turn takes and how many are in flight; None if unknown."""
         episodes = self.total - self.tally.finished
         if not episodes or not (finished or self.answered):
             return None

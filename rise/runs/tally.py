@@ -1,11 +1,8 @@
-"""Counts over the episodes of a run, for the progress line and for summary.json.
+"""Counts over the episodes of a run, and what its answers cost.
 
-What the answers cost: prices that the user gives, and the limit at which a run stops.
-
-There is no table of prices here, since prices change: `--price MODEL=IN,OUT` says what a million
-tokens of prompts and of answers cost, in USD. Servers bill what they report as usage, also for
-attempts that gave no answer, so that is what is counted. Not known are discounts for cached
-prompts, and the requests that were in flight when a run was killed.
+There is no table of prices, since prices change: `--price MODEL=IN,OUT` says what a million tokens
+of prompts and of answers cost, in USD. What servers report as usage is counted, also for attempts
+that gave no answer. Not known are discounts for cached prompts, and requests that a kill cut off.
 """
 
 from __future__ import annotations
@@ -22,12 +19,7 @@ MILLION = 1_000_000
 
 
 class Tally:
-    """Adds up episodes one by one; holds no episode.
-
-    `cumulative` counts a problem as solved from its first success on (episodes that stop at a
-    success), else a turn counts by itself. Prices are USD per million tokens of prompts and of
-    answers.
-    """
+    """Adds up episodes one by one; `cumulative`: a problem is solved from its first success on."""
 
     def __init__(
         self,
@@ -101,7 +93,6 @@ class Tally:
         return f"cost: {self.cost_usd:.4f} USD ({parts})"
 
     def cost_of(self, model: str) -> float:
-        """USD for the tokens of a model whose price is known."""
         counts: Mapping[str, int] = self.usage.get(model, {})
         tokens = [counts.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
         return sum(p * n for p, n in zip(self.prices[model], tokens, strict=True)) / MILLION
@@ -154,7 +145,6 @@ def parse_prices(texts: Sequence[str]) -> dict[str, list[float]]:
 def check_prices(
     prices: Mapping[str, Any], kinds: Mapping[str, str], max_cost_usd: float | None
 ) -> None:
-    """Refuse a price for nobody, and a limit of the cost where a paid model has no price."""
     for model in prices:
         if model not in kinds:
             raise ValueError(f"--price names {model!r}: the models are {', '.join(kinds)}")

@@ -16,10 +16,7 @@ MARKDOWN = re.compile(r"[\\`*_{}\[\]()#+\-.!]")
 
 
 class EventFiles:
-    """The tracker of `rise.tracking.tracker` in TensorBoard's event files.
-
-    A later call adds a file to those in the directory, and TensorBoard shows them as one run.
-    """
+    """TensorBoard's event files; a later call adds one, and all are shown as one run."""
 
     def __init__(self, directory: Path, config: dict[str, Any]):
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

@@ -40,7 +40,6 @@ class WandbRun:
         self._run.log({name: table})
 
     def file(self, path: Path) -> None:
-        """Keep a file as an artifact, of which equal versions are stored once."""
         artifact = self._wandb.Artifact(f"{path.stem}-{self.id}", type=path.stem)
         artifact.add_file(str(path))
         self._run.log_artifact(artifact)
