@@ -45,6 +45,7 @@ setup(
         "numpy>=1.26",
         "openai>=1.60",
         "scipy>=1.11",
+        "tenacity>=8.2",
         "tqdm>=4.66",
         "wandb>=0.17",
     ],

@@ -7,7 +7,6 @@ name which of them it is.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import random
@@ -18,6 +17,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import tenacity
 
 from rise.episodes.episode import Message
 from rise.policies.keys import redact
@@ -168,32 +169,36 @@ class Retries:
     _seen_at: float = field(default=-math.inf, init=False)
 
     async def run(self, call: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Await call(*args) until it answers, fails for good or the tries are used up."""
         failures: Counter[str] = Counter()
         while_others_are_answered = 0
         failed_at = time.monotonic()
-        while True:
-            try:
-                answer = await call(*args)
-            except PolicyError as error:
-                kind, most = error.kind, self._most(error.kind)
-                failures[kind] += 1
-                while_others_are_answered += self._seen_at > failed_at
-                failed_at = time.monotonic()
-                if kind not in GONE:
-                    self._seen()
-                elif self.gone_since is None:
-                    self.gone_since = failed_at
-                is_waited_for = while_others_are_answered < most and self.seconds_left() > 0
-                if kind not in RETRIED or (failures[kind] >= most and not is_waited_for):
-                    raise
-                # One line when trouble begins; the later tries of the same request are detail.
-                level = logging.WARNING if failures.total() == 1 else logging.INFO
-                cause = type(error.__cause__ or error).__name__
-                log.log(level, "request failed (%s, %s), trying again", cause, error)
-                await asyncio.sleep(self._wait(error, failures.total()))
-            else:
+
+        def goes_on(error: BaseException) -> bool:
+            nonlocal while_others_are_answered, failed_at
+            if not isinstance(error, PolicyError):
+                return False
+            kind, most = error.kind, self._most(error.kind)
+            failures[kind] += 1
+            while_others_are_answered += self._seen_at > failed_at
+            failed_at = time.monotonic()
+            if kind not in GONE:
                 self._seen()
-                return answer
+            elif self.gone_since is None:
+                self.gone_since = failed_at
+            is_waited_for = while_others_are_answered < most and self.seconds_left() > 0
+            return kind in RETRIED and (failures[kind] < most or is_waited_for)
+
+        trying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(goes_on),
+            stop=tenacity.stop_never,
+            wait=self._wait,
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+        answer = await trying(call, *args)
+        self._seen()
+        return answer
 
     def seconds_left(self) -> float:
         """How long whoever has gone is still waited for; 0 while he is there."""
@@ -208,8 +213,23 @@ class Retries:
         own = {"timeout": self.timeouts, "overloaded": self.overloads or self.attempts}
         return own.get(kind, self.attempts)
 
-    def _wait(self, error: PolicyError, tries: int) -> float:
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = _error_of(state)
         longest = self.longest_wait / (3 if error.kind in GONE else 1)
-        longest = min(longest, self.first_wait * 2 ** min(tries - 1, 30))
+        longest = min(longest, self.first_wait * 2 ** min(state.attempt_number - 1, 30))
         asked = min(error.retry_after or 0.0, self.longest_asked)
         return max(asked, random.uniform(longest / 2, longest))
+
+
+def _error_of(state: tenacity.RetryCallState) -> PolicyError:
+    error = state.outcome and state.outcome.exception()
+    assert isinstance(error, PolicyError), "only they are retried"
+    return error
+
+
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    error = _error_of(state)
+    # One line when trouble begins; the later tries of the same request are detail.
+    level = logging.WARNING if state.attempt_number == 1 else logging.INFO
+    cause = type(error.__cause__ or error).__name__
+    log.log(level, "request failed (%s, %s), trying again", cause, error)

@@ -23,7 +23,6 @@ from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import (
     DTYPES,
     base_source,
-    computes_bfloat16,
     context_length,
     load_config,
     load_model,
@@ -215,14 +214,15 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
             "it out or lower it"
         )
     with _memory_explained(args):
-        engine = _load_engine(args, tokenizer, args.context_length or longest, logger)
+        own = getattr(config, "dtype", None)
+        engine = _load_engine(args, tokenizer, args.context_length or longest, own, logger)
     names = args.model_names or [Path(resolve(args.model_path)).absolute().name]
     limit = args.limit_worker_concurrency
     return ModelWorker(engine, template, names, limit=limit, seed=args.seed, logger=logger)
 
 
 def _load_engine(
-    args: argparse.Namespace, tokenizer: Any, max_length: int, logger: logging.Logger
+    args: argparse.Namespace, tokenizer: Any, max_length: int, own: Any, logger: logging.Logger
 ) -> Any:
     """The model on its device in a `SlotEngine` that is not started yet."""
     import torch
@@ -237,7 +237,7 @@ def _load_engine(
         args.model_path, device=args.device, dtype=args.dtype, base=args.base_model_path
     )
     logger.info(
-        "%s; %s", _dtype_in_words(args, model), f"{threads} CPU thread{'s' * (threads > 1)}"
+        "%s; %s", _dtype_in_words(args, model, own), f"{threads} CPU thread{'s' * (threads > 1)}"
     )
     return SlotEngine(
         model,
@@ -250,12 +250,16 @@ def _load_engine(
     )
 
 
-def _dtype_in_words(args: argparse.Namespace, model: Any) -> str:
+def _dtype_in_words(args: argparse.Namespace, model: Any, own: Any) -> str:
     name = str(model.dtype).removeprefix("torch.")
     if args.dtype != "auto" or model.device.type != "cpu":
         return f"computing in {name}"
-    able = "does" if computes_bfloat16() else "does not"
-    return f"computing in {name}: this CPU {able} compute in bfloat16 itself (--dtype overrides)"
+    if own in (None, model.dtype):
+        return f"computing in {name}, as the checkpoint (--dtype overrides)"
+    own = str(own).removeprefix("torch.")
+    return (
+        f"computing in {name}, since this CPU does not compute in {own} itself (--dtype overrides)"
+    )
 
 
 @contextlib.contextmanager
