@@ -234,15 +234,8 @@ def _rows_of_question(
             {"role": "user", "content": found[wrong][1]},
             {"role": "assistant", "content": right},
         ]
-        task_id = visits[0]["task_id"]
+        about = {"task_id": visits[0]["task_id"], "date": visits[0]["date"], "number": place}
         row = Row(
-            task_id,
-            2,
-            messages,
-            len(opening),
-            SUCCESS,
-            weight=1.0,
-            date=visits[0]["date"],
-            number=place,
+            turn=2, messages=messages, opening=len(opening), reward=SUCCESS, weight=1.0, **about
         )
         yield visits[0]["number"], row

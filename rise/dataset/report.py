@@ -49,14 +49,12 @@ class RowCounts:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        weights = self.weights
+        weights, attempts = self.weights, self.attempts
+        if attempts is None:
+            attempts = len(weights) + sum(self.dropped.values())
         return {
             "episodes": self.episodes,
-            "attempts": (
-                len(weights) + sum(self.dropped.values())
-                if self.attempts is None
-                else self.attempts
-            ),
+            "attempts": attempts,
             "rows": len(weights),
             "recorded_ids": self.recorded,
             "tokenized": len(weights) - self.recorded,
