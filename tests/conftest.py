@@ -7,19 +7,18 @@ import sys
 import pytest
 
 SLOW = (
-    "test_readme_commands.py",
-    "test_docs_commands.py",
-    "test_launchers.py",
-    "test_slurm.py",
-    "test_pipeline.py",
     "test_quickstart.py",
-    "test_reproduce.py",
+    "test_launchers.py",
+    "test_readme_commands.py",
+    "test_slurm.py",
+    "test_docs_commands.py",
     "test_rise_sh.py",
+    "test_reproduce.py",
     "test_nodes.py",
-    "test_make_base.py",
     "test_stock_fschat.py",
-    "test_kill.py",
+    "test_pipeline.py",
     "test_gpu_check.py",
+    "test_kill.py",
 )
 """Files that take longest, in this order. Begun last, one of them would run alone at the end."""
 

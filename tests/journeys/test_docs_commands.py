@@ -12,7 +12,6 @@ import pytest
 from tests.support import documented
 from tests.support.readme_commands import GENERATED, PAGES, ROOT, TRAINED, commands
 
-pytestmark = pytest.mark.slow
 ELSEWHERE = {command.text for command in commands(TRAINED)}
 
 

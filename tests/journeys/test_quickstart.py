@@ -29,7 +29,6 @@ def quickstart(out, script="quickstart.sh", **knobs):
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.slow
 def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
     out = tmp_path / "seed0"
     code, stdout, stderr = quickstart(out)

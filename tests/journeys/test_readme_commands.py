@@ -12,8 +12,6 @@ import pytest
 from tests.support import documented
 from tests.support.readme_commands import TRAINED, commands
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

@@ -95,7 +95,6 @@ def test_a_dry_run_writes_nothing_and_a_batch_is_whole(tmp_path):
     assert refused.returncode == 2 and "NUM_GPUS=6 does not divide BATCH=64" in refused.stderr
 
 
-@pytest.mark.slow
 def test_a_smoke_run_goes_through_every_stage(tmp_path, capsys):
     done = run(FOLDER / "mistral_7b_math.sh", SMOKE="1", OUT=str(tmp_path / "out"))
     out = tmp_path / "out-smoke"

@@ -13,7 +13,7 @@ from tests.processes.test_launchers import ROOT, SECONDS, arguments
 from tests.support.servers import ENVIRONMENT
 from tests.support.training_data import make_case
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS)]
+pytestmark = pytest.mark.timeout(SECONDS)
 PROGRAM = """
 import contextlib, io, json, sys
 from fastchat.train import launch

@@ -36,7 +36,7 @@ PUBLISHED = """deepspeed --master_port 20001 FastChat/fastchat/train/train_mem.p
 --lr_scheduler_type "cosine" --logging_steps 1 --tf32 True --model_max_length 2048
 --gradient_checkpointing True --lazy_preprocess False --report_to wandb"""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS)]
+pytestmark = pytest.mark.timeout(SECONDS)
 
 
 def start(command, **more):

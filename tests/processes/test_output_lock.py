@@ -68,7 +68,6 @@ def test_a_file_system_without_locks_is_a_notice(case, tmp_path, monkeypatch, ca
     assert "cannot be locked ([Errno 38] Function not implemented)" in caplog.text
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(SECONDS)
 def test_all_processes_end_where_the_first_is_refused(case, tmp_path):
     more = ["--deepspeed", "deepspeed/zero3.json"]

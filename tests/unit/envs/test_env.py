@@ -31,12 +31,6 @@ MATH_ROWS = [
 ROWS = {"gsm8k": GSM8K_ROWS, "math": MATH_ROWS}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _end():
-    yield
-    envs.shutdown()
-
-
 @pytest.fixture
 def write(tmp_path):
     def write_rows(rows) -> str:

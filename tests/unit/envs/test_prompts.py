@@ -30,8 +30,7 @@ def env_with(tmp_path):
         path.write_text(envs.NAMES[name].example_line)
         return envs.make(name, path, prompt_style=style)
 
-    yield make
-    envs.shutdown()
+    return make
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ python -m pytest tests/unit/envs/test_safety.py
 import pytest
 
 import envs
-from envs.grading import checker
 
 HOSTILE = {
     "a megabyte before the box": ("a" * 1_000_000 + r"\boxed{72}", "right"),
@@ -75,15 +74,3 @@ def test_no_code_runs(name, tmp_path):
         ):
             assert envs.grade(name, response, reference) in (0, -1)
         assert not path.exists(), code
-
-
-BOMBS = [r"(a+b+c+d+e)^{300}", r"10^{10^{10}} x", "(" * 400 + "x" + ")" * 400]
-
-
-def test_bombs_end_within_their_limits_and_do_not_spoil_the_next_grade():
-    reference = r"\boxed{(a+b)^{299} + \sqrt{2}}"
-    verdicts = {bomb: envs.MATH.judge(f"\\boxed{{{bomb}}}", reference).verdict for bomb in BOMBS}
-    assert set(verdicts.values()) <= {"timeout", "wrong"}
-    assert verdicts[BOMBS[0]] == "timeout"
-    assert envs.grade("math", r"\boxed{\sqrt{8}}", r"\boxed{2\sqrt{2}}") == 1
-    checker.shutdown()

@@ -53,6 +53,7 @@ def test_good_answers_among_bombs_get_their_verdict_while_the_loop_ticks():
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_towers_and_factorials_stay_within_250_megabytes():
     texts = [r"9^{9^{9^{9}}}+\sqrt{2}", r"3000000!+\pi", r"(x+1)^{10000}", r"10^{10^{9}}x"]
+    texts.append("(" * 400 + "x" + ")" * 400)
 
     async def grade_all() -> list[str]:
         questions = [Question((text,), ("x^2",)) for text in texts]

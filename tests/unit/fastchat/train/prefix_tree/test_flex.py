@@ -117,7 +117,6 @@ def test_under_autocast_it_gets_one_dtype(monkeypatch):
     assert {tensor.dtype for tensor in seen} == {torch.bfloat16}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mistral", "gemma3"])
 def test_compiled_it_computes_the_same_logits(family):
     torch.manual_seed(0)
