@@ -26,11 +26,28 @@ def build_logger(name: str) -> logging.Logger:
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
         pattern = f"%(asctime)s {name} %(levelname)s %(message)s"
-        handler.setFormatter(logging.Formatter(pattern, "%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(_Visible(pattern, "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
     return logger
+
+
+_UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    r"""A text with an escape for all that would move a terminal's cursor, colour it or turn it.
+
+    >>> print(visible("a\tb \x1b[2Jc\r \u202ed"))
+    a	b \x1b[2Jc\r \u202ed
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _Visible(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
 
 
 def own_cores() -> int:

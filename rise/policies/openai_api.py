@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from fastchat.client.http import seconds_to_wait
-from rise.policies import keys
+from rise.policies import bounded, keys
 from rise.policies.policy import Policy, PolicyError, Retries, Sample, replace_unwritable
 from rise.policies.replies import (
     Trouble,
@@ -203,8 +203,10 @@ class OpenAIPolicy(Policy):
                     base_url=self.base_url,
                     timeout=self.request_timeout,
                     max_retries=0,
+                    default_headers=bounded.HEADERS,
                     http_client=openai.DefaultAsyncHttpxClient(
-                        trust_env=not _is_loopback(self.base_url or "")
+                        trust_env=not _is_loopback(self.base_url or ""),
+                        event_hooks={"response": [bounded.bound]},
                     ),
                 )
             except (
@@ -241,6 +243,8 @@ class OpenAIPolicy(Policy):
 
         if isinstance(error, openai.APITimeoutError | asyncio.TimeoutError):
             return PolicyError("timeout", f"no answer from {self._where} in time")
+        if isinstance(error, bounded.Oversize):
+            return PolicyError("server", f"{self._where}: {error}")
         if isinstance(error, openai.APIStatusError):
             response = error.response
             trouble = trouble_in(parse(response.content), error.status_code)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
+from fastchat.utils import visible
 from rise.episodes.episode import Message
 from rise.policies.keys import redact
 
@@ -102,7 +103,7 @@ class PolicyError(Exception):
     """
 
     def __init__(self, kind: str, message: str, retry_after: float | None = None):
-        message, _ = replace_unwritable(redact(message))
+        message = visible(replace_unwritable(redact(message))[0])
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.message = message

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from fastchat.utils import visible
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 GO_TOGETHER = "These arguments go together; nothing was started."
@@ -24,10 +27,15 @@ def run_program(main: Callable[[], int | str | None]) -> NoReturn:
     """Exit with the code that `main` returns, or quietly with 141 where nobody reads the output.
 
     A pipe into `head` ends like that, which is nobody's mistake. What an output cannot write (an
-    ASCII terminal, half an emoji) is written as an escape.
+    ASCII terminal, half an emoji), and what in a model's answer or a server's words would move a
+    terminal's cursor, is written as an escape.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        out = sys.stdout
+        sys.stdout = _Visible(
+            out.buffer, out.encoding, "backslashreplace", line_buffering=out.line_buffering
+        )
+    logging.setLogRecordFactory(_record)
     try:
         try:
             sys.exit(main())
@@ -41,6 +49,17 @@ def run_program(main: Callable[[], int | str | None]) -> NoReturn:
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         sys.exit(BROKEN_PIPE)
+
+
+class _Visible(io.TextIOWrapper):
+    def write(self, text: str) -> int:
+        return super().write(visible(text))
+
+
+def _record(*args: Any, **more: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*args, **more)
+    record.msg, record.args = visible(record.getMessage()), ()
+    return record
 
 
 @contextlib.contextmanager
@@ -73,10 +92,10 @@ def said(error: Exception) -> str:
     '--limit is 0'
     """
     if not isinstance(error, OSError) or error.filename is None:
-        return str(error)
+        return visible(str(error))
     forbidden = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     remedy = "; give a place that you may write to" if forbidden else ""
-    return f"{error.filename}: {error.strerror}{remedy}"
+    return visible(f"{error.filename}: {error.strerror}{remedy}")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from rise.episodes import shard
 from rise.episodes.journal import RunDir
 from rise.policies import names as choice
 from rise.policies.local import LocalServing, ServingError
-from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE
+from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE, said
 from rise.program.files import read_json
 from rise.rollout.play import Plan, run_episodes
 from rise.rollout.shown import Shown, attempts_of, checksum
@@ -96,7 +96,7 @@ class Job:
             return INTERRUPTED
         except ServingError as error:
             if error.refused:
-                print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+                print(f"{sys.argv[0]}: error: {said(error)}", file=sys.stderr)
                 return USAGE
             trouble = str(error)
         self.seconds += time.monotonic() - started

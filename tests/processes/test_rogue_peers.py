@@ -5,20 +5,32 @@ Every test speaks to a real server, or is one, on a port of this machine.
     python -m pytest tests/processes/test_rogue_peers.py
 """
 
+import asyncio
+import contextlib
+import gzip
 import json
 import logging
 import socket
+import subprocess
+import sys
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from aiohttp import web
 
 from fastchat import conversation
-from fastchat.constants import TOKEN_VARIABLE, ErrorCode
+from fastchat.constants import TOKEN_VARIABLE, ErrorCode, RequestError
 from fastchat.serve import base_model_worker, controller, model_worker, openai_api_server
+from fastchat.serve.upstream.client import Completion, UpstreamClient
+from rise.policies.openai_api import OpenAIPolicy
+from rise.policies.policy import PolicyError, Retries
+from rise.policies.worker import WorkerPolicy
+from tests.support import scripted_servers
 from tests.support.pacing_worker import PacingWorker
-from tests.support.servers import frames, post, running, wait_for
+from tests.support.servers import ENVIRONMENT, ROOT, frames, post, running, wait_for
 from tests.support.tiny import save_tiny_model, tiny_tokenizer
 
 STATUS = {"model_names": ["m"], "speed": 1, "queue_length": 0}
@@ -270,3 +282,180 @@ def test_a_template_that_loops_or_includes_is_one_error(tmp_path, monkeypatch, s
     with pytest.raises(ValueError, match=r"rogue.jinja.*--chat-template"):
         conversation.ChatTemplate(tiny_tokenizer(), str(path))
     assert time.monotonic() - began < 10
+
+
+BOMB = gzip.compress(b" " * 2**20) * 400
+"""400 MB of blanks in 400 kB."""
+ODD = [
+    DEEP,
+    b"null",
+    b"\xff",
+    b'"' + b"1" * 5000,
+    b'{"text": 5, "error_code": 0}',
+    b'{"text": "a", "error_code": NaN}',
+    b'{"text": "a", "error_code": "none"}',
+    b'{"text": "a", "error_code": 1e400}',
+    b'{"text": "a", "error_code": 0, "usage": []}',
+    b'{"text": "a", "error_code": 0, "usage": {"completion_tokens": -1}}',
+    b'{"text": "a", "error_code": 0, "finish_reason": {}}',
+    b'{"text": "a", "error_code": 0, "finish_reason": "stop", "completion_tokens": "many"}',
+    b'{"text": ["a", "b"], "error_code": 0, "finish_reason": "stop"}',
+    b'{"text": "a", "error_code": 0, "finish_reason": "stop", "token_ids": [[1e30]]}',
+    b'{"choices": 5}',
+    b'{"choices": [5]}',
+    b'{"choices": [{"message": [1], "finish_reason": {}}]}',
+    b'{"choices": [{"message": {"content": 5}}], "usage": "many"}',
+    b'{"choices": [{"index": -1, "text": 5}]}',
+    b'{"choices": [], "error": {"message": {"message": [[[]]]}, "code": NaN}}',
+]
+
+
+def reply_with(raw, **headers):
+    return lambda _: web.Response(body=raw, content_type="application/json", headers=headers)
+
+
+async def asked(policy, n=1):
+    try:
+        return await policy.sample(
+            [{"role": "user", "content": "2 + 2?"}],
+            n=n,
+            seed=1,
+            temperature=1.0,
+            top_p=1.0,
+            max_new_tokens=5,
+            problem={},
+        )
+    except PolicyError as error:
+        return error
+
+
+async def asked_once(policy):
+    try:
+        return await asked(policy)
+    finally:
+        await policy.close()
+
+
+QUICK = Retries(attempts=3, first_wait=0.01, longest_wait=0.02)
+
+
+def openai_policy(url, seconds=10.0, retries=QUICK):
+    where = {"model": "m", "base_url": f"{url}/v1", "key": "none"}
+    return OpenAIPolicy("m", **where, request_timeout=seconds, retries=retries)
+
+
+@pytest.mark.parametrize("raw", ODD, ids=range(len(ODD)))
+def test_an_odd_reply_is_a_typed_error(raw):
+    with scripted_servers.OpenAI(reply_with(raw)) as server:
+        found = asyncio.run(asked_once(openai_policy(server.url)))
+        assert isinstance(found, PolicyError) and found.kind in ("server", "bad_request")
+        client = UpstreamClient(f"{server.url}/v1")
+        client_asked = client.ask("/chat/completions", Completion, {})
+
+        async def ask():
+            try:
+                return await client_asked
+            finally:
+                await client.close()
+
+        if b"choices" not in raw or b'"choices": []' in raw:
+            # What has no choices is no answer either, which `UpstreamJob.reply` says.
+            with contextlib.suppress(RequestError):
+                assert not asyncio.run(ask()).choices
+        else:
+            with pytest.raises(RequestError):
+                asyncio.run(ask())
+
+
+@pytest.mark.parametrize("raw", ODD, ids=range(len(ODD)))
+def test_one_odd_worker_beside_a_healthy_one_ends_nothing(url, raw):
+    good = scripted_servers.Wire(lambda _: scripted_servers.wire_reply("4"), ("both",))
+    with good, scripted_servers.Wire(reply_with(raw), ("both",)) as odd:
+        for server in (good, odd):
+            register(url, server.url, model_names=["both"])
+        policy = WorkerPolicy("both", url, retries=QUICK)
+
+        async def all_of_them():
+            try:
+                return await asyncio.gather(*(asked(policy) for _ in range(6)))
+            finally:
+                await policy.close()
+
+        try:
+            assert [found[0].text for found in asyncio.run(all_of_them())] == ["4"] * 6
+        finally:
+            for server in (good, odd):
+                register(url, server.url, model_names=[])
+
+
+@pytest.mark.parametrize("packed", [None, "gzip", "br", "gzip, gzip"])
+def test_a_reply_without_end_costs_little_memory(packed):
+    async def endless(request):
+        headers = {"Content-Encoding": packed} if packed else {}
+        reply = web.StreamResponse(headers=headers)
+        await reply.prepare(request)
+        for _ in range(1 if packed else 300):
+            await reply.write(BOMB if packed else b" " * 2**20)
+        return reply
+
+    class Endless(scripted_servers.OpenAI):
+        _generate = staticmethod(endless)
+
+    with Endless(None) as server:
+        tracemalloc.start()
+        found = asyncio.run(asked_once(openai_policy(server.url, retries=Retries(attempts=1))))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert isinstance(found, PolicyError) and found.kind == "server", found
+    assert peak < 200e6
+
+
+def test_a_byte_now_and_then_is_no_answer():
+    async def drops(request):
+        reply = web.StreamResponse()
+        await reply.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                await reply.write(b" ")
+                await asyncio.sleep(0.1)
+        return reply
+
+    class Drops(scripted_servers.OpenAI):
+        _generate = staticmethod(drops)
+
+    began = time.monotonic()
+    with Drops(None) as server:
+        found = asyncio.run(
+            asked_once(openai_policy(server.url, 1.0, Retries(attempts=1, timeouts=1)))
+        )
+    assert isinstance(found, PolicyError) and found.kind == "timeout"
+    assert time.monotonic() - began < 5
+
+
+def test_what_a_model_writes_moves_no_cursor(tmp_path):
+    """Neither its answers nor an error's words, with --verbose and without."""
+    words = "\x1b[2J\x1b]0;owned\x07\r\x9b31m\u202e"
+
+    def answer(body):
+        if "5 apples" in json.dumps(body):
+            return web.json_response({"error": {"message": words}}, status=400)
+        return scripted_servers.chat_reply(f"{words} #### {words}")
+
+    problems = [{"question": q, "answer": "#### 4"} for q in (f"2 + 2? {words}", "5 apples?")]
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, problems)), encoding="utf-8")
+    with scripted_servers.OpenAI(answer) as server:
+        name = f"teacher@{server.url}/v1"
+        command = ["workflow_gen.py", "--data_path", data, "--env", "gsm8k", "--max_turns", "2"]
+        command += ["--num_of_samples", "1", "1", "--models", name, name]
+        for more, shown in (("--verbose", "failed"), ("--dry-run", "\\x1b[2J")):
+            ran = subprocess.run(
+                [sys.executable, *map(str, command), more, "--log_dir", str(tmp_path / more)],
+                cwd=ROOT,
+                env=ENVIRONMENT,
+                capture_output=True,
+                text=True,
+                timeout=100,
+            )
+            assert shown in ran.stdout + ran.stderr
+            assert not set(ran.stdout + ran.stderr) & set(words) - set("[2J]0;owned31m\\")

@@ -25,6 +25,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from fastchat.constants import MAX_REPLY_BYTES, ErrorCode, RequestError
+from fastchat.utils import visible
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -66,7 +67,7 @@ class PeerError(RequestError):
     ):
         gone = kind == "no_worker"
         default = ErrorCode.CONTROLLER_NO_WORKER if gone else ErrorCode.CONTROLLER_WORKER_TIMEOUT
-        super().__init__(code or default, message)
+        super().__init__(code or default, visible(" ".join(message.split())))
         self.kind = kind
         self.said = said
         self.retry_after = retry_after
