@@ -42,7 +42,7 @@ from rise.dataset.sources import (
     rows_of,
 )
 from rise.dataset.writer import RowSpill, is_written, match_tokens, report_path, write_dataset
-from rise.program.exits import DONE, FAILED, GO_TOGETHER, INTERRUPTED, USAGE, run_program, said
+from rise.program.exits import DONE, FAILED, GO_TOGETHER, exit_code, run_program
 from rise.runs.arguments import env_help, env_name
 
 
@@ -241,15 +241,7 @@ def finish(
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        return run(args)
-    except BrokenPipeError:
-        raise  # to `run_program`
-    except (ValueError, OSError) as error:
-        print(f"{sys.argv[0]}: error: {said(error)}", file=sys.stderr)
-        return USAGE
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return exit_code(lambda: run(args))
 
 
 if __name__ == "__main__":

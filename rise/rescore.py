@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastchat.model.files import git_commit, versions
-from fastchat.utils import Parser
+from fastchat.utils import Parser, new_file
 from rise.dataset.text_keys import text_key
 from rise.episodes.episode import Episode
 from rise.episodes.feedback import knows_truth
@@ -132,7 +132,7 @@ def write(path: Path, lines: Iterator[tuple[str, str]]) -> None:
     original, temporary = path / ORIGINAL, path / "rows.rescored.tmp"
     kept = path / f"{ORIGINAL}.tmp"
     try:
-        with open(temporary, "wb") as file, open(kept, "wb") as backup:
+        with new_file(temporary, "b") as file, new_file(kept, "b") as backup:
             if original.exists():
                 with open(original, "rb") as before:
                     shutil.copyfileobj(before, backup)

@@ -12,7 +12,7 @@ import resource
 import socket
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 WILDCARDS = ("0.0.0.0", "::", "")
 """Hosts that stand for every address of this machine."""
@@ -210,10 +210,20 @@ class Parser(argparse.ArgumentParser):
         return f": did you mean {', '.join(near)}?" if found and near else ""
 
 
+def new_file(path: Path, mode: str = "") -> IO[Any]:
+    """A file of our own to write, text unless the mode is b.
+
+    What stands in its place goes, and a link that somebody put there is not followed.
+    """
+    path.unlink(missing_ok=True)
+    return open(path, f"x{mode}", encoding=None if mode else "utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON in one step: a reader sees the old file or the new one."""
     draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    with new_file(draft) as file:
+        file.write(json.dumps(value, indent=1) + "\n")
     os.replace(draft, path)
 
 

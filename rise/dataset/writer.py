@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastchat.utils import new_file
 from rise.dataset.report import TokenCounts
 from rise.metrics.plots import plot_weights
 from rise.program.files import file_sha256, read_json, write_json
@@ -67,7 +68,7 @@ def write_dataset(
     files = [output, report_path(output)]
     begin, between, end = (b"", b"\n", b"\n") if as_lines else (b"[\n", b",\n", b"\n]\n")
     try:
-        with open(_new(output), "wb") as file:
+        with new_file(_new(output), "b") as file:
             for number, row in enumerate(rows):
                 file.write((between if number else begin) + row)
             file.write(end)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from fastchat.utils import new_file
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK = "#333333"
@@ -124,7 +126,8 @@ def _save(figure: Any, path: str | Path) -> Path:
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        figure.savefig(temporary, format="png")
+        with new_file(temporary, "b") as file:
+            figure.savefig(file, format="png")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

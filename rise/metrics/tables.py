@@ -143,6 +143,14 @@ LATEX = str.maketrans(
 )
 
 
+MARKDOWN = re.compile(r"[\\|`*_<>\[\]!#~&]")
+FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d. %+to()-]*$)")
+
+
+def _one_line(cell: str) -> str:
+    return " ".join(cell.split())
+
+
 def text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned with spaces: the first to the left, the others to the right.
 
@@ -171,7 +179,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     rule = "|---" + "|---:" * (len(header) - 1) + "|"
     lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        "| " + " | ".join(MARKDOWN.sub(r"\\\g<0>", _one_line(cell)) for cell in row) + " |"
         for row in (header, *rows)
     ]
     return "\n".join([lines[0], rule, *lines[1:]])
@@ -190,7 +198,8 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     \end{tabular}
     """
     first, *others = (
-        " & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in (header, *rows)
+        " & ".join(_one_line(cell).translate(LATEX) for cell in row) + r" \\"
+        for row in (header, *rows)
     )
     columns = "l" + "r" * (len(header) - 1)
     begin = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", first, r"\midrule"]
@@ -200,10 +209,13 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def comma_separated(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Comma-separated values.
 
-    >>> print(comma_separated(["run", "m1@t1"], [["a, b", "38.0"]]))
+    >>> print(comma_separated(["run", "m1@t1"], [["a, b", "38.0"], ["=1+1", "-2.0"]]))
     run,m1@t1
     "a, b",38.0
+    '=1+1,-2.0
     """
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    # A spreadsheet computes what begins like a formula; a number may begin with a sign.
+    cells = [["'" * bool(FORMULA.match(cell)) + cell for cell in row] for row in (header, *rows)]
+    csv.writer(buffer, lineterminator="\n").writerows(cells)
     return buffer.getvalue().rstrip("\n")

@@ -63,7 +63,7 @@ def _record(*args: Any, **more: Any) -> logging.LogRecord:
 
 
 @contextlib.contextmanager
-def usage_errors() -> Iterator[None]:
+def usage_errors(program: str = "") -> Iterator[None]:
     """Turn an error into one message on stderr and exit code 2, Ctrl-C into code 130.
 
     Errors of the operating system are those of files: a directory that cannot be written to, or a
@@ -73,14 +73,23 @@ def usage_errors() -> Iterator[None]:
         with sigterm_as_interrupt():
             yield
     except KeyboardInterrupt as error:
-        print("Interrupted before anything was asked: the same command begins again.")
+        print("Interrupted: nothing was finished, the same command begins again.")
         raise SystemExit(INTERRUPTED) from error
     except BrokenPipeError:
         raise  # to `run_program`
     except (ValueError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {said(error)}", file=sys.stderr)
+        print(f"{program or Path(sys.argv[0]).name}: error: {said(error)}", file=sys.stderr)
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise SystemExit(FAILED if full else USAGE) from error
+
+
+def exit_code(work: Callable[[], int], program: str = "") -> int:
+    """What `work` returns; of an error, as in `usage_errors`, its exit code."""
+    try:
+        with usage_errors(program):
+            return work()
+    except SystemExit as end:
+        return int(end.code or DONE)
 
 
 def said(error: Exception) -> str:

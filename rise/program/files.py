@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from fastchat.utils import new_file
+
 
 def write_json(path: Path, value: Any) -> Path:
     """Write JSON so that a reader sees the old file or the new one; NaN and infinity are null."""
@@ -33,7 +35,7 @@ def replacing(path: Path) -> Iterator[IO[str]]:
     """A file to write that takes the place of `path` when it is complete, and is gone otherwise."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with new_file(temporary) as file:
             yield file
         os.replace(temporary, path)
     except BaseException:

@@ -10,14 +10,13 @@ Writes  --output: one HTML file that needs nothing else, not even a network.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
 from fastchat.utils import Parser
 from rise.compare import names_of
 from rise.metrics.evaluation import open_run
-from rise.program.exits import run_program, said
+from rise.program.exits import DONE, exit_code, run_program
+from rise.program.files import replacing
 from rise.report.page import render
 
 
@@ -38,19 +37,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def run(args: argparse.Namespace) -> int:
+    """Write the page; returns the exit code.
+
+    Raises:
+        ValueError: a run cannot be opened.
+    """
+    names = args.names or names_of(args.runs)
+    page = render([open_run(path, name) for path, name in zip(args.runs, names, strict=True)])
+    with replacing(Path(args.output)) as file:
+        file.write(page.encode(errors="replace").decode())
+    print(f"{args.output}: {len(page) / 1e6:.1f} MB; open it in a browser")
+    return DONE
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    names = args.names or names_of(args.runs)
-    try:
-        page = render([open_run(path, name) for path, name in zip(args.runs, names, strict=True)])
-        temporary = Path(f"{args.output}.tmp")
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-        os.replace(temporary, args.output)
-    except (ValueError, OSError) as error:
-        print(f"rise.report: error: {said(error)}", file=sys.stderr)
-        return 2
-    print(f"{args.output}: {len(page) / 1e6:.1f} MB; open it in a browser")
-    return 0
+    return exit_code(lambda: run(args), "rise.report")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,14 @@ Every test speaks to a real server, or is one, on a port of this machine.
 
 import asyncio
 import contextlib
+import csv
+import errno
 import gzip
+import io
 import json
 import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,13 +26,17 @@ import pytest
 import requests
 from aiohttp import web
 
-from fastchat import conversation
+import workflow_convert
+from fastchat import conversation, utils
 from fastchat.constants import TOKEN_VARIABLE, ErrorCode, RequestError
 from fastchat.serve import base_model_worker, controller, model_worker, openai_api_server
 from fastchat.serve.upstream.client import Completion, UpstreamClient
+from rise.metrics import tables
 from rise.policies.openai_api import OpenAIPolicy
 from rise.policies.policy import PolicyError, Retries
 from rise.policies.worker import WorkerPolicy
+from rise.program import files
+from rise.report import __main__ as report
 from tests.support import scripted_servers
 from tests.support.pacing_worker import PacingWorker
 from tests.support.servers import ENVIRONMENT, ROOT, frames, post, running, wait_for
@@ -459,3 +468,50 @@ def test_what_a_model_writes_moves_no_cursor(tmp_path):
             )
             assert shown in ran.stdout + ran.stderr
             assert not set(ran.stdout + ran.stderr) & set(words) - set("[2J]0;owned31m\\")
+
+
+def signalled(number):
+    os.kill(os.getpid(), number)
+    time.sleep(5)
+
+
+def full_disk():
+    raise OSError(errno.ENOSPC, "No space left on device", "out")
+
+
+@pytest.mark.parametrize("module", [report, workflow_convert], ids=["report", "convert"])
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [
+        (lambda: signalled(signal.SIGINT), 130),
+        (lambda: signalled(signal.SIGTERM), 130),
+        (full_disk, 1),
+    ],
+    ids=["SIGINT", "SIGTERM", "full disk"],
+)
+def test_report_and_convert_end_as_the_others_do(monkeypatch, capsys, module, trouble, code):
+    monkeypatch.setattr(module, "run", lambda _: trouble())
+    options = {report: ["run"], workflow_convert: ["--filepath", "a", "--output", "b"]}[module]
+    assert module.main(options) == code
+    assert len("".join(capsys.readouterr()).splitlines()) == 1
+
+
+def test_no_link_of_somebody_else_is_written_through(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine", encoding="utf-8")
+    for write in (utils.write_json, files.write_json):
+        (tmp_path / "out.json.tmp").symlink_to(victim)
+        write(tmp_path / "out.json", {"a": 1})
+        assert victim.read_text(encoding="utf-8") == "mine"
+        assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == {"a": 1}
+
+
+def test_a_name_in_a_table_is_a_name():
+    header, rows = ["run", "m1@t1"], [["=cmd|' /C calc'!A0\n[x](http://h) <b>", "-1.0"]]
+    (_, line) = csv.reader(io.StringIO(tables.comma_separated(header, rows)))
+    assert line == ["'" + rows[0][0], "-1.0"]
+    last = tables.markdown(header, rows).splitlines()[-1]
+    assert last == r"| =cmd\|' /C calc'\!A0 \[x\](http://h) \<b\> | -1.0 |"
+    assert (
+        tables.latex(header, [[r"\input{/etc/passwd}", "1"]]).count(r"\textbackslash{}input") == 1
+    )
