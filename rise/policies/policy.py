@@ -197,7 +197,7 @@ class Retries:
             before_sleep=_log_retry,
             reraise=True,
         )
-        answer = await trying(call, *args)
+        answer: T = await trying(call, *args)
         self._seen()
         return answer
 
