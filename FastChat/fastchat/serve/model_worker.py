@@ -3,9 +3,8 @@
     python -m fastchat.serve.model_worker --model-path meta-llama/Llama-2-7b-chat-hf
     python -m fastchat.serve.model_worker --model-path ./checkpoint --port 21003 --device cuda
 
-The model answers many requests at the same time (see `slot_engine.py`). It runs on the CPU in
-float32, or on a GPU in the checkpoint's own dtype, and listens on localhost only unless told
-otherwise.
+The model answers many requests at the same time (see `engine/engine.py`), in the checkpoint's own
+dtype where the device computes in it. It listens on localhost only unless told otherwise.
 """
 
 from __future__ import annotations
