@@ -76,7 +76,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_rules(parser)
     add_output(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.shuffle is not None and args.seed is not None:
+        args.shuffle = args.seed
+    return args
 
 
 def check_args(args: argparse.Namespace) -> list[Source]:

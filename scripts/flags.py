@@ -110,7 +110,9 @@ def _rows(program: str) -> dict[str, str]:
     return {
         _flag(action): _meaning(action, parser, trainer)
         for action in parser._actions
-        if action.dest != "help" and (own is None or action.dest in own)
+        if action.dest != "help"
+        and action.help is not argparse.SUPPRESS
+        and (own is None or action.dest in own)
     }
 
 

@@ -100,6 +100,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="put the rows in random order, drawn from SEED (0); default: as in the logs",
     )
+    add("--seed", type=int, help=argparse.SUPPRESS)  # of --shuffle, as it was given before
     add("--model_path", help="checkpoint whose tokens the report counts; default: not counted")
     add("--overwrite", action="store_true", help="replace an output made with other settings")
     add("--dry-run", "--dry_run", action="store_true", help="report, show one row, write nothing")

@@ -159,11 +159,12 @@ def test_logs_are_pooled(tmp_path, output):
 def test_the_order_is_the_logs_or_the_seeds(tmp_path, output):
     log = write_run(tmp_path / "run", sketch(*["w7 r5"] * 20))
     orders = []
-    for flags in ([], ["--shuffle"], ["--shuffle", "1"], ["--shuffle"]):
+    seeds = (["1"], ["--seed", "1"])  # as it is given, and as it was given before
+    for flags in ([], ["--shuffle"], *(["--shuffle", *seed] for seed in seeds), ["--shuffle"]):
         convert("--filepath", log, "--output", output, "--overwrite", *flags)
         orders.append([row["id"] for row in read(output)])
-    plain, shuffled, other, again = orders
-    assert shuffled == again
+    plain, shuffled, other, as_before, again = orders
+    assert shuffled == again and other == as_before
     assert len({tuple(order) for order in orders}) == 3
     assert sorted(plain) == sorted(shuffled) == sorted(other)
 
