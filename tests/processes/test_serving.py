@@ -5,6 +5,7 @@ pytest tests/processes/test_serving.py
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from unittest import mock
@@ -13,6 +14,7 @@ import pytest
 
 from fastchat.client.process import Child, free_ports
 from rise.episodes.journal import load_episodes
+from rise.policies import gpus
 from rise.policies.local import LocalServing, ServingError
 from rise.policies.worker import WorkerPolicy
 from tests.support.servers import alive
@@ -52,6 +54,33 @@ def test_every_checkpoint_answers_and_nothing_is_left_running(checkpoints, tmp_p
         assert same == again != other and same[0] != same[1]
     assert texts[0] != texts[1]
     assert not any(alive(pid) for pid in pids)
+
+
+def test_two_workers_of_one_checkpoint_share_the_requests_and_answer_alike(tmp_path):
+    model = str(save_tiny_model(tmp_path / "model"))
+
+    async def ask(controller, name):
+        policy = WorkerPolicy(model, controller, model=name)
+        asked = [
+            policy.sample([{"role": "user", "content": "Go"}], n=1, seed=seed, **SETTINGS)
+            for seed in (1, 1, 2, 2)
+        ]
+        texts = [samples[0].text for samples in await asyncio.gather(*asked)]
+        used = [worker.used_at for worker in policy._cluster._workers[name]._known.values()]
+        await policy.close()
+        return texts, used
+
+    with (
+        mock.patch.object(gpus, "placement", lambda models, found: [[None, None]]),
+        LocalServing([model], tmp_path / "logs", worker_args=["--device", "cpu"]) as serving,
+    ):
+        pids = [child.pid for child in serving._children.values()]
+        texts, used = asyncio.run(ask(*serving.addresses()[model]))
+    assert len(pids) == 3 and not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert len(used) == 2 and all(used)
+    assert texts[0] == texts[1] != texts[2] == texts[3]
+    logs = {path.name for path in (tmp_path / "logs").iterdir()}
+    assert logs == {"controller.log", "checkpoint-0.log", "checkpoint-0.1.log"}
 
 
 def test_without_checkpoints_nothing_is_started(tmp_path):

@@ -1,11 +1,9 @@
-"""Several workers for one checkpoint: which GPU each gets, and two real ones on the CPU.
+"""Several workers for one checkpoint: which GPU each gets.
 
 python -m pytest tests/unit/rise/policies/test_gpus.py
 """
 
-import asyncio
 import doctest
-import os
 from unittest import mock
 
 import pytest
@@ -14,10 +12,6 @@ from fastchat import utils
 from fastchat.serve import model_worker
 from rise.policies import gpus, local
 from rise.policies.local import LocalServing
-from rise.policies.worker import WorkerPolicy
-from tests.support.tiny import save_tiny_model
-
-SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "problem": {}}
 
 
 def test_gpus_are_those_of_the_environment_or_of_the_driver(tmp_path, monkeypatch):
@@ -107,30 +101,3 @@ def test_workers_share_the_cores(tmp_path, monkeypatch, options, expected):
         LocalServing(["a", "b"], tmp_path, worker_args=options),
     ):
         assert started == expected
-
-
-def test_two_workers_of_one_checkpoint_share_the_requests_and_answer_alike(tmp_path):
-    model = str(save_tiny_model(tmp_path / "model"))
-
-    async def ask(controller, name):
-        policy = WorkerPolicy(model, controller, model=name)
-        asked = [
-            policy.sample([{"role": "user", "content": "Go"}], n=1, seed=seed, **SETTINGS)
-            for seed in (1, 1, 2, 2)
-        ]
-        texts = [samples[0].text for samples in await asyncio.gather(*asked)]
-        used = [worker.used_at for worker in policy._cluster._workers[name]._known.values()]
-        await policy.close()
-        return texts, used
-
-    with (
-        mock.patch.object(gpus, "placement", lambda models, found: [[None, None]]),
-        LocalServing([model], tmp_path / "logs", worker_args=["--device", "cpu"]) as serving,
-    ):
-        pids = [child.pid for child in serving._children.values()]
-        texts, used = asyncio.run(ask(*serving.addresses()[model]))
-    assert len(pids) == 3 and not any(os.path.exists(f"/proc/{pid}") for pid in pids)
-    assert len(used) == 2 and all(used)
-    assert texts[0] == texts[1] != texts[2] == texts[3]
-    logs = {path.name for path in (tmp_path / "logs").iterdir()}
-    assert logs == {"controller.log", "checkpoint-0.log", "checkpoint-0.1.log"}
