@@ -515,3 +515,26 @@ def test_a_name_in_a_table_is_a_name():
     assert (
         tables.latex(header, [[r"\input{/etc/passwd}", "1"]]).count(r"\textbackslash{}input") == 1
     )
+
+
+def test_a_stream_that_is_cut_ends_with_an_error_event(url):
+    """A worker that breaks off, at once or within a frame, is no [DONE]."""
+    frame = json.dumps({"text": "4", "error_code": 0, "finish_reason": None}).encode() + b"\0"
+
+    class Cut(scripted_servers.Wire):
+        def routes(self):
+            return [*super().routes(), web.post("/worker_generate_stream", self.stream)]
+
+        async def stream(self, request):
+            reply = web.StreamResponse()
+            await reply.prepare(request)
+            await reply.write(self.answer)
+            return reply
+
+    for sent in (frame, frame + frame[:9], frame + b"{}\0", frame + b"[" * 99_999 + b"\0"):
+        with Cut(sent, ("cut",)) as worker, running(openai_api_server.create_app(url)) as api:
+            register(url, worker.url, model_names=["cut"])
+            body = {"model": "cut", "messages": [{"role": "user", "content": "a"}], "stream": True}
+            events = requests.post(f"{api}/v1/chat/completions", json=body, timeout=30).text
+            register(url, worker.url, model_names=[])
+        assert "[DONE]" not in events and '"error"' in events.splitlines()[-2], events

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from fastchat.serve.openai.errors import ApiError, from_worker
 from fastchat.serve.openai.replies import DONE, Progress, Shape, event
 from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, Ask, asks_of, held
 from fastchat.serve.prometheus import HUNG_UP, Metrics
+
+log = logging.getLogger("fastchat.openai_api_server")
 
 _WAITING_FRAMES = 64
 """Frames that are kept for a client that reads slowly; then the workers wait."""
@@ -100,6 +103,11 @@ class Answers:
             if not begun:
                 raise
             yield event(error.body())
+        except Exception as error:
+            if not begun:
+                raise
+            log.exception("an answer broke off")
+            yield event(ApiError(500, f"the server failed: {type(error).__name__}").body())
 
     async def _together(self, worker: Worker, asks: list[Ask]) -> list[GenerateReply]:
         calls = (self.cluster.generate(worker, ask.body) for ask in asks)
