@@ -212,6 +212,7 @@ def check_disjoint(test: Iterable[dict], train: Iterable[dict]) -> None:
 def write_lines(path: Path, rows: Iterable[dict]) -> int:
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     count = 0
+    partial.unlink(missing_ok=True)
     with partial.open("x", encoding="utf-8") as file:  # no link of somebody else is followed
         for line in rows:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

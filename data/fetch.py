@@ -125,6 +125,7 @@ def write(path: Path, content: bytes, force: bool) -> None:
         raise FetchError(f"{path} is there with other content: move it away or pass --force")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial.unlink(missing_ok=True)
     with partial.open("xb") as file:  # no link of somebody else is followed
         file.write(content)
     os.replace(partial, path)

@@ -134,6 +134,12 @@ def test_pages_in_a_browser_cannot_post(url):
     assert post(f"{url}/list_models") == {"models": []}
 
 
+def test_an_empty_body_needs_no_type(url):
+    """As aiohttp sends it for stock FastChat's OpenAI server."""
+    for kind in ("application/octet-stream", None):
+        assert raw(f"{url}/list_models", b"", {"Content-Type": kind}).json() == {"models": []}
+
+
 def test_a_shared_secret_keeps_strangers_from_the_controller(monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, "secret")
     with running(controller.create_app()) as url:
