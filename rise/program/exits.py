@@ -55,6 +55,11 @@ class _Visible(io.TextIOWrapper):
     def write(self, text: str) -> int:
         return super().write(visible(text))
 
+    def close(self) -> None:
+        """Leave the buffer open: the stream that it was taken from has it, too."""
+        if not self.buffer.closed:
+            self.flush()
+
 
 def _record(*args: Any, **more: Any) -> logging.LogRecord:
     record = logging.LogRecord(*args, **more)
