@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastchat.utils import Parser
+from rise.episodes.journal import locate
 from rise.policies.names import fingerprint
 from rise.program.exits import DONE, USAGE, run_program, said
 from rise.program.files import file_sha256, read_object
+
+PUBLISHED = re.compile(r"(\d+)_turns\.json")
 
 
 class Input(NamedTuple):
@@ -73,6 +76,8 @@ def of_model(record: dict[str, Any]) -> Record:
 
 def record_of(path: Path) -> Record | None:
     """How what is at a path was made; None where no record says so."""
+    if turns := PUBLISHED.fullmatch(path.name):
+        path = locate(path.parent, int(turns[1]))  # a log is made as its run was
     for file, read in (
         (path / "config.json", of_run),
         (path.with_name(f"{path.name}.report.json"), of_data),

@@ -46,6 +46,7 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
 fi
 case ${1-} in
     "" | --check | --dry-run | --dry_run) mode=${1-} ;;
+    -h | --help) sed -n '2,/^refuse/{/^set /d;/^refuse/d;s/^# \{0,1\}//;p}' scripts/rise.sh; exit ;;
     *) refuse "'$1' is unknown: the knobs are variables, the flags --check and --dry-run" ;;
 esac
 [[ $ITERATIONS =~ ^[1-9][0-9]*$ ]] || refuse "ITERATIONS is '$ITERATIONS': give 1 or more"
@@ -139,7 +140,7 @@ command -v "${launcher[0]}" >/dev/null || refuse "LAUNCHER=$LAUNCHER: there is n
 stages
 [ -z "$wrong" ] || refuse "nothing was begun:$wrong"
 mode=$goal
-if [ "$mode" = --check ]; then exit; fi
+if [ "$mode" = --check ]; then echo "The stages' arguments go together; nothing was started." && exit; fi
 trap 'echo "Stopped: run the script again to go on."; exit 130' INT
 say "$OUT: what the stages print is in $OUT/logs"
 stages

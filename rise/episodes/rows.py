@@ -38,6 +38,11 @@ def rows(
             row = value if isinstance(value, dict) and is_task_id(value.get("task_id")) else None
             if row is None:
                 is_last = offset + len(line) >= size
+                if number == 1 and isinstance(value, dict):
+                    raise ValueError(
+                        f"{path} is no log of workflow_gen.py, its first line has no task_id: give "
+                        "the --log_dir of a run"
+                    )
                 if not is_last or (is_ended and value is not None):
                     raise ValueError(
                         f"line {number} of {path} is damaged: delete that line, its episode is "

@@ -89,6 +89,8 @@ class LocalServing:
                 _, marked, error = text.rpartition(" error: ")
                 if marked:
                     error = error.strip().removesuffix("(--help lists the flags)").strip()
+                    here = " (here: --worker_args '--chat-template NAME')"
+                    error += here if "--chat-template" in error else ""
                     return f"cannot serve {names.get(name.partition('.')[0], name)}: {error}"
         return None
 

@@ -226,7 +226,10 @@ def _nobody(name: str, controller: str, served: list[str], controller_error: str
             "fastchat.serve.model_worker --model-path DIRECTORY`, or"
         )
     else:
-        state = f"the controller at {controller} serves {', '.join(served) or 'nothing'};"
+        state = (
+            f"the controller at {controller} serves {', '.join(served) or 'nothing'} (a worker "
+            "that is still loading is not listed yet);"
+        )
     hint = f" Did you mean hf:{name}?" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
     return (
         f"nobody answers to the model {name!r}: {state} give a directory with a checkpoint, "

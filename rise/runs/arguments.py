@@ -209,7 +209,7 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[Problem]:
     minutes = args.wait_for_server
     refuse("--wait_for_server", not minutes >= 0, f"is {minutes} minutes: 0 or more")
     refuse("--log_dir", Path(args.log_dir).is_file(), f"{args.log_dir} is a file")
-    refuse("--data_path", not Path(args.data_path).is_file(), f"{args.data_path} is not a file")
+    refuse("--data_path", not Path(args.data_path).is_file(), _no_file(args.data_path, args.env))
     lists = {"models": models, "num_of_samples": samples}
     lists |= {"temperature": temperature, "max_new_tokens": tokens}
     for name, values in lists.items():
@@ -280,3 +280,12 @@ def allow_connections(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft not in (hard, resource.RLIM_INFINITY) and soft < count + SPARE:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count + SPARE, hard))
+
+
+def _no_file(path: str, env: str) -> str:
+    from envs import NAMES
+
+    if Path(path).is_dir():
+        return f"{path} is a directory: give a file in it"
+    known = env in NAMES and NAMES[env].fetched
+    return f"{path} is not a file" + (f": `python data/fetch.py {env}` downloads it" * known)

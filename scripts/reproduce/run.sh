@@ -12,7 +12,7 @@ LEARNING_RATE=${LEARNING_RATE:-1e-5}                    # highest learning rate
 EPOCHS=${EPOCHS:-2}                                     # passes over the rows
 CONCURRENCY=${CONCURRENCY:-256}                         # episodes in flight
 SEED=${SEED:-0}                                         # of every stage
-TRAIN_DATA=${TRAIN_DATA:-data/$ENV_NAME/train.jsonl}    # problems to generate on
+TRAIN_DATA=${TRAIN_DATA:-data/${ENV_NAME:?is set by the scripts beside this one}/train.jsonl}    # problems to generate on
 TEST_DATA=${TEST_DATA:-data/$ENV_NAME/test.jsonl}       # problems to evaluate on
 OUT=${OUT:-log/reproduce/$NAME}                         # where everything is written
 MASTER_PORT=${MASTER_PORT:-20001}                       # a free port for DeepSpeed
@@ -25,6 +25,7 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
     export PATH="$PWD/$VENV/bin:$PATH"
 fi
 
+case ${1-} in -h | --help) exec bash scripts/rise.sh --help ;; esac
 dry=false
 if [[ ${1-} == --dry* ]]; then dry=true; fi
 

@@ -286,7 +286,7 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     say(
         f"next: python workflow_eval.py --model {shlex.quote(str(run.output_dir))} "
         "--data_path data/gsm8k/test.jsonl --env gsm8k --max_turns 5 "
-        "--num_of_samples 1 1 1 1 1 --log_dir log/"
+        "--num_of_samples 1 1 1 1 1 --context_window 2 --log_dir log/"
     )
 
 

@@ -81,3 +81,10 @@ def test_what_was_replaced_or_deleted_is_said(chain, capsys):
     assert "data data.json (# missing): 2 rows" in shown(capsys, "eval")
     assert main([str(chain)]) == 2
     assert "has no record: give a run directory" in capsys.readouterr().err
+
+
+def test_a_published_log_is_followed_as_its_run_is(chain, capsys):
+    log = chain / "gen" / "2_turns.json"
+    log.write_text("{}\n")
+    line, *made_of = shown(capsys, str(log)).splitlines()
+    assert "gen, 1 problems of gsm8k" in line and len(made_of) >= 2
