@@ -8,7 +8,7 @@ set -euo pipefail
 if [ "${1-}" = fast ]; then set -- tests/unit "${@:2}"; fi
 
 VENV=${VENV:-.venv}  # the environment that scripts/setup.sh makes
-JOBS=${JOBS:-2}      # test files that run side by side
+JOBS=${JOBS:-3}      # test files that run side by side: some of them wait
 
 cd "$(dirname "$0")/.."
 VENV="$VENV" bash scripts/setup.sh

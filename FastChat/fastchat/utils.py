@@ -39,8 +39,8 @@ _UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\
 def visible(text: str) -> str:
     r"""A text with an escape for all that would move a terminal's cursor, colour it or turn it.
 
-    >>> print(visible("a\tb \x1b[2Jc\r \u202ed"))
-    a	b \x1b[2Jc\r \u202ed
+    >>> print(visible("a \x1b[2Jc\r \u202ed"))
+    a \x1b[2Jc\r \u202ed
     """
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
