@@ -115,11 +115,8 @@ def print_episode(title: str, episode: Episode) -> None:
     print(f"\n--- an answer that was {title} (problem {episode.task_id}) ---")
     verdicts = iter(turn.verdict for turn in episode.turns)
     for message in episode.dialogue[:4]:
-        text = message["content"].replace("\n", "\n    ")
-        if message["role"] == "assistant":
-            print(f"  model [{next(verdicts)}]:\n    {text}")
-        else:
-            print(f"  user:\n    {text}")
+        who = f"model [{next(verdicts)}]" if message["role"] == "assistant" else "user"
+        print(f"  {who}: {' / '.join(message['content'].splitlines())}")
 
 
 def main() -> None:
