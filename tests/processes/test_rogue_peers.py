@@ -28,7 +28,9 @@ from aiohttp import web
 
 import workflow_convert
 from fastchat import conversation, utils
+from fastchat.client import http as client_http
 from fastchat.constants import TOKEN_VARIABLE, ErrorCode, RequestError
+from fastchat.protocol.controller_protocol import WorkerStatus
 from fastchat.serve import base_model_worker, controller, model_worker, openai_api_server
 from fastchat.serve.upstream.client import Completion, UpstreamClient
 from rise.metrics import tables
@@ -423,6 +425,41 @@ def test_a_reply_without_end_costs_little_memory(packed):
         tracemalloc.stop()
     assert isinstance(found, PolicyError) and found.kind == "server", found
     assert peak < 200e6
+
+
+@pytest.mark.parametrize(("part", "kind"), [(b" " * 2**20, "malformed"), (b" ", "timeout")])
+def test_a_workers_reply_that_never_ends_is_an_error_of_that_worker(part, kind):
+    async def endless(request):
+        reply = web.StreamResponse()
+        await reply.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(300):
+                await reply.write(part)
+                await asyncio.sleep(0.1 if len(part) == 1 else 0)
+        return reply
+
+    async def ask():
+        app = web.Application()
+        app.router.add_post("/", endless)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        session = client_http.open_session(silence=1.0)
+        try:
+            with pytest.raises(client_http.PeerError) as caught:
+                await client_http.post(session, f"{site.name}/", {}, WorkerStatus)
+            return caught.value.kind
+        finally:
+            await session.close()
+            await runner.cleanup()
+
+    tracemalloc.start()
+    began = time.monotonic()
+    assert asyncio.run(asyncio.wait_for(ask(), 60)) == kind
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200e6 and (kind == "malformed" or time.monotonic() - began < 15)
 
 
 def test_a_byte_now_and_then_is_no_answer():
