@@ -59,7 +59,7 @@ def test_names_are_found_in_any_case(write):
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math"])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_gymnasium_accepts_the_environments(write, name):
     made = gymnasium.make(f"rise/{name.upper()}-v0", data_path=write(ROWS[name]))
     check_env(made.unwrapped)

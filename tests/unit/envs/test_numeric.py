@@ -40,7 +40,7 @@ def with_answer(write, answer):
 
 
 @pytest.mark.parametrize("name", IDS)
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_gymnasium_accepts_them(tmp_path, name):
     path = tmp_path / "one.jsonl"
     path.write_text(envs.NAMES[name].example_line)
