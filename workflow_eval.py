@@ -7,7 +7,7 @@ r"""Evaluate a model over several turns, in each of which it is told that it is 
 
 Reads   --data_path, problems as JSON lines; keys.cfg, if the key is not in the environment.
 Writes  --log_dir: config.json, rows.jsonl (an episode per line), <max_turns>_turns.json (the
-        published log), summary.json with m1@t1, acc@t, m1@tK, p1@tK and mK@t1.
+        published log), summary.json with m1@t1, acc@t, m1@tK, p1@tK, mK@t1 and fresh draws.
 
 The second command samples in parallel; both may use one --log_dir, and then the closing table has
 the vote of the turns beside the vote of the parallel samples. `--num_of_samples 5 1 1 1 1` does
@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="RUN",
         help="from turn 2 on the model is shown, as its own, another problem's attempts from RUN, "
         "a finished evaluation of these problems: a gain that comes from reading the attempt "
-        "vanishes then; default: its own",
+        "vanishes then, but so does one from copying it, see docs/evaluate.md; default: its own",
     )
     return parser.parse_args(argv)
 
@@ -92,6 +92,8 @@ def report(job, tracker) -> None:
     job.write_summary({"metrics": own.metrics} | counts)
     shown = with_sibling(own) if len(run.done) == job.size else own
     print(format_table(shown.metrics))
+    if config["shown_attempt"] == "other":
+        print("A drop against RUN alone is no evidence, copying drops too: see RUN's fresh draw.")
     if tally.prices:
         print(tally.cost_in_words())
     print(f"Summary: {shown.path / 'summary.json'}")

@@ -101,13 +101,15 @@ def paper_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def difference_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The tested differences: turns against samples within each run, then run against first run."""
+    """Turns against samples and fresh draws within each run, then each run against the first."""
     header = ["difference", "points", "95 % interval", "p (McNemar)", "n"]
     rows = []
     for run in found["runs"]:
         for name, rate in run["paired"].items():
             if not name.endswith(" - m1@t1"):
                 rows.append(_difference_row(f"{run['name']}: {name}", rate))
+        for name, rate in run["fresh_draw"].items():
+            rows.append(_difference_row(f"{run['name']}: {name}", rate))
     for test in found["tests"]:
         for name, rate in test["metrics"].items():
             rows.append(_difference_row(f"{name}: {test['run']} - {test['against']}", rate))
@@ -116,7 +118,9 @@ def difference_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]
 
 def _difference_row(name: str, rate: dict[str, Any]) -> list[str]:
     value, low, high = (100 * rate[key] for key in ("value", "low", "high"))
-    p_value = format_p(rate["p_value"]).removeprefix("p ").removeprefix("= ")
+    # Shares of several samples, as in a fresh draw, have no McNemar test.
+    p_value = format_p(rate["p_value"]) if "p_value" in rate else "-"
+    p_value = p_value.removeprefix("p ").removeprefix("= ")
     return [name, f"{value:+.1f}", f"{low:+.1f} to {high:+.1f}", p_value, str(rate["n"])]
 
 

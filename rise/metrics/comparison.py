@@ -13,7 +13,7 @@ from typing import Any
 from rise.episodes.episode import Episode
 from rise.metrics.evaluation import EvaluatedRun
 from rise.metrics.statistics import mcnemar, paired_difference
-from rise.metrics.tables import headline_order
+from rise.metrics.tables import fresh_differences, headline_order
 
 SETTINGS = (
     "env",
@@ -38,7 +38,8 @@ def compare(runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
     """The comparison as JSON.
 
     Keys: "runs", per run its "name", "path", "model", "n", headline rates ("metrics"), "gains" over
-    its own m1@t1, "paired" differences between its own votes, and "cost" per problem; "tests",
+    its own m1@t1, "paired" differences between its own votes, "fresh_draw", turn 2 minus a fresh
+    draw of turn 1 where there are further samples, and "cost" per problem; "tests",
     each run after the first against the first, per metric that both have: a difference with
     interval, n and McNemar's "p_value"; "notes", sentences about what differs besides the models.
     """
@@ -110,6 +111,7 @@ def _describe(run: EvaluatedRun) -> dict[str, Any]:
         "metrics": rates,
         "gains": gains,
         "paired": run.metrics["paired"],
+        "fresh_draw": fresh_differences(run.metrics),
         "cost": {name: _cost_of(run, name) for name in rates if name.startswith("m")},
     }
 

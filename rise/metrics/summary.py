@@ -9,6 +9,7 @@
 | pass@k | any of k independent samples right | `pass_at_k` | several samples at turn 1 |
 | acc@t | right at turn t (oracle: by turn t) | `acc_t` | any run |
 | delta, i->c, c->i | change between two turns | `delta`, `fixed`, `broken` | p1@tK, but no oracle |
+| fresh draw | turn t + 1 beside another sample of turn 1 | `fresh_draws` | with more samples |
 | check, revisions | what a model's own checks are worth | `rise.metrics.turns` | self, critique |
 | turns_used, no_answer, timeout, length, copied | per turn | `rise.metrics.turns` | any run |
 | repetition, similarity | per turn: loops, likeness to the last | `rise.metrics.turns` | any run |
@@ -16,7 +17,8 @@
 `summarise` returns the headline rates m1@t1, mK@t1, m1@tK, p1@tK; "pass@k" keyed "k", for k = 1, 2,
 4, ... and all samples of turn 1; "acc@t" (a list, turn 1 first); "paired", the differences of the
 headline rates over the problems that both have, each a rate with McNemar's "p_value"; "gain", the
-one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u"; "turns_used"; lists over the turns
+one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u"; "fresh_draw", see
+`rise.metrics.turns.fresh_draw_rates`; "turns_used"; lists over the turns
 "no_answer", "timeout", "length", "copied", "repetition", "similarity" (None where no problem
 reached the turn); where the model judges itself "check" and "revisions"; where most attempts of
 turn 1 have no answer "unread"; "warnings", sentences.
@@ -52,6 +54,7 @@ from rise.metrics.turns import (
     cut_share,
     delta,
     fixed,
+    fresh_draw_rates,
     m1_t1,
     p1_tk,
     pass_at_k,
@@ -133,6 +136,8 @@ def summarise(
         metrics["pass@k"] = _passes(source)
     if CHANGES in allowed:
         metrics |= _transitions(episodes, max_turns)
+        if votes and (fresh := fresh_draw_rates(episodes, max_turns, source)):
+            metrics["fresh_draw"] = fresh
     if CHECKS in allowed:
         metrics |= check_rates(episodes, max_turns)
     if gain := metrics["paired"].get(f"{vote} - m1@t1"):

@@ -1,6 +1,7 @@
 """The closing table of an evaluation, and tables as plain text, Markdown, LaTeX or CSV.
 
-The first has at most ten lines, the last one says what the run shows; warnings follow.
+The first has at most ten lines, and two more where turn 1 has further samples to draw afresh; the
+last one says what the run shows; warnings follow.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def format_table(metrics: dict[str, Any]) -> str:
         f"no answer {_by_turn(metrics['no_answer'])}, "
         f"cut at the token limit {_by_turn(metrics['length'])}"
     )
+    lines += fresh_in_words(metrics)
     if "revisions" in metrics:
         lines.append(_own_checks(metrics))
     warnings = [f"Warning: {warning}." for warning in metrics["warnings"]]
@@ -84,6 +86,36 @@ def statement(metrics: dict[str, Any]) -> str:
             f"{first:.1f} %; a vote needs three turns to differ from turn 1."
         )
     return f"One sample at turn 1 is right on {first:.1f} % of {metrics['m1@t1']['n']} problems."
+
+
+def fresh_in_words(metrics: dict[str, Any]) -> list[str]:
+    """Turn 2 beside a fresh draw: a line for right attempts, and one for wrong ones.
+
+    >>> gain = {"value": 0.1, "low": 0.04, "high": 0.16, "n": 96}
+    >>> pair = {"next": {"value": 0.8}, "fresh": {"value": 0.7}, "difference": gain}
+    >>> fresh_in_words({"fresh_draw": {"after_right": {"1,2": pair}, "after_wrong": {}}})[0][:47]
+    'after a right attempt turn 2 is right in 80.0 %'
+    """
+    lines = []
+    for name, rates in metrics.get("fresh_draw", {}).items():
+        if pair := rates.get("1,2"):
+            turn_2, fresh = (100 * pair[key]["value"] for key in ("next", "fresh"))
+            value, low, high = _percent(pair["difference"])
+            lines.append(
+                f"{name.replace('_', ' a ')} attempt turn 2 is right in {turn_2:.1f} %, "
+                f"a fresh draw of turn 1 in {fresh:.1f} %: {value:+.1f} "
+                f"({low:+.1f} to {high:+.1f}, n = {pair['difference']['n']})"
+            )
+    return lines
+
+
+def fresh_differences(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Turn 2 minus a fresh draw of the same problems, by name; empty without further samples."""
+    return {
+        f"turn 2 - fresh draw, {name.replace('_', ' ')}": rates["1,2"]["difference"]
+        for name, rates in metrics.get("fresh_draw", {}).items()
+        if "1,2" in rates
+    }
 
 
 def _own_checks(metrics: dict[str, Any]) -> str:

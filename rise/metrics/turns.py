@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from rise.episodes.episode import Episode, Turn
 from rise.episodes.feedback import is_forced
-from rise.metrics.statistics import Rate, bootstrap_mean, paired_difference, wilson
+from rise.metrics.statistics import Rate, bootstrap_mean, mean_share, paired_difference, wilson
 from rise.metrics.texts import edit_similarity, repetition
 from rise.metrics.votes import graded
 
@@ -134,6 +135,57 @@ def delta(episodes: Sequence[Episode], t: int, u: int) -> Rate:
     0.25
     """
     return paired_difference(acc_t(episodes, u, "none"), acc_t(episodes, t, "none"))
+
+
+def fresh_draws(
+    episodes: Sequence[Episode], t: int, right: bool, samples: Sequence[Episode] | None = None
+) -> list[tuple[bool, float]]:
+    """Is the attempt at turn t + 1 better than a fresh draw, an answer to the question alone?
+
+    One pair per problem whose attempt at turn t is right (`right`) or not (wrong, no answer): is
+    the attempt at turn t + 1 right, and the share of right ones among the other samples of turn 1,
+    all but the one that the episode went on with. They are independent of it given the problem, so
+    a model that answers afresh at every turn has the same mean on both sides, one that copies has
+    more after a right attempt and less after a wrong one, and one that corrects has more after
+    both. Problems without another sample, and attempts that were not the model's own
+    (`--shown_attempts`), are left out. Each problem counts once, however many samples it has;
+    intervals are those of `mean_share`, of the difference the paired bootstrap over these problems.
+    At temperature 0 all samples are the same, and this says nothing. Forced runs only.
+
+    `samples` is a run of the same model with several samples at turn 1, by default this one. In
+    the example two problems begin right: 1 of 2 stays so, fresh draws are right in 1/2 and 2/2.
+
+    >>> from rise.episodes.shorthand import sketch
+    >>> run = sketch("r5,r5,w7 r5", "r5,r5,r5 w7", "w7,r5,w8 r5", "w7,-,w8 w7")
+    >>> fresh_draws(run, 1, right=True)
+    [(True, 0.5), (False, 1.0)]
+    >>> fresh_draws(run, 1, right=False)
+    [(True, 0.5), (False, 0.0)]
+    """
+    drawn = {episode.task_id: graded(episode, 1).verdicts for episode in samples or episodes}
+    found = []
+    for episode, (at_t, after) in zip(episodes, _pairs(episodes, t, t + 1), strict=True):
+        verdicts, own = drawn.get(episode.task_id, []), episode.turns[0].chosen
+        others = [verdict == "right" for i, verdict in enumerate(verdicts) if i != own]
+        if at_t == right and others and not episode.turns[t - 1].shown:
+            found.append((after, sum(others) / len(others)))
+    return found
+
+
+def fresh_draw_rates(
+    episodes: Sequence[Episode], max_turns: int, samples: Sequence[Episode]
+) -> dict[str, Any]:
+    """{"after_right", "after_wrong"}: "t,u" -> {"next", "fresh", "difference"}, if n > 0."""
+    found: dict[str, Any] = {"after_right": {}, "after_wrong": {}}
+    for (name, rates), t in product(found.items(), range(1, max_turns)):
+        if pairs := fresh_draws(episodes, t, name == "after_right", samples):
+            after, fresh = zip(*pairs, strict=True)
+            rates[f"{t},{t + 1}"] = {
+                "next": wilson(after).to_dict(),
+                "fresh": mean_share(fresh).to_dict(),
+                "difference": paired_difference(after, fresh).to_dict(),
+            }
+    return found if any(found.values()) else {}
 
 
 def turns_used(episodes: Sequence[Episode]) -> list[int]:

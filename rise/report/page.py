@@ -104,9 +104,21 @@ def _describe(run: EvaluatedRun) -> dict[str, Any]:
         "statement": statement(run.metrics),
         "warnings": run.metrics["warnings"],
         "transitions": transitions(run),
+        "fresh": _fresh(run),
         "accuracy": [_printed(rate) for rate in run.metrics["acc@t"]],
         "prompt": _first_prompt(run),
     }
+
+
+def _fresh(run: EvaluatedRun) -> list[list[str]]:
+    """Each turn beside a fresh draw of turn 1, after a right and after a wrong attempt."""
+    rows = []
+    for name, rates in run.metrics.get("fresh_draw", {}).items():
+        for turns, pair in rates.items():
+            cells = [f"{p['value']} ({p['interval']})" for p in map(_printed, pair.values())]
+            place = f"{turns.replace(',', ' to ')}, {name.replace('_', ' ')}"
+            rows.append([place, *cells, str(pair["difference"]["n"])])
+    return rows
 
 
 def _first_prompt(run: EvaluatedRun) -> list[Message]:

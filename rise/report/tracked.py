@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rise.episodes.episode import Episode
 from rise.episodes.journal import RunDir
-from rise.metrics.tables import headline_order
+from rise.metrics.tables import fresh_differences, headline_order
 from rise.tracking import tracker as tracking
 from rise.tracking.tracker import Tracker
 
@@ -117,7 +117,7 @@ def dialogues(episodes: Iterator[Episode], turns: int) -> tuple[list[str], list[
 
 def _log_headline(tracker: Tracker, run: EvaluatedRun) -> None:
     rates = [(name, run.metrics[name]) for name in sorted(run.hits, key=headline_order)]
-    rates += run.metrics["paired"].items()
+    rates += [*run.metrics["paired"].items(), *fresh_differences(run.metrics).items()]
     columns = ("value", "low", "high", "n", "p_value")
     rows = [[name, *(rate.get(column) for column in columns)] for name, rate in rates]
     tracker.table("headline", ["metric", *columns], rows)

@@ -1,7 +1,8 @@
 """Another problem's attempts, shown as the model's own: does it read them?
 
 The attempts come from a finished evaluation (`--shown_attempts RUN`). A gain that comes from
-reading the attempt vanishes then; at turn 2 nothing else differs from RUN.
+reading the attempt vanishes then; at turn 2 nothing else differs from RUN. A drop alone is no
+evidence of correction: a model that only copies drops too. See `rise.metrics.turns.fresh_draws`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Any
 from fastchat.utils import Parser
 from rise.episodes.episode import Episode
 from rise.episodes.journal import load_episodes
+from rise.metrics.tables import fresh_in_words
 from rise.program.exits import run_program
 from rise.program.files import read_json, write_json
 
@@ -91,6 +92,9 @@ def print_findings(results: dict[str, Any]) -> None:
         f"{_percent(check[OTHER])} with another problem's (turn 1: {_percent(check['turn 1'])}); "
         f"own - other {_points(check['own - other'])}"
     )
+    if lines := fresh_in_words(results["rise"]):
+        print("A drop alone is no evidence, a model that only copies drops too. What is:")
+        print("\n".join(lines))
 
 
 def _percent(rate: dict[str, float]) -> str:

@@ -78,6 +78,15 @@ def test_runs_are_tested_over_the_problems_that_both_have(runs, capsys):
     assert rate["p_value"] == pytest.approx(0.25)
 
 
+def test_turn_2_minus_a_fresh_draw_stands_among_the_differences(tmp_path, runs, capsys):
+    rise = write_run(tmp_path / "more", *["r5,r5,w7 r5"] * 4, *["w7,w8,r5 r5"] * 4)
+    assert main([runs[0], str(rise)]) == 0
+    shown = capsys.readouterr().out
+    after = [line.split()[-6:] for line in shown.splitlines() if "turn 2 - fresh draw" in line]
+    assert after == [["+50.0", "+50.0", "to", "+50.0", "-", "4"]] * 2
+    assert "more: turn 2 - fresh draw, after wrong" in shown and "base: turn 2" not in shown
+
+
 def test_the_parallel_run_of_the_same_log_dir_gives_its_vote(tmp_path, runs, capsys):
     write_run(tmp_path / "base", *["r5,r5,w7"] * 4, *["w7,w7,r5"] * 4)
     assert main([*runs, "--format", "csv"]) == 0

@@ -198,11 +198,51 @@ def test_a_published_log_has_no_verdicts_to_vote_with():
         summarise([Episode.from_dict(record)], same_number, max_turns=1, feedback="none")
 
 
+def test_a_fresh_draw_is_another_sample_of_turn_1_of_the_same_problems():
+    afresh = ["r5,r5,w7 r5", "r5,w7,r5 w7", "w7,r5,w8 r5", "w7,w8,- w7"]
+    found = summarise(make(*afresh), same_number, max_turns=2, feedback="none").metrics
+    right, wrong = (found["fresh_draw"][f"after_{name}"]["1,2"] for name in ("right", "wrong"))
+    assert [right[key]["value"] for key in ("next", "fresh", "difference")] == [0.5, 0.5, 0]
+    assert [wrong[key]["value"] for key in ("next", "fresh", "difference")] == [0.5, 0.25, 0.25]
+    assert {rate["n"] for rate in [*right.values(), *wrong.values()]} == {2}
+    assert right["difference"]["low"] == -0.5 and right["difference"]["high"] == 0.5
+    lines = [line for line in format_table(found).splitlines() if "a fresh draw of turn 1" in line]
+    assert [line.split(" turn 2")[0] for line in lines] == [
+        "after a right attempt",
+        "after a wrong attempt",
+    ]
+
+
+def test_what_only_copies_is_above_a_fresh_draw_and_then_below():
+    copies = make("r5,r5,w7 r5 r5", "w7,r5,w8 w7 w7")
+    found = summarise(copies, same_number, max_turns=3, feedback="none").metrics["fresh_draw"]
+    for pair in ("1,2", "2,3"):
+        assert found["after_right"][pair]["difference"]["value"] == 0.5
+        assert found["after_wrong"][pair]["difference"]["value"] == -0.5
+
+
+def test_without_an_own_attempt_or_another_sample_there_is_no_fresh_draw():
+    shown = make("r5,r5 r5", "w7,r5 r5")
+    for episode in shown:
+        episode.turns[0].shown = {"task_id": 9, "action": "5"}
+    for run, feedback in ((shown, "none"), (make("r5 r5"), "none"), (make("r5,r5 r5"), "verdict")):
+        found = summarise(run, same_number, max_turns=2, feedback=feedback).metrics
+        assert "fresh_draw" not in found and "fresh draw" not in format_table(found)
+
+
+def test_the_parallel_run_gives_fresh_draws_but_for_the_sample_that_went_on():
+    run, parallel = make("r5 r5", "w7 w7"), make("r5,w7,w7", "w7,r5,r5")
+    found = summarise(run, same_number, max_turns=2, feedback="none", parallel=parallel).metrics
+    rates = found["fresh_draw"]
+    assert rates["after_right"]["1,2"]["fresh"]["value"] == 0
+    assert rates["after_wrong"]["1,2"]["fresh"]["value"] == 1
+
+
 def test_table_has_at_most_ten_lines_and_ends_with_a_sentence():
     run = make(*["w7,w7,r5 r5 r5"] * 12, *["r5,r5,r5 r5 r5"] * 4)
     text = format_table(summarise(run, same_number, max_turns=3, feedback="none").metrics)
     lines = text.splitlines()
-    assert len(lines) <= 10
+    assert len(lines) <= 10 + 2  # two are about fresh draws
     assert lines[1].split() == ["m1@t1", "25.0", "%", "10.2", "to", "49.5", "16"]
     assert lines[-1].startswith("m1@t3 is above m3@t1 by 75.0 points")
     assert "p < 0.001, n = 16" in lines[-1]

@@ -15,7 +15,7 @@ from rise.metrics.evaluation import open_run
 from rise.report import charts, mathematics
 from rise.report.__main__ import main
 from rise.report.mathematics import Formulas
-from rise.report.page import transitions
+from rise.report.page import render, transitions
 from tests.support.browser import browser, needs_browser  # noqa: F401  (a fixture)
 from tests.support.run_dirs import write_run
 
@@ -111,6 +111,12 @@ def test_transitions_count_every_problem_once(tmp_path):
     assert first == {"t": 1, "u": 2, "kept": 1, "fixed": 4, "broken": 2, "wrong": 3}
     assert second == {"t": 2, "u": 3, "kept": 5, "fixed": 2, "broken": 0, "wrong": 3}
     assert overall == {"t": 1, "u": 3, "kept": 3, "fixed": 4, "broken": 0, "wrong": 3}
+
+
+def test_fresh_draws_stand_beside_the_transitions(tmp_path):
+    page = render([open_run(write_run(tmp_path / "run", "w7,r5,- r5", "r5,w7,w8 r5"))])
+    row = '<th scope="row">1 to 2, after wrong</th><td>100.0 (20.7 to 100.0)</td><td>50.0 '
+    assert row in page
 
 
 def test_the_legend_has_the_verdicts_of_all_runs(tmp_path):
