@@ -53,6 +53,7 @@ setup(
     extras_require={
         "dev": [
             "fschat[qlora,tensorboard,webui]==0.2.36+rise",
+            "gguf>=0.10",
             "import-linter>=2.5",
             "mypy>=1.15",
             "playwright>=1.50",
@@ -64,6 +65,7 @@ setup(
             "trl>=1.0",
         ],
         "flash": ["flash-attn>=2.5"],
+        "gguf": ["gguf>=0.10"],
         "parquet": ["pyarrow>=15"],
         "qlora": ["fschat[qlora]==0.2.36+rise"],
         "tensorboard": ["fschat[tensorboard]==0.2.36+rise"],

@@ -9,7 +9,7 @@ set -euo pipefail
 PYTHON=${PYTHON:-}               # the interpreter to build on (default: the first Python 3.10-3.12 found)
 VENV=${VENV:-.venv}              # where the environment lives, relative to the repository
 TORCH_VERSION=${TORCH_VERSION:-2.13.0}  # the tested version; 2.6 or newer works
-EXTRAS=${EXTRAS:-dev}            # extras of the rise-llm distribution: dev (the others but flash), flash, parquet, qlora, tensorboard, webui
+EXTRAS=${EXTRAS:-dev}            # extras of the rise-llm distribution: dev (the others but flash), flash, gguf, parquet, qlora, tensorboard, webui
 
 cd "$(dirname "$0")/.."
 
