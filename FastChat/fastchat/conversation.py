@@ -126,7 +126,8 @@ class Answer:
     """The tokens that were sampled, the one that ended it included; None where nobody recorded
     them."""
     tokenizer: str | None = None
-    """`ChatTemplate.fingerprint` of the tokenizer whose tokens they are."""
+    """`ChatTemplate.fingerprint` of the tokenizer whose tokens they are; where nobody said they
+    count if they spell the answer."""
     is_cut: bool = False
     """Whether the limit of new tokens ended it: it has no stop token then."""
     date: str | None = None
@@ -247,7 +248,8 @@ class ChatTemplate:
         """Which tokens an answer is trained as, see `Encoded.source`."""
         if answer.ids is None:
             return "text"
-        if answer.tokenizer != self.fingerprint:
+        unknown = max(answer.ids, default=0) >= len(self.tokenizer)
+        if unknown or answer.tokenizer not in (None, self.fingerprint):
             return "other_tokenizer"
         # Servers differ in the blanks that they write, and a NUL is replaced in a record.
         spelled = self.tokenizer.decode(list(answer.ids), skip_special_tokens=True)

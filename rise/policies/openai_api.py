@@ -12,11 +12,13 @@ is answered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import ipaddress
 import logging
 import os
 import re
+import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -32,6 +34,7 @@ from rise.policies.replies import (
     counts_of,
     is_page,
     parse,
+    room_in,
     sample_of,
     trouble_in,
 )
@@ -56,6 +59,7 @@ OPTIONAL = {
     "temperature": r"temperature",
     "max_tokens": r"max[_ -]?(new|output)?[_ -]?tokens",
     "max_completion_tokens": r"max[_ -]?completion[_ -]?tokens",
+    "return_token_ids": r"return_token_ids",
 }
 """Parameters that a server may refuse, and how it names them."""
 OMITTED = "it is left out"
@@ -126,6 +130,11 @@ class OpenAIPolicy(Policy):
         self._guesses = True
         """Whether it is tried which parameter is refused where the server does not say."""
         self._answered = False
+        self._gives_ids: bool | None = None if self.base_url else False
+        """Whether it is a vLLM, which gives the tokens that it samples; None is not known yet."""
+        self._longest = sys.maxsize
+        """The longest answer that its context could hold, where it says that."""
+        self._shortens = False
         self._opened: openai.AsyncOpenAI | None = None
 
     async def sample(
@@ -138,20 +147,28 @@ class OpenAIPolicy(Policy):
         messages = [m | {"content": replace_unwritable(m["content"])[0]} for m in messages]
         settings |= {"model": self.model, "messages": messages}
         settings |= dict.fromkeys(LIMITS, max_new_tokens)
+        if self._gives_ids is None:
+            with contextlib.suppress(PolicyError):  # the request itself fails, too
+                await self.check()
+        if self._gives_ids:
+            settings["return_token_ids"] = True
+        # vLLM refuses several greedy answers, which are all the same.
+        is_greedy = temperature == 0 and "temperature" not in self.left_out
+        asked = 1 if is_greedy else n
         choices: list[Sample | PolicyError] = []
         spent: Counter[str] = Counter()
         drawn = 0
         try:
-            while len(choices) < n:
+            while len(choices) < asked:
                 # Some servers ignore n and answer once.
-                request = settings | {"n": n - len(choices), "seed": seed + drawn}
+                request = settings | {"n": asked - len(choices), "seed": seed + drawn}
                 found = await self.retries.run(self._complete, request, spent)
                 drawn += len(found)
                 # A choice that broke off is drawn anew, where another one is an answer.
                 choices += [choice for choice in found if not may_pass(choice)]
             samples = [
                 dataclasses.replace(choice, place=place)
-                for place, choice in enumerate(choices[:n])
+                for place, choice in enumerate(choices[:asked])
                 if isinstance(choice, Sample)
             ]
             if not samples:
@@ -159,12 +176,15 @@ class OpenAIPolicy(Policy):
         except PolicyError as error:
             error.usage = {name: count for name, count in spent.items() if count}
             raise
-        return _with_all_that_was_spent(samples, spent)
+        samples = _with_all_that_was_spent(samples, spent)
+        copy = dataclasses.replace(samples[0], completion_tokens=0)
+        places = range(asked, n) if is_greedy else ()
+        return samples + [dataclasses.replace(copy, place=place) for place in places]
 
     async def check(self) -> None:
         path = "/models" if self.base_url else f"/models/{quote(self.model)}"
         try:
-            listed = _names(await self._call("get", path))
+            cards = _cards(await self._call("get", path))
         except PolicyError as error:
             status = getattr(error.__cause__, "status_code", None)
             if (
@@ -172,10 +192,18 @@ class OpenAIPolicy(Policy):
                 and status in NOT_LISTED
                 and error.kind not in ("quota", "unauthorized")
             ):
+                self._gives_ids = False
                 return
             raise
+        listed = [
+            str(card.get("id") or card.get("name") or card.get("model")) for card in cards or ()
+        ]
+        lengths = [card.get("max_model_len") for card in cards or ()]
+        self._gives_ids = any(lengths)
+        own = dict(zip(listed, lengths, strict=True)).get(self.model)
+        self._longest = own - 1 if isinstance(own, int) and own > 1 else sys.maxsize
         names = {self.model, f"models/{self.model}"}
-        if self.base_url and listed is not None and names.isdisjoint(listed):
+        if self.base_url and cards is not None and names.isdisjoint(listed):
             shown = ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" * (len(listed) > 10))
             message = f"{self.base_url} serves {shown or 'nothing'}, not {self.model}"
             raise PolicyError("not_found", message)
@@ -276,6 +304,29 @@ class OpenAIPolicy(Policy):
         self, request: dict[str, Any], spent: Counter[str]
     ) -> list[Sample | PolicyError]:
         """One request; what the server counted is added to `spent`, also where this raises."""
+        wanted = request["max_tokens"]
+        limit = min(wanted, self._longest)
+        if limit < wanted:
+            self._say_shortened(wanted, f"its context has {self._longest + 1} tokens")
+        try:
+            return await self._fit(request | dict.fromkeys(LIMITS, limit), spent)
+        except PolicyError as error:
+            room = room_in(error.message, limit) if error.kind == "context_overflow" else None
+            if room is None:
+                raise
+            self._say_shortened(wanted, error.message)
+        return await self._complete(request | dict.fromkeys(LIMITS, room), spent)
+
+    def _say_shortened(self, wanted: int, why: str) -> None:
+        if not self._shortens:
+            self._shortens = True
+            message = "%s has no room for %d new tokens (%s): answers get what its context leaves"
+            log.warning(message, self.name, wanted, why)
+
+    async def _fit(
+        self, request: dict[str, Any], spent: Counter[str]
+    ) -> list[Sample | PolicyError]:
+        """The answer to a request without what the server is known, or found, to refuse."""
         sent = self._fitted(request, self.left_out)
         try:
             return await self._ask(sent, spent)
@@ -284,7 +335,7 @@ class OpenAIPolicy(Policy):
         async with self._learning:
             if self._fitted(request, self.left_out) == sent:
                 return await self._learn(request, refused, spent)
-        return await self._complete(request, spent)
+        return await self._fit(request, spent)
 
     async def _learn(
         self, request: dict[str, Any], first: RefusedRequest, spent: Counter[str]
@@ -416,15 +467,14 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _names(body: Any) -> list[str] | None:
-    """The names in a list of models; None where it cannot be read."""
+def _cards(body: Any) -> list[dict[str, Any]] | None:
+    """What a list of models says of each; None where it cannot be read."""
     entries = body.get("data", body.get("models")) if isinstance(body, dict) else body
     if entries is None and isinstance(body, dict) and "data" in body:
         return []
     if not isinstance(entries, list):
         return None
-    fields = [e if isinstance(e, dict) else {"id": e} for e in entries]
-    return [str(e.get("id") or e.get("name") or e.get("model")) for e in fields]
+    return [e if isinstance(e, dict) else {"id": e} for e in entries]
 
 
 def _bare(said: str) -> str:

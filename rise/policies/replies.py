@@ -20,6 +20,14 @@ ASIDES = ("reasoning_content", "reasoning", "thinking", "refusal")
 """Fields beside the answer, of a message and of the parts of its content."""
 WORDS = ("message", "msg", "detail", "error", "errors", "reason", "title", "description", "raw")
 """Fields in which a server says what is wrong; others may repeat the prompt."""
+CONTEXT = re.compile(
+    r"(?:max_model_len|n_ctx|(?:context|model|allowed) (?:length|size|window))\D{0,12}(\d+)"
+)
+PROMPT = re.compile(
+    r"(at least )?(\d+) (?:tokens? )?"
+    r"(?:in the messages|in (?:the|your) prompt|input tokens|from the input)"
+)
+"""How servers say how long their context is, and how long the prompt."""
 LARGEST_COUNT = 10**12
 
 REFUSED = (400, 413, 422)
@@ -115,6 +123,25 @@ class Trouble:
         return PolicyError(kind, message, retry_after)
 
 
+def room_in(said: str, asked: int) -> int | None:
+    """The longest answer that is left by a server that finds `asked` new tokens too many.
+
+    None where the prompt by itself is too long, or the server does not say.
+
+    >>> room_in("max_tokens=9000 cannot be greater than max_model_len=8192.", 9000)
+    8191
+    >>> room_in("maximum context length is 4096 tokens (296 in the messages, 4000 in", 4000)
+    3800
+    """
+    context, prompt = CONTEXT.search(said), PROMPT.search(said)
+    if not context:
+        return None
+    room = int(context[1]) - (int(prompt[2]) if prompt else 1)
+    if prompt and prompt[1] and asked <= int(context[1]):
+        room //= 2  # a server that did not count to the end
+    return room if 0 < room < asked else None
+
+
 def parse(content: bytes) -> Any:
     """The JSON of a body; its text where it holds none."""
     text = content.decode("utf-8", "replace")
@@ -186,7 +213,11 @@ def sample_of(choice: Any, where: str) -> Sample | PolicyError:
         return PolicyError("server", f"{where} sent an answer of type {kind}")
     beside = [message[name] for name in ASIDES if isinstance(message.get(name), str)]
     reasoning = aside or "\n".join(dict.fromkeys(filter(None, beside)))
-    return Sample(said, "length" if LENGTH.search(reason) else "stop", reasoning=reasoning or None)
+    ids = choice.get("token_ids")
+    if not (isinstance(ids, list) and all(type(i) is int and 0 <= i < 1 << 31 for i in ids)):
+        ids = None
+    ending = "length" if LENGTH.search(reason) else "stop"
+    return Sample(said, ending, token_ids=ids, reasoning=reasoning or None)
 
 
 def counts_of(body: Any) -> tuple[int | None, int | None]:

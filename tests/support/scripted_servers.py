@@ -105,11 +105,14 @@ class Wire(Server):
 
 
 class OpenAI(Server):
-    """An OpenAI-compatible server of the models `served`."""
+    """An OpenAI-compatible server of the models `served`; with a `context` as vLLM tells it."""
 
-    def __init__(self, answer: Answer, served: tuple[str, ...] = ("teacher",)):
+    def __init__(
+        self, answer: Answer, served: tuple[str, ...] = ("teacher",), context: int | None = None
+    ):
         super().__init__(answer)
         self.served = served
+        self.card = {"object": "model"} | ({"max_model_len": context} if context else {})
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -119,7 +122,7 @@ class OpenAI(Server):
         ]
 
     async def _models(self, request: web.Request) -> web.Response:
-        data = [{"id": name, "object": "model"} for name in self.served]
+        data = [{"id": name, **self.card} for name in self.served]
         return web.json_response({"object": "list", "data": data})
 
     async def _model(self, request: web.Request) -> web.Response:

@@ -86,12 +86,16 @@ def test_tokens_of_another_vocabulary_are_not_trained_nor_those_of_another_text(
     template, other = (ChatTemplate(tokenizer_of(name)) for name in ("qwen3", "r1"))
     assert template.fingerprint == ChatTemplate(tokenizer_of("qwen3.5")).fingerprint
     ids = [*template._encode("It is 4."), template.turn_end_id]
-    for whose, text, source in (
-        (template, "It is 4.", "recorded"),
-        (other, "It is 4.", "other_tokenizer"),
-        (template, "It is 5.", "edited"),
+    unknown = [*ids[:-1], len(template.tokenizer)]
+    for whose, ids_, text, source in (
+        (template.fingerprint, ids, "It is 4.", "recorded"),
+        (other.fingerprint, ids, "It is 4.", "other_tokenizer"),
+        (template.fingerprint, ids, "It is 5.", "edited"),
+        (None, ids, "It is 4.", "recorded"),
+        (None, ids, "It is 5.", "edited"),
+        (None, unknown, "It is 4.", "other_tokenizer"),
     ):
-        example = template.encode(dialogue(text), Answer(ids, whose.fingerprint))
+        example = template.encode(dialogue(text), Answer(ids_, whose))
         assert example.source == source
         assert spelled(template, example.action) == text
 

@@ -201,6 +201,7 @@ async def _cards(client: UpstreamClient) -> list[Card]:
 
 async def _takes_ids(client: UpstreamClient, model: str, ids: list[int]) -> bool:
     body = {"model": model, "prompt": ids, "n": 2, "max_tokens": 1, "return_token_ids": True}
+    body["temperature"] = 1  # of a checkpoint that is greedy by itself vLLM gives one answer alone
     try:
         reply = await client.ask("/completions", Completion, body)
     except RequestError as error:

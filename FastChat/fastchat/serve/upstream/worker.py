@@ -59,11 +59,16 @@ class UpstreamJob:
     echo: str
     """Text in front of every answer."""
     samples: list[Sample] = field(init=False)
+    """Those that are asked for: greedy ones are all the same, and vLLM refuses several."""
     prompt_tokens: int | None = None
     """Length of the prompt if the server rendered it, None if we did."""
 
     def __post_init__(self) -> None:
-        self.samples = [Sample() for _ in range(self.request.n)]
+        self.samples = [Sample() for _ in range(1 if self.is_greedy else self.request.n)]
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.request.top_p < 1e-8 or self.request.temperature < 1e-5
 
     def take(self, reply: Completion) -> None:
         """Add the choices of a reply, or of a chunk of a stream.
@@ -96,13 +101,15 @@ class UpstreamJob:
             texts.append(self.echo + cut)
             reasons.append(sample.finish_reason if final else None)
         tokens = [list(sample.tokens) for sample in self.samples]
+        counts = [_count(sample, template.tokenizer if final else None) for sample in self.samples]
         with_ids = self.request.return_token_ids and any(tokens)
+        times = self.request.n // len(self.samples)
         return wire_reply(
-            texts,
-            reasons,
+            texts * times,
+            reasons * times,
             self.prompt_tokens or len(self.ids),
-            [_count(sample, template.tokenizer if final else None) for sample in self.samples],
-            (self.ids, tokens, template.fingerprint) if with_ids else None,
+            counts * times,
+            (self.ids, tokens * times, template.fingerprint) if with_ids else None,
         )
 
 
@@ -174,7 +181,7 @@ class UpstreamWorker(BaseModelWorker):
         else:
             tasks = [
                 asyncio.create_task(self._chat_sample(prepared, i))
-                for i in range(prepared.request.n)
+                for i in range(len(prepared.samples))
             ]
             try:
                 await asyncio.gather(*tasks)
@@ -192,7 +199,7 @@ class UpstreamWorker(BaseModelWorker):
                     yield prepared.reply(self.template, final=False)
         else:
             # One sample after the other: such servers give one sample per request.
-            for i in range(prepared.request.n):
+            for i in range(len(prepared.samples)):
                 body = {**self._chat(prepared, i), "stream": True}
                 body["stream_options"] = {"include_usage": True}
                 events = self.client.events("/chat/completions", body)
@@ -222,7 +229,7 @@ class UpstreamWorker(BaseModelWorker):
             **_NEUTRAL,
             **self._common(job, 0),
             "prompt": job.ids,
-            "n": request.n,
+            "n": len(job.samples),
             "top_k": request.top_k,
             "stop_token_ids": sorted(self.template.stop_token_ids | {*request.stop_token_ids}),
             "return_token_ids": True,
@@ -241,7 +248,7 @@ class UpstreamWorker(BaseModelWorker):
     def _common(self, job: UpstreamJob, sample: int) -> dict[str, Any]:
         request = job.request
         # vLLM refuses top_p 0, which here means greedy.
-        greedy = request.top_p < 1e-8
+        greedy = job.is_greedy
         body: dict[str, Any] = {
             "model": self.abilities.model,
             "max_tokens": job.max_new_tokens,

@@ -48,6 +48,7 @@ def url(outer):
 def test_it_answers_as_the_worker_behind_the_server(url, worker_url):
     for body in (
         {**ASK, "temperature": 0},
+        {**ASK, "temperature": 0, "n": 3},
         {**ASK, "n": 3, "seed": 4, "max_new_tokens": 30},
         {**ASK, "seed": 9, "top_k": 3, "echo": True},
         {**ASK, "top_p": 0},
@@ -56,6 +57,15 @@ def test_it_answers_as_the_worker_behind_the_server(url, worker_url):
         reply = post(f"{url}/worker_generate", body)
         assert reply == post(f"{worker_url}/worker_generate", body)
         assert reply["error_code"] == 0
+
+
+def test_greedy_samples_are_asked_for_once(url, worker):
+    before = worker.engine.stats.generated_tokens
+    body = {**ASK, "temperature": 0, "n": 4}
+    reply = post(f"{url}/worker_generate", body)
+    assert reply["text"] == 4 * reply["text"][:1]
+    assert worker.engine.stats.generated_tokens - before == reply["completion_tokens"][0]
+    assert frames(f"{url}/worker_generate_stream", body)[-1] == reply
 
 
 def test_stop_texts_and_tokens_end_an_answer(url, worker_url):

@@ -23,7 +23,7 @@ MESSAGES = [{"role": "user", "content": "1+1?"}]
 SETTINGS = {"temperature": 0.7, "top_p": 1.0, "max_new_tokens": 512, "problem": {}}
 
 
-def ask(url, *, n=1, timeout=5.0, key="sk-secret", needs_usage=False):
+def ask(url, *, n=1, timeout=5.0, key="sk-secret", needs_usage=False, **settings):
     retries = Retries(attempts=3, timeouts=2, overloads=3, first_wait=0.001)
     policy = OpenAIPolicy(
         "t",
@@ -38,7 +38,7 @@ def ask(url, *, n=1, timeout=5.0, key="sk-secret", needs_usage=False):
     async def once():
         try:
             await policy.check()
-            return await policy.sample(MESSAGES, n=n, seed=40, **SETTINGS)
+            return await policy.sample(MESSAGES, n=n, seed=40, **SETTINGS | settings)
         finally:
             await policy.close()
 
@@ -121,6 +121,78 @@ def test_what_is_no_answer_is_a_typed_error(answer, kind, tries):
             ask(server.url)
         assert caught.value.kind == kind
         assert len(server.requests) == tries
+
+
+def test_greedy_answers_are_asked_for_once_and_paid_once():
+    with OpenAI(lambda _: chat_reply("a")) as server:
+        samples = ask(server.url, n=3, temperature=0.0)
+    assert [(s.text, s.place, s.completion_tokens) for s in samples] == [
+        ("a", 0, 3),
+        ("a", 1, 0),
+        ("a", 2, 0),
+    ]
+    [body] = server.requests
+    assert "n" not in body and body["temperature"] == 0.0
+
+
+VLLM_2 = (
+    "This model's maximum context length is 4096 tokens. However, you requested {} output tokens "
+    "and your prompt contains at least {} input tokens, for a total of at least 4097 tokens."
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "room"),
+    [
+        ("max_tokens={} cannot be greater than max_model_len=4096.", 4095),
+        ("maximum context length is 4096 tokens. You requested {} (96 in the messages", 4000),
+        (
+            "max_tokens is too large: {}. The maximum context length is 4096 tokens and your "
+            "request has 96 input tokens",
+            4000,
+        ),
+        (
+            "maximum context length of 4096 tokens. You requested {} for the completion: 96 tokens "
+            "from the input messages",
+            4000,
+        ),
+    ],
+)
+def test_an_answer_gets_what_the_context_leaves_and_that_is_said_once(words, room, caplog):
+    def answer(body):
+        if body["max_tokens"] > room:
+            return flat_error(words.format(body["max_tokens"]))(body)
+        return chat_reply("a")
+
+    with OpenAI(answer) as server:
+        assert ask(server.url, max_new_tokens=5000)[0].text == "a"
+    assert [body["max_tokens"] for body in server.requests] == [5000, room]
+    assert len([r for r in caplog.records if "no room for 5000 new tokens" in r.message]) == 1
+
+
+def test_a_server_that_does_not_count_to_the_end_is_asked_for_less_until_it_fits():
+    def answer(body):
+        wanted, prompt = body["max_tokens"], 3000
+        seen = min(prompt, 4096 - wanted + 1)
+        return flat_error(VLLM_2.format(wanted, seen))(body) if seen < prompt else chat_reply("a")
+
+    with OpenAI(answer) as server:
+        assert ask(server.url, max_new_tokens=4000)[0].text == "a"
+    assert [body["max_tokens"] for body in server.requests] == [4000, 1999, 999]
+
+
+def test_a_vllm_gives_the_tokens_that_it_samples_and_its_context_bounds_them():
+    def answer(body):
+        reply = chat_reply("a", "b")
+        for choice, ids in zip(reply["choices"], ([5, 6], [7, 8]), strict=True):
+            choice["token_ids"] = ids
+        return reply
+
+    with OpenAI(answer, context=100) as server:
+        samples = ask(server.url, n=2)
+        assert [sample.token_ids for sample in samples] == [[5, 6], [7, 8]]
+        [body] = server.requests
+        assert body["return_token_ids"] is True and body["max_tokens"] == 99
 
 
 def test_server_that_hangs_is_a_timeout():
