@@ -38,6 +38,7 @@ ELSEWHERE = {
     "pip install -e": "as scripts/setup.sh does",
     "python data/fetch.py": "needs the network; from a local server: tests/unit/data/test_fetch.py",
     "python data/smollm2.py": "needs a network; on a tiny model: tests/unit/data/test_smollm2.py",
+    "python data/splits.py": "needs those files; others: tests/unit/data/test_splits.py",
     "bash scripts/reproduce/llama2_7b_gsm8k.sh$": "needs GPUs: tests/journeys/test_reproduce.py",
     "bash scripts/rise.sh( --check)?$": "needs GPUs and a key: tests/journeys/test_rise_sh.py",
     "sbatch": "needs Slurm: tests/processes/test_slurm.py",
