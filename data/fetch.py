@@ -176,8 +176,9 @@ def download(source: Source, url: str, part: Path, timeout: float) -> bytes:
 
 
 def advice(url: str, error: Exception) -> str:
+    cause = str(error).removeprefix("<urlopen error ").removesuffix(">")
     return (
-        f"{url} cannot be read ({error}). Without a network, download this address on another "
+        f"{url} cannot be read ({cause}). Without a network, download this address on another "
         "machine and pass the file with --from FILE; behind a proxy set HTTPS_PROXY; a mirror is "
         "named with --base_url. The same command goes on where this one stopped"
     )
@@ -204,7 +205,8 @@ def fetch(source: Source, args: argparse.Namespace) -> Path:
 def import_file(path: Path, sources: list[Source], args: argparse.Namespace) -> Path:
     """Import a local copy of one file of a data set; returns the file of JSON lines.
 
-    Which split it is follows from the checksum, then from --split, then from the file's name.
+    What it is follows from the checksum; else it is of the one data set that was named, and --split
+    or the file's name tells which split.
     """
     content = path.read_bytes()
     known = next((source for source in sources if matches(content, source.checksum)), None)
@@ -212,7 +214,11 @@ def import_file(path: Path, sources: list[Source], args: argparse.Namespace) -> 
     split = known.split if known else args.split or (named and named[1])
     if split is None:
         raise FetchError(f"{path}: pass --split train or test; neither name nor checksum tells")
-    name = sources[0].name
+    if known is None and len({source.name for source in sources}) > 1:
+        raise FetchError(f"{path} is none of the pinned files: name the one data set that it is of")
+    name = known.name if known else sources[0].name
+    if known and name in CONVERTERS:  # the next fetch finds it
+        write(args.output_dir / name / known.url.rsplit("/", 1)[-1], content, args.force)
     if known is None or name in CONVERTERS:
         content = to_lines(name, read_rows(content, str(path)), str(path))
     pinned = known or next((s for s in sources if matches(content, s.checksum)), None)
@@ -234,8 +240,6 @@ def parse_args(homes: dict[str, list[Source]]) -> argparse.Namespace:
     add("--timeout", type=float, default=30.0, help="seconds without data before a retry (30)")
     add("--force", action="store_true", help="replace files that are there with other content")
     args = parser.parse_args()
-    if args.files and len(args.names) > 1:
-        parser.error("--from imports files of one data set; name only that one")
     if missing := [str(path) for path in args.files or [] if not path.is_file()]:
         parser.error(f"--from: no such file: {', '.join(missing)}")
     return args

@@ -172,6 +172,7 @@ def test_a_missing_file_does_not_stop_the_other_data_sets(folder, server):
     done = run(folder, "gsm8k", "svamp", server=server)
     assert done.returncode == 1
     assert "404" in done.stderr and "--from FILE" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert (folder / "svamp" / "test.jsonl").exists()
     assert not (folder / "gsm8k" / "test.jsonl").exists()
 
@@ -216,6 +217,22 @@ def test_the_checksum_tells_the_split(folder):
     assert (folder / "gsm8k" / "test.jsonl").read_bytes() == GSM8K
 
 
+def test_copies_of_several_data_sets_are_imported_in_one_call_and_not_fetched_again(folder):
+    copies = [folder / "a", folder / "b"]
+    copies[0].write_text(json.dumps(SVAMP))
+    copies[1].write_text(ASDIV)
+    names, nowhere = ("svamp", "asdiv"), ("--base_url", "http://127.0.0.1:9")
+    done = run(folder, *names, "--from", *copies)
+    assert done.returncode == 0, done.stderr
+    again = run(folder, *names, *nowhere)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout and done.stdout.count("test.jsonl") == 2
+    copies[0].write_text('{"question": "What is 2 + 3?", "answer": "#### 5"}\n')
+    other = run(folder, *names, "--from", *copies, "--split", "test")
+    assert other.returncode == 1 and other.stdout.count("test.jsonl") == 1
+    assert "name the one data set" in other.stderr
+
+
 def test_a_name_that_says_nothing_needs_split(folder):
     copy = folder / "latest.jsonl"
     copy.write_text('{"question": "What is 2 + 3?", "answer": "#### 5"}\n')
@@ -257,8 +274,6 @@ def test_an_unreadable_import_is_one_clear_error(folder, content, hint):
 def test_bad_arguments_are_usage_errors(folder):
     assert run(folder, "nonsense").returncode == 2
     assert run(folder, "gsm8k", "--from", "missing.jsonl").returncode == 2
-    (folder / "a").write_text("")
-    assert run(folder, "gsm8k", "svamp", "--from", folder / "a").returncode == 2
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real files are not here (RISE_TEST_DATA)")
