@@ -5,8 +5,9 @@ the answer that a later attempt gave, or with the error.
 
 A parameter that a server refuses is found out once, said, recorded in config.json ("left_out") and
 left out from then on; where it is n, samples are asked for one by one. What the server says names
-the parameter in most cases; where it does not, each is tried. What was tried counts once a request
-is answered.
+the parameter in most cases; where it does not, those are tried that no answered request had. What
+was tried counts once a request is answered. A refusal may come as a failure of the server (500):
+it is one where it names a parameter and comes twice.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import contextlib
 import dataclasses
 import ipaddress
+import itertools
 import logging
 import os
 import re
@@ -51,9 +53,9 @@ REASONER_NAME = re.compile(r"(o\d|gpt-5(?![.\d]|-chat))\S*")
 LIMITS = ("max_tokens", "max_completion_tokens")
 """Two names of the limit of new tokens; one of them is sent."""
 OPTIONAL = {
-    "n": r"(?<![\w\\])n(?!\w)|(multiple|one|number of|several) "
-    r"(completion|choice|candidate|generation|sample|sequence)|"
-    r"candidate_?count|num_?(generations|samples|return_sequences)|best_of",
+    "n": r"(?<![\w\\])n(?![\w/-])|(multiple|one|single|several|number of|1) "
+    r"(completion|choice|candidate|generation|sample|sequence|response)|candidate_?count|"
+    r"(num|n)_?(generations|samples|return_sequences|choices|completions|cmpl)|best_of",
     "seed": r"seed",
     "top_p": r"top[_ -]?p\b|nucleus",
     "temperature": r"temperature",
@@ -71,10 +73,16 @@ INSTEAD = {
 """What is done where one of them is refused."""
 OUT_OF_RANGE = re.compile(
     r"between|range|(greater|less|larger|smaller|lower|higher|more) than|at (most|least)|"
-    r"non-?negative|positive|[<>]=?|\bin [\[(]|too (large|small|high|low)|exceed|minimum|maximum"
+    r"non-?negative|positive|[<>]=? ?-?\d+(?![\d.]*>)|\bin [\[(]|"
+    r"too (large|small|high|low)|exceed|minimum|maximum"
 )
 """How servers say that they take the parameter, but not this value."""
-ABOUT_THE_PROMPT = re.compile(r"\b(messages?|roles?|prompts?|content)\b")
+REFUSAL = re.compile(
+    r"support|recogni[sz]ed|unknown|unexpected|extra|additional|allow|permit|implement|enabled|"
+    r"must be|only|invalid|validation|deprecated|cannot"
+)
+"""What a server that fails says where in truth it refuses a parameter that it names."""
+ABOUT_THE_PROMPT = re.compile(r"\b(messages|roles?|prompts?)\b")
 
 
 class RefusedRequest(PolicyError):
@@ -127,8 +135,8 @@ class OpenAIPolicy(Policy):
         self._key = key
         self._learned = learned
         self._learning = asyncio.Lock()
-        self._guesses = True
-        """Whether it is tried which parameter is refused where the server does not say."""
+        self._taken: set[Any] = set()
+        """Parameters with their values that are not refused: an answered request had them."""
         self._answered = False
         self._gives_ids: bool | None = None if self.base_url else False
         """Whether it is a vLLM, which gives the tokens that it samples; None is not known yet."""
@@ -287,9 +295,11 @@ class OpenAIPolicy(Policy):
         if error.kind == "unauthorized":
             message = f"{error.message}; its key is read from {self.key_name}"
             return PolicyError("unauthorized", message)
-        if error.kind == "bad_request" and trouble.status in (400, 422):
-            error = RefusedRequest("bad_request", error.message)
-            error.said = trouble.words.lower()
+        said = trouble.words.lower()
+        refuses = error.kind == "bad_request" and trouble.status in (400, 422)
+        if refuses or (error.kind == "server" and REFUSAL.search(said)):
+            error = RefusedRequest(error.kind, error.message, retry_after)
+            error.said = said
         return error
 
     def _fitted(self, request: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
@@ -347,15 +357,25 @@ class OpenAIPolicy(Policy):
         """
         left_out, refused, tried = list(self.left_out), first, []
         why: dict[str, str] = {}
+        sent = self._fitted(request, left_out)
+        certain = first.kind == "bad_request"
+        if not certain and named_in(sent, first.said):  # it may have been a passing failure
+            try:
+                return await self._ask(sent, spent)
+            except RefusedRequest as error:
+                if _bare(error.said) != _bare(first.said):
+                    raise
         while True:
             sent = self._fitted(request, left_out)
-            suspects = suspected(sent, refused.said, self._guesses)
+            new = [name for name, mark in _marks(sent).items() if mark not in self._taken]
+            suspects = suspected(sent, refused.said, new if certain else ())
             trials = (sorted({*left_out, *names}) for names in suspects)
             trial = next((t for t in trials if t not in tried and not {*LIMITS} <= {*t}), None)
             if trial is None:
-                self._guesses = False
-                if not self._answered and named_in(sent, first.said):  # nobody would be answered
-                    raise PolicyError("setup", f"{first.message}; give another value")
+                if certain:
+                    self._taken.update(_marks(sent).values())
+                    if not self._answered and named_in(sent, first.said):  # nobody would be
+                        raise PolicyError("setup", f"{first.message}; give another value")
                 raise first
             tried.append(trial)
             now = {name: refused.message for name in trial if name not in left_out}
@@ -392,7 +412,8 @@ class OpenAIPolicy(Policy):
             raise PolicyError("setup", message)
         counts = {"prompt_tokens": prompt_tokens or 0, "completion_tokens": completion_tokens or 0}
         spent.update(requests=1, uncounted_requests=int(unknown), **counts)
-        self._answered, self._guesses = True, False
+        self._answered = True
+        self._taken.update(_marks(request).values())
         shares = split_evenly(completion_tokens or 0, len(choices))
         found = [sample_of(choice, self._where) for choice in choices]
         broken = [c for c in found if isinstance(c, PolicyError) and may_pass(c)]
@@ -418,7 +439,7 @@ def may_pass(choice: Sample | PolicyError) -> bool:
     return isinstance(choice, PolicyError) and choice.kind != "content_filter"
 
 
-def suspected(sent: dict[str, Any], said: str, guess: bool = True) -> list[list[str]]:
+def suspected(sent: dict[str, Any], said: str, new: Sequence[str] = ()) -> list[list[str]]:
     """What to leave out, the likeliest first, where a server says this of a request.
 
     >>> suspected({"temperature": 0.7, "top_p": 1.0}, "temperature and top_p: only one of them")
@@ -427,12 +448,11 @@ def suspected(sent: dict[str, Any], said: str, guess: bool = True) -> list[list[
     Args:
         sent: the request.
         said: the server's words, in lower case.
-        guess: name every parameter where the server names none.
+        new: which are tried where the server names none.
     """
     named = named_in(sent, said)
-    if not named and guess and not ABOUT_THE_PROMPT.search(said):
-        names = [name for name in OPTIONAL if name in sent]
-        return [[name] for name in names] + [names]
+    if not named and not ABOUT_THE_PROMPT.search(said):
+        return _combinations(new)
     if {"temperature", "top_p"} <= named.keys():
         # One of the two: the one that says least, as 1 is everybody's default.
         first = min(("top_p", "temperature"), key=lambda name: sent[name] != 1)
@@ -440,8 +460,17 @@ def suspected(sent: dict[str, Any], said: str, guess: bool = True) -> list[list[
     # A value that is out of range is the user's to change, but for those that say nothing.
     in_range = not OUT_OF_RANGE.search(said)
     free = [name for name in named if in_range or name in ("n", "seed") or sent[name] == 1]
-    free.sort(key=named.__getitem__)
-    return [[name] for name in free] + ([free] if len(free) > 1 else [])
+    return _combinations(sorted(free, key=named.__getitem__))
+
+
+def _combinations(names: Sequence[str]) -> list[list[str]]:
+    sizes = sorted({*range(1, 1 + len(names))} & {1, 2, len(names)})
+    return [[*some] for size in sizes for some in itertools.combinations(names, size)]
+
+
+def _marks(sent: dict[str, Any]) -> dict[str, Any]:
+    """What tells whether a parameter was taken before: itself with its value, but of every seed."""
+    return {name: (name, name != "seed" and sent[name]) for name in OPTIONAL if name in sent}
 
 
 def named_in(sent: dict[str, Any], said: str) -> dict[str, int]:

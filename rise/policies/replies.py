@@ -20,6 +20,8 @@ ASIDES = ("reasoning_content", "reasoning", "thinking", "refusal")
 """Fields beside the answer, of a message and of the parts of its content."""
 WORDS = ("message", "msg", "detail", "error", "errors", "reason", "title", "description", "raw")
 """Fields in which a server says what is wrong; others may repeat the prompt."""
+REPEATED = {"body", "choices", "ctx", "id", "input", "loc", "messages", "model", "object", "usage"}
+"""Fields of what is no list of wrong parameters."""
 CONTEXT = re.compile(
     r"(?:max_model_len|n_ctx|(?:context|model|allowed) (?:length|size|window))\D{0,12}(\d+)"
 )
@@ -53,19 +55,24 @@ KIND_WORDS = (
     (
         "context_overflow",
         (None, *REFUSED),
-        r"context[ _](length|size|window)|n_ctx|max_model_len|maximum (model|allowed) length|"
-        r"(prompt|input) is too long|maximum number of tokens",
+        r"context[ _](length|size|window|limit)|n_ctx|max_model_len|input length|"
+        r"maximum (model|allowed|prompt|input) length|(prompt|input) is too long|"
+        r"maximum number of tokens allowed|too many (input |prompt )?tokens(?! per)|"
+        r"`inputs` (tokens \+|must have)|reduce the length|exceeded model token limit",
     ),
     (
         "content_filter",
         (None, 400, 403, 422),
-        r"content[ _-]?(filter|policy|management)|responsibleaipolicy|moderation|flagged",
+        r"content[ _-]?(filter|policy|management)|responsibleaipolicy|moderation|flagged|"
+        r"inappropriate content|sensitive (word|content)|敏感|(exists|high) risk|"
+        r"safety (system|setting|filter|polic)",
     ),
     (
         "quota",
         (None, 400, 401, 402, 403, 429),
         r"insufficient[ _](quota|balance|credit|fund)|(credit|account) balance|payment required|"
-        r"(out of|no|enough|more) credits|billing[ _](hard_)?(limit|not_active)|top up|recharge",
+        r"(out of|no|enough|more) credits|billing[ _](hard_)?(limit|not_active)|top up|recharge|"
+        r"current quota(?!.*retry)|all available credits|spending limit|usage limits|欠费|余额",
     ),
     (
         "unauthorized",
@@ -76,8 +83,10 @@ KIND_WORDS = (
     (
         "not_found",
         (None, 400, 422),
-        r"model[ _]?not[ _]?(found|exist)|model .{0,80}(not found|(not|n't) exist|is unknown)|"
-        r"(unknown|no such|invalid) model\b(?! param)|not a valid model|no endpoints found",
+        r"^(?!.*\b(parameter|argument|field)\b).*?"
+        r"((model|deployment)[ _]?not[ _]?(found|exist)|"
+        r"model .{0,80}(not found|(not|n't) exist|is unknown)|"
+        r"(unknown|no such|invalid) model\b|not a valid model|no endpoints found)",
     ),
     ("overloaded", (None,), r"rate.?limit|too many requests|overload|capacity|try again|busy"),
 )
@@ -160,7 +169,7 @@ def trouble_in(body: Any, status: int | None = None) -> Trouble:
     if isinstance(fields.get("error"), dict):
         fields = fields["error"]
     code = " ".join(str(fields[name]) for name in ("code", "type", "status") if fields.get(name))
-    words = " ".join(_words({name: fields[name]}) for name in WORDS if fields.get(name))
+    words = _words(fields)
     if isinstance(fields.get("metadata"), dict):
         words += f" {_words(fields['metadata'])}"
     if fields.get("param"):
@@ -281,6 +290,8 @@ def _words(value: Any) -> str:
         place = value.get("loc")
         place = ".".join(map(str, place)) if isinstance(place, list) else ""
         said = " ".join(_words(value[name]) for name in WORDS if value.get(name))
+        if not said and not place and not value.keys() & REPEATED:  # each field with its own words
+            return "; ".join(f"{name}: {_words(field)}" for name, field in value.items())
         return f"{place}: {said}" if place else said
     return "" if value is None else str(value)
 

@@ -25,15 +25,15 @@ def made(**changes):
 
 
 def ask(server, *, times=1, n=1, settings=None, **changes):
-    """The samples of the last of `times` turns, or the error; and who was asked."""
+    """The samples of the last turn, or the error; and who was asked. `n` may be one for each."""
     answering = OpenAIPolicy("t", base_url=f"{server.url}/v1", **made(**changes))
     settings = {"temperature": 0.7, "top_p": 1.0, "max_new_tokens": 64} | (settings or {})
     messages = [{"role": "user", "content": "1+1?"}]
 
     async def turns():
         try:
-            for _ in range(times):
-                samples = await answering.sample(messages, n=n, seed=1, problem={}, **settings)
+            for k in n if isinstance(n, tuple) else (n,) * times:
+                samples = await answering.sample(messages, n=k, seed=1, problem={}, **settings)
             return samples
         except PolicyError as error:
             return error
@@ -131,7 +131,7 @@ RENAMED = "Unsupported parameter: 'max_tokens' ... Use 'max_completion_tokens' i
         (refuse(400, RENAMED, "max_tokens"), ["max_tokens"]),
         (refuse(400, "top_p must be > 0 and < 1", "top_p"), ["top_p"]),
         (refuse(400, "no", "seed", code="x"), ["seed"]),
-        (refuse(400, "bad", "seed", "n"), ["max_tokens", "n", "seed", "temperature", "top_p"]),
+        (refuse(400, "bad", "seed", "n"), ["n", "seed"]),
         (refuse(200, "seed is not supported", "seed", code="invalid_request"), ["seed"]),
     ],
 )

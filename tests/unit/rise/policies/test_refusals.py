@@ -1,0 +1,76 @@
+"""Refusals in the words of real servers: what is left out, and what is about something else.
+
+pytest tests/unit/rise/policies/test_refusals.py
+"""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from aiohttp import web
+
+from rise.policies.openai_api import OpenAIPolicy
+from rise.policies.policy import PolicyError
+from rise.policies.replies import parse, trouble_in
+from tests.support.scripted_servers import OpenAI, chat_reply
+from tests.unit.rise.policies.test_replies import ask
+
+WORDINGS = Path(__file__).parents[3] / "support" / "refusals.jsonl"
+NOBODY = SimpleNamespace(url="http://127.0.0.1:9")
+ROWS = [json.loads(line) for line in WORDINGS.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if "who" in row], ids=lambda row: row["who"])
+def test_what_is_refused_is_left_out_and_nothing_else(row, monkeypatch):
+    text = row["body"] if isinstance(row["body"], str) else json.dumps(row["body"])
+
+    async def call(policy, method, path, body=None):
+        """A server that answers when nothing is asked for that it refuses."""
+        if method == "get" or not any(name in body for name in row["left_out"]):
+            return chat_reply(*["5"] * (body or {}).get("n", 1))
+        if row["status"] == 200:
+            return row["body"]
+        raise policy._typed(trouble_in(parse(text.encode()), row["status"]))
+
+    monkeypatch.setattr(OpenAIPolicy, "_call", call)
+    samples, answering = ask(NOBODY, n=2)
+    assert not isinstance(samples, PolicyError), samples
+    assert [sample.text for sample in samples] == ["5", "5"]
+    assert answering.left_out == sorted(row["left_out"])
+
+
+def test_what_is_about_something_else_is_typed_by_the_servers_words():
+    for row in [row for row in ROWS if "kind" in row]:
+        trouble = trouble_in(row["body"], row["status"] if row["status"] > 200 else None)
+        assert trouble.kind == row["kind"], trouble
+
+
+@pytest.mark.parametrize("words", ["Bad Request", "'n' must be 1"])
+def test_what_the_first_answers_did_not_have_is_found_out_later(words):
+    def answer(body):
+        return web.Response(status=400, text=words) if "n" in body else chat_reply("5")
+
+    with OpenAI(answer) as server:
+        samples, answering = ask(server, n=(1, 1, 2))
+        assert len(samples) == 2 and answering.left_out == ["n"]
+        assert ["n" in body for body in server.requests] == [False, False, True, False, False]
+
+
+def test_what_an_answered_request_had_is_not_suspected_where_nobody_names_it():
+    def answer(body):
+        return chat_reply("5") if len(server.requests) == 1 else web.Response(status=400, text="no")
+
+    with OpenAI(answer) as server:
+        error, answering = ask(server, times=2)
+        assert (error.kind, len(server.requests), answering.left_out) == ("bad_request", 2, [])
+
+
+def test_a_failure_that_passes_is_no_refusal():
+    def answer(body):
+        fails = len(server.requests) % 2
+        return web.Response(status=500, text="n invalid") if fails else chat_reply("5", "5")
+
+    with OpenAI(answer) as server:
+        samples, answering = ask(server, n=2)
+        assert len(samples) == len(server.requests) == 2 and not answering.left_out
