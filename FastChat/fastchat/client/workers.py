@@ -200,7 +200,7 @@ def _check(reply: GenerateReply, body: dict[str, Any], url: str) -> None:
     """Raise PeerError unless a reply has what was asked for."""
     n, ids = body.get("n") or 1, reply.token_ids
     found = {len(reply.texts), len(reply.reasons), len(reply.completion_tokens)}
-    if found | {len(ids) if ids is not None else n} != {n}:
+    if found | {len(one) for one in (ids, reply.told) if one is not None} != {n}:
         raise PeerError("malformed", f"{url} was asked for {n} texts and sent {len(reply.texts)}")
     if "abort" in reply.reasons:
         raise PeerError("server", f"{url} gave the answer up", said="the worker gave the answer up")

@@ -28,10 +28,6 @@ MAX_STOP_IDS = 1024
 FinishReason = Literal["stop", "length", "abort"]
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "repetition_penalty": (1, 1.0),
-    "presence_penalty": (0, 0.0),
-    "frequency_penalty": (0, 0.0),
-    "logprobs": (False,),
     "use_beam_search": (False,),
     "best_of": (1,),
     "images": ([],),
@@ -60,6 +56,10 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Length = Annotated[int, Field(ge=1, lt=2**31)]
 TopK = Annotated[int, Field(ge=-1, lt=2**31)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
+TopLogprobs = Annotated[int, Field(ge=0, le=20, strict=True)]
+Logprob = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class ChatMessage(BaseModel):
@@ -86,7 +86,17 @@ class GenerateRequest(BaseModel):
     """Probability mass to keep; below 1e-8: greedy."""
     top_k: TopK = -1
     """Number of tokens to keep; -1 and 0 keep all."""
-    max_new_tokens: Length = 256
+    max_new_tokens: Annotated[int, Field(ge=0, lt=2**31)] = 256
+    """0 scores a prompt: it needs `echo` and `logprobs`."""
+    presence_penalty: Penalty = 0.0
+    """Taken from the logit of every token of the answer so far."""
+    frequency_penalty: Penalty = 0.0
+    """Taken as often as the answer has the token."""
+    repetition_penalty: RepetitionPenalty = 1.0
+    """Divides the positive logits of the tokens of prompt and answer, multiplies the others."""
+    logprobs: TopLogprobs | None = None
+    """How many likeliest tokens are told at each place beside the one there; with `echo` the places
+    of the prompt count too. None: no log-probabilities."""
     stop: list[Stop] = Field(default_factory=list, max_length=MAX_STOPS)
     """Texts that end an answer and are not part of it; a single string is allowed."""
     stop_token_ids: list[TokenId] = Field(default_factory=list, max_length=MAX_STOP_IDS)
@@ -109,6 +119,8 @@ class GenerateRequest(BaseModel):
         known = {key: value for key, value in body.items() if value is not None}
         if isinstance(known.get("stop"), str):
             known["stop"] = [known["stop"]]
+        if known.get("logprobs") is False:
+            del known["logprobs"]
         return known
 
     @model_validator(mode="after")
@@ -116,8 +128,15 @@ class GenerateRequest(BaseModel):
         given = (self.prompt, self.messages, self.prompt_token_ids)
         if sum(value is not None for value in given) != 1:
             raise ValueError("give exactly one of prompt, messages and prompt_token_ids")
+        if not self.max_new_tokens and not self.scores_prompt:
+            raise ValueError("max_new_tokens: 0 scores a prompt and needs echo and logprobs")
         self.stop = [text for text in self.stop if text]
         return self
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log-probabilities of the prompt are wanted."""
+        return self.echo and self.logprobs is not None
 
     @property
     def characters(self) -> int:
@@ -143,6 +162,29 @@ class Usage(BaseModel):
     total_tokens: Count = 0
 
 
+class Logprobs(BaseModel):
+    """Log-probabilities of successive tokens, one entry per token in every list.
+
+    They are those of the model's own distribution: at temperature 1, before penalties and top_p.
+    """
+
+    tokens: list[AnyText] = []
+    """A token that is no text by itself is `bytes:` and its bytes, as in `bytes:\\xe2\\x80`."""
+    token_logprobs: list[Logprob | None] = []
+    """None for the first token of a prompt, which has nothing before it."""
+    top_logprobs: list[dict[AnyText, Logprob] | None] = []
+    """The likeliest tokens, the likeliest first, and the token itself."""
+    text_offset: list[int] = []
+    """Where each token begins in `text`, in characters."""
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Logprobs:
+        others = (self.token_logprobs, self.top_logprobs, self.text_offset)
+        if any(len(other) != len(self.tokens) for other in others):
+            raise ValueError("its lists differ in length")
+        return self
+
+
 class GenerateReply(BaseModel):
     """A successful answer; the lists have one entry per sample and appear with n > 1."""
 
@@ -158,6 +200,8 @@ class GenerateReply(BaseModel):
     """Of each sample all that was generated, the token that ended it included."""
     tokenizer: str | None = None
     """`ChatTemplate.fingerprint`: whose tokens they are."""
+    logprobs: Logprobs | list[Logprobs] | None = None
+    """A list with n > 1. In a stream, of the tokens that are new in a frame."""
 
     @model_validator(mode="after")
     def _share_out(self) -> GenerateReply:
@@ -165,6 +209,11 @@ class GenerateReply(BaseModel):
         if not self.completion_tokens:
             self.completion_tokens = [total // n + (i < total % n) for i in range(n)]
         return self
+
+    @property
+    def told(self) -> list[Logprobs] | None:
+        """The log-probabilities of each sample, if there are any."""
+        return [self.logprobs] if isinstance(self.logprobs, Logprobs) else self.logprobs
 
     @property
     def texts(self) -> list[str]:
@@ -211,11 +260,12 @@ def wire_reply(
     prompt: int,
     counts: list[int],
     ids: tuple[list[int], list[list[int]], str] | None,
+    logprobs: list[Logprobs] | None = None,
 ) -> dict[str, Any]:
     """The samples of an answer as a frame; lists only where there are several.
 
     `reasons` are None for those that go on; `ids` are the tokens of the prompt and of the samples,
-    if they were asked for, and whose they are.
+    if they were asked for, and whose they are; `logprobs` are told where they were asked for.
     """
     several, completion = len(texts) > 1, sum(counts)
     prompt_ids, token_ids, tokenizer = ids or (None, None, None)
@@ -229,6 +279,7 @@ def wire_reply(
         prompt_token_ids=prompt_ids,
         token_ids=token_ids,
         tokenizer=tokenizer,
+        logprobs=logprobs if several or logprobs is None else logprobs[0],
     )
     wire = reply.model_dump(exclude_none=True)
     # FastChat's clients look for the key in every frame of a stream.

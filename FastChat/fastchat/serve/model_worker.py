@@ -98,12 +98,21 @@ class ModelWorker(BaseModelWorker):
         ids, max_new_tokens = self.prompts.fitted(request, self.context_length)
         engine_request = EngineRequest(
             prompt=ids,
-            params=SamplingParams(request.temperature, request.top_p, request.top_k),
+            params=SamplingParams(
+                request.temperature,
+                request.top_p,
+                request.top_k,
+                request.presence_penalty,
+                request.frequency_penalty,
+                request.repetition_penalty,
+            ),
             max_new_tokens=max_new_tokens,
             stop=tuple(request.stop),
             stop_ids=self.template.stop_token_ids | set(request.stop_token_ids),
             n=request.n,
             seed=self.seed if request.seed is None else request.seed,
+            logprobs=request.logprobs,
+            scores_prompt=request.scores_prompt,
         )
         self.engine.check(engine_request)
         return Job(engine_request, self.prompts.echo(request), request.return_token_ids)

@@ -3,8 +3,8 @@
     python -m fastchat.serve.openai_api_server
     FASTCHAT_API_KEYS=secret python -m fastchat.serve.openai_api_server --host 0.0.0.0 --port 8000
 
-GET /v1/models, POST /v1/chat/completions and /v1/completions, streamed or not. The controller is
-asked for the address of a worker, and the request goes straight to it. No torch.
+GET /v1/models, POST /v1/chat/completions and /v1/completions, streamed or not; no embeddings. The
+controller is asked for the address of a worker, and the request goes straight to it. No torch.
 """
 
 from __future__ import annotations
@@ -106,6 +106,11 @@ def _add_routes(app: FastAPI, cluster: Cluster, answers: Answers, with_key: Any)
     @app.post("/v1/completions", dependencies=[with_key], **reads(CompletionRequest))
     async def completions(request: Request) -> Response:
         return await answers.answer(request, parse(CompletionRequest, await read_json(request)))
+
+    @app.post("/v1/embeddings", dependencies=[with_key])
+    async def embeddings() -> Response:
+        text = "no worker here makes embeddings, only chats and completions; ask another server"
+        raise ApiError(404, text, "not_supported")
 
 
 async def _card(cluster: Cluster, name: str) -> dict[str, Any]:

@@ -42,8 +42,8 @@ class Prompts:
     def fitted(self, request: GenerateRequest, limit: int) -> tuple[list[int], int]:
         """The prompt's tokens and the longest answer, together no more than `limit` tokens.
 
-        A `prompt` string loses its beginning, as FastChat's clients expect it; messages and token
-        ids are never cut, their answer is shortened instead.
+        A `prompt` string loses its beginning, as FastChat's clients expect it; messages, token ids
+        and a prompt that is scored are never cut, their answer is shortened instead.
 
         Raises:
             RequestError: the template refuses the messages; 40303 if no room is left.
@@ -51,7 +51,7 @@ class Prompts:
         ids, wanted = self._ids(request), request.max_new_tokens
         if len(ids) + wanted <= limit:
             return ids, wanted
-        if request.prompt is not None and wanted < limit - 1:
+        if request.prompt is not None and wanted < limit - 1 and not request.scores_prompt:
             return ids[-(limit - wanted - 1) :], wanted
         if len(ids) < limit:
             return ids, limit - len(ids)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastchat.serve.engine.gpu_errors import is_lost
@@ -36,19 +38,23 @@ class ForwardBatches:
         self._halvings = 0
 
     def forward(
-        self, rows: list[Row], pieces: dict[Row, list[int]]
+        self,
+        rows: list[Row],
+        pieces: dict[Row, list[int]],
+        watch: Callable[..., None] | None = None,
     ) -> tuple[list[Row], torch.Tensor]:
         """Compute the tokens that come next in rows whose slots follow each other.
 
         Returns the rows that were computed, in their order, and the logits after them, (B, V). Rows
-        that cannot be computed fail alone; it raises only what `is_lost`.
+        that cannot be computed fail alone; it raises only what `is_lost`. `watch` is shown rows,
+        pieces and the hidden states of each pass, even of one that fails afterwards.
         """
         import torch
 
         if len(rows) > 1 and self._limit is not None and _size(rows, pieces) > self._limit:
             self._count_halving()
-            return _joined([self.forward(half, pieces) for half in _halves(rows)])
-        logits, cause = self._try(rows, pieces)
+            return _joined([self.forward(half, pieces, watch) for half in _halves(rows)])
+        logits, cause = self._try(rows, pieces, watch)
         if logits is not None:
             return rows, logits
         # Only here: while the error was handled, its traceback held what the pass had allocated.
@@ -56,19 +62,22 @@ class ForwardBatches:
             torch.cuda.empty_cache()
         if len(rows) == 1:
             return [], torch.empty(0)
-        done, logits = _joined([self.forward(half, pieces) for half in _halves(rows)])
+        done, logits = _joined([self.forward(half, pieces, watch) for half in _halves(rows)])
         if len(done) == len(rows):
             self._lower(max(_size(half, pieces) for half in _halves(rows)), cause)
         return done, logits
 
     def _try(
-        self, rows: list[Row], pieces: dict[Row, list[int]]
+        self, rows: list[Row], pieces: dict[Row, list[int]], watch: Callable[..., None] | None
     ) -> tuple[torch.Tensor | None, str]:
         """The logits of one pass, or None and why it failed; a single row's request fails too."""
         try:
             counts = [len(pieces[row]) for row in rows]
             span = Span(rows[0].slot, [row.length for row in rows], counts)
-            return self._model.forward(self._pool, span, [pieces[row] for row in rows]), ""
+            tokens = [pieces[row] for row in rows]
+            if watch is None:
+                return self._model.forward(self._pool, span, tokens), ""
+            return self._model.forward(self._pool, span, tokens, partial(watch, rows, pieces)), ""
         except Exception as error:
             if is_lost(error):
                 raise

@@ -25,7 +25,7 @@ from fastchat.serve.engine.gpu_errors import is_lost
 from fastchat.serve.engine.kv_pool import Copies, KVPool, affordable_tokens
 from fastchat.serve.engine.model import EngineModel
 from fastchat.serve.engine.request import EngineRequest, EngineStats, as_request_error
-from fastchat.serve.engine.sampling import sample
+from fastchat.serve.engine.sampling import NO_NUMBER, penalize, sample, scores
 from fastchat.serve.engine.slots import SHORTEST_SHARE, Row, SlotTable
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ than there are slots."""
 _ATTENDED_PER_TOKEN = 16
 """Of the prompt tokens of a step: so many, rows times the longest, are attended over in it at most.
 Attention may copy their keys and values, and short pieces of many long prompts have many."""
+_SCORED_AT_ONCE = 64
+"""Places of a prompt whose logits are in memory at a time."""
 
 
 class SlotEngine:
@@ -87,6 +89,9 @@ class SlotEngine:
         self._prefills = ForwardBatches(self.model, self.pool, self._logger)
         self._decodes = ForwardBatches(self.model, self.pool, self._logger)
         self._waiting: deque[Row] = deque()
+        self._special: set[EngineRequest] = set()
+        """Requests that are not over and not plain; while there are none a step does nothing more
+        than draw."""
         self._wake = threading.Condition()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -117,6 +122,9 @@ class SlotEngine:
         with self._wake:
             if self._stopping:
                 raise RequestError(ErrorCode.INTERNAL_ERROR, "the worker is shutting down")
+            if not request.plain:
+                self._special.add(request)
+                request.done.add_done_callback(lambda _: self._special.discard(request))
             self._waiting.append(Row(request, list(request.samples)))
             self._wake.notify()
         return request.done
@@ -213,12 +221,19 @@ class SlotEngine:
 
     def _prefill(self) -> None:
         rows, pieces = self._next_pieces()
-        rows, logits = self._prefills.forward(rows, pieces)
-        for row in rows:
+        watch = self._score_prompts if self._special else None
+        rows, logits = self._prefills.forward(rows, pieces, watch)
+        finished = []
+        for i, row in enumerate(rows):
             row.length += len(pieces[row])
             row.begun = True
             self.stats.prefill_tokens += len(pieces[row])
-        finished = [i for i, row in enumerate(rows) if row.length == len(row.request.prompt)]
+            if row.length == len(row.request.prompt):
+                if row.request.max_new_tokens:
+                    finished.append(i)
+                else:
+                    for answer in row.samples:
+                        row.request.finish(answer, "length")
         if finished:
             copies = [i for i in finished for _ in rows[i].samples]
             new = self._table.activate([rows[i] for i in finished])
@@ -254,12 +269,48 @@ class SlotEngine:
         if rows:
             self._take(rows, logits)
 
+    def _score_prompts(
+        self, rows: list[Row], pieces: dict[Row, list[int]], hidden: torch.Tensor
+    ) -> None:
+        """Score the tokens that follow those of a pass in prompts that want it."""
+        for row, states in zip(rows, hidden, strict=True):
+            request, end = row.request, row.length + len(pieces[row])
+            if not request.scores_prompt:
+                continue
+            for start in range(row.length, end, _SCORED_AT_ONCE):
+                following = request.prompt[start + 1 : min(start + _SCORED_AT_ONCE, end) + 1]
+                if following:
+                    place = start - row.length
+                    logits = self.model.logits(states[place : place + len(following)])
+                    found = scores(logits, following, request.logprobs or 0)
+                    request.prompt_scores[start + 1 : start + 1 + len(following)] = found
+
+    def _score(self, rows: list[Row], tokens: list[int | None], logits: torch.Tensor) -> None:
+        wanted = [
+            (i, row, token)
+            for i, (row, token) in enumerate(zip(rows, tokens, strict=True))
+            if row.request.logprobs is not None and token is not None
+        ]
+        if wanted:
+            places, scored, drawn = zip(*wanted, strict=True)
+            most = max(row.request.logprobs or 0 for row in scored)
+            found = scores(logits[list(places)], drawn, most)
+            for row, score in zip(scored, found, strict=True):
+                row.samples[0].scores.append(score)
+
     def _take(self, rows: list[Row], logits: torch.Tensor) -> None:
         params = [row.request.params for row in rows]
         uniforms = [
             0.0 if row.request.params.greedy else row.samples[0].rng.random() for row in rows
         ]
-        for row, token in zip(rows, sample(logits, params, uniforms), strict=True):
+        if self._special:
+            prompts = [row.request.prompt for row in rows]
+            answers = [row.samples[0].tokens for row in rows]
+            tokens = sample(penalize(logits, params, prompts, answers), params, uniforms)
+            self._score(rows, tokens, logits)
+        else:
+            tokens = sample(logits, params, uniforms)
+        for row, token in zip(rows, tokens, strict=True):
             try:
                 self._append(row, token)
             except Exception as error:
@@ -268,7 +319,7 @@ class SlotEngine:
     def _append(self, row: Row, token: int | None) -> None:
         if token is None:
             self._table.forget(row)
-            raise ValueError("the model's output is not a number (NaN or infinity)")
+            raise ValueError(NO_NUMBER)
         answer = row.samples[0]
         answer.tokens.append(token)
         self.stats.generated_tokens += 1

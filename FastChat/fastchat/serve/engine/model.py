@@ -5,7 +5,7 @@ Letters: B rows, P new tokens per row, T tokens attended over, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastchat.serve.engine.kv_pool import KVPool, LayerShape, PoolCache, Span, token_bytes
@@ -69,8 +69,17 @@ class EngineModel:
         packs = hasattr(sdpa_attention, "pack_gqa")
         return self.config._attn_implementation != "sdpa" or not packs
 
-    def forward(self, pool: KVPool, span: Span, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Compute new tokens of each row and return the logits after its last one, (B, V)."""
+    def forward(
+        self,
+        pool: KVPool,
+        span: Span,
+        tokens: Sequence[Sequence[int]],
+        watch: Callable[[torch.Tensor], None] | None = None,
+    ) -> torch.Tensor:
+        """Compute new tokens of each row and return the logits after its last one, (B, V).
+
+        `watch` is shown what `logits` takes, of all places: (B, P, H) with hidden size H.
+        """
         import torch
 
         width = span.width
@@ -86,9 +95,11 @@ class EngineModel:
             past_key_values=PoolCache(pool, span),
             use_cache=True,
         ).last_hidden_state
+        if watch is not None:
+            watch(hidden)
         last = torch.tensor([count - 1 for count in span.counts], device=self.device)
         rows = torch.arange(len(span.counts), device=self.device)
-        return self._logits(hidden[rows, last])
+        return self.logits(hidden[rows, last])
 
     def check(self, pool: KVPool) -> None:
         """Compare prefill, chunked prefill and decoding in the pool with the model itself."""
@@ -134,7 +145,8 @@ class EngineModel:
         hidden = torch.finfo(self.model.dtype).min
         return torch.zeros_like(mask, dtype=self.model.dtype).masked_fill(~mask, hidden)
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Of every place: (..., H) to (..., V)."""
         import torch
 
         logits = self._head(hidden)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastchat.conversation import ChatTemplate
-from fastchat.protocol.worker_protocol import FinishReason, wire_reply
+from fastchat.protocol.worker_protocol import FinishReason, Logprobs, wire_reply
 from fastchat.serve.engine.request import EngineRequest, Sample
+from fastchat.serve.engine.spelling import Speller
 from fastchat.serve.stopping import cut_at_stop, decode, hold_back
 
 
@@ -18,6 +19,23 @@ class Job:
     engine: EngineRequest
     echo: str
     return_token_ids: bool
+    _spellers: list[Speller] = field(default_factory=list)
+
+    def logprobs(self, tokens: list[list[int]], tokenizer: Any) -> list[Logprobs] | None:
+        """Of every sample what no frame has told yet, beginning with the prompt if it counts."""
+        request = self.engine
+        if request.logprobs is None:
+            return None
+        for _ in range(request.n - len(self._spellers)):
+            speller = Speller(tokenizer, request.logprobs)
+            self._spellers.append(speller)
+            if request.scores_prompt:
+                speller.tell(request.prompt, request.prompt_scores)
+                speller.begin()
+        for sample, ids, speller in zip(request.samples, tokens, self._spellers, strict=True):
+            some = slice(speller.told, len(ids))
+            speller.tell(ids[some], sample.scores[some])
+        return [speller.take() for speller in self._spellers]
 
 
 def reply_of(job: Job, template: ChatTemplate, *, final: bool) -> dict[str, Any]:
@@ -31,6 +49,7 @@ def reply_of(job: Job, template: ChatTemplate, *, final: bool) -> dict[str, Any]
         len(request.prompt),
         [len(sample) for sample in tokens],
         (request.prompt, tokens, template.fingerprint) if job.return_token_ids else None,
+        job.logprobs(tokens, template.tokenizer),
     )
 
 

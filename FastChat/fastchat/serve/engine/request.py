@@ -11,7 +11,7 @@ from typing import Any
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.protocol.worker_protocol import FinishReason
 from fastchat.serve.engine.gpu_errors import is_full
-from fastchat.serve.engine.sampling import SamplingParams
+from fastchat.serve.engine.sampling import SamplingParams, Score
 from fastchat.serve.stopping import contains_stop
 
 
@@ -34,6 +34,8 @@ class Sample:
     rng: random.Random
     tokens: list[int] = field(default_factory=list)
     """Generated so far, the stop token included."""
+    scores: list[Score] = field(default_factory=list)
+    """Of the tokens, where the request wants `logprobs`; each is there before its token."""
     finish_reason: FinishReason | None = None
 
 
@@ -53,24 +55,36 @@ class EngineRequest:
     n: int = 1
     seed: int | None = None
     """Sample i draws from `seed + i`; None draws afresh."""
+    logprobs: int | None = None
+    """How many likeliest tokens are scored at each place beside the one there; None: nothing is."""
+    scores_prompt: bool = False
+    """Whether the prompt's tokens are scored too; `max_new_tokens` may be 0 then."""
     on_progress: Callable[[], object] | None = None
     """Called from the engine's thread after a sample has grown."""
     done: Future[EngineRequest] = field(default_factory=Future)
     samples: list[Sample] = field(init=False)
+    prompt_scores: list[Score | None] = field(init=False)
+    """One per token; the first has nothing before it, so it has none."""
     _claimed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         seeds = [None if self.seed is None else self.seed + i for i in range(self.n)]
         self.samples = [Sample(random.Random(seed)) for seed in seeds]
+        self.prompt_scores = [None] * len(self.prompt) if self.scores_prompt else []
 
     @property
     def length(self) -> int:
         """Tokens that the longest possible answer needs in the cache, prompt included."""
         return len(self.prompt) + self.max_new_tokens
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but drawing tokens has to be done for it."""
+        return self.logprobs is None and not self.params.penalized
+
     def check(self, longest: int, vocabulary: int) -> None:
         """Refuse what a model with this context, in tokens, and vocabulary can never generate."""
-        if not self.prompt or self.max_new_tokens < 1:
+        if not self.prompt or self.max_new_tokens < (0 if self.scores_prompt else 1):
             raise RequestError(ErrorCode.PARAM_OUT_OF_RANGE, "the prompt has no tokens")
         if self.length > longest:
             raise RequestError(

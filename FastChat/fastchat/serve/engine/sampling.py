@@ -7,6 +7,7 @@ depend on the rows beside it, and a few passes over (B, V) cost far less than `t
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ _GREEDY_TEMPERATURE = 1e-5
 _GREEDY_TOP_P = 1e-8
 _CANDIDATES = 1024
 _BLOCK = 128
+_LEAST_LOGPROB = -9999.0
+"""Stands for minus infinity, which JSON does not know; OpenAI's."""
+NO_NUMBER = "the model's output is not a number (NaN or infinity)"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,17 @@ class SamplingParams:
     """Keep the smallest set of likeliest tokens with at least this probability."""
     top_k: int = -1
     """Keep that many of the likeliest tokens, before top_p; -1 and 0 keep all."""
+    presence_penalty: float = 0.0
+    """Taken from the logit of every token of the answer so far."""
+    frequency_penalty: float = 0.0
+    """Taken as often as the answer has the token."""
+    repetition_penalty: float = 1.0
+    """Divides the positive logits of the tokens of prompt and answer, and multiplies others."""
+
+    @property
+    def penalized(self) -> bool:
+        others = self.presence_penalty or self.frequency_penalty
+        return bool(others) or self.repetition_penalty != 1.0
 
     @property
     def greedy(self) -> bool:
@@ -37,6 +52,79 @@ class SamplingParams:
     @property
     def truncated(self) -> bool:
         return not self.greedy and (self.top_p < 1.0 or self.top_k > 0)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-probabilities of one place under the model's own distribution."""
+
+    logprob: float
+    """Of the token that stands there."""
+    top: list[tuple[int, float]]
+    """The likeliest tokens with theirs, the likeliest first."""
+
+
+def scores(logits: Tensor, tokens: Sequence[int], count: int) -> list[Score]:
+    """Of one token and the `count` likeliest ones in every row of (B, V) logits.
+
+    Raises:
+        ValueError: the logits hold NaN or infinity.
+    """
+    import torch
+
+    logits = logits.float()
+    best, ids = logits.topk(min(count, logits.shape[-1]), dim=-1)
+    own = logits.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])
+    found = torch.cat([own, best], -1) - logits.logsumexp(-1, keepdim=True)
+    if bool(found.isnan().any()):
+        raise ValueError(NO_NUMBER)
+    rows = zip(found.clamp(min=_LEAST_LOGPROB).tolist(), ids.tolist(), strict=True)
+    return [Score(own, list(zip(top, best, strict=True))) for (own, *best), top in rows]
+
+
+def penalize(
+    logits: Tensor,
+    params: Sequence[SamplingParams],
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+) -> Tensor:
+    """(B, V) logits under the penalties of those rows that have some, as a copy if any has."""
+    import torch
+    from torch.nn.functional import pad
+
+    rows = [i for i, row in enumerate(params) if row.penalized]
+    if not rows:
+        return logits
+    result = logits.to(torch.float32, copy=True)
+    size, device = logits.shape[-1], logits.device
+    # What pads the token ids has a column of its own.
+    part = pad(result[rows], (0, 1))
+
+    def strength(name: str) -> Tensor:
+        return torch.tensor([getattr(params[i], name) for i in rows], device=device)[:, None]
+
+    seen = _padded([[*prompts[i], *answers[i]] for i in rows], size, device)
+    found, divisor = part.gather(-1, seen), strength("repetition_penalty")
+    part.scatter_(-1, seen, torch.where(found > 0, found / divisor, found * divisor))
+    own = _padded([answers[i] for i in rows], size, device)
+    part.scatter_(-1, own, part.gather(-1, own) - strength("presence_penalty"))
+    part.scatter_add_(-1, own, -strength("frequency_penalty").expand(own.shape))
+    result[rows] = part[:, :size]
+    return result
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int, device: Any) -> Tensor:
+    """Token ids as (B, T), the shorter rows filled up."""
+    import torch
+
+    longest = max(len(row) for row in rows)
+    flat = array("q")
+    for row in rows:
+        flat.extend(row)
+        flat.extend([fill] * (longest - len(row)))
+    if not flat:
+        return torch.empty(len(rows), 0, dtype=torch.long, device=device)
+    return torch.frombuffer(flat, dtype=torch.long).view(len(rows), longest).to(device)
 
 
 def sample(

@@ -87,7 +87,8 @@ class SlotTable:
         if length != self.pool.length:
             self._reshape(length)
         row = Row(request, samples)
-        self._take_over(row)
+        if not request.scores_prompt:
+            self._take_over(row)
         self.filling.append(row)
         self._settle()
         return row.length
@@ -100,7 +101,12 @@ class SlotTable:
         self._awaited = {row.continues for row in waiting}
 
     def reuse(self, row: Row) -> int:
-        """Copy a prompt's beginning from the slot that shares most; returns the tokens added."""
+        """Copy a prompt's beginning from the slot that shares most; returns the tokens added.
+
+        Tokens that are to be scored have to be computed.
+        """
+        if row.request.scores_prompt:
+            return 0
         others = [other for other in (*self._rows(), *self.kept) if other is not row]
         sizes = [row.held_by(other) for other in others]
         size = max(sizes, default=0)

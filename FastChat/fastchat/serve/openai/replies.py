@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
-from fastchat.protocol.worker_protocol import GenerateReply
+from fastchat.protocol.worker_protocol import GenerateReply, Logprobs
 from fastchat.serve.openai.requests import Ask
 
 DONE = b"data: [DONE]\n\n"
@@ -28,6 +29,7 @@ class Shape:
         self.chat = isinstance(wanted, ChatRequest)
         self.include_usage = wanted.include_usage
         self._with_ids = wanted.return_token_ids
+        self._top = wanted.scored or 0
         self._head = {
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -44,7 +46,8 @@ class Shape:
                     if self.chat
                     else {"text": text}
                 )
-                choices.append(self._choice(ask.first + i, content, reason, self._ids(reply, i)))
+                more = {**self._ids(reply, i), **self.logprobs(reply, i)}
+                choices.append(self._choice(ask.first + i, content, reason, more))
         kind = "chat.completion" if self.chat else "text_completion"
         return {**self._head, "object": kind, "choices": choices, "usage": self.usage(replies)}
 
@@ -54,11 +57,11 @@ class Shape:
         return b"".join(self._chunk([self._choice(index, delta)]) for index in range(n))
 
     def piece(
-        self, index: int, text: str, reason: str | None = None, ids: dict[str, Any] | None = None
+        self, index: int, text: str, reason: str | None = None, more: dict[str, Any] | None = None
     ) -> bytes:
         """A chunk with more of a choice's text."""
         content = {"delta": {"content": text} if text else {}} if self.chat else {"text": text}
-        return self._chunk([self._choice(index, content, reason, ids)])
+        return self._chunk([self._choice(index, content, reason, more)])
 
     def closing(self, usage: dict[str, int]) -> bytes:
         """The chunk after all text that says how many tokens there were."""
@@ -79,15 +82,31 @@ class Shape:
             return {}
         return {"token_ids": reply.token_ids[i], "prompt_token_ids": reply.prompt_token_ids}
 
+    def logprobs(self, reply: GenerateReply, i: int) -> dict[str, Any]:
+        """Those that a reply or a frame has of its sample i, if it has any."""
+        told = reply.told[i] if reply.told else None
+        if told is None or not told.tokens:
+            return {}
+        return {"logprobs": self._chat_logprobs(told) if self.chat else told.model_dump()}
+
+    def _chat_logprobs(self, told: Logprobs) -> dict[str, Any]:
+        content = []
+        columns = (told.tokens, told.token_logprobs, told.top_logprobs)
+        for token, logprob, top in zip(*columns, strict=True):
+            likeliest = list((top or {}).items())[: self._top]
+            tops = [{**_spelled(other), "logprob": value} for other, value in likeliest]
+            content.append({**_spelled(token), "logprob": logprob, "top_logprobs": tops})
+        return {"content": content, "refusal": None}
+
     def _choice(
         self,
         index: int,
         content: dict[str, Any],
         reason: str | None = None,
-        ids: dict[str, Any] | None = None,
+        more: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         fixed = {"index": index, "logprobs": None, "finish_reason": reason}
-        return {**fixed, **content, **(ids or {})}
+        return {**fixed, **content, **(more or {})}
 
     def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
@@ -118,16 +137,24 @@ class Progress:
         ids = frame.token_ids
         for i, (text, reason) in enumerate(zip(frame.texts, frame.reasons, strict=True)):
             new = text[len(self._texts[i]) :]
-            if not new and reason is None:
+            extra = self.shape.logprobs(frame, i)
+            if not new and reason is None and not extra:
                 continue
-            extra: dict[str, Any] | None = None
             if ids is not None:
-                extra = {"token_ids": ids[i][self._tokens[i] :]}
+                extra["token_ids"] = ids[i][self._tokens[i] :]
                 if not self._tokens[i]:
                     extra["prompt_token_ids"] = frame.prompt_token_ids
                 self._tokens[i] = len(ids[i])
             self._texts[i] += new
             yield self.shape.piece(self.ask.first + i, new, reason, extra)
+
+
+def _spelled(token: str) -> dict[str, Any]:
+    """A token of the worker's and its bytes."""
+    if re.fullmatch(r"bytes:(\\x[0-9a-f]{2})+", token):
+        shown = token.removeprefix("bytes:")
+        return {"token": shown, "bytes": list(bytes.fromhex(shown.replace("\\x", "")))}
+    return {"token": token, "bytes": list(token.encode(errors="replace"))}
 
 
 def event(body: dict[str, Any]) -> bytes:

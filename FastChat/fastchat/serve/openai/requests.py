@@ -87,8 +87,8 @@ async def asks_of(
         bodies = [{"messages": messages, "max_new_tokens": wanted.longest or default_max_tokens}]
     else:
         bodies = [await _completion_body(cluster, worker, wanted, p) for p in wanted.prompts()]
-    n = wanted.n
-    return [Ask({**wanted.sampling(), **body}, i * n, n) for i, body in enumerate(bodies)]
+    n, common = wanted.n, {**wanted.sampling(), "logprobs": wanted.scored}
+    return [Ask({**common, **body}, i * n, n) for i, body in enumerate(bodies)]
 
 
 async def _completion_body(
@@ -102,7 +102,7 @@ async def _completion_body(
     if "prompt" in prompt and worker.context_length:
         count = await cluster.count(worker, prompt["prompt"])
         room = worker.context_length - count
-        if room < 1:
+        if room < min(longest, 1):
             raise ApiError(
                 400,
                 f"the prompt has {count} tokens and leaves no room for an answer in the context of "

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from fastchat.client.http import M, open_session, pieces, read
 from fastchat.constants import ErrorCode, RequestError
-from fastchat.protocol.worker_protocol import AnyText, Count, Length, TokenId
+from fastchat.protocol.worker_protocol import AnyText, Count, Length, Logprobs, TokenId
 
 _STATUS_CODES = {
     400: ErrorCode.VALIDATION_TYPE_ERROR,
@@ -44,6 +44,7 @@ class Choice(BaseModel):
     message: Message | None = None
     delta: Message | None = None
     token_ids: list[TokenId] | None = None
+    logprobs: Logprobs | None = None
     finish_reason: AnyText | None = None
 
     @property

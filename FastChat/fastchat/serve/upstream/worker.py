@@ -14,11 +14,11 @@ from typing import Any
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.conversation import ChatTemplate
-from fastchat.protocol.worker_protocol import FinishReason, GenerateRequest, wire_reply
+from fastchat.protocol.worker_protocol import FinishReason, GenerateRequest, Logprobs, wire_reply
 from fastchat.serve.base_model_worker import BaseModelWorker
 from fastchat.serve.conv_style import conv_fields
 from fastchat.serve.prompts import Prompts, plain_messages
-from fastchat.serve.stopping import cut_at_stop, hold_back
+from fastchat.serve.stopping import cut_at_stop, decode, hold_back
 from fastchat.serve.upstream.client import Abilities, Choice, Completion, UpstreamClient
 
 
@@ -31,6 +31,9 @@ class Sample:
     """Generated tokens, empty if the server gives none."""
     counted: int | None = None
     """Their number, if the server says it."""
+    new: Logprobs = field(default_factory=Logprobs)
+    """Log-probabilities that no frame has told yet."""
+    is_scored: bool = False
     finish_reason: FinishReason | None = None
 
     def take(self, choice: Choice) -> None:
@@ -41,11 +44,20 @@ class Sample:
         """
         self.text += choice.said
         self.tokens += choice.token_ids or []
+        if choice.logprobs is not None:
+            self.is_scored = True
+            for name in Logprobs.model_fields:
+                getattr(self.new, name).extend(getattr(choice.logprobs, name))
         reason = choice.finish_reason
         if reason in ("abort", "error"):
             raise RequestError(ErrorCode.INTERNAL_ERROR, "the server gave the answer up")
         if reason is not None:
             self.finish_reason = "length" if reason == "length" else "stop"
+
+    def told(self) -> Logprobs:
+        """The log-probabilities since this was asked last."""
+        new, self.new = self.new, Logprobs()
+        return new
 
 
 @dataclass
@@ -82,6 +94,10 @@ class UpstreamJob:
                 reason = f"the server behind the worker sent a choice with the index {index}"
                 raise RequestError(ErrorCode.INTERNAL_ERROR, reason)
             self.samples[index].take(choice)
+            if not self.max_new_tokens:
+                # vLLM generates one all the same.
+                self.samples[index].tokens.clear()
+                self.samples[index].counted = 0
 
     def reply(self, template: ChatTemplate, *, final: bool) -> dict[str, Any]:
         """The state of all samples as it goes over the wire.
@@ -92,12 +108,17 @@ class UpstreamJob:
         if final and any(sample.finish_reason is None for sample in self.samples):
             reason = "the server behind the worker broke an answer off"
             raise RequestError(ErrorCode.INTERNAL_ERROR, reason)
+        scored = self.request.logprobs is not None
+        if final and scored and not all(sample.is_scored for sample in self.samples):
+            reason = "the server behind the worker gives no log-probabilities; leave logprobs out"
+            raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, reason)
         stops = self.request.stop
         texts, reasons = [], []
         for sample in self.samples:
             # Not every server leaves the stop text out.
             ended = sample.finish_reason is not None
-            cut = cut_at_stop(sample.text, stops) if ended else hold_back(sample.text, stops)
+            text = self._answer(sample, template.tokenizer)
+            cut = cut_at_stop(text, stops) if ended else hold_back(text, stops)
             texts.append(self.echo + cut)
             reasons.append(sample.finish_reason if final else None)
         tokens = [list(sample.tokens) for sample in self.samples]
@@ -110,7 +131,23 @@ class UpstreamJob:
             self.prompt_tokens or len(self.ids),
             counts * times,
             (self.ids, tokens * times, template.fingerprint) if with_ids else None,
+            [sample.told() for sample in self.samples] * times if scored else None,
         )
+
+    def _answer(self, sample: Sample, tokenizer: Any) -> str:
+        """The text of a sample, without a prompt that the server put in front of it.
+
+        A prompt is scored under `echo`; vLLM then leaves out its text where it returns token ids.
+        """
+        if not self.request.scores_prompt:
+            return sample.text
+        if decode(tokenizer, sample.tokens).startswith(sample.text.rstrip("\ufffd")):
+            return sample.text
+        for prompt in (self.echo, decode(tokenizer, self.ids), tokenizer.decode(self.ids)):
+            if sample.text.startswith(prompt):
+                return sample.text[len(prompt) :]
+        reason = "the server behind the worker echoed another prompt"
+        raise RequestError(ErrorCode.INTERNAL_ERROR, reason)
 
 
 def _count(sample: Sample, tokenizer: Any) -> int:
@@ -124,8 +161,8 @@ def _count(sample: Sample, tokenizer: Any) -> int:
     return len(tokenizer(sample.text, add_special_tokens=False)["input_ids"])
 
 
-_NEUTRAL = {"min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
-"""Sent with every request: vLLM would take a checkpoint's own values for what is left out."""
+_PENALTIES = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
+"""With what changes nothing."""
 
 
 class UpstreamWorker(BaseModelWorker):
@@ -171,6 +208,11 @@ class UpstreamWorker(BaseModelWorker):
             raise RequestError(
                 ErrorCode.VALIDATION_TYPE_ERROR,
                 "the server behind this worker renders dialogues itself; send messages",
+            )
+        if not self.abilities.takes_ids and request.logprobs is not None:
+            raise RequestError(
+                ErrorCode.VALIDATION_TYPE_ERROR,
+                "logprobs need a server behind this worker that takes token ids; leave them out",
             )
         return UpstreamJob(request, ids, longest, self.prompts.echo(request))
 
@@ -225,9 +267,15 @@ class UpstreamWorker(BaseModelWorker):
     def _completion(self, job: UpstreamJob) -> dict[str, Any]:
         """The request for all samples, from token ids."""
         request = job.request
+        scores: dict[str, Any] = {}
+        if request.logprobs is not None:
+            scores = {"logprobs": request.logprobs, "echo": request.echo}
+        # vLLM would take a checkpoint's own values for what is left out.
         return {
-            **_NEUTRAL,
             **self._common(job, 0),
+            **scores,
+            "min_p": 0,
+            **{name: getattr(request, name) for name in _PENALTIES},
             "prompt": job.ids,
             "n": len(job.samples),
             "top_k": request.top_k,
@@ -243,6 +291,9 @@ class UpstreamWorker(BaseModelWorker):
             body["top_k"] = request.top_k
         if request.stop_token_ids:
             body["stop_token_ids"] = request.stop_token_ids
+        for name, neutral in _PENALTIES.items():
+            if getattr(request, name) != neutral:
+                body[name] = getattr(request, name)
         return body
 
     def _common(self, job: UpstreamJob, sample: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import time
+from itertools import chain
 
 import pytest
 import requests
@@ -130,6 +131,33 @@ def test_a_stream_never_shows_a_stop_text(url):
     assert all(messages[-1]["text"].startswith(message["text"]) for message in messages)
 
 
+def test_log_probabilities_come_in_the_form_of_stock_workers(url, worker):
+    ids = worker.tokenizer(HELLO["prompt"])["input_ids"]
+    body = {**HELLO, "logprobs": 1, "return_token_ids": True}
+    reply = post(f"{url}/worker_generate", body)
+    told, tokens = reply["logprobs"], [*ids, *reply["token_ids"][0]]
+    assert set(told) == {"tokens", "token_logprobs", "top_logprobs", "text_offset"}
+    assert "".join(told["tokens"][: len(ids)]) == HELLO["prompt"]
+    assert told["text_offset"][len(ids)] == len(HELLO["prompt"])
+    assert told["token_logprobs"][0] is told["top_logprobs"][0] is None
+    with torch.inference_mode():
+        wanted = worker.engine.model.model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    for i, (token, logprob) in enumerate(zip(tokens, told["token_logprobs"], strict=True)):
+        if i:
+            assert logprob == pytest.approx(float(wanted[i - 1, token]), abs=1e-3)
+    sent = frames(f"{url}/worker_generate_stream", {**body, "n": 2})
+    for i in range(2):
+        parts = (frame["logprobs"][i]["token_logprobs"] for frame in sent)
+        assert list(chain(*parts)) == pytest.approx(told["token_logprobs"], abs=1e-4)
+    silent = post(f"{url}/worker_generate", {**body, "echo": False})["logprobs"]
+    assert silent["token_logprobs"] == pytest.approx(told["token_logprobs"][len(ids) :], abs=1e-4)
+    scored = post(f"{url}/worker_generate", {**body, "max_new_tokens": 0})
+    assert (scored["text"], scored["usage"]["completion_tokens"]) == (HELLO["prompt"], 0)
+    prompt = scored["logprobs"]["token_logprobs"]
+    assert prompt == pytest.approx(told["token_logprobs"][: len(ids)], abs=1e-4)
+    assert scored["finish_reason"] == "length"
+
+
 def test_the_body_of_the_stock_api_server_is_understood(url):
     """Every field that fschat 0.2.36's openai_api_server sends to a worker."""
     body = {
@@ -188,13 +216,19 @@ BAD = {
     "top_p": ({**HELLO, "top_p": 1.5}, ErrorCode.PARAM_OUT_OF_RANGE),
     "n": ({**HELLO, "n": 0}, ErrorCode.PARAM_OUT_OF_RANGE),
     "too many": ({**HELLO, "n": 10**6}, ErrorCode.PARAM_OUT_OF_RANGE),
-    "max_new_tokens": ({**HELLO, "max_new_tokens": 0}, ErrorCode.PARAM_OUT_OF_RANGE),
+    "max_new_tokens": ({**HELLO, "max_new_tokens": -1}, ErrorCode.PARAM_OUT_OF_RANGE),
+    "no new token": ({**HELLO, "max_new_tokens": 0}, ErrorCode.VALIDATION_TYPE_ERROR),
     "unknown token": ({"prompt_token_ids": [5, 10**9]}, ErrorCode.PARAM_OUT_OF_RANGE),
     "empty prompt": ({"prompt": ""}, ErrorCode.PARAM_OUT_OF_RANGE),
     "empty messages": ({"messages": []}, ErrorCode.VALIDATION_TYPE_ERROR),
     "role": ({"messages": [{"role": "tool", "content": ""}]}, ErrorCode.VALIDATION_TYPE_ERROR),
     "half a character": ({"prompt": "\ud800"}, ErrorCode.VALIDATION_TYPE_ERROR),
-    "penalty": ({**HELLO, "repetition_penalty": 1.2}, ErrorCode.VALIDATION_TYPE_ERROR),
+    "penalty": ({**HELLO, "repetition_penalty": 0}, ErrorCode.PARAM_OUT_OF_RANGE),
+    "beams": ({**HELLO, "use_beam_search": True}, ErrorCode.VALIDATION_TYPE_ERROR),
+    "long scored prompt": (
+        {"prompt": "x" * 400, "logprobs": 0, "max_new_tokens": 0},
+        ErrorCode.CONTEXT_OVERFLOW,
+    ),
     "long messages": (
         {"messages": [{"role": "user", "content": "word " * 200}]},
         ErrorCode.CONTEXT_OVERFLOW,

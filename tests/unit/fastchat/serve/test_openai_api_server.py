@@ -110,6 +110,65 @@ def test_token_ids_of_a_stream_are_those_of_the_whole_answer(client):
     assert prompts == [choice.prompt_token_ids for choice in whole.choices]
 
 
+def test_log_probabilities_of_a_chat_are_those_of_the_worker(client, worker_url):
+    options = {"n": 2, "seed": 3, "max_tokens": 12, "logprobs": True, "top_logprobs": 2}
+    whole = client.chat.completions.create(**CHAT, **options)
+    told = by_worker(worker_url, n=2, seed=3, logprobs=2)["logprobs"]
+    for choice, expected in zip(whole.choices, told, strict=True):
+        content = choice.logprobs.content
+        assert [one.logprob for one in content] == expected["token_logprobs"]
+        raw = b"".join(bytes(one.bytes) for one in content)
+        assert raw.decode(errors="replace").startswith(choice.message.content)
+        assert all(len(one.top_logprobs) == 2 for one in content)
+        assert all(one.top_logprobs[0].logprob >= one.logprob for one in content)
+    streamed = [[], []]
+    for chunk in client.chat.completions.create(**CHAT, **options, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.logprobs.content if choice.logprobs else []
+    assert streamed == [choice.logprobs.content for choice in whole.choices]
+    bare = client.chat.completions.create(**CHAT, max_tokens=2, seed=3, logprobs=True)
+    assert [one.top_logprobs for one in bare.choices[0].logprobs.content] == [[], []]
+    assert client.chat.completions.create(**CHAT, max_tokens=2).choices[0].logprobs is None
+
+
+def test_completions_score_prompts_as_harnesses_ask_for_it(client, worker):
+    texts = ["Hello there", "Goodbye"]
+    prompts = [worker.template.plain_prompt_ids(text) for text in texts]
+    options = {"model": "tiny-llama", "temperature": 0, "echo": True, "logprobs": 1}
+    one = client.completions.create(prompt=prompts, max_tokens=1, seed=1234, **options)
+    none = client.completions.create(prompt=texts, max_tokens=0, **options)
+    for text, ids, more, bare in zip(texts, prompts, one.choices, none.choices, strict=True):
+        assert bare.text == text and more.text.startswith(text)
+        assert len(bare.logprobs.token_logprobs) == len(more.logprobs.tokens) - 1 == len(ids)
+        assert bare.logprobs.token_logprobs == close(more.logprobs.token_logprobs[:-1])
+        assert more.logprobs.text_offset[len(ids)] == len(text)
+        # Greedy: the answer's token is the likeliest.
+        top = more.logprobs.top_logprobs[-1]
+        assert more.logprobs.token_logprobs[-1] == max(top.values()) and len(top) == 1
+    assert one.usage.completion_tokens == 2 and none.usage.completion_tokens == 0
+    chunks = client.completions.create(prompt=texts, max_tokens=1, stream=True, **options)
+    told = [[], []]
+    for chunk in chunks:
+        for choice in chunk.choices:
+            told[choice.index] += choice.logprobs.token_logprobs if choice.logprobs else []
+    assert told == [close(choice.logprobs.token_logprobs) for choice in one.choices]
+
+
+def close(logprobs):
+    return pytest.approx(logprobs, abs=1e-4)
+
+
+def test_penalties_reach_the_sampler(client):
+    options = {"temperature": 0, "max_tokens": 40}
+    repeats = client.chat.completions.create(**CHAT, **options).choices[0].message.content
+    for name in ("presence_penalty", "frequency_penalty"):
+        other = client.chat.completions.create(**CHAT, **options, **{name: 2.0})
+        assert other.choices[0].message.content != repeats
+    body = {"extra_body": {"repetition_penalty": 1.5}}
+    other = client.chat.completions.create(**CHAT, **options, **body)
+    assert other.choices[0].message.content != repeats
+
+
 def test_stop_texts_end_an_answer(client):
     whole = client.chat.completions.create(**CHAT, seed=3, max_tokens=40)
     text = whole.choices[0].message.content

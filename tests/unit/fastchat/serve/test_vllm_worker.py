@@ -11,9 +11,11 @@ import openai
 import pytest
 import requests
 
-from fastchat.constants import ErrorCode
+from fastchat.constants import ErrorCode, RequestError
+from fastchat.protocol.worker_protocol import GenerateRequest
 from fastchat.serve import base_model_worker, controller, openai_api_server, vllm_worker
-from fastchat.serve.upstream.client import UpstreamClient
+from fastchat.serve.upstream.client import Completion, UpstreamClient
+from fastchat.serve.upstream.worker import UpstreamJob
 from tests.support.servers import (
     ASK,
     CONTEXT,
@@ -53,6 +55,8 @@ def test_it_answers_as_the_worker_behind_the_server(url, worker_url):
         {**ASK, "seed": 9, "top_k": 3, "echo": True},
         {**ASK, "top_p": 0},
         {**ASK, "max_new_tokens": 2 * CONTEXT, "temperature": 0},
+        {**ASK, "temperature": 0, "presence_penalty": 1.5, "repetition_penalty": 1.3},
+        {**ASK, "temperature": 0, "frequency_penalty": 0.9},
     ):
         reply = post(f"{url}/worker_generate", body)
         assert reply == post(f"{worker_url}/worker_generate", body)
@@ -66,6 +70,49 @@ def test_greedy_samples_are_asked_for_once(url, worker):
     assert reply["text"] == 4 * reply["text"][:1]
     assert worker.engine.stats.generated_tokens - before == reply["completion_tokens"][0]
     assert frames(f"{url}/worker_generate_stream", body)[-1] == reply
+
+
+def test_log_probabilities_pass_and_need_a_server_that_takes_token_ids(url, outer, worker_url):
+    for more in (
+        {"logprobs": 2, "n": 2, "seed": 1},
+        {"logprobs": 1, "echo": True, "temperature": 0, "stop": ["2?"]},
+        {"logprobs": 0, "echo": True, "max_new_tokens": 0},
+    ):
+        body = {**ASK, **more}
+        reply = post(f"{url}/worker_generate", body)
+        if not outer.abilities.takes_ids:
+            assert "logprobs need a server behind" in reply["text"]
+            continue
+        expected = post(f"{worker_url}/worker_generate", body)
+        assert told_of(reply) == [pytest.approx(one, abs=1e-4) for one in told_of(expected)]
+        sent = frames(f"{url}/worker_generate_stream", body)
+        streamed = zip(*map(told_of, sent), strict=True)
+        assert [list(itertools.chain(*parts)) for parts in streamed] == told_of(reply)
+        for one in (reply, expected, sent[-1]):
+            del one["logprobs"]
+        assert reply == expected == sent[-1]
+
+
+def told_of(reply):
+    told = reply["logprobs"]
+    return [one["token_logprobs"] for one in (told if isinstance(told, list) else [told])]
+
+
+def test_a_server_without_log_probabilities_or_without_the_prompts_text(outer):
+    request = GenerateRequest(prompt="ab", logprobs=0, max_new_tokens=1)
+    ids = outer.template.plain_prompt_ids("ab")
+    (token,) = outer.template.plain_prompt_ids("a")
+    columns = {name: [None] * 3 for name in ("token_logprobs", "top_logprobs")}
+    told = {"tokens": ["a", "b", "a"], "text_offset": [0, 1, 2], **columns}
+    for text in ("a", "aba"):
+        job = UpstreamJob(request, ids, 1, "ab")
+        choice = {"text": text, "token_ids": [token], "finish_reason": "length", "logprobs": told}
+        job.take(Completion(choices=[choice]))
+        assert job.reply(outer.template, final=True)["text"] == "aba"
+    job = UpstreamJob(request, ids, 1, "ab")
+    job.take(Completion(choices=[{**choice, "logprobs": None}]))
+    with pytest.raises(RequestError, match="gives no log-probabilities"):
+        job.reply(outer.template, final=True)
 
 
 def test_stop_texts_and_tokens_end_an_answer(url, worker_url):

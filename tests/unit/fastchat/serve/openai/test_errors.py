@@ -16,7 +16,9 @@ REFUSED = {
     "n": ({"n": 0}, "n"),
     "tools": ({"tools": [{"type": "function"}]}, "tools"),
     "logprobs": ({"logprobs": 0}, "logprobs"),
-    "penalty": ({"frequency_penalty": 0.5}, "frequency_penalty"),
+    "top logprobs alone": ({"top_logprobs": 2}, "top_logprobs"),
+    "penalty": ({"frequency_penalty": 2.5}, "frequency_penalty"),
+    "format": ({"response_format": {"type": "json_object"}}, "response_format"),
     "unknown": ({"tempurature": 1}, "tempurature"),
     "stream options": ({"stream_options": {"include_usage": True}}, "stream_options"),
     "no messages": ({"messages": []}, "messages"),
@@ -34,6 +36,28 @@ def test_bad_parameters_are_refused_by_name(client, case):
         client.chat.completions.create(**{**CHAT, "extra_body": change})
     assert refused.value.param.startswith(name) and name in refused.value.message
     assert refused.value.type == "invalid_request_error"
+
+
+COMPLETIONS = {
+    "nothing to say": ({"max_tokens": 0}, "max_tokens"),
+    "nothing to score": ({"max_tokens": 0, "echo": True}, "max_tokens"),
+    "too many": ({"logprobs": 21}, "logprobs"),
+    "a chat's": ({"logprobs": True}, "logprobs"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(COMPLETIONS))
+def test_bad_parameters_of_completions_are_refused_by_name(client, case):
+    change, name = COMPLETIONS[case]
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(**{**TEXT, "extra_body": change})
+    assert refused.value.param == name and f" {name}: " in refused.value.message
+
+
+def test_embeddings_are_left_out_by_name(client):
+    with pytest.raises(openai.NotFoundError, match="no worker here makes embeddings") as refused:
+        client.embeddings.create(model="tiny-llama", input="Hi")
+    assert refused.value.code == "not_supported"
 
 
 LONG = "word " * CONTEXT
