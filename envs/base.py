@@ -250,6 +250,8 @@ class Env(gymnasium.Env[str, str], ABC):
 
     @classmethod
     def _parse(cls, line: bytes) -> dict[str, Any]:
+        if line.startswith(b"version https://git-lfs"):
+            raise ValueError("a pointer of Git LFS, not the file: `git lfs pull` fetches it")
         try:
             row = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:

@@ -6,8 +6,8 @@ the answer that a later attempt gave, or with the error.
 A parameter that a server refuses is found out once, said, recorded in config.json ("left_out") and
 left out from then on; where it is n, samples are asked for one by one. What the server says names
 the parameter in most cases; where it does not, those are tried that no answered request had. What
-was tried counts once a request is answered. A refusal may come as a failure of the server (500):
-it is one where it names a parameter and comes twice.
+was tried counts once a request is answered. A refusal that names none, or comes as a failure of the
+server (500), counts when it comes twice.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -82,6 +83,8 @@ REFUSAL = re.compile(
     r"must be|only|invalid|validation|deprecated|cannot"
 )
 """What a server that fails says where in truth it refuses a parameter that it names."""
+REASONED_TO_THE_END = re.compile(r"max_tokens or model output limit was reached")
+"""How the OpenAI API says in a status 400 that all new tokens went into reasoning."""
 ABOUT_THE_PROMPT = re.compile(r"\b(messages|roles?|prompts?)\b")
 
 
@@ -210,8 +213,7 @@ class OpenAIPolicy(Policy):
         self._gives_ids = any(lengths)
         own = dict(zip(listed, lengths, strict=True)).get(self.model)
         self._longest = own - 1 if isinstance(own, int) and own > 1 else sys.maxsize
-        names = {self.model, f"models/{self.model}"}
-        if self.base_url and cards is not None and names.isdisjoint(listed):
+        if self.base_url and cards is not None and not any(map(self._is, listed)):
             shown = ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" * (len(listed) > 10))
             message = f"{self.base_url} serves {shown or 'nothing'}, not {self.model}"
             raise PolicyError("not_found", message)
@@ -220,6 +222,11 @@ class OpenAIPolicy(Policy):
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
+
+    def _is(self, listed: str) -> bool:
+        """Whether a listed name, perhaps a pattern, or with a tag or a folder, may be the model."""
+        bare = (name.removeprefix("models/").partition(":")[0] for name in (self.model, listed))
+        return fnmatchcase(*bare)
 
     @property
     def _where(self) -> str:
@@ -341,6 +348,9 @@ class OpenAIPolicy(Policy):
         try:
             return await self._ask(sent, spent)
         except RefusedRequest as error:
+            if REASONED_TO_THE_END.search(error.said):  # an attempt without an answer, and paid
+                spent.update(requests=1, uncounted_requests=1)
+                return [Sample("", "length")] * request["n"]
             refused = error
         async with self._learning:
             if self._fitted(request, self.left_out) == sent:
@@ -357,22 +367,21 @@ class OpenAIPolicy(Policy):
         """
         left_out, refused, tried = list(self.left_out), first, []
         why: dict[str, str] = {}
-        sent = self._fitted(request, left_out)
-        certain = first.kind == "bad_request"
-        if not certain and named_in(sent, first.said):  # it may have been a passing failure
-            try:
-                return await self._ask(sent, spent)
-            except RefusedRequest as error:
-                if _bare(error.said) != _bare(first.said):
-                    raise
+        fails = first.kind == "server"
         while True:
             sent = self._fitted(request, left_out)
             new = [name for name, mark in _marks(sent).items() if mark not in self._taken]
-            suspects = suspected(sent, refused.said, new if certain else ())
+            suspects = suspected(sent, refused.said, () if fails else new)
+            if not tried and suspects and (fails or not named_in(sent, first.said)):
+                try:  # it may have been a failure that passes
+                    return await self._ask(sent, spent)
+                except RefusedRequest as error:
+                    if _bare(error.said) != _bare(first.said):
+                        raise
             trials = (sorted({*left_out, *names}) for names in suspects)
             trial = next((t for t in trials if t not in tried and not {*LIMITS} <= {*t}), None)
             if trial is None:
-                if certain:
+                if not fails:
                     self._taken.update(_marks(sent).values())
                     if not self._answered and named_in(sent, first.said):  # nobody would be
                         raise PolicyError("setup", f"{first.message}; give another value")
@@ -501,7 +510,8 @@ def _cards(body: Any) -> list[dict[str, Any]] | None:
     entries = body.get("data", body.get("models")) if isinstance(body, dict) else body
     if entries is None and isinstance(body, dict) and "data" in body:
         return []
-    if not isinstance(entries, list):
+    more = isinstance(body, dict) and body.get("has_more")
+    if more or not isinstance(entries, list):
         return None
     return [e if isinstance(e, dict) else {"id": e} for e in entries]
 

@@ -19,6 +19,7 @@ BROKEN = re.compile(r"error|abort|cancel|fail|insufficient_system_resource")
 ASIDES = ("reasoning_content", "reasoning", "thinking", "refusal")
 """Fields beside the answer, of a message and of the parts of its content."""
 WORDS = ("message", "msg", "detail", "error", "errors", "reason", "title", "description", "raw")
+WORDS += ("base_resp", "status_msg", "error_msg", "errorMessage")
 """Fields in which a server says what is wrong; others may repeat the prompt."""
 REPEATED = {"body", "choices", "ctx", "id", "input", "loc", "messages", "model", "object", "usage"}
 """Fields of what is no list of wrong parameters."""
@@ -195,7 +196,9 @@ def is_page(body: Any) -> bool:
 def choices_of(body: Any) -> list[Any]:
     """The choices of a reply; empty where it has none, or an error in their place."""
     choices = body.get("choices") if isinstance(body, dict) else None
-    return choices if isinstance(choices, list) and not body.get("error") else []
+    error = body.get("error") if isinstance(choices, list) else None
+    is_error = any(error.values()) if isinstance(error, dict) else error
+    return choices if isinstance(choices, list) and not is_error else []
 
 
 def sample_of(choice: Any, where: str) -> Sample | PolicyError:

@@ -248,6 +248,22 @@ def test_an_error_is_typed_tried_again_where_that_helps_and_says_the_servers_wor
         raise error
 
 
+def test_an_error_field_that_says_nothing_is_no_error():
+    with OpenAI(lambda _: reply() | {"error": {"code": 0, "message": ""}}) as server:
+        assert ask(server)[0][0].text == GOOD
+
+
+def test_where_all_tokens_went_into_reasoning_there_is_an_attempt_without_an_answer():
+    words = "Could not finish the message because max_tokens or model output limit was reached."
+    with OpenAI(status(400, words)) as server:
+        samples, answering = ask(server, n=2)
+        assert [(s.text, s.finish_reason, s.uncounted) for s in samples] == [
+            ("", "length", 1),
+            ("", "length", 0),
+        ]
+        assert len(server.requests) == 1 and not answering.left_out
+
+
 @pytest.mark.parametrize("header", [("Retry-After", "3600"), ("retry-after-ms", "3600000")])
 def test_who_asks_to_wait_an_hour_is_not_asked_again(header):
     answer = lambda _: web.Response(status=429, text="daily", headers=dict([header]))  # noqa: E731
@@ -321,6 +337,9 @@ def test_loopback_is_asked_directly_and_a_proxy_is_named(monkeypatch):
         ([{"id": "teacher"}], True),
         ({"data": [{"id": "models/teacher"}]}, True),
         ({"models": [{"name": "teacher"}]}, True),
+        ({"data": [{"id": "teacher:latest"}]}, True),
+        ({"data": [{"id": "tea*"}]}, True),
+        ({"data": [{"id": "x"}], "has_more": True}, True),
         ({"data": None}, False),
         ({"data": [{"id": "x"}] * 300}, False),
         ({"object": "list"}, True),
