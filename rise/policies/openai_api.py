@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import ipaddress
 import itertools
+import json
 import logging
 import os
 import re
@@ -32,6 +33,7 @@ from fastchat.client.http import seconds_to_wait
 from rise.policies import bounded, keys
 from rise.policies.policy import Policy, PolicyError, Retries, Sample, replace_unwritable
 from rise.policies.replies import (
+    BLOCKED,
     Trouble,
     choices_of,
     counts_of,
@@ -365,7 +367,8 @@ class OpenAIPolicy(Policy):
         Raises:
             PolicyError: the first refusal, if it is none of the parameters.
         """
-        left_out, refused, tried = list(self.left_out), first, []
+        left_out, refused = list(self.left_out), first
+        tried: list[list[str]] = []
         why: dict[str, str] = {}
         fails = first.kind == "server"
         while True:
@@ -409,6 +412,8 @@ class OpenAIPolicy(Policy):
         choices = choices_of(body)
         if not choices:
             trouble = trouble_in(body)
+            if BLOCKED.search(json.dumps(body)):
+                raise PolicyError("content_filter", f"{self._where} filtered the prompt")
             if isinstance(body, dict) and trouble.words:
                 raise self._typed(trouble)
             what = "no JSON" if isinstance(body, str) else "no choices"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -14,14 +15,17 @@ from rise.policies.policy import PolicyError, Sample
 LENGTH = re.compile(r"length|max_?(\w*_)?tokens?|token_limit")
 """Ends at the limit of new tokens: length, max_tokens, model_length, MAX_TOKENS, ..."""
 FILTERED = re.compile(r"content_?filter")
+BLOCKED = re.compile(r'"block_?reason":|"filtered": true', re.IGNORECASE)
+"""A reply without choices, since the prompt was filtered."""
 BROKEN = re.compile(r"error|abort|cancel|fail|insufficient_system_resource")
 """Ends of an answer that somebody broke off. Every other one, also none, is a stop."""
-ASIDES = ("reasoning_content", "reasoning", "thinking", "refusal")
+ASIDES: tuple[str, ...] = ("reasoning_content", "reasoning", "thinking", "refusal")
+ASIDES += ("reasoning_details", "thinking_blocks")
 """Fields beside the answer, of a message and of the parts of its content."""
-WORDS = ("message", "msg", "detail", "error", "errors", "reason", "title", "description", "raw")
-WORDS += ("base_resp", "status_msg", "error_msg", "errorMessage")
+WORDS: tuple[str, ...] = ("message", "msg", "detail", "error", "errors", "reason", "title", "raw")
+WORDS += ("description", "base_resp", "status_msg", "error_msg", "errorMessage")
 """Fields in which a server says what is wrong; others may repeat the prompt."""
-REPEATED = {"body", "choices", "ctx", "id", "input", "loc", "messages", "model", "object", "usage"}
+REPEATED = {"body", "choices", "content", "ctx", "id", "input", "loc", "messages", "model", "usage"}
 """Fields of what is no list of wrong parameters."""
 CONTEXT = re.compile(
     r"(?:max_model_len|n_ctx|(?:context|model|allowed) (?:length|size|window))\D{0,12}(\d+)"
@@ -154,11 +158,11 @@ def room_in(said: str, asked: int) -> int | None:
 
 def parse(content: bytes) -> Any:
     """The JSON of a body; its text where it holds none."""
-    text = content.decode("utf-8", "replace")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+    text = content.decode("utf-8-sig", "replace")
+    for body in (content, text):  # JSON may be UTF-16
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(body)
+    return text
 
 
 def trouble_in(body: Any, status: int | None = None) -> Trouble:
@@ -198,7 +202,11 @@ def choices_of(body: Any) -> list[Any]:
     choices = body.get("choices") if isinstance(body, dict) else None
     error = body.get("error") if isinstance(choices, list) else None
     is_error = any(error.values()) if isinstance(error, dict) else error
-    return choices if isinstance(choices, list) and not is_error else []
+    if not isinstance(choices, list) or is_error:
+        return []
+    places = [choice.get("index") if isinstance(choice, dict) else None for choice in choices]
+    in_order = len({*places}) < len(places) or any(type(place) is not int for place in places)
+    return choices if in_order else sorted(choices, key=lambda choice: choice["index"])
 
 
 def sample_of(choice: Any, where: str) -> Sample | PolicyError:
@@ -216,15 +224,18 @@ def sample_of(choice: Any, where: str) -> Sample | PolicyError:
         return PolicyError("content_filter", f"the answer ended with {reason!r}")
     if BROKEN.search(reason):
         return PolicyError("server", f"{where} broke the answer off: {reason}")
-    message = choice.get("message")
+    message = choice.get("message", choice.get("delta"))
+    if isinstance(message, list):
+        return PolicyError("server", f"{where} sent a message that is a list")
     if not isinstance(message, dict):
         message = {"content": message if message is not None else choice.get("text")}
     said, aside = _texts(message.get("content"))
     if said is None:
         kind = type(message["content"]).__name__
         return PolicyError("server", f"{where} sent an answer of type {kind}")
-    beside = [message[name] for name in ASIDES if isinstance(message.get(name), str)]
-    reasoning = aside or "\n".join(dict.fromkeys(filter(None, beside)))
+    beside = (_texts(message.get(name)) for name in ASIDES)
+    found = dict.fromkeys(text or more for text, more in beside)
+    reasoning = aside or "\n".join(filter(None, found))
     ids = choice.get("token_ids")
     if not (isinstance(ids, list) and all(type(i) is int and 0 <= i < 1 << 31 for i in ids)):
         ids = None
@@ -273,6 +284,8 @@ def _texts(content: Any) -> tuple[str | None, str]:
     for part in parts:
         if isinstance(part, str):
             said += part
+        elif part is None:
+            continue
         elif not isinstance(part, dict):
             return None, ""
         elif isinstance(part.get("text"), str) and part.get("type") not in ASIDES:
@@ -294,7 +307,8 @@ def _words(value: Any) -> str:
         place = ".".join(map(str, place)) if isinstance(place, list) else ""
         said = " ".join(_words(value[name]) for name in WORDS if value.get(name))
         if not said and not place and not value.keys() & REPEATED:  # each field with its own words
-            return "; ".join(f"{name}: {_words(field)}" for name, field in value.items())
+            fields = ((name, _words(field)) for name, field in value.items())
+            return "; ".join(f"{name}: {words}" for name, words in fields if words)
         return f"{place}: {said}" if place else said
     return "" if value is None else str(value)
 

@@ -80,7 +80,8 @@ THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
         ({"content": None, "refusal": "I can't"}, "", "I can't"),
         ({"content": None}, "", None),
         ({"content": [PART, {"type": "text", "text": "5"}]}, "So 5", None),
-        ({"content": [THOUGHT, PART, "5"]}, "So 5", "hm"),
+        ({"content": [THOUGHT, None, PART, "5"]}, "So 5", "hm"),
+        ({"content": "5", "reasoning_details": [PART | {"text": "hm"}]}, "5", "hm"),
         ({"content": [{"type": "refusal", "refusal": "no"}]}, "", "no"),
         ({"content": []}, "", None),
         ({"content": "<think>a</think>5"}, "<think>a</think>5", None),
@@ -230,6 +231,10 @@ def broken_inside(body):
         (lambda _: web.json_response({"detail": "Not Found"}, status=404), "not_found", 1, "/v1"),
         (status(400, "m is not a valid model ID"), "not_found", 1, "the name of the model"),
         (status(400, "x", code="content_filter"), "content_filter", 1, "x"),
+        (lambda _: {"promptFeedback": {"blockReason": "SAFETY"}}, "content_filter", 1, "prompt"),
+        (lambda _: {"choices": [{"message": ["5"]}]}, "server", 3, "a list"),
+        (lambda _: {"message": {"role": "assistant", "content": "5"}}, "server", 3, "no choices"),
+        (lambda _: {"choices": 0, "base_resp": {"status_msg": "wait"}}, "server", 3, "wait"),
         (status(409), "server", 3, "no"),
         (status(424), "server", 3, "no"),
         (status(529, type="overloaded_error"), "overloaded", 4, "no"),
@@ -248,8 +253,21 @@ def test_an_error_is_typed_tried_again_where_that_helps_and_says_the_servers_wor
         raise error
 
 
-def test_an_error_field_that_says_nothing_is_no_error():
-    with OpenAI(lambda _: reply() | {"error": {"code": 0, "message": ""}}) as server:
+ORDER = [{"index": 1, "delta": {"content": "no"}}, {"index": 0, "delta": {"content": GOOD}}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(reply() | {"error": {"code": 0, "message": ""}}).encode(),
+        b"\xef\xbb\xbf" + json.dumps(reply()).encode(),
+        json.dumps(reply()).encode("utf-16"),
+        json.dumps({"choices": ORDER}).encode(),
+    ],
+    ids=["error of nothing", "byte order mark", "UTF-16", "out of order"],
+)
+def test_an_answer_in_an_odd_wrapping_is_one(body):
+    with OpenAI(lambda _: web.Response(body=body, content_type="application/json")) as server:
         assert ask(server)[0][0].text == GOOD
 
 
