@@ -6,7 +6,7 @@
 # It asks for nothing. Where there is no NVIDIA GPU it installs the CPU build of PyTorch.
 set -euo pipefail
 
-PYTHON=${PYTHON:-}               # the interpreter to build on (default: the first Python 3.10-3.12 found)
+PYTHON=${PYTHON:-}               # the interpreter to build on (default: the first Python 3.10 to 3.14 found)
 VENV=${VENV:-.venv}              # where the environment lives, relative to the repository
 TORCH_VERSION=${TORCH_VERSION:-2.13.0}  # the tested version; 2.6 or newer works
 EXTRAS=${EXTRAS:-dev}            # extras of the rise-llm distribution: dev (the others but flash), flash, gguf, parquet, qlora, tensorboard, webui
@@ -14,22 +14,40 @@ EXTRAS=${EXTRAS:-dev}            # extras of the rise-llm distribution: dev (the
 cd "$(dirname "$0")/.."
 
 is_supported() {
-    "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
         >/dev/null 2>&1
 }
 
-find_python() {
-    local candidate
-    for candidate in $PYTHON python3.11 python3.12 python3.10 python3 python; do
+make_venv() {
+    local candidate uv
+    for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3.10 python3.14 python3 python}; do
         if is_supported "$candidate"; then
-            echo "$candidate"
+            echo "setup.sh: making $VENV with $("$candidate" --version)"
+            "$candidate" -m venv "$VENV"
             return
         fi
     done
-    echo "setup.sh: no usable Python 3.10, 3.11 or 3.12 found (with the venv module);" \
-        "install one or name it: PYTHON=/path/to/python3.11 bash scripts/setup.sh" >&2
-    return 1
+    if [ -n "$PYTHON" ]; then
+        echo "setup.sh: PYTHON=$PYTHON is no Python 3.10 to 3.14 with the venv module; leave it out," \
+            "or name another" >&2
+        exit 2
+    fi
+    echo "setup.sh: no Python 3.10 to 3.14 with the venv module is here; uv finds or fetches one"
+    uv=$(find_uv) || {
+        echo "setup.sh: no uv could be had; install it, or a Python: apt-get install python3-venv" >&2
+        exit 1
+    }
+    "$uv" venv -q --seed --allow-existing --python '>=3.10,<3.15' "$VENV"
+    echo "setup.sh: made $VENV with $("$VENV/bin/python" --version)"
 }
+
+# uv from the PATH, from PyPI through any Python with pip, or from its own installer.
+find_uv() {
+    local tools=$VENV/uv
+    command -v uv || { python3 -m pip install -qq --target "$tools" uv && echo "$tools/bin/uv"; } ||
+        { curl -LsSf https://astral.sh/uv/install.sh | UV_UNMANAGED_INSTALL=$tools sh >&2 &&
+            echo "$tools/uv"; }
+} 2>/dev/null
 
 # pip may be configured with several indexes: ask it what it would take before taking it.
 would_install_cuda() {
@@ -61,18 +79,13 @@ fi
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 if [ ! -x "$VENV/bin/python" ]; then
-    python=$(find_python)
-    echo "setup.sh: making $VENV with $("$python" --version)"
-    "$python" -m venv "$VENV"
+    make_venv
 fi
 # Before 23.3 pip does not find the extra "model_worker" of FastChat.
 "$VENV/bin/python" -m pip install -qq --upgrade "pip>=23.3"
 echo "setup.sh: installing PyTorch"
 install_torch
-# The tested versions are those of Python 3.11; 3.10 has no release of some of them.
-if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    export PIP_CONSTRAINT=$PWD/constraints.txt
-fi
+export PIP_CONSTRAINT=$PWD/constraints.txt
 echo "setup.sh: installing RISE and FastChat"
 # DeepSpeed looks at torch while it is built, so it is built in this environment.
 "$VENV/bin/python" -m pip install -qq \
