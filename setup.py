@@ -2,8 +2,10 @@
 
     bash scripts/setup.sh          # a virtual environment with everything, tested versions
     pip install -e ./FastChat -e . # by hand, into an environment of your own
+    python -m build FastChat && python -m build && pip install FastChat/dist/*.whl dist/*.whl
 
-`FastChat/` is a distribution of its own (`fschat`), so that a serving machine needs nothing else.
+`FastChat/` is a distribution of its own (`fschat`): a serving machine needs nothing else, and stock
+FastChat makes room for it. The sdist has both: `pip install ./FastChat .` where it is unpacked.
 """
 
 import re
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ZERO = ("zero2", "zero3", "zero3_offload")
 README = Path(__file__).parent / "README.md"
 
 
@@ -30,8 +33,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.15",
     packages=find_packages(include=["envs*", "rise*"]),
-    package_data={"rise.report": ["templates/*"]},
+    package_data={"rise": ["py.typed", "report/templates/*"], "envs": ["py.typed"]},
     py_modules=["workflow_gen", "workflow_convert", "workflow_eval"],
+    data_files=[
+        ("share/rise/deepspeed", [f"deepspeed/{name}.json" for name in ZERO]),
+        ("share/rise/data", ["data/demo_gsm8k.jsonl", "data/demo_math.jsonl"]),
+    ],
     install_requires=[
         "fschat[model_worker,train]==0.2.36+rise",
         "aiohttp>=3.9",
@@ -49,10 +56,16 @@ setup(
         "tqdm>=4.66",
         "wandb>=0.17",
     ],
-    entry_points={"fastchat.web_tabs": ["rise = rise.web_tab"]},
+    entry_points={
+        "console_scripts": [
+            f"rise-{stage} = workflow_{stage}:command" for stage in ("gen", "convert", "eval")
+        ],
+        "fastchat.web_tabs": ["rise = rise.web_tab"],
+    },
     extras_require={
         "dev": [
-            "fschat[qlora,tensorboard,webui]==0.2.36+rise",
+            "build>=1.2",
+            "fschat[cli,qlora,tensorboard,webui]==0.2.36+rise",
             "gguf>=0.10",
             "import-linter>=2.5",
             "mypy>=1.15",

@@ -23,6 +23,7 @@ import random
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -247,5 +248,8 @@ def main(argv: list[str] | None = None) -> int:
     return exit_code(lambda: run(args))
 
 
+command = partial(run_program, main)
+"""The program rise-convert of an installed distribution."""
+
 if __name__ == "__main__":
-    run_program(main)
+    command()

@@ -17,6 +17,7 @@ both in one run: the further samples of turn 1 only vote. A model is named as in
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from fastchat.utils import Parser
 from rise.episodes.feedback import asks_itself
@@ -108,5 +109,8 @@ def report(job, tracker) -> None:
         )
 
 
+command = partial(run_program, main)
+"""The program rise-eval of an installed distribution."""
+
 if __name__ == "__main__":
-    run_program(main)
+    command()

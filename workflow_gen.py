@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
+from functools import partial
 from pathlib import Path
 
 from fastchat.utils import Parser
@@ -118,8 +120,13 @@ def report(job, tracker) -> None:
     words = ["--filepath", str(run.log_path), "--output", "dataset/finetune.json"]
     words += ["--model_path", checkpoints[0]] if checkpoints else []
     words += ["--env", job.config["env"], "--criteria", "all", "--remove_duplication", "--shuffle"]
-    print(f"Next: python workflow_convert.py {shlex.join(words)}")
+    installed = Path(sys.argv[0]).name == "rise-gen"
+    program = "rise-convert" if installed else "python workflow_convert.py"
+    print(f"Next: {program} {shlex.join(words)}")
 
+
+command = partial(run_program, main)
+"""The program rise-gen of an installed distribution."""
 
 if __name__ == "__main__":
-    run_program(main)
+    command()

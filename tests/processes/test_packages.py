@@ -1,0 +1,68 @@
+"""The two distributions, built, installed and used where there is no repository.
+
+python -m pytest tests/processes/test_packages.py
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+from tests.support.readme_commands import ROOT
+
+SHIPPED = ("rise/", "envs/", "workflow_", "deepspeed/", "data/demo_", "FastChat/fastchat/")
+BESIDE = {"README.md", "LICENSE", "CHANGELOG.md", "constraints.txt", "setup.py", "FastChat/README.md"}
+
+
+def run(*words, **options):
+    done = subprocess.run(words, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def tracked():
+    """The repository's files, those that are not committed yet among them."""
+    listed = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).split("\n")
+    return [name for name in listed if (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A folder with the sdist and the wheel of both; the repository gets no build folders."""
+    source = tmp_path_factory.mktemp("packages") / "source"
+    for name in tracked():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    for folder in ("FastChat", "."):
+        run(sys.executable, "-m", "build", "-n", "-o", source / "out", folder, cwd=source)
+    return source / "out"
+
+
+def test_sdist_and_wheels_hold_what_is_needed(built):
+    [sdist] = built.glob("rise_llm-*.tar.gz")
+    with tarfile.open(sdist) as file:
+        packed = {name.partition("/")[2] for name in file.getnames()}
+    shipped = {name for name in tracked() if name.startswith(SHIPPED) and name != "envs/README.md"}
+    assert shipped | BESIDE <= packed
+
+    wheels = {name for wheel in built.glob("*.whl") for name in zipfile.ZipFile(wheel).namelist()}
+    wheels = {name for name in wheels if ".dist-info/" not in name}
+    wheels = {name.rpartition("/data/share/rise/")[2] for name in wheels}
+    assert wheels == {name.removeprefix("FastChat/") for name in shipped}
+    assert {f"{name}/py.typed" for name in ("rise", "envs", "fastchat")} <= wheels
+
+
+def test_the_stages_run_from_their_wheels_alone(built, tmp_path):
+    place = tmp_path / "installed"
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index")
+    run(*pip, "--target", place, *built.glob("*.whl"))
+    environment = {**os.environ, "PYTHONPATH": str(place)}
+    for stage, flag in (("gen", "--models"), ("convert", "--criteria"), ("eval", "--model")):
+        shown = run(place / "bin" / f"rise-{stage}", "--help", cwd=tmp_path, env=environment)
+        assert shown.startswith(f"usage: rise-{stage}") and flag in shown
+    code = "import workflow_gen, rise, envs, fastchat; print(rise.__file__, fastchat.__file__)"
+    assert run(sys.executable, "-c", code, cwd=tmp_path, env=environment).count(str(place)) == 2
