@@ -1,10 +1,11 @@
 """The RISE tab of FastChat's web pages: a problem, attempt after attempt, each with its verdict.
 
     python -m fastchat.serve.gradio_web_server --env gsm8k --data-path data/demo_gsm8k.jsonl
+    python -m fastchat.serve.cli --model-path ./checkpoint --env gsm8k --problem 3
 
-Loaded by `fastchat.serve.gradio_web_server` through the entry-point group "fastchat.web_tabs". What
-the models see is what they see in evaluation: the environment's prompt, and after each attempt the
-feedback "incorrect", whatever was answered.
+Loaded by the web pages and by the chat in the terminal through the entry-point group
+"fastchat.web_tabs". What the models see is what they see in evaluation: the environment's prompt,
+and after each attempt the feedback "incorrect", whatever was answered.
 """
 
 from __future__ import annotations
@@ -57,6 +58,35 @@ def check(args: argparse.Namespace) -> None:
     import envs
 
     args.problems = envs.make(args.env, args.data_path, prompt_style=args.prompt_style)
+
+
+class Problem:
+    """A problem of the file, for the chat in the terminal (`fastchat.serve.cli`).
+
+    Raises:
+        ValueError: the file cannot be read, or has no such problem.
+    """
+
+    def __init__(self, args: argparse.Namespace, index: int):
+        if not hasattr(args, "problems"):
+            check(args)
+        self._env, self._index = args.problems, index
+        if not 0 <= index < len(self._env):
+            last = len(self._env) - 1
+            raise ValueError(f"--problem {index}: {args.data_path} has problems 0 to {last}")
+        self.question: str = self._env.question(index)
+        self.opening: list[Message] = self._env.opening(index)
+
+    def verdict(self, answer: str) -> str:
+        grade = self._env.grade(answer, self._index)
+        return _in_words(grade.verdict, grade.answer)
+
+    def told(self, answer: str) -> str:
+        """What the model hears after an attempt: that it is wrong, whatever it is."""
+        return self._env.feedback_on(answer, self._index, "wrong")
+
+
+problem = Problem
 
 
 def add_tab(args: argparse.Namespace, chat: Any) -> None:
@@ -148,6 +178,10 @@ async def _verdict(env: Env, index: int, answer: str, reference: str) -> str:
             return f"answer {read}, not graded"
         else:
             verdict = "right" if env.accepts(reference.strip(), read) else "wrong"
+    return _in_words(verdict, read)
+
+
+def _in_words(verdict: str, read: str | None) -> str:
     return MARKS[verdict] if read is None else f"{MARKS[verdict]}, answer {read}"
 
 

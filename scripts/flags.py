@@ -35,6 +35,12 @@ PROGRAMS = {
     "fastchat.serve.vllm_worker": "fastchat.serve.vllm_worker",
     "fastchat.serve.openai_api_server": "fastchat.serve.openai_api_server",
     "fastchat.serve.gradio_web_server": "fastchat.serve.gradio_web_server",
+    "fastchat.serve.cli": "fastchat.serve.cli",
+    "fastchat.serve.test_message": "fastchat.serve.test_message",
+    "fastchat.serve.status": "fastchat.serve.status",
+    "fastchat.serve.launch_all_serve": "fastchat.serve.launch_all_serve",
+    "fastchat.serve.shutdown_serve": "fastchat.serve.shutdown_serve",
+    "fastchat.serve.register_worker": "fastchat.serve.register_worker",
     "fastchat.model.apply_lora": "fastchat.model.apply_lora",
 }
 """A program, as the documentation calls it -> the module that reads its command line."""
@@ -65,7 +71,7 @@ class _Seen(Exception):
 def reader(program: str) -> Callable[[list[str]], object]:
     """The function that reads a program's command line."""
     module = import_module(PROGRAMS[program])
-    if program == "fastchat.serve.gradio_web_server":
+    if program in ("fastchat.serve.gradio_web_server", "fastchat.serve.cli"):
         tab = import_module("rise.web_tab")
         return lambda words: module.parse_args(words, [tab])
     return module.parse if program == "train_mem.py" else module.parse_args

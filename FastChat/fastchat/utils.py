@@ -11,6 +11,7 @@ import re
 import resource
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -188,10 +189,12 @@ class Parser(argparse.ArgumentParser):
     """argparse's parser; errors are one line with the nearest flag, and flags are given in full.
 
     A shortened flag would mean something else, or nothing, once there is a second such flag. The
-    description keeps its line breaks.
+    description keeps its line breaks. `elsewhere` says of flags that other programs have, or of
+    their beginnings, what to do instead.
     """
 
-    def __init__(self, **settings: Any):
+    def __init__(self, elsewhere: Mapping[str, str] | None = None, **settings: Any):
+        self._elsewhere = elsewhere or {}
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         settings.setdefault("allow_abbrev", False)
         super().__init__(**settings)
@@ -202,10 +205,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {line}{self._nearest(line)} (--help lists the flags)\n")
 
     def _nearest(self, message: str) -> str:
-        """The known flags nearest to those that were not recognised, as a question."""
+        """What to do about flags that were not recognised, or the nearest known ones, in words."""
         _, found, unknown = message.partition("unrecognized arguments: ")
         known = [flag for action in self._actions for flag in action.option_strings]
         flags = [word.partition("=")[0] for word in unknown.split() if word.startswith("--")]
+        for start, remedy in self._elsewhere.items():
+            if any(flag.startswith(start) for flag in flags):
+                return f": {remedy}"
         near = [name for flag in flags for name in difflib.get_close_matches(flag, known, n=1)]
         return f": did you mean {', '.join(near)}?" if found and near else ""
 

@@ -15,7 +15,14 @@ import pytest
 from tests.support.readme_commands import ROOT
 
 SHIPPED = ("rise/", "envs/", "workflow_", "deepspeed/", "data/demo_", "FastChat/fastchat/")
-BESIDE = {"README.md", "LICENSE", "CHANGELOG.md", "constraints.txt", "setup.py", "FastChat/README.md"}
+BESIDE = {
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "constraints.txt",
+    "setup.py",
+    "FastChat/README.md",
+}
 
 
 def run(*words, **options):

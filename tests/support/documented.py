@@ -43,6 +43,8 @@ ELSEWHERE = {
     "bash scripts/rise.sh( --check)?$": "needs GPUs and a key: tests/journeys/test_rise_sh.py",
     "sbatch": "needs Slurm: tests/processes/test_slurm.py",
     "http://a:21001": "needs hosts a and b: tests/processes/test_commands.py",
+    "fastchat.serve.(cli|status|test_m|launch|shutdown)": "on a tiny model: "
+    "tests/processes/test_fastchat_commands.py",
     "--vllm-bin": "needs vLLM: tests/processes/test_vllm_server.py",
     "http://gpu1:8000": "needs a host gpu1: tests/unit/fastchat/serve/test_vllm_worker.py",
 }

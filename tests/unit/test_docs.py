@@ -106,6 +106,16 @@ def test_the_trees_name_what_is_there(page):
     assert folders - shown <= ({"openai", "upstream", "protocol"} if page == "README.md" else set())
 
 
+def test_modules_of_fastchat_that_are_called_ours_are_here():
+    rows = (ROOT / "docs" / "migrate.md").read_text(encoding="utf-8").splitlines()
+    ours = [row.split("|")[1] for row in rows if re.match(r"\| `fastchat\..*\| ours", row)]
+    for names in (re.findall(r"`([\w.]+)`", cell) for cell in ours):
+        folder = names[0].rpartition(".")[0].replace(".", "/")
+        for name in names:
+            assert (ROOT / "FastChat" / folder / f"{name.rpartition('.')[2]}.py").is_file(), name
+    assert len(ours) > 8
+
+
 def test_the_worked_grades_are_right():
     failures, tried = doctest.testfile(str(ROOT / "docs" / "grading.md"), module_relative=False)
     assert failures == 0

@@ -47,8 +47,8 @@ class Child:
         command: the command line.
         log: file for what the process prints; it is appended to.
         environment: this process's unless given.
-        at_our_death: the signal that it gets when this process ends. Nobody would follow up on a
-            SIGTERM that it does not heed.
+        at_our_death: the signal that it gets when this process ends; None lets it live on. Nobody
+            would follow up on a SIGTERM that it does not heed.
     """
 
     def __init__(
@@ -57,9 +57,10 @@ class Child:
         command: Sequence[str],
         log: Path,
         environment: Mapping[str, str] | None = None,
-        at_our_death: signal.Signals = signal.SIGKILL,
+        at_our_death: signal.Signals | None = signal.SIGKILL,
     ):
         self.name = name
+        self.command = list(command)
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -206,9 +207,9 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+def _die_with_parent(number: signal.Signals | None) -> Callable[[], None] | None:
     """A hook that makes Linux signal the child when this process ends, even by SIGKILL."""
-    if not sys.platform.startswith("linux"):
+    if number is None or not sys.platform.startswith("linux"):
         return None
     # The library is loaded here, since a forked child should do as little as possible.
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()

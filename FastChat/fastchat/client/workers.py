@@ -170,6 +170,32 @@ class Cluster:
         if not ended:
             raise PeerError("connection", f"{url} broke the answer off")
 
+    async def texts(
+        self, model: str, body: dict[str, Any], address: str | None = None
+    ) -> AsyncGenerator[str, None]:
+        """The growing text of one answer, by a worker of the model or by the one at `address`.
+
+        Raises:
+            PeerError: there is none, or it breaks off.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            if address:
+                worker = Worker(address)
+            else:
+                worker = await stack.enter_async_context(self.hold(model))
+            replies = self.stream(worker, {"model": model, "echo": False, **body})
+            async with contextlib.aclosing(replies):
+                async for reply in replies:
+                    yield reply.texts[0]
+
+    async def addresses(self, model: str) -> list[str]:
+        """All workers that the controller names for a model, whether they answer or not."""
+        workers = Workers(self.session, self.controller, model)
+        await workers._look_up()
+        if workers.is_empty and workers._trouble:
+            raise workers._trouble
+        return sorted(workers._known)
+
     async def context_length(self, model: str) -> int:
         """Of the worker that comes first, in tokens; 0 where it does not say.
 

@@ -38,6 +38,7 @@ from fastchat.protocol.controller_protocol import (
 from fastchat.protocol.worker_protocol import parse
 from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads
 from fastchat.serve.prometheus import HUNG_UP, Metrics
+from fastchat.serve.stock_flags import ELSEWHERE
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry
 from fastchat.utils import Parser, build_logger, listen, serve, tell_if_open, url_of
 
@@ -266,7 +267,7 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(ELSEWHERE, description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
     parser.add_argument(
         "--port", type=int, default=CONTROLLER_PORT, help="port, 0 takes a free one (21001)"

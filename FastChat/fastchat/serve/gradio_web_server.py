@@ -19,6 +19,7 @@ from typing import Any
 
 from fastchat.constants import CONTROLLER_ADDRESS
 from fastchat.conversation import Message
+from fastchat.serve.stock_flags import ELSEWHERE
 from fastchat.serve.web_chat import WebChat, WebChatError
 from fastchat.utils import Parser, build_logger, listen, normal_url, serve, url_of
 
@@ -155,6 +156,7 @@ def parse_args(
 ) -> argparse.Namespace:
     """Read the command line; `tabs` add arguments of their own."""
     parser = Parser(
+        ELSEWHERE,
         prog="gradio_web_server",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -32,6 +32,7 @@ from fastchat.model.model_adapter import (
 )
 from fastchat.model.weight_files import check_files
 from fastchat.protocol.worker_protocol import GenerateRequest
+from fastchat.serve import stock_flags
 from fastchat.serve.base_model_worker import (
     BaseModelWorker,
     add_worker_arguments,
@@ -156,7 +157,7 @@ class ModelWorker(BaseModelWorker):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(stock_flags.ELSEWHERE, description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "answers (a request for n samples takes n)")
     parser.add_argument(
         "--model-path",
@@ -198,6 +199,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="CPU threads of torch (OMP_NUM_THREADS, or the cores that this process may use)",
     )
     parser.add_argument("--seed", type=int, help="seed of requests that bring none (none)")
+    stock_flags.add_arguments(parser)
     args = parser.parse_args(argv)
     args.error = parser.error
     return args
@@ -209,6 +211,7 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
     Raises:
         ValueError: the checkpoint, the template, the device or the memory will not do.
     """
+    stock_flags.settle(args)
     pick_device(args.device)
     check_files(args.model_path, args.base_model_path)
     weights = base_source(args.model_path, args.base_model_path)
@@ -241,9 +244,10 @@ def _load_engine(
     hub_logging.disable_progress_bar()
     threads = args.num_threads or threads_of()
     torch.set_num_threads(threads)
-    model = load_model(
-        args.model_path, device=args.device, dtype=args.dtype, base=args.base_model_path
-    )
+    device = pick_device(args.device) or "cpu"
+    memory_fraction = stock_flags.memory_fraction(args, device)
+    options = stock_flags.load_options(args, device)
+    model = load_model(args.model_path, device=device, base=args.base_model_path, **options)
     logger.info(
         "%s; %s", _dtype_in_words(args, model, own), f"{threads} CPU thread{'s' * (threads > 1)}"
     )
@@ -253,13 +257,15 @@ def _load_engine(
         kv_bytes=args.kv_memory,
         max_rows=args.limit_worker_concurrency,
         max_length=max_length,
-        memory_fraction=args.gpu_memory_fraction,
+        memory_fraction=memory_fraction,
         logger=logger,
     )
 
 
 def _dtype_in_words(args: argparse.Namespace, model: Any, own: Any) -> str:
     name = str(model.dtype).removeprefix("torch.")
+    if args.load_8bit:
+        return f"weights in 8 bits, computing in {name}"
     if args.dtype != "auto" or model.device.type != "cpu":
         return f"computing in {name}"
     if own in (None, model.dtype):

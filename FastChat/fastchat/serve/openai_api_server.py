@@ -30,6 +30,7 @@ from fastchat.serve.http import AsciiJSON, Bodies, read_json, reads
 from fastchat.serve.openai.answers import Answers
 from fastchat.serve.openai.errors import ApiError, from_worker, parse
 from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, served
+from fastchat.serve.stock_flags import ELSEWHERE
 from fastchat.utils import (
     Parser,
     build_logger,
@@ -165,7 +166,7 @@ def split_keys(text: str) -> list[str]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(ELSEWHERE, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
     parser.add_argument(
         "--port", type=int, default=_PORT, help=f"port, 0 takes a free one ({_PORT})"

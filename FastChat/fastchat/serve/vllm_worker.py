@@ -41,6 +41,7 @@ from fastchat.serve.base_model_worker import (
     create_app,
     registration_of,
 )
+from fastchat.serve.stock_flags import OF_VLLM
 from fastchat.serve.upstream.client import Abilities, UpstreamClient, explore
 from fastchat.serve.upstream.worker import UpstreamWorker
 from fastchat.utils import (
@@ -61,7 +62,7 @@ _OWN_OPTIONS = ("--host", "--port", "--uds")
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(OF_VLLM, description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "requests")
     parser.add_argument(
         "--model-path",

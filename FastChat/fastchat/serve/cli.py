@@ -1,0 +1,265 @@
+"""Chat with a model in the terminal: a served one, or a checkpoint that is served for the chat.
+
+    python -m fastchat.serve.cli --model-path meta-llama/Llama-2-7b-chat-hf
+    python -m fastchat.serve.cli --model-name Llama-2-7b-chat-hf --controller-address http://gpu1:21001
+    python -m fastchat.serve.cli --model-path ./checkpoint --env gsm8k --problem 3
+
+An empty line ends it. !!reset begins anew, !!regen answers again, !!remove takes the last question
+and answer back, !!save FILE and !!load FILE keep the dialogue. With a problem loaded (--problem, or
+/problem N) every answer gets its verdict, and /retry says that it is wrong, whatever it was, as
+RISE's evaluation does: the model sees the problem and its last attempt. Flags that are not listed
+go to the model worker of --model-path: --device, --dtype, --load-8bit, ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fastchat.client.http import PeerError
+from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop, wait_until
+from fastchat.client.workers import Cluster
+from fastchat.conversation import Message
+from fastchat.serve.screens import SCREENS, Screen, screen_of
+from fastchat.serve.stock_flags import ELSEWHERE
+from fastchat.serve.terminal import add_controller
+from fastchat.utils import Parser, normal_url, positive_int, read_json, write_json
+
+TABS = "fastchat.web_tabs"
+"""Entry points of packages that know problems, as for the web pages: modules with `add_arguments`,
+`check` and `problem`."""
+_START_SECONDS = 1800.0
+
+
+def parse_args(
+    argv: list[str] | None = None, tabs: list[ModuleType] | None = None
+) -> argparse.Namespace:
+    """Read the command line; `tabs` add arguments of their own."""
+    parser = Parser(ELSEWHERE, prog="cli", description=__doc__)
+    parser.add_argument(
+        "--model-path",
+        "--model",
+        help="checkpoint, adapter or ORG/NAME; a worker is started for it",
+    )
+    parser.add_argument("--model-name", help="the name of a served model, instead")
+    add_controller(parser)
+    parser.add_argument(
+        "--worker-address", type=normal_url, help="URL of its worker, asked without a controller"
+    )
+    parser.add_argument("--conv-system-msg", help="system message (none)")
+    parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (0.7)")
+    parser.add_argument(
+        "--repetition_penalty", type=float, default=1.0, help="above 1 repeats less (1)"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=positive_int, default=512, help="longest answer (512)"
+    )
+    parser.add_argument("--no-history", action="store_true", help="each message stands alone")
+    parser.add_argument(
+        "--style",
+        choices=list(SCREENS),
+        default="simple",
+        help="rich needs the packages of the extra cli; programmatic reads messages that end with "
+        "FastChat's mark (simple)",
+    )
+    parser.add_argument(
+        "--multiline",
+        action="store_true",
+        help="a message has several lines: Ctrl-D ends it, with --style rich Esc and Enter",
+    )
+    parser.add_argument("--mouse", action="store_true", help="the mouse moves the cursor (rich)")
+    for tab in tabs or []:
+        group = parser.add_argument_group(tab.TITLE)
+        tab.add_arguments(group)
+        group.add_argument("--problem", type=int, help="number of the problem to begin with (none)")
+    args, rest = parser.parse_known_args(argv)
+    args.worker_args = rest
+    if bool(args.model_path) == bool(args.model_name or args.worker_address):
+        parser.error("give --model-path of a checkpoint, or --model-name of a served model")
+    if rest and not args.model_path:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.error = parser.error
+    return args
+
+
+@contextlib.contextmanager
+def served(args: argparse.Namespace) -> Iterator[None]:
+    """Where a checkpoint is to be served: its worker, whose address `args` gets.
+
+    Raises:
+        ServerEnded: it does not start; the message is its own where it says what is wrong.
+    """
+    if not args.model_path:
+        yield
+        return
+    [port] = free_ports(1)
+    args.worker_address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "fastchat.serve.model_worker", "--no-register"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--model-path", args.model_path]
+    with tempfile.TemporaryDirectory(prefix="fastchat-cli-") as folder:
+        child = Child("the model worker", command + args.worker_args, Path(folder, "log"))
+        status = f"{args.worker_address}/worker_get_status"
+        try:
+            wait_until(lambda: asked(status, b"{}") is not None, [child], _START_SECONDS)
+            yield
+        except ServerEnded:
+            if child.code == 2:
+                raise ServerEnded(child.tail()[-1].partition("error: ")[2]) from None
+            raise
+        finally:
+            stop([child])
+
+
+class Chat:
+    """A dialogue with one model, on a screen."""
+
+    def __init__(self, args: argparse.Namespace, screen: Screen, tab: ModuleType | None):
+        self.args = args
+        self.screen = screen
+        self.tab = tab
+        self.problem: Any = None
+        self.messages: list[Message] = []
+        """What was said and is shown; what the model sees of it, `ask` gets."""
+
+    def run(self) -> None:
+        """Until an empty line, or the end of the input."""
+        if getattr(self.args, "problem", None) is not None:
+            self.load_problem(str(self.args.problem))
+        while text := (self.screen.ask("USER") or "").strip():
+            word, _, rest = text.partition(" ")
+            word = word.replace("!!", "/", 1)
+            if word == "/exit":
+                return
+            if word in COMMANDS:
+                COMMANDS[word](self, rest.strip())
+            else:
+                self.messages.append({"role": "user", "content": text})
+                self.ask(self.messages[-1:] if self.args.no_history else self.messages)
+
+    def ask(self, seen: list[Message]) -> None:
+        """Show the model's answer to a dialogue, and keep it; one that fails takes its question."""
+        system = self.args.conv_system_msg
+        start: list[Message] = [{"role": "system", "content": system}] if system else []
+        body: dict[str, Any] = {
+            "messages": [*start, *seen],
+            "temperature": self.args.temperature,
+            "max_new_tokens": self.args.max_new_tokens,
+        }
+        if self.args.repetition_penalty != 1:
+            body["repetition_penalty"] = self.args.repetition_penalty
+        try:
+            answer = asyncio.run(self._answer(body))
+        except (PeerError, KeyboardInterrupt) as error:
+            self.messages.pop()
+            self.screen.say(f"no answer: {error or 'interrupted'}")
+            return
+        self.messages.append({"role": "assistant", "content": answer})
+        if self.problem is not None:
+            own = self.messages[len(self.problem.opening) :]
+            attempt = sum(message["role"] == "assistant" for message in own)
+            self.screen.say(f"attempt {attempt}: {self.problem.verdict(answer)}")
+
+    async def _answer(self, body: dict[str, Any]) -> str:
+        cluster = Cluster(self.args.controller_address)
+        try:
+            name = self.args.model_name or ""
+            return await self.screen.show(cluster.texts(name, body, self.args.worker_address))
+        finally:
+            await cluster.close()
+
+    def load_problem(self, number: str) -> None:
+        """Ask the model a problem of the file."""
+        if self.tab is None or not number.isdecimal():
+            self.screen.say("say which problem, /problem 3; the file is that of --data-path")
+            return
+        try:
+            self.problem = self.tab.problem(self.args, int(number))
+        except ValueError as error:
+            self.screen.say(str(error))
+            return
+        self.messages = list(self.problem.opening)
+        self.screen.say(f"problem {number}: {self.problem.question}")
+        self.ask(self.messages)
+
+    def retry(self, _: str) -> None:
+        """Say that the last attempt is wrong; the model sees the problem, the attempt and that."""
+        if self.problem is None or self.messages[-1]["role"] != "assistant":
+            self.screen.say("/retry needs an attempt at a problem: --problem 3, or /problem 3")
+            return
+        attempt = self.messages[-1]
+        told: Message = {"role": "user", "content": self.problem.told(attempt["content"])}
+        self.screen.say(f"USER: {told['content']}")
+        self.messages.append(told)
+        self.ask([*self.problem.opening, attempt, told])
+
+    def reset(self, _: str) -> None:
+        self.messages, self.problem = [], None
+        self.screen.say("a new dialogue")
+
+    def remove(self, _: str) -> None:
+        self.messages = self.messages[:-2]
+        self.screen.say(f"{len(self.messages)} messages are left")
+
+    def regenerate(self, _: str) -> None:
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            self.screen.say("there is no answer to be given again")
+            return
+        del self.messages[-1]
+        self.ask(self.messages)
+
+    def save(self, name: str) -> None:
+        path = Path(name or "chat").with_suffix(".json")
+        write_json(path, {"messages": self.messages})
+        self.screen.say(f"saved {path}")
+
+    def load(self, name: str) -> None:
+        path = Path(name or "chat").with_suffix(".json")
+        kept = read_json(path)
+        messages = kept.get("messages") if isinstance(kept, dict) else None
+        if not isinstance(messages, list):
+            self.screen.say(f"{path} holds no dialogue that !!save has written")
+            return
+        self.messages, self.problem = messages, None
+        for message in messages:
+            self.screen.say(f"{str(message['role']).upper()}: {message['content']}")
+
+
+COMMANDS: dict[str, Callable[[Chat, str], None]] = {
+    "/problem": Chat.load_problem,
+    "/retry": Chat.retry,
+    "/reset": Chat.reset,
+    "/remove": Chat.remove,
+    "/regen": Chat.regenerate,
+    "/save": Chat.save,
+    "/load": Chat.load,
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Chat until the input ends."""
+    tabs = [found.load() for found in entry_points(group=TABS)]
+    args = parse_args(argv, tabs)
+    tab = next((each for each in tabs if hasattr(each, "problem")), None)
+    try:
+        if tab is not None and args.problem is not None:
+            tab.problem(args, args.problem)  # what is wrong there is found before a model is loaded
+        with served(args):
+            Chat(args, screen_of(args), tab).run()
+    except ServerEnded as error:
+        sys.exit(f"error: {error}")
+    except (ValueError, OSError) as error:
+        args.error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Starts a controller, workers and the OpenAI-compatible server, and leaves them running.
+
+    python -m fastchat.serve.launch_all_serve --model-path-address ./model ORG/NAME@localhost@21003
+    python -m fastchat.serve.shutdown_serve --down all
+
+Each writes to a file in --log-dir, which also keeps what shutdown_serve needs to end them. It
+returns when all of them answer. Flags that are not listed go to every model worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from fastchat.client.process import Child, ServerEnded, asked, stop, wait_until
+from fastchat.constants import CONTROLLER_PORT, WORKER_PORT, controller_headers
+from fastchat.serve.worker_registry import DispatchMethod
+from fastchat.utils import Parser, read_json, write_json
+
+RECORD = "serve.json"
+"""In the folder of the logs: name -> process id and command of what was started."""
+_START_SECONDS = 1800.0
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--model-path-address",
+        nargs="+",
+        required=True,
+        metavar="MODEL[@HOST@PORT]",
+        help=f"models, each with its worker's address (localhost, ports from {WORKER_PORT} on)",
+    )
+    parser.add_argument("--controller-host", default="localhost", help="(localhost)")
+    parser.add_argument("--controller-port", type=int, default=CONTROLLER_PORT, help="(21001)")
+    parser.add_argument(
+        "--dispatch-method",
+        choices=get_args(DispatchMethod),
+        default="shortest_queue",
+        help="how a worker is chosen among those that serve a model (shortest_queue)",
+    )
+    parser.add_argument("--server-host", default="localhost", help="(localhost)")
+    parser.add_argument("--server-port", type=int, default=8001, help="of the OpenAI API (8001)")
+    parser.add_argument(
+        "--api-keys", help="keys of the OpenAI API; FASTCHAT_API_KEYS holds them unseen (none)"
+    )
+    parser.add_argument(
+        "--log-dir", type=Path, default=Path("logs"), help="where they write to (logs)"
+    )
+    args, rest = parser.parse_known_args(argv)
+    args.worker_args = rest
+    args.error = parser.error
+    return args
+
+
+def commands(args: argparse.Namespace) -> dict[str, list[str]]:
+    """The command line of each server by its name: module, and number where there are several.
+
+    Raises:
+        ValueError: an address is not MODEL@HOST@PORT.
+    """
+    controller = f"http://{args.controller_host}:{args.controller_port}"
+    found = {
+        "controller": [
+            *("--host", args.controller_host, "--port", str(args.controller_port)),
+            *("--dispatch-method", args.dispatch_method),
+        ]
+    }
+    for number, text in enumerate(args.model_path_address):
+        model, *place = text.split("@")
+        if len(place) not in (0, 2) or (place and not place[1].isdecimal()):
+            raise ValueError(f"--model-path-address {text}: give MODEL or MODEL@HOST@PORT")
+        host, port = place or ("localhost", str(WORKER_PORT + number))
+        found[f"model_worker.{number}"] = [
+            *("--model-path", model, "--host", host, "--port", port),
+            *("--controller-address", controller, *args.worker_args),
+        ]
+    found["openai_api_server"] = [
+        *("--host", args.server_host, "--port", str(args.server_port)),
+        *("--controller-address", controller),
+        *(("--api-keys", args.api_keys) if args.api_keys else ()),
+    ]
+    return {
+        name: [sys.executable, "-m", f"fastchat.serve.{name.partition('.')[0]}", *words]
+        for name, words in found.items()
+    }
+
+
+def launch(args: argparse.Namespace) -> None:
+    """Start them all; where one does not, none is left.
+
+    Raises:
+        ServerEnded: one of them ended at its start.
+        ValueError: some of an earlier call run still, or the command line will not do.
+    """
+    record = args.log_dir / RECORD
+    if running := [name for name, kept in (read_json(record) or {}).items() if is_alive(kept)]:
+        remedy = "shutdown_serve --down all ends them; or give another --log-dir"
+        raise ValueError(f"{', '.join(running)} of {record} still run: {remedy}")
+    args.log_dir.mkdir(parents=True, exist_ok=True)
+    children: dict[str, Child] = {}
+    try:
+        for name, command in commands(args).items():
+            log = args.log_dir / f"{name}.log"
+            children[name] = Child(name, command, log, at_our_death=None)
+            print(f"{name}: {shlex.join(command[1:])}, log in {log}", flush=True)
+            write_json(
+                record, {n: {"pid": c.pid, "command": c.command} for n, c in children.items()}
+            )
+        wait_until(_ready(args), list(children.values()), _START_SECONDS)
+    except BaseException:
+        stop(children.values())
+        record.unlink(missing_ok=True)
+        raise
+
+
+def _ready(args: argparse.Namespace) -> Callable[[], bool]:
+    controller = f"http://{args.controller_host}:{args.controller_port}"
+    server = f"http://{args.server_host}:{args.server_port}/health"
+
+    def ready() -> bool:
+        listed = asked(f"{controller}/worker_get_status", b"{}", headers=controller_headers())
+        served = json.loads(listed or b"{}").get("speed", 0)
+        return served >= len(args.model_path_address) and asked(server) is not None
+
+    return ready
+
+
+def is_alive(kept: dict) -> bool:
+    """Whether a recorded process runs still, and is no other one that has its number now."""
+    try:
+        words = Path(f"/proc/{kept['pid']}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return [word.decode(errors="replace") for word in words[:-1]] == kept["command"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Start them and say where they are."""
+    args = parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        launch(args)
+    except ServerEnded as error:
+        sys.exit(str(error))
+    except ValueError as error:
+        args.error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    end = "python -m fastchat.serve.shutdown_serve --down all"
+    end += "" if args.log_dir == Path("logs") else f" --log-dir {shlex.quote(str(args.log_dir))}"
+    print(f"all answer; OpenAI API: http://{args.server_host}:{args.server_port}/v1; end: {end}")
+
+
+if __name__ == "__main__":
+    main()

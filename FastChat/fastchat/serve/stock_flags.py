@@ -1,0 +1,122 @@
+"""The flags of stock FastChat that say where a model lies and how small it is, and those not here.
+
+Of one model on several GPUs, and of quantized checkpoints, vLLM takes care.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from typing import Any
+
+from fastchat.utils import byte_count, positive_int
+
+VLLM = "python -m fastchat.serve.vllm_worker --vllm-bin vllm"
+_QUANTIZED = f"serve quantized checkpoints with vLLM: {VLLM}"
+_CORS = "a proxy in front of the server sets headers for other origins"
+ELSEWHERE = {
+    "--gptq": _QUANTIZED,
+    "--awq": _QUANTIZED,
+    "--enable-exllama": _QUANTIZED,
+    "--exllama": _QUANTIZED,
+    "--enable-xft": "leave it out: bfloat16 is taken where the CPU computes in it",
+    "--xft": "leave it out: bfloat16 is taken where the CPU computes in it",
+    "--cpu-offloading": f'vLLM offloads: {VLLM} --vllm-args="--cpu-offload-gb 8"',
+    "--revision": "fetch it (hf download ORG/NAME --revision R --local-dir DIR) and give DIR",
+    "--stream-interval": "leave it out: a stream has a frame for every second token",
+    "--embed-in-truncate": "leave it out: there are no embeddings here",
+    "--debug": "leave it out",
+    "--judge-sent-end": "leave it out: an answer ends where the model ends it",
+    "--ssl": "put a proxy that speaks TLS in front (caddy, nginx)",
+    "--allow-credentials": _CORS,
+    "--allowed-": _CORS,
+    "--gradio-": "put a proxy with a login in front",
+    "--concurrency-count": "leave it out: requests are not limited here",
+    "--model-list-mode": "leave it out: the list is the controller's at each visit",
+    "--moderate": "leave it out: the pages are for this machine",
+    "--show-terms-of-use": "leave it out: the pages are for this machine",
+    "--register-api-endpoint-file": "serve those models through vllm_worker --base-url",
+    "--share": "leave it out: forward the port (ssh -L 7860:localhost:7860 HOST)",
+}
+"""Flags of FastChat 0.2.36 that are not here, or their beginnings -> what to do instead."""
+
+OF_VLLM = ELSEWHERE | {
+    "--num-gpus": '--vllm-args="--tensor-parallel-size 2"',
+    "--trust": '--vllm-args="--trust-remote-code"',
+    "--gpu_memory_utilization": '--vllm-args="--gpu-memory-utilization 0.9"',
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those that a worker takes."""
+    parser.add_argument("--gpus", help="GPUs that it may see, such as 1 or 0,2 (all)")
+    parser.add_argument(
+        "--num-gpus",
+        type=positive_int,
+        default=1,
+        help="GPUs for one model, 1: vllm_worker serves with more (1)",
+    )
+    parser.add_argument(
+        "--max-gpu-memory",
+        type=byte_count,
+        help="the most memory of the GPU for weights and cache, such as 13GiB, instead of "
+        "--gpu-memory-fraction",
+    )
+    parser.add_argument(
+        "--load-8bit",
+        action="store_true",
+        help="weights in 8 bits, of a GPU or a CPU (bitsandbytes: pip install 'fschat[qlora]')",
+    )
+
+
+def settle(args: argparse.Namespace) -> None:
+    """Check them, and hide the GPUs that `--gpus` does not name; must run before torch is loaded.
+
+    Raises:
+        ValueError: they cannot be honoured.
+    """
+    if args.num_gpus > 1:
+        size = f'--vllm-args="--tensor-parallel-size {args.num_gpus}"'
+        raise ValueError(
+            f"--num-gpus {args.num_gpus}: one worker computes on one GPU. Start a worker per GPU "
+            f"where the model fits on one (--gpus 0, --gpus 1), else vLLM: {VLLM} {size}"
+        )
+    if args.max_gpu_memory and args.gpu_memory_fraction:
+        raise ValueError("give either --max-gpu-memory or --gpu-memory-fraction")
+    if args.load_8bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("--load-8bit needs bitsandbytes: pip install 'fschat[qlora]'")
+    if args.gpus:
+        if not all(part.strip().isdecimal() for part in args.gpus.split(",")):
+            raise ValueError(f"--gpus {args.gpus}: give numbers of GPUs, such as 1 or 0,2")
+        os.environ["CUDA_VISIBLE_DEVICES"] = args.gpus
+
+
+def load_options(args: argparse.Namespace, device: str) -> dict[str, Any]:
+    """What `load_model` gets beside the device: its dtype, and 8 bits where they are wanted."""
+    if not args.load_8bit:
+        return {"dtype": args.dtype}
+    from transformers import BitsAndBytesConfig
+
+    return {
+        "dtype": "float16" if args.dtype == "auto" else args.dtype,
+        "quantization_config": BitsAndBytesConfig(load_in_8bit=True),
+        "device_map": {"": device},
+    }
+
+
+def memory_fraction(args: argparse.Namespace, device: str) -> float | None:
+    """The share of the GPU that a worker may take.
+
+    Raises:
+        ValueError: `--max-gpu-memory` was given without a GPU.
+    """
+    if not args.max_gpu_memory:
+        return args.gpu_memory_fraction
+    if not device.startswith("cuda"):
+        raise ValueError(
+            f"--max-gpu-memory is about GPUs, not {device}: --kv-memory bounds a CPU's"
+        )
+    import torch
+
+    return min(1.0, args.max_gpu_memory / torch.cuda.mem_get_info(device)[1])

@@ -1,0 +1,35 @@
+"""What the commands that ask controllers and workers share: a flag, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastchat.client.http import PeerError
+from fastchat.constants import CONTROLLER_ADDRESS
+from fastchat.utils import normal_url
+
+T = TypeVar("T")
+
+
+def add_controller(parser: argparse.ArgumentParser) -> None:
+    """`--controller-address`."""
+    parser.add_argument(
+        "--controller-address",
+        type=normal_url,
+        default=CONTROLLER_ADDRESS,
+        help=f"URL or port of the controller ({CONTROLLER_ADDRESS})",
+    )
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns; a peer that gives no answer is one line and exit code 1, Ctrl-C 130."""
+    try:
+        return asyncio.run(work)
+    except PeerError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

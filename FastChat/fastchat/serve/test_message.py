@@ -1,0 +1,62 @@
+"""Asks a served model one question, and shows the answer as it grows.
+
+python -m fastchat.serve.test_message --model-name Llama-2-7b-chat-hf
+python -m fastchat.serve.test_message --model-name tiny --message "2 + 2?" --max-new-tokens 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+
+from fastchat.client.workers import Cluster
+from fastchat.serve.terminal import add_controller, run
+from fastchat.utils import Parser, normal_url, positive_int, visible
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(description=__doc__)
+    add_controller(parser)
+    parser.add_argument(
+        "--worker-address", type=normal_url, help="URL of a worker, asked without a controller"
+    )
+    parser.add_argument("--model-name", required=True, help="the name under which it is served")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
+    parser.add_argument(
+        "--max-new-tokens", type=positive_int, default=32, help="length of the answer (32)"
+    )
+    parser.add_argument(
+        "--message", default="Tell me a story with more than 1000 words.", help="what it is asked"
+    )
+    return parser.parse_args(argv)
+
+
+async def ask(args: argparse.Namespace) -> None:
+    """Print question and answer."""
+    body = {
+        "messages": [{"role": "user", "content": args.message}],
+        "temperature": args.temperature,
+        "max_new_tokens": args.max_new_tokens,
+    }
+    cluster = Cluster(args.controller_address)
+    print(f"USER: {visible(args.message)}\nASSISTANT: ", end="", flush=True)
+    shown = 0
+    try:
+        texts = cluster.texts(args.model_name, body, args.worker_address)
+        async with contextlib.aclosing(texts):
+            async for text in texts:
+                print(visible(text[shown:]), end="", flush=True)
+                shown = len(text)
+    finally:
+        print()
+        await cluster.close()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Ask once."""
+    run(ask(parse_args(argv)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""scripts/setup.sh on machines without a fitting Python; nothing is installed.
+
+python -m pytest tests/processes/test_setup.py
+"""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support.readme_commands import ROOT
+
+NEEDED = ("bash", "cat", "chmod", "cksum", "dirname", "grep", "mkdir")
+OLD = "#!/bin/sh\nexit 1\n"
+"""A Python that cannot even say its version."""
+UV = """#!/usr/bin/env bash
+echo "uv $*" >>"$CALLS"
+mkdir -p "${@: -1}/bin"
+printf '#!/bin/sh\\necho "python $*" >>"$CALLS"\\n' >"${@: -1}/bin/python"
+chmod +x "${@: -1}/bin/python"
+"""
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A call of setup.sh where PATH has an old Python and what the script needs."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in NEEDED:
+        (tools / name).symlink_to(shutil.which(name))
+
+    def setup(python="", **programs):
+        for name, text in {"python3": OLD, **programs}.items():
+            (tools / name).write_text(text)
+            (tools / name).chmod(0o755)
+        environment = {"PATH": str(tools), "HOME": str(tmp_path), "PYTHON": python}
+        environment |= {"VENV": str(tmp_path / "venv"), "CALLS": str(tmp_path / "calls")}
+        words = [tools / "bash", ROOT / "scripts" / "setup.sh"]
+        return subprocess.run(words, env=environment, capture_output=True, text=True)
+
+    return setup
+
+
+def test_uv_makes_the_environment_where_no_python_fits(machine, tmp_path):
+    done = machine(uv=UV)
+    assert done.returncode == 0, done.stderr
+    assert "uv finds or fetches one" in done.stdout and "setup.sh: done" in done.stdout
+    first, *others = (tmp_path / "calls").read_text().splitlines()
+    assert first == f"uv venv -q --seed --allow-existing --python >=3.10,<3.15 {tmp_path}/venv"
+    assert any("pip install" in line and "FastChat" in line for line in others)
+    assert machine().stdout == f"setup.sh: {tmp_path}/venv is up to date\n"
+
+
+def test_without_uv_it_is_said_what_to_install(machine):
+    done = machine()
+    assert done.returncode == 1 and "apt-get install python3-venv" in done.stderr
+
+
+def test_a_named_python_that_does_not_fit_is_refused(machine):
+    done = machine(python="python3", uv=UV)
+    assert done.returncode == 2 and "PYTHON=python3 is no Python 3.10 to 3.14" in done.stderr
