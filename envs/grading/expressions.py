@@ -84,13 +84,16 @@ def _as_equations(a: str, b: str) -> Outcome | None:
     if "=" not in b:
         return _approximated(a, b) if r"\approx" in a else None
     wanted, given = solved(b), solved(a)
+    roots = wanted.roots() if wanted else None
     if "=" not in a:
-        return _compare(a, wanted.values(wanted.names)) if wanted else "wrong"
+        outcome = _compare(a, wanted.values(wanted.names)) if wanted else "wrong"
+        return _compare(a, roots) if outcome == "wrong" and roots else outcome
     if wanted and given and set(wanted.names) != set(given.names):  # x_1 and x_2 are x
         wanted, given = (solved(_INDEX.sub("", text)) for text in (b, a))
     if wanted and given:
         if set(wanted.names) == set(given.names):
-            return _compare(given.values(wanted.names), wanted.values(wanted.names))
+            outcome = _compare(given.values(wanted.names), wanted.values(wanted.names))
+            return _compare(given.roots() or a, roots) if outcome == "wrong" and roots else outcome
         if number(given.values(given.names)) and number(wanted.values(wanted.names)):
             return "wrong"
     return _question([a], [b])
@@ -107,7 +110,8 @@ def _value(text: str) -> str:
         named = solved(text)
         first, last = text.split("=")[0], last_of_chain(text)
         last = first if number(first) and not number(last) else last
-        text = named.values(named.names) if named and len(named.names) == 1 else last
+        pair = named and len(named.names) > 1 == len(named.solutions)
+        text = last if named is None or pair else named.values(named.names)
     text = _LEAD.sub("", text.strip()).strip()
     return without_unit(text)
 

@@ -61,6 +61,8 @@ _RUNS: list[_Rule] = [
     (re.compile("³√"), "∛"),
     (re.compile("⁴√"), "∜"),
     (re.compile("(\\d)\u0307"), r"\\dot{\1}"),
+    (re.compile("(\\d)\u0305"), r"\\overline{\1}"),
+    (re.compile("[\U0001d400-\U0001d7ff]+"), lambda run: unicodedata.normalize("NFKC", run[0])),
     (re.compile(f"[{_RAISED}]+"), _written("^")),
     (re.compile(f"[{_LOWERED}]+"), _written("_")),
 ]
@@ -80,10 +82,18 @@ _STYLES = (
     r"displaystyle|textstyle|scriptstyle|tiny|small|normalsize|large|Large|LARGE|huge|bf|it|rm|cal|sf|tt|sc"
     r"|limits|boldsymbol|pmb|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox"
 )
+_OPERATORS = r"(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|max|min|gcd"
 _RULES = _rules(
     (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
     (r"^\s*([*\"“])([^*\"“”]*)[*\"”]\s*$", r"\2"),
     (r"^\s*\\(?:therefore|because|implies|[Rr]ightarrow|to)" + _END, ""),
+    (r"\\begin\{cases\}([^&]*)\\end\{cases\}", r"\1"),
+    # x = 1 \quad y = 2
+    (
+        r"(=[^=]*[\w})])\s*(?:\\q?quad" + _END + r"|\\[,;: \\]|~)+\s*"
+        r"(?=[A-Za-z](?:_\{?\w\}?|\([a-z]\))?\s*=)",
+        r"\1, ",
+    ),
     # plain text: sqrt(2), 3pi/4, x**2; a root sign takes the whole number after it
     (r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|infty)(?![a-zA-Z])", r"\\\1 "),
     (r"(?<![\\a-zA-Z])infinity(?![a-zA-Z])", r"\\infty "),
@@ -111,6 +121,10 @@ _RULES = _rules(
         r"\1\2",
     ),
     (
+        rf"\\(?:operatorname\*?|text)\s*\{{\s*\\?({_OPERATORS})\s*\}}(?=\s*[({{\\\w])",
+        r"\\\1 ",
+    ),
+    (
         r"\\(?:operatorname\*?|mathop)\s*(\{[A-Za-z ]+\})"
         r"(?=[\s.,;)}]*(?:$|\\text|\\operatorname))",
         r"\\text\1",
@@ -127,6 +141,12 @@ _RULES = _rules(
         r"(?:\s*\})?",
         "",
     ),
+    (r"(\.\d*)\{((?:\\(?:dot|overline|bar)\s*(?:\{\s*\d+\s*\}|\d)|\d)+)\}", r"\1\2"),
+    (
+        r"(\.\d{0,9}?)(\d{1,6}?)\2{2,}\s*(?:\.{3}|\\[lc]?dots" + _END + ")",
+        r"\1\\overline{\2}",
+    ),
+    (r"\.\((\d+)\)", r".\\overline{\1}"),
     (r"(?<!\d)\.(?=\\(?:dot|overline|bar)\b)", "0."),
     (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),
     (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
@@ -136,7 +156,7 @@ _RULES = _rules(
     (r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime" + _END + ")", lambda m: "'" * m[0].count("prime")),
     (r"(?<![a-zA-Z])\\?exp\s*(?:\(((?:[^()]|\([^()]*\))*)\)|\{([^{}]*)\})", r"e^{\1\2}"),
     (
-        r"(?<=\d)((?:\s|~|\\[,; ]|\\text\{)*)([aApP])(?:\.\s?)?[mM]\b\.?",
+        r"(?<=\d)((?:\s|~|\\[,; ]|(?:\\text)?\{)*)([aApP])(?:\.\s?)?[mM]\b\.?",
         lambda m: f"{m[1]}{m[2].lower()}m",
     ),
 )

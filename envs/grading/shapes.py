@@ -95,6 +95,12 @@ class Solved:
         rows = (",".join(solution[name] for name in order) for solution in self.solutions)
         return ", ".join(rows if len(order) == 1 else (f"({row})" for row in rows))
 
+    def roots(self) -> str | None:
+        """Return ``2, 3`` of ``x_1 = 2, x_2 = 3``, values of one unknown; None for other names."""
+        unknowns = {_ROOT.sub(r"\1", name) for name in self.names}
+        several = len(self.names) > len(unknowns) == len(self.solutions) == 1
+        return ", ".join(self.solutions[0].values()) if several else None
+
 
 def solved(text: str) -> Solved | None:
     r"""Read ``x = 1, x = 2``, ``(p,q) = (3,2)``, ``AB = 5``; None where a left side is no name."""
@@ -128,6 +134,7 @@ def is_equation(text: str) -> bool:
     return "=" in text and any(_POLYNOMIAL.search(_outline(side)) for side in _SIDES.split(text))
 
 
+_ROOT = re.compile(r"^(x|z|\\lambda)_\d$")
 _SIDES = re.compile(r"=(?![^{}]*\})(?![^()]*\))")
 _NAME = re.compile(rf"{NAME}(?:\^\{{-1\}})?(?:\([A-Za-z, ]+\))?")
 _VECTOR = re.compile(rf"\(\s*{NAME}(?:\s*,\s*{NAME})+\s*\)")
@@ -140,7 +147,7 @@ _LABEL = re.compile(
 _POLYNOMIAL = re.compile(
     r"\d[A-Za-z]|[A-Za-z][(^]|[x-z].*[-+]|[-+].*[x-z]|[A-Za-z].*[-+]\d|\d[-+].*[A-Za-z]"
 )
-_FUNCTION_NAME = r"\\(?:(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|lg|gcd|operatorname\{\w+\})"
+_FUNCTION_NAME = r"\\(?:(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|lg|gcd|det|operatorname\{\w+\})"
 _FIGURE = (
     r"\\(?:angle|triangle|overline|overrightarrow|vec|bar|hat|binom|cdot|times|frac|sqrt|circ)\b"
 )
@@ -151,7 +158,7 @@ _OUTLINE = [
     (rf"{_FUNCTION_NAME}(?:[_^](?:\{{[^{{}}]*\}}|\w))*{_ARGUMENT}", "a"),
     (r"\\(?:int|sum|prod|lim)(?![a-z]).*|[A-Za-z]_(?:\{[^{}]*\}|\w)|\|z\|", "a"),
     (r"([fghpqrA-Z])\(\w\((\w+)\)\)", r"\1(\2)"),
-    (r"[fghpqrA-Z]'*(?:\^\{[^{}]*\})?\([^()]*\)", "a"),
+    (r"[fghpqrA-Z]'*(?:\^\{[^{}]*\})?\([^()]*\)(?:_(?:\{[^{}]*\}|\\?\w+))?", "a"),
     (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2"),
     (_FIGURE, ""),
     (r"\\[A-Za-z]+", "a"),
@@ -167,7 +174,11 @@ def _outline(text: str) -> str:
 
 
 def _bare(name: str) -> str:
-    return re.sub(r"[\s{}]", "", name)
+    """One spelling of a name: b + a is a + b, the length BA is AB, and y is f(x)."""
+    bare = re.sub(r"[\s{}]|\\text|\\(?=m(?:ax|in))", "", name)
+    if re.fullmatch(r"(?:[a-w]+|[A-Z]{2})(?:\+(?:[a-w]+|[A-Z]{2}))*", bare):
+        return "+".join(sorted("".join(sorted(term)) for term in bare.split("+")))
+    return "y" if bare == "f(x)" else bare
 
 
 # --- intervals and matrices ------------------------------------------------------------------

@@ -93,7 +93,7 @@ def _flat_base(text: str) -> str:
     return flat[: name.start()] + _BASES.get(name[0], name[0]) if name else flat
 
 
-_TIME = re.compile(r"0?(\d{1,2})(?::(\d\d))?([ap]m)")
+_TIME = re.compile(r"0?(\d{1,2})(?:[:.](\d\d))?([ap]m)")
 
 
 def as_times(a: str, b: str) -> Verdict | None:
