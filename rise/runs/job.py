@@ -158,6 +158,9 @@ class Job:
             worker_args=shlex.split(config["worker_args"]),
         )
         with serving as local, Progress(tally, self.size, tracker) as progress:
+            if local.engines:
+                config["engines"] = local.engines
+                run.write_config(config)
             plan = self._plan(local.addresses(), progress.watch)
             progress.policies = plan.policies
 

@@ -102,6 +102,7 @@ def test_a_directory_is_all_that_evaluation_needs(checkpoints, tmp_path):
     assert turn.model == str(model) and 0 < turn.usage["completion_tokens"] <= 8
     summary = json.loads((tmp_path / "log" / "summary.json").read_text())
     assert summary["config"]["kinds"] == ["checkpoint"] * 2
+    assert summary["config"]["engines"] == {str(model): "embedded"}
     assert {"controller.log", "checkpoint-0.log"} == {
         path.name for path in (tmp_path / "log" / "serving").iterdir()
     }

@@ -36,7 +36,9 @@ print(command, model, flush=True)
 if "broken" in options:
     sys.exit("no such dtype")
 print("helper", subprocess.Popen(["sleep", "600"]).pid, flush=True)
-openai_api_server.main(options)
+known = ("--host", "--port", "--controller-address")
+pairs = zip(options[::2], options[1::2])
+openai_api_server.main([word for pair in pairs if pair[0] in known for word in pair])
 """
 
 
@@ -62,9 +64,13 @@ def server_of(worker):
 @pytest.mark.parametrize("ending", ["asked", "killed", "server died"])
 def test_a_started_server_lives_as_long_as_its_worker(stand_in, controller_url, checkpoint, ending):
     port, log = free_port(), stand_in.with_name("log")
-    options = ["--model-path", checkpoint(), "--vllm-bin", stand_in, "--vllm-log", log]
+    options = ["--model-path", checkpoint(), "--vllm-log", log, "--port", port, "--no-register"]
     options.append(f"--vllm-args=--controller-address {controller_url}")
-    with process("fastchat.serve.vllm_worker", *options, "--port", port, "--no-register") as worker:
+    module, variables = "fastchat.serve.vllm_worker", {}
+    if ending == "asked":
+        module, variables = "fastchat.serve.model_worker", {"VLLM_BIN": str(stand_in)}
+    options += ["--engine", "vllm"] if variables else ["--vllm-bin", stand_in]
+    with process(module, *options, environment=variables) as worker:
         url = f"http://localhost:{port}"
         details = wait_for(lambda: answer_of(worker, url), 120)
         assert details == {"context_length": CONTEXT}
@@ -73,6 +79,7 @@ def test_a_started_server_lives_as_long_as_its_worker(stand_in, controller_url, 
         if ending == "asked":
             reply = post(f"{url}/worker_generate", {**ASK, "n": 2, "return_token_ids": True})
             assert reply["error_code"] == 0 and len(reply["token_ids"]) == 2
+            assert post(f"{url}/worker_get_status")["served_by"].startswith("vllm ")
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(60) == 0
         elif ending == "server died":

@@ -52,6 +52,8 @@ class BaseModelWorker(ABC):
         self.limit = limit
         self.logger = logger
         self.in_flight = 0
+        self.served_by = "embedded"
+        """The engine: the one here, a vLLM, or the URL of another server."""
         self.metrics = Metrics("worker")
         self.metrics.read("queue_length", "Requests held, running or not", lambda: self.in_flight)
         self._gate = asyncio.Semaphore(limit)
@@ -111,7 +113,7 @@ class BaseModelWorker(ABC):
         """Called when the server stops."""
 
     def status(self) -> dict[str, Any]:
-        """The body of `/worker_get_status`; the last three fields are ours."""
+        """The body of `/worker_get_status`; the last four fields are ours."""
         return {
             "model_names": self.model_names,
             "speed": 1,
@@ -119,6 +121,7 @@ class BaseModelWorker(ABC):
             "limit": self.limit,
             "extensions": EXTENSIONS,
             "context_length": self.context_length,
+            "served_by": self.served_by,
         }
 
     @contextlib.asynccontextmanager

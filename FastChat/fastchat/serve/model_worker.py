@@ -2,9 +2,11 @@
 
     python -m fastchat.serve.model_worker --model-path meta-llama/Llama-2-7b-chat-hf
     python -m fastchat.serve.model_worker --model-path ./checkpoint --port 21003 --device cuda
+    python -m fastchat.serve.model_worker --model-path ./checkpoint --engine vllm
 
 The model answers many requests at the same time (see `engine/engine.py`), in the checkpoint's own
-dtype where the device computes in it. It listens on localhost only unless told otherwise.
+dtype where the device computes in it. Where there are a GPU and a vLLM, that generates instead and
+`vllm_worker` serves. It listens on localhost only unless told otherwise.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
+import shlex
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,11 +32,12 @@ from fastchat.model.model_adapter import (
     load_stop_ids,
     load_tokenizer,
     pick_device,
+    pick_dtype,
     resolve,
 )
 from fastchat.model.weight_files import check_files
 from fastchat.protocol.worker_protocol import GenerateRequest
-from fastchat.serve import stock_flags
+from fastchat.serve import stock_flags, vllm_worker
 from fastchat.serve.base_model_worker import (
     BaseModelWorker,
     add_worker_arguments,
@@ -47,6 +52,7 @@ from fastchat.serve.engine.request import EngineRequest
 from fastchat.serve.engine.sampling import SamplingParams
 from fastchat.serve.prometheus import read_engine
 from fastchat.serve.prompts import Prompts
+from fastchat.serve.upstream import command as vllm
 from fastchat.utils import (
     Parser,
     build_logger,
@@ -165,8 +171,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="directory of a checkpoint or of a LoRA adapter, or ORG/NAME on the hub",
     )
     parser.add_argument(
-        "--base-model-path", help="base model of an adapter (the one that the adapter names)"
+        "--engine",
+        choices=("auto", "embedded", "vllm"),
+        default="auto",
+        help="what generates: the engine here, or a vLLM (VLLM_BIN, or `vllm` beside this Python, "
+        "or on PATH); auto takes vLLM where there are a GPU and a vLLM",
     )
+    vllm_worker.add_server_arguments(parser)
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one"
     )
@@ -203,6 +214,71 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.error = parser.error
     return args
+
+
+def vllm_instead(args: argparse.Namespace, logger: logging.Logger) -> argparse.Namespace | None:
+    """The arguments of `vllm_worker` where a vLLM generates; None for the engine here.
+
+    Raises:
+        ValueError: vLLM is asked for, and is not there or cannot do what the command line says.
+    """
+    stock_flags.settle(args)
+    command = vllm.find() if args.engine != "embedded" else None
+    reason = _against_vllm(args, command)
+    if reason and (args.engine == "vllm" or args.vllm_args):
+        raise ValueError(f"{'--vllm-args' if args.vllm_args else '--engine vllm'}: {reason}")
+    if reason or command is None:
+        logger.info("the engine here generates: %s", reason)
+        return None
+    logger.info("vLLM generates: %s (--engine embedded overrides)", command)
+    own = vllm_worker.parse_args(["--model-path", args.model_path, "--vllm-bin", command])
+    shared = {name: value for name, value in vars(args).items() if hasattr(own, name)}
+    options = _vllm_options(args, vllm.is_for_cpus(command))
+    shared["vllm_args"] = f"{shlex.join(options)} {args.vllm_args}"
+    os.environ["OMP_NUM_THREADS"] = str(args.num_threads or threads_of())
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    return argparse.Namespace(**{**vars(own), **shared})
+
+
+def _against_vllm(args: argparse.Namespace, command: str | None) -> str | None:
+    """Why vLLM does not generate; None where it does."""
+    if args.engine == "embedded":
+        return "--engine embedded"
+    if args.engine == "auto" and not str(pick_device(args.device)).startswith("cuda"):
+        return "it computes on the CPU (--engine vllm overrides)"
+    if command is None:
+        return (
+            f"no vLLM is found: name its command in {vllm.VARIABLE}, or install one with `bash "
+            "scripts/setup.sh --vllm`"
+        )
+    device = "cpu" if vllm.is_for_cpus(command) else "cuda"
+    if args.device not in ("auto", device):
+        return (
+            f"--device {args.device} is not what {command} is built for: leave it out, or choose a "
+            "GPU with CUDA_VISIBLE_DEVICES"
+        )
+    if args.engine == "auto" and device == "cpu":
+        return f"{command} is built for CPUs"
+    unknown = {
+        "--seed (leave it out, or seed the requests)": args.seed is not None,
+        '--load-8bit (but --vllm-args="--quantization bitsandbytes")': args.load_8bit,
+        "--max-gpu-memory (but --gpu-memory-fraction)": args.max_gpu_memory,
+    }
+    given = [flag for flag, value in unknown.items() if value]
+    return f"it does not know {', '.join(given)}" if given else None
+
+
+def _vllm_options(args: argparse.Namespace, for_cpus: bool) -> list[str]:
+    config = load_config(base_source(args.model_path, args.base_model_path))
+    dtype = pick_dtype(args.dtype, "cpu" if for_cpus else "cuda", config)
+    given = {
+        "--dtype": str(dtype).removeprefix("torch."),
+        "--max-model-len": args.context_length,
+        "--kv-cache-memory-bytes": args.kv_memory,
+        "--gpu-memory-utilization": args.gpu_memory_fraction,
+        "--tensor-parallel-size": args.num_gpus if args.num_gpus > 1 else None,
+    }
+    return [str(word) for pair in given.items() if pair[1] for word in pair]
 
 
 def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorker:
@@ -296,6 +372,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     logger = build_logger("model_worker")
     try:
+        if instead := vllm_instead(args, logger):
+            vllm_worker.run(instead)
+            return
         # The port is taken before the model is loaded: a mistake shows at once, not minutes later.
         sock = listen(args.host, args.port)
         own_url = url_of(args.host, sock)

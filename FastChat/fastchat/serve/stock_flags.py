@@ -76,7 +76,7 @@ def settle(args: argparse.Namespace) -> None:
     Raises:
         ValueError: they cannot be honoured.
     """
-    if args.num_gpus > 1:
+    if args.num_gpus > 1 and args.engine != "vllm":
         size = f'--vllm-args="--tensor-parallel-size {args.num_gpus}"'
         raise ValueError(
             f"--num-gpus {args.num_gpus}: one worker computes on one GPU. Start a worker per GPU "

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shlex
@@ -28,6 +29,7 @@ from fastchat.client.process import Child, ServerEnded, Watch, asked, free_ports
 from fastchat.constants import RequestError, heart_beat_interval
 from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import (
+    base_source,
     context_length,
     load_config,
     load_stop_ids,
@@ -42,6 +44,7 @@ from fastchat.serve.base_model_worker import (
     registration_of,
 )
 from fastchat.serve.stock_flags import OF_VLLM
+from fastchat.serve.upstream import command as vllm
 from fastchat.serve.upstream.client import Abilities, UpstreamClient, explore
 from fastchat.serve.upstream.worker import UpstreamWorker
 from fastchat.utils import (
@@ -67,17 +70,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--model-path",
         required=True,
-        help="directory of a checkpoint, or ORG/NAME on the hub; its tokenizer is used here",
+        help="directory of a checkpoint or of a LoRA adapter, or ORG/NAME on the hub",
     )
     parser.add_argument("--vllm-bin", help="path of the `vllm` command; its server is started")
-    parser.add_argument(
-        "--vllm-args",
-        default="",
-        help='more options of `vllm serve`, as one text: --vllm-args="--tensor-parallel-size 2"',
-    )
-    parser.add_argument(
-        "--vllm-log", type=Path, help="file for what vLLM prints (a new one, named at the start)"
-    )
+    add_server_arguments(parser)
     parser.add_argument(
         "--base-url",
         type=normal_url,
@@ -102,6 +98,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the server that is started."""
+    parser.add_argument(
+        "--base-model-path", help="base model of an adapter (the one that the adapter names)"
+    )
+    parser.add_argument(
+        "--vllm-args",
+        default="",
+        help='more options of `vllm serve`, as one text: --vllm-args="--tensor-parallel-size 2"',
+    )
+    parser.add_argument(
+        "--vllm-log", type=Path, help="file for what vLLM prints (a new one, named at the start)"
+    )
+
+
 def check_args(args: argparse.Namespace) -> None:
     """Find contradictions in the command line.
 
@@ -124,10 +135,14 @@ def check_args(args: argparse.Namespace) -> None:
 
 def start_server(args: argparse.Namespace, logger: logging.Logger) -> tuple[Child, str]:
     """Start `vllm serve` on a free port of this machine; returns it and its URL."""
-    check_files(args.model_path)
+    check_files(args.model_path, args.base_model_path)
     [port] = free_ports(1)
-    command = [shutil.which(args.vllm_bin), "serve", resolve(args.model_path)]
-    command += ["--host", "127.0.0.1", "--port", str(port), *shlex.split(args.vllm_args)]
+    program, source = shutil.which(args.vllm_bin), resolve(args.model_path)
+    weights = base_source(args.model_path, args.base_model_path)
+    command = [program, "serve", weights, "--host", "127.0.0.1", "--port", str(port)]
+    command += vllm.adapter_options(source) if weights != source else []
+    command += vllm.cpu_options() if vllm.is_for_cpus(program) else []
+    command += shlex.split(args.vllm_args)
     log = args.vllm_log
     if log is None:
         handle, name = tempfile.mkstemp(prefix="vllm-", suffix=".log")
@@ -161,7 +176,8 @@ def build_worker(
         )
     if args.api == "chat":
         found = Abilities(found.model, found.context_length, takes_ids=False)
-    served = found.context_length or context_length(load_config(args.model_path))
+    weights = base_source(args.model_path, args.base_model_path)
+    served = found.context_length or context_length(load_config(weights))
     if args.context_length and args.context_length > served:
         raise ValueError(
             f"--context-length {args.context_length} is longer than the server's {served}; leave "
@@ -180,7 +196,11 @@ def build_worker(
 
 def main(argv: list[str] | None = None) -> None:
     """Start the server or find it, register and serve until interrupted or the server is gone."""
-    args = parse_args(argv)
+    run(parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> None:
+    """As `main`, from what the command line says."""
     logger = build_logger("vllm_worker")
     watch: Watch | None = None
 
@@ -192,8 +212,9 @@ def main(argv: list[str] | None = None) -> None:
         sock = listen(args.host, args.port)
         own_url = url_of(args.host, sock)
         public_url, interval = advertised_url(args, own_url), heart_beat_interval()
-        tokenizer = load_tokenizer(args.model_path)
-        template = ChatTemplate(tokenizer, args.conv_template, load_stop_ids(args.model_path))
+        tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)
+        stop_ids = load_stop_ids(base_source(args.model_path, args.base_model_path))
+        template = ChatTemplate(tokenizer, args.conv_template, stop_ids)
         with contextlib.ExitStack() as at_the_end:
             # uvicorn hands the signal on when it has ended, and the server must be stopped then.
             signal.signal(signal.SIGTERM, end)
@@ -206,6 +227,8 @@ def main(argv: list[str] | None = None) -> None:
                 )
                 base_url = f"{url}/v1"
             worker = build_worker(args, base_url, template, logger)
+            if server:
+                worker.served_by = f"vllm {_version(url)}"
             registration = registration_of(worker, args, public_url, interval)
             watch = Watch(base_url, server, logger)
             at_the_end.callback(watch.close)
@@ -220,12 +243,20 @@ def main(argv: list[str] | None = None) -> None:
         args.error(str(error))
 
 
+def _version(url: str) -> str:
+    try:
+        return str(json.loads(asked(f"{url}/version") or b"{}")["version"])
+    except (ValueError, KeyError, TypeError):
+        return "of an unknown version"
+
+
 def _announce(worker: UpstreamWorker, own_url: str, base_url: str, logger: logging.Logger) -> None:
     logger.info(
-        "serving %s on %s through %s (%s, template: %s, context %d)",
+        "serving %s on %s through %s (%s, %s, template: %s, context %d)",
         ", ".join(worker.model_names),
         own_url,
         base_url,
+        worker.served_by,
         "token ids" if worker.abilities.takes_ids else "messages, rendered by the server",
         worker.template.name,
         worker.context_length,

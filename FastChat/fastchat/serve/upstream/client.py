@@ -185,7 +185,10 @@ async def explore(client: UpstreamClient, model: str, ids: list[int]) -> Abiliti
                 "--upstream-model"
             )
         card = next((c for c in cards if c.id == model), next(iter(cards), Card(id=model)))
-        return Abilities(card.id, card.max_model_len, await _takes_ids(client, card.id, ids))
+        # vLLM says it of the base model, and not of its adapters.
+        lengths = [card.max_model_len, *(each.max_model_len for each in cards)]
+        longest = next(filter(None, lengths), None)
+        return Abilities(card.id, longest, await _takes_ids(client, card.id, ids))
     finally:
         await client.close()
 

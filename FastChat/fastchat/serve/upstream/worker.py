@@ -190,7 +190,7 @@ class UpstreamWorker(BaseModelWorker):
         logger: logging.Logger,
     ):
         super().__init__(model_names, limit, logger)
-        self.client = client
+        self.client, self.served_by = client, client.base_url
         self.abilities = abilities
         self.template = template
         self.prompts = Prompts(template, logger)

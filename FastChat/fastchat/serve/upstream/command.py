@@ -1,0 +1,64 @@
+"""The `vllm` command of an environment of its own: where it is, and the options that it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from fastchat.model.adapters import ADAPTER_CONFIG
+
+VARIABLE = "VLLM_BIN"
+"""Names the environment variable with the path of the command."""
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Of the adapters that vLLM makes room for."""
+_KV_SHARE = 0.3
+"""Of the free memory for keys and values on a CPU, as the engine here may take."""
+
+
+def find() -> str | None:
+    """The command that VLLM_BIN names, or that is beside this Python or on PATH; None without one.
+
+    Raises:
+        ValueError: VLLM_BIN names no command.
+    """
+    given = os.environ.get(VARIABLE)
+    if not given:
+        return shutil.which(str(Path(sys.executable).with_name("vllm"))) or shutil.which("vllm")
+    command = shutil.which(os.path.expanduser(given))
+    if command is None:
+        raise ValueError(f"{VARIABLE} is {given}, which is no command that can be run")
+    return command
+
+
+def is_for_cpus(command: str) -> bool:
+    """Whether its environment has a build of vLLM for CPUs."""
+    environment = Path(command).resolve().parent.parent
+    return any(environment.glob("lib/python*/site-packages/vllm*cpu*.dist-info"))
+
+
+def cpu_options() -> list[str]:
+    """What a build for CPUs needs: it reserves nearly all memory, and dies of seeds in chunks."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    size = str(int(free * _KV_SHARE))
+    return ["--no-enable-chunked-prefill", "--kv-cache-memory-bytes", size]
+
+
+def adapter_options(adapter: str) -> list[str]:
+    """What serves a LoRA adapter under the name of its directory, beside its base model.
+
+    Raises:
+        ValueError: vLLM has no room for its rank.
+    """
+    config = json.loads((Path(adapter) / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    rank = max(config["r"], *(config.get("rank_pattern") or {}).values(), 0)
+    room = next((each for each in _LORA_RANKS if each >= rank), None)
+    if room is None:
+        raise ValueError(
+            f"{adapter} has the rank {rank}, and vLLM takes {_LORA_RANKS[-1]} at most: merge it "
+            "with `python -m fastchat.model.apply_lora`"
+        )
+    module = json.dumps({"name": adapter, "path": adapter})
+    return ["--enable-lora", "--max-lora-rank", str(room), "--lora-modules", module]
