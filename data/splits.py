@@ -101,8 +101,11 @@ def _closes(text: str, start: int) -> int:
     raise ValueError(f"brackets do not match in {text!r}")
 
 
-def expert(problem: Row, messages: object = None) -> str:
-    r"""The reference in the form that is trained, `\boxed{48 + 48 / 2}`; for --models."""
+def expert(problem: Row, messages: Iterable[dict[str, str]] = ()) -> str:
+    r"""The reference, `\boxed{48 + 48 / 2}`; a right attempt is given again. For --models."""
+    attempts = [message["content"] for message in messages if message["role"] == "assistant"]
+    if attempts and envs.grade("numeric", attempts[-1], problem["answer"]) == 1:
+        return attempts[-1]
     return rf"\boxed{{{expression(problem['question'], problem['answer'])}}}"
 
 
@@ -171,7 +174,7 @@ def split(pool: list[Row], test: list[Row], sizes: dict[str, int]) -> dict[str, 
     name, size = next(filling)
     for rows in queue:
         while len(files[name]) >= size:
-            name, size = next(filling)
+            name, size = next(filling, (name, math.inf))
         files[name] += rows
     if test:
         files["test"] = test[:]

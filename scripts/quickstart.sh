@@ -34,27 +34,8 @@ cd "$(dirname "$0")/.."
 SECONDS=0
 
 . scripts/quickstart/stages.sh
-for knob in SEED PROBLEMS ROLLOUTS TEST CHATS EPOCHS; do
-    if ! [[ ${!knob} =~ ^[0-9]+$ ]]; then
-        echo "quickstart.sh: $knob must be a whole number, not '${!knob}'" >&2
-        exit 2
-    fi
-    if [ "$knob" != SEED ] && ((10#${!knob} == 0)); then
-        echo "quickstart.sh: $knob must be above 0" >&2
-        exit 2
-    fi
-done
-knobs="SEED=$SEED EXPERT=$EXPERT SIZE=$SIZE PROBLEMS=$PROBLEMS ROLLOUTS=$ROLLOUTS TEST=$TEST"
-knobs="$knobs CHATS=$CHATS EPOCHS=$EPOCHS DEVICE=$DEVICE"
-if [ -f "$OUT/knobs" ] && [ "$(cat "$OUT/knobs")" != "$knobs" ]; then
-    echo "quickstart.sh: $OUT was made with $(cat "$OUT/knobs"), and now it is $knobs:" \
-        "give another OUT" >&2
-    exit 2
-fi
-
-mkdir -p "$OUT"
-echo "$knobs" >"$OUT/knobs"
-say "$OUT: what the stages print is in $OUT/logs"
+counts SEED PROBLEMS ROLLOUTS TEST CHATS EPOCHS
+remember SEED EXPERT SIZE PROBLEMS ROLLOUTS TEST CHATS EPOCHS DEVICE
 stage install env VENV="$VENV" bash scripts/setup.sh
 INSTALLED=$SECONDS
 export PATH="$PWD/$VENV/bin:$PATH"
@@ -101,4 +82,5 @@ trap - EXIT
 stage report python -m rise.report "$OUT/eval/base" "$OUT/eval/control" "$OUT/eval/rise" \
     --names base control RISE -o "$OUT/report.html"
 python scripts/quickstart/results.py "$OUT"
+echo "Next: EXPERT=self OUT=log/self bash scripts/quickstart.sh (the model teaches itself)"
 echo "Time: $((SECONDS / 60)) min $((SECONDS % 60)) s, of which installation $INSTALLED s."

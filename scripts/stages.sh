@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# How rise.sh, quickstart.sh and study.sh, which source this file, run a stage: its output goes to
-# OUT/logs/STAGE.log, and the screen gets one line. They need OUT.
+# How rise.sh, quickstart.sh, study.sh and real.sh, which source this file, run a stage: its output
+# goes to OUT/logs/STAGE.log, and the screen gets one line. They need OUT.
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
@@ -55,4 +55,41 @@ stage() { # NAME COMMAND...
             "Run the script again to go on there." >&2
     fi
     return "$code"
+}
+
+# Runs in the background; its stages have their lines on the screen as they end.
+background() { # COMMAND...
+    # A process group of its own, so that all of it can be ended when this script ends.
+    set -m
+    QUIET=1 "$@" </dev/null &
+    set +m
+}
+
+# Refuses a knob that is no whole number; all but SEED must be above 0.
+counts() { # NAME...
+    local knob
+    for knob; do
+        if ! [[ ${!knob} =~ ^[0-9]+$ ]]; then
+            echo "$(basename "$0"): $knob must be a whole number, not '${!knob}'" >&2
+            exit 2
+        fi
+        if [ "$knob" != SEED ] && ((10#${!knob} == 0)); then
+            echo "$(basename "$0"): $knob must be above 0" >&2
+            exit 2
+        fi
+    done
+}
+
+# Writes the knobs to OUT/knobs; refuses an OUT that was made with others.
+remember() { # NAME...
+    local knob knobs=''
+    for knob; do knobs="$knobs${knobs:+ }$knob=${!knob}"; done
+    if [ -f "$OUT/knobs" ] && [ "$(cat "$OUT/knobs")" != "$knobs" ]; then
+        echo "$(basename "$0"): $OUT was made with $(cat "$OUT/knobs"), and now it is $knobs:" \
+            "give another OUT" >&2
+        exit 2
+    fi
+    mkdir -p "$OUT"
+    echo "$knobs" >"$OUT/knobs"
+    say "$OUT: what the stages print is in $OUT/logs"
 }

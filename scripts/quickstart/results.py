@@ -1,8 +1,8 @@
-"""The end of `scripts/quickstart.sh`: table, plot, causal check and two episodes of its runs.
+"""The end of `quickstart.sh` and `real.sh`: table, plot, causal check and two episodes of the runs.
 
     python scripts/quickstart/results.py log/quickstart
 
-Reads   DIR/eval/{base,control,rise,rise_other}: runs of workflow_eval.py.
+Reads   DIR/eval/{control,rise,rise_other}, runs of workflow_eval.py, and base and warm, if there.
 Writes  DIR/results.json and DIR/accuracy.png.
 """
 
@@ -16,43 +16,46 @@ from typing import Any
 from fastchat.utils import Parser
 from rise.episodes.episode import Episode
 from rise.episodes.journal import load_episodes
+from rise.metrics.evaluation import read_config
 from rise.metrics.tables import fresh_in_words
 from rise.program.exits import run_program
 from rise.program.files import read_json, write_json
 
-RUNS = {"base": "base", "sft": "control", "rise": "rise"}
+RUNS = {"base": "base", "warm": "warm", "sft": "control", "rise": "rise"}
 """Key in results.json -> directory of the run."""
-TITLES = {"base": "base", "sft": "control (SFT)", "rise": "RISE"}
+TITLES = {"base": "base", "warm": "warm start", "sft": "control (SFT)", "rise": "RISE"}
 OWN, OTHER = "turn 2, own attempt shown", "turn 2, another problem's attempt shown"
 COLUMNS = ("m1@t1", "m5@t1", "m1@t5", "p1@t5")
 
 
 def collect(directory: Path) -> dict[str, Any]:
-    results: dict[str, Any] = {}
-    for key, name in RUNS.items():
-        summary = directory / "eval" / name / "summary.json"
-        if not summary.exists():
-            raise ValueError(f"{summary} is missing: run bash scripts/quickstart.sh again")
-        results[key] = read_json(summary)["metrics"]
-    runs = {key: load_episodes(directory / "eval" / name) for key, name in RUNS.items()}
+    paths = {key: directory / "eval" / name for key, name in RUNS.items()}
+    for key, path in list(paths.items()):
+        if key in ("base", "warm") and not path.is_dir():
+            del paths[key]
+        elif not (path / "summary.json").exists():
+            raise ValueError(f"{path}/summary.json is missing: run the script again")
+    results = {key: read_json(path / "summary.json")["metrics"] for key, path in paths.items()}
+    runs = {key: load_episodes(path) for key, path in paths.items()}
+    results["comparison"] = comparison(runs, read_config(paths["rise"]))
     other = load_episodes(directory / "eval" / "rise_other")
-    results["comparison"] = comparison(runs, directory / "data" / "test.jsonl")
     results["causal_check"] = causal_check(runs["rise"], other)
     return results
 
 
-def comparison(runs: dict[str, list[Episode]], problems: Path) -> dict[str, Any]:
-    import envs
+def comparison(runs: dict[str, list[Episode]], config: dict[str, Any]) -> dict[str, Any]:
+    """RISE's five turns and five samples of each run, on the problems that both have."""
+    from rise.metrics.evaluation import grader_of
     from rise.metrics.statistics import paired_difference
     from rise.metrics.votes import m1_tk, mk_t1
 
-    same_answer = envs.make("gsm8k", problems, prompt_style="bare").same_answer
+    same_answer, count = grader_of(config), {key: len(run) for key, run in runs.items()}
     turns = m1_tk(runs["rise"], same_answer, 5, feedback="none")
     return {
         f"m1@t5 of RISE - m5@t1 of {TITLES[key]}": paired_difference(
-            turns, mk_t1(episodes, same_answer, 5)
+            turns[: count[key]], mk_t1(run, same_answer, 5)
         ).to_dict()
-        for key, episodes in runs.items()
+        for key, run in runs.items()
     }
 
 
@@ -71,10 +74,10 @@ def causal_check(own: list[Episode], other: list[Episode]) -> dict[str, Any]:
 
 
 def print_table(results: dict[str, Any]) -> None:
-    turns = len(results["base"]["acc@t"])
+    turns = len(results["rise"]["acc@t"])
     head = "".join(f"{column:>8}" for column in COLUMNS)
     print(f"{'':<15}{head}   accuracy at turn 1 to {turns}")
-    for key, title in TITLES.items():
+    for key, title in _shown(results):
         metrics = results[key]
         cells = "".join(f"{100 * metrics[column]['value']:>8.1f}" for column in COLUMNS)
         by_turn = " -> ".join(f"{100 * rate['value']:.0f}" for rate in metrics["acc@t"])
@@ -82,7 +85,7 @@ def print_table(results: dict[str, Any]) -> None:
 
 
 def print_findings(results: dict[str, Any]) -> None:
-    for key, title in TITLES.items():
+    for key, title in _shown(results):
         print(f"m1@t5 - m1@t1 of {title}: {_points(results[key]['gain'])}")
     for name, rate in results["comparison"].items():
         print(f"{name}: {_points(rate)}")
@@ -95,6 +98,10 @@ def print_findings(results: dict[str, Any]) -> None:
     if lines := fresh_in_words(results["rise"]):
         print("A drop alone is no evidence, a model that only copies drops too. What is:")
         print("\n".join(lines))
+
+
+def _shown(results: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(key, title) for key, title in TITLES.items() if key in results]
 
 
 def _percent(rate: dict[str, float]) -> str:
@@ -130,11 +137,12 @@ def main() -> None:
     try:
         results = collect(directory)
     except ValueError as error:
-        sys.exit(f"quickstart: {error}")
+        sys.exit(f"results.py: {error}")
     from rise.metrics.plots import plot_accuracy_by_turn
 
     write_json(directory / "results.json", results)
-    plot_accuracy_by_turn({TITLES[key]: results[key] for key in RUNS}, directory / "accuracy.png")
+    lines = {title: results[key] for key, title in _shown(results)}
+    plot_accuracy_by_turn(lines, directory / "accuracy.png")
     for title, episode in example_episodes(load_episodes(directory / "eval" / "rise")):
         print_episode(title, episode)
     print()
@@ -143,7 +151,6 @@ def main() -> None:
     print_findings(results)
     print(f"\nReport, with every episode: {directory}/report.html. Plot: {directory}/accuracy.png.")
     print(f"Numbers: {directory}/results.json.")
-    print("Next: EXPERT=self OUT=log/self bash scripts/quickstart.sh (the model teaches itself)")
 
 
 if __name__ == "__main__":

@@ -30,14 +30,6 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB
 
 . scripts/stages.sh
 
-# Runs in the background; its stages have their lines on the screen as they end.
-background() { # COMMAND...
-    # A process group of its own, so that all of it can be ended when this script ends.
-    set -m
-    QUIET=1 "$@" </dev/null &
-    set +m
-}
-
 free_port() {
     python -c 'import socket; s = socket.create_server(("", 0)); print(s.getsockname()[1])'
 }

@@ -59,6 +59,13 @@ def test_a_number_that_the_question_names_stays_that_number():
     assert splits.expression("6 boxes, 2 of 3", answer) == "6 + 1"
 
 
+def test_the_expert_gives_a_right_attempt_again_and_the_reference_otherwise():
+    problem = {"question": "", "answer": "4+5=9\n#### 9"}
+    for attempt, given in ((r"It is \boxed{5 + 4}", None), (r"\boxed{5 - 4}", r"\boxed{4 + 5}")):
+        said = [{"role": "assistant", "content": attempt}, {"role": "user", "content": "No."}]
+        assert splits.expert(problem, said) == (given or attempt)
+
+
 def test_relatives_are_one_family_whatever_their_numbers():
     families = splits.families([row["question"] for row in ROWS])
     assert families[0] == families[1]
@@ -86,6 +93,7 @@ def test_families_are_never_in_two_files_and_no_problem_is_lost(tmp_path):
     [home] = [name for name, rows in files.items() if ROWS[0]["question"] in str(rows)]
     assert ROWS[1]["question"] in str(files[home])
     assert made() == files
+    assert [len(rows) for rows in made("--generate", 1).values()][2] == 1
 
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps(ROWS[0]) + "\n")

@@ -1,0 +1,194 @@
+#!/usr/bin/env bash
+# RISE on a real pretrained model and real problems, on two CPU cores: no GPU, no key.
+#
+#   bash scripts/real.sh              # again: goes on where it stopped, or says all is done
+#   EXPERT=self OUT=log/real-self bash scripts/real.sh    # turn 2: the student's best of 8
+#
+# SmolLM2-135M-Instruct (data/smollm2.py) learns to answer word problems with an expression,
+# \boxed{57 + 26} (warm start: 600 reference solutions). It answers other problems, hears what its
+# expression comes to and that it is wrong, and an expert answers turn 2; that becomes weighted data
+# and a fine-tuned model, measured over five turns beside the base, the warm start and a control:
+# as many trained tokens of right answers alone, given at turn 1. Data: ASDiv and SVAMP, or GSM8K
+# (data/splits.py); where they cannot be had, data/word_problems.py.
+set -euo pipefail
+
+DATA=${DATA:-asdiv}          # asdiv (and SVAMP) | gsm8k | words (made by data/word_problems.py)
+EXPERT=${EXPERT:-reference}  # who answers at turn 2: reference | self (the student's best of 8)
+ITERATIONS=${ITERATIONS:-1}  # how often to generate and train; the data are pooled
+ROLLOUTS=${ROLLOUTS:-2}      # episodes of each problem
+TEST=${TEST:-300}            # test problems
+COOLER=${COOLER-0.5}         # second temperature of control and RISE; the first is 1; empty: none
+SEED=${SEED:-0}              # seed of sampling and training; the split has none
+MODEL=${MODEL:-}             # a checkpoint to start from; empty: SmolLM2-135M-Instruct
+WARM=${WARM:-}               # its warm start from an earlier run, which measured it; empty: makes it
+DTYPE=${DTYPE:-}             # bfloat16 | float32; empty: what this CPU computes in
+SMOKE=${SMOKE:-}             # 1: a handful of problems, to see every stage run
+OUT=${OUT:-log/real}         # where everything is written
+VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
+
+refuse() { echo "real.sh: $*" >&2; exit 2; }
+
+case ${1:-} in
+    "") ;;
+    -h | --help) sed -n '2,/^refuse/{/^set /d;/^refuse/d;s/^# \{0,1\}//;p}' "$0"; exit ;;
+    *) refuse "takes no arguments, not '$1': its knobs are variables, see --help" ;;
+esac
+cd "$(dirname "$0")/.."
+SECONDS=0
+. scripts/stages.sh
+[[ $DATA =~ ^(asdiv|gsm8k|words)$ ]] || refuse "DATA must be asdiv, gsm8k or words, not '$DATA'"
+case $EXPERT in
+    reference) SAMPLES=1 ;;
+    self) SAMPLES=8 ;;
+    *) refuse "EXPERT must be reference or self, not '$EXPERT'" ;;
+esac
+if [ -z "$DTYPE" ]; then
+    DTYPE=float32
+    if grep -q -m 1 -E 'avx512_bf16|amx_bf16' /proc/cpuinfo; then DTYPE=bfloat16; fi
+fi
+sizes=() rows=30 words=4000
+if [ -n "$SMOKE" ]; then
+    sizes=(--test 8 --validation 2 --warm 16 --generate 8) rows=4 words=60 TEST=8 ROLLOUTS=1
+fi
+counts SEED ITERATIONS ROLLOUTS TEST
+remember DATA EXPERT ITERATIONS ROLLOUTS TEST COOLER SEED MODEL WARM DTYPE SMOKE
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false DS_ACCELERATOR=cpu
+
+stage install env VENV="$VENV" bash scripts/setup.sh
+export PATH="$PWD/$VENV/bin:$PATH"
+
+ENV_NAME=scripts/real/calculator.py:Calculator
+asked=(--env "$ENV_NAME" --max_new_tokens 32 --concurrency 96 --seed "$SEED")
+asked+=(--worker_args "--num-threads 1 --dtype $DTYPE --kv-memory 1GiB")
+
+generate() { # NAME DATA TURNS MODELS... [MORE ARGUMENTS]
+    stage "$1" python workflow_gen.py "${asked[@]}" --data_path "$OUT/data/$2.jsonl" \
+        --log_dir "$OUT/$1" --max_turns "$3" --models "${@:4}"
+}
+
+convert() { # NAME [ARGUMENTS]
+    stage "convert-$1" python workflow_convert.py --output "$OUT/$1.json" --model_path "$BASE" \
+        --env "$ENV_NAME" --shuffle "$SEED" "${@:2}"
+}
+
+train() { # NAME FROM EPOCHS ROWS RATE
+    stage "train-$1" python FastChat/fastchat/train/train_mem.py --use_cpu True \
+        --bf16 "$([ "$DTYPE" = bfloat16 ] && echo True || echo False)" --optim adamw_torch_fused \
+        --model_name_or_path "$2" --data_path "$OUT/$1.json" --output_dir "$OUT/$1" \
+        --num_train_epochs "$3" --per_device_train_batch_size "$4" \
+        --gradient_accumulation_steps 1 --learning_rate "$5" --weight_decay 0. \
+        --warmup_ratio 0.04 --lr_scheduler_type cosine --model_max_length 1024 \
+        --group_trajectories True --save_strategy steps --save_steps 60 --save_total_limit 1 \
+        --logging_steps 5 --report_to none --seed "$SEED"
+}
+
+evaluate() { # MODEL NAME [MORE ARGUMENTS]
+    stage "eval-$2" python workflow_eval.py "${asked[@]}" --model "$1" --context_window 2 \
+        --data_path "$OUT/data/test.jsonl" --log_dir "$OUT/eval/$2" --limit "$TEST" "${@:3}"
+}
+
+# Five turns, and five samples at turn 1 for the majority vote and the fresh draw.
+turns() { # MODEL NAME [MORE ARGUMENTS]
+    evaluate "$1" "$2" --max_turns 5 --num_of_samples 5 1 1 1 1 "${@:3}"
+}
+
+both() { # MODEL NAME
+    turns "$1" "$2"
+    if [ -n "$COOLER" ]; then turns "$1" "$2-cooler" --temperature "$COOLER"; fi
+}
+
+# Fetched, imported with --from, or made; OUT/data/source says which it was.
+problems() {
+    local split=(python data/splits.py --output_dir "$OUT/data" "${sizes[@]}") source=$DATA
+    case $DATA in
+        asdiv) files=(data/asdiv/test.jsonl data/svamp/test.jsonl) names=(asdiv svamp) ;;
+        gsm8k) files=(data/gsm8k/{train,test}.jsonl) names=(gsm8k) ;;
+        words) files=() ;;
+    esac
+    for file in "${files[@]}"; do
+        [ -f "$file" ] || python data/fetch.py "${names[@]}" || source=words
+    done
+    case $source in
+        asdiv) "${split[@]}" "${files[@]}" ;;
+        gsm8k) "${split[@]}" "${files[0]}" --test_from "${files[1]}" --generate 800 ;;
+        words)
+            python data/word_problems.py --output_dir "$OUT/words" --train "$words" --test 1000
+            "${split[@]}" "$OUT/words/train.jsonl" --test_from "$OUT/words/test.jsonl" --generate 800 ;;
+    esac
+    echo "$source" >"$OUT/data/source"
+}
+
+say "1/6 problems, checkpoint (a minute), and a warm start on reference solutions (5 min)"
+[ -f "$OUT/data/source" ] || stage problems problems
+if [ "$(cat "$OUT/data/source")" != "$DATA" ]; then
+    echo "   $DATA cannot be fetched here ($OUT/logs/problems.log): these are DATA=words"
+fi
+BASE=$MODEL
+if [ -z "$BASE" ]; then
+    BASE=$OUT/base
+    stage checkpoint python data/smollm2.py "$BASE"
+fi
+STUDENT=$WARM
+if [ -z "$WARM" ]; then
+    STUDENT=$OUT/warm
+    generate warm-solutions warm 1 data/splits.py:expert
+    convert warm --filepath "$OUT/warm-solutions" --criteria success --weighting none
+    train warm "$BASE" 2 8 2e-4
+fi
+
+say "2/6 on the second core: evaluation of base and warm start (10 min)"
+second() {
+    [ -z "$WARM" ] || return 0
+    turns "$BASE" base --limit $(((TEST + 3) / 4))
+    turns "$STUDENT" warm
+}
+background second
+SECOND=$!
+trap 'kill -- -$SECOND 2>/dev/null || true' EXIT
+
+say "3/6 generate: the student answers and hears that it is wrong, '$EXPERT' answers turn 2 (6 min)"
+logs=() start=$STUDENT
+for ((i = 1; i <= ITERATIONS; i++)); do
+    NAME=rise
+    if ((i < ITERATIONS)); then NAME=rise$i; fi
+    teacher=data/splits.py:expert
+    if [ "$EXPERT" = self ]; then teacher=$STUDENT; fi
+    for ((j = 1; j <= ROLLOUTS; j++)); do
+        generate "gen$i-$j" generate 2 "$STUDENT" "$teacher" --num_of_samples 1 "$SAMPLES" \
+            --correct_to_correct --seed $((SEED + 1000 * (ROLLOUTS * (i - 1) + j)))
+        logs+=("$OUT/gen$i-$j")
+    done
+    say "4/6 train: reward-weighted regression, weight exp(reward / 0.4) (15 min)"
+    convert "$NAME" --filepath "${logs[@]}" --criteria all --weighting exp --temperature 0.4
+    train "$NAME" "$start" 1 "$rows" 1e-4
+    STUDENT=$OUT/$NAME
+done
+wait "$SECOND"
+
+say "5/6 on the second core: the control, right answers alone, as many trained tokens (15 min)"
+convert control --filepath "${logs[@]}" --criteria success --weighting none --context_window 1 \
+    --match_tokens "$OUT/rise.json"
+control() {
+    train control "$start" 1 "$rows" 1e-4
+    both "$OUT/control" control
+}
+background control
+SECOND=$!
+
+say "6/6 evaluate: RISE; then RISE with another problem's attempt shown (15 min)"
+both "$OUT/rise" rise
+evaluate "$OUT/rise" rise_other --max_turns 2 --num_of_samples 1 1 --shown_attempts "$OUT/eval/rise"
+wait "$SECOND"
+trap - EXIT
+
+runs=("$OUT"/eval/{control,rise}) names=(control RISE)
+if [ -z "$WARM" ]; then
+    runs=("$OUT"/eval/{base,warm} "${runs[@]}") names=(base "warm start" "${names[@]}")
+fi
+stage report python -m rise.report "${runs[@]}" --names "${names[@]}" -o "$OUT/report.html"
+python -m rise.compare "$OUT"/eval/{control,rise} --names control RISE --format markdown >"$OUT/comparison.md"
+if [ -n "$COOLER" ]; then
+    python -m rise.compare "$OUT"/eval/{control,rise}-cooler --names control RISE --format markdown >>"$OUT/comparison.md"
+fi
+python scripts/quickstart/results.py "$OUT"
+echo "Time: $((SECONDS / 60)) min $((SECONDS % 60)) s. Tests of control and RISE: $OUT/comparison.md"

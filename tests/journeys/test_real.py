@@ -1,0 +1,73 @@
+"""`scripts/real.sh` with a handful of problems and a tiny model: every stage, its results.
+
+    python -m pytest tests/journeys/test_real.py
+
+The checkpoint of 135 million parameters is left to tests/unit/data/test_smollm2.py, and the effect
+to a run of the script (docs/real.md).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny import save_tiny_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def real(*words, **knobs):
+    venv = os.path.relpath(sys.prefix, ROOT)
+    return subprocess.run(
+        ["bash", ROOT / "scripts" / "real.sh", *words],
+        env=os.environ | {"VENV": venv} | {name: str(value) for name, value in knobs.items()},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_every_stage_runs_in_small(tmp_path):
+    base, out = tmp_path / "tiny", tmp_path / "out"
+    save_tiny_model(base, max_position_embeddings=2048)
+    done = real(SMOKE=1, DATA="words", COOLER="", MODEL=base, OUT=out)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert len(done.stdout.splitlines()) <= 70, done.stdout
+    results = json.loads((out / "results.json").read_text())
+    counts = {key: results[key]["m1@t5"]["n"] for key in ("base", "warm", "sft", "rise")}
+    assert counts == {"base": 2, "warm": 8, "sft": 8, "rise": 8}
+    assert (out / "accuracy.png").stat().st_size > 10_000
+    assert "RISE report: base and warm start" in (out / "report.html").read_text()
+    assert "RISE" in (out / "comparison.md").read_text()
+    trained = [
+        json.loads((out / f"{name}.json.report.json").read_text()) for name in ("rise", "control")
+    ]
+    assert trained[0] and trained[1]
+    told = [json.loads(line) for line in (out / "eval" / "rise" / "rows.jsonl").open()]
+    assert "That is incorrect. Try again." in str(told[0]["dialogue"])
+
+    other = real(SMOKE=1, DATA="words", COOLER="", MODEL=base, OUT=out, SEED=1)
+    assert other.returncode == 2 and "give another OUT" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "remedy"),
+    [
+        ("EXPERT", "teacher", "EXPERT must be reference or self, not 'teacher'"),
+        ("DATA", "math", "DATA must be asdiv, gsm8k or words, not 'math'"),
+        ("TEST", "0", "TEST must be above 0"),
+    ],
+)
+def test_an_unknown_choice_is_refused(tmp_path, knob, value, remedy):
+    told = real(OUT=tmp_path / "out", **{knob: value})
+    assert (told.returncode, told.stderr.strip()) == (2, f"real.sh: {remedy}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_arguments_start_nothing(tmp_path):
+    told = real("--help", OUT=tmp_path / "out")
+    assert told.returncode == 0 and "\nROLLOUTS=${ROLLOUTS:-" in told.stdout
+    assert real("x", OUT=tmp_path / "out").returncode == 2
+    assert not (tmp_path / "out").exists()
