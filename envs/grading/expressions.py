@@ -88,7 +88,8 @@ def _as_equations(a: str, b: str) -> Outcome | None:
     if "=" not in a:
         outcome = _compare(a, wanted.values(wanted.names)) if wanted else "wrong"
         return _compare(a, roots) if outcome == "wrong" and roots else outcome
-    if wanted and given and set(wanted.names) != set(given.names):  # x_1 and x_2 are x
+    indexed = [_INDEX.search(text) is not None for text in (a, b)]
+    if wanted and given and indexed[0] != indexed[1]:  # x_1 and x_2 are x
         wanted, given = (solved(_INDEX.sub("", text)) for text in (b, a))
     if wanted and given:
         if set(wanted.names) == set(given.names):

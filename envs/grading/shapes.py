@@ -134,6 +134,7 @@ def is_equation(text: str) -> bool:
     return "=" in text and any(_POLYNOMIAL.search(_outline(side)) for side in _SIDES.split(text))
 
 
+_SUM = re.compile(r"(?:[a-w]+|[A-Z]{2}|[a-w]\^\d)(?:\+(?:[a-w]+|[A-Z]{2}|[a-w]\^\d))*")
 _ROOT = re.compile(r"^(x|z|\\lambda)_\d$")
 _SIDES = re.compile(r"=(?![^{}]*\})(?![^()]*\))")
 _NAME = re.compile(rf"{NAME}(?:\^\{{-1\}})?(?:\([A-Za-z, ]+\))?")
@@ -176,8 +177,10 @@ def _outline(text: str) -> str:
 def _bare(name: str) -> str:
     """One spelling of a name: b + a is a + b, the length BA is AB, and y is f(x)."""
     bare = re.sub(r"[\s{}]|\\text|\\(?=m(?:ax|in))", "", name)
-    if re.fullmatch(r"(?:[a-w]+|[A-Z]{2})(?:\+(?:[a-w]+|[A-Z]{2}))*", bare):
-        return "+".join(sorted("".join(sorted(term)) for term in bare.split("+")))
+    bare = re.sub(r"^(?:\|([A-Z]{2})\||\\overline([A-Z]{2}))$", r"\1\2", bare)
+    if _SUM.fullmatch(bare):
+        terms = (term if "^" in term else "".join(sorted(term)) for term in bare.split("+"))
+        return "+".join(sorted(terms))
     return "y" if bare == "f(x)" else bare
 
 
