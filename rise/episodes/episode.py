@@ -111,7 +111,8 @@ class Episode:
     is_cut: bool = False
     """Whether a published log's `--dialogue_limit` cut the dialogue: it is left out then."""
     date: str | None = None
-    """The day (YYYY-MM-DD) that prompts print whose template prints today's; None in old logs."""
+    """The day (YYYY-MM-DD) that prompts print whose template prints today's; None in old logs, and
+    where it is `fastchat.conversation.DATE`."""
 
     @property
     def is_owed(self) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import ipaddress
 import itertools
 import json
@@ -145,6 +146,8 @@ class OpenAIPolicy(Policy):
         self._answered = False
         self._gives_ids: bool | None = None if self.base_url else False
         """Whether it is a vLLM, which gives the tokens that it samples; None is not known yet."""
+        self._asks_the_clock = True
+        """Whether a template that prints today's date does so; FastChat's servers have one day."""
         self._longest = sys.maxsize
         """The longest answer that its context could hold, where it says that."""
         self._shortens = False
@@ -194,6 +197,10 @@ class OpenAIPolicy(Policy):
         places = range(asked, n) if is_greedy else ()
         return samples + [dataclasses.replace(copy, place=place) for place in places]
 
+    def day(self, of_run: str | None) -> str | None:
+        # It renders dialogues itself, so what a run has fixed does not reach it.
+        return datetime.date.today().isoformat() if of_run and self._asks_the_clock else None
+
     async def check(self) -> None:
         path = "/models" if self.base_url else f"/models/{quote(self.model)}"
         try:
@@ -213,6 +220,7 @@ class OpenAIPolicy(Policy):
         ]
         lengths = [card.get("max_model_len") for card in cards or ()]
         self._gives_ids = any(lengths)
+        self._asks_the_clock = not any(card.get("owned_by") == "fastchat" for card in cards or ())
         own = dict(zip(listed, lengths, strict=True)).get(self.model)
         self._longest = own - 1 if isinstance(own, int) and own > 1 else sys.maxsize
         if self.base_url and cards is not None and not any(map(self._is, listed)):

@@ -138,6 +138,10 @@ class Policy(ABC):
         only. PolicyError if there is no answer; never a text in its place.
         """
 
+    def day(self, of_run: str | None) -> str | None:
+        """The day (YYYY-MM-DD) that the prompt of the last answer printed, if it prints one."""
+        return of_run
+
     @abstractmethod
     async def check(self) -> None:
         """Raise PolicyError if a request could not be answered now. Costs no generation."""

@@ -110,6 +110,7 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
         if plan.shown and t + 1 < plan.max_turns:
             turn.shown = plan.shown[task_id][t]
         if t == 0:
+            episode.date = policy.day(plan.date)
             episode.dialogue = env.opening(task_id)
         else:
             episode.dialogue.append({"role": "user", "content": last.observation})

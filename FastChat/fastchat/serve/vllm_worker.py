@@ -261,6 +261,11 @@ def _announce(worker: UpstreamWorker, own_url: str, base_url: str, logger: loggi
         worker.template.name,
         worker.context_length,
     )
+    if not worker.abilities.takes_ids and "strftime_now" in worker.template.source:
+        logger.warning(
+            "the template prints today's date, and the server prints its own day: a run records "
+            "the day on which it began"
+        )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ pytest tests/unit/rise/policies/test_openai_api.py
 """
 
 import asyncio
+import datetime
 import doctest
 import json
 
@@ -12,7 +13,7 @@ from aiohttp import web
 
 from fastchat.client.process import free_ports
 from rise.metrics import evaluation
-from rise.policies import keys
+from rise.policies import keys, openai_api
 from rise.policies.keys import find_key
 from rise.policies.openai_api import OpenAIPolicy
 from rise.policies.policy import PolicyError, Retries, Sample
@@ -193,6 +194,21 @@ def test_a_vllm_gives_the_tokens_that_it_samples_and_its_context_bounds_them():
         assert [sample.token_ids for sample in samples] == [[5, 6], [7, 8]]
         [body] = server.requests
         assert body["return_token_ids"] is True and body["max_tokens"] == 99
+
+
+@pytest.mark.parametrize(("owner", "day"), [("vllm", "2026-03-04"), ("fastchat", None)])
+def test_the_day_is_that_of_who_renders_the_dialogue(owner, day, monkeypatch):
+    class Today(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls(2026, 3, 4)
+
+    monkeypatch.setattr(openai_api.datetime, "date", Today)
+    with OpenAI(lambda _: chat_reply("a")) as server:
+        server.card["owned_by"] = owner
+        policy = OpenAIPolicy("t", model="teacher", base_url=f"{server.url}/v1", key="none")
+        asyncio.run(policy.check())
+        assert (policy.day("2026-01-02"), policy.day(None)) == (day, None)
 
 
 def test_server_that_hangs_is_a_timeout():

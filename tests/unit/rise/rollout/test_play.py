@@ -78,6 +78,15 @@ def texts(messages):
     return [message["content"] for message in messages]
 
 
+def test_an_episode_has_the_day_that_its_first_prompt_printed(env):
+    student = Scripted(lambda *_: RIGHT)
+    plan = plan_of(student, 1, date="2026-01-02")
+    student.day = lambda of_run: "2026-03-04"
+    assert asyncio.run(play(env, plan, 0)).date == "2026-03-04"
+    student.day = lambda of_run: of_run
+    assert asyncio.run(play(env, plan, 0)).date == "2026-01-02"
+
+
 def test_episode_stops_at_its_first_success(env):
     episode, policy = play_one(env, lambda task, turn, i: [NONE, RIGHT, RIGHT][turn])
     assert [turn.verdict for turn in episode.turns] == ["no_answer", "right"]
