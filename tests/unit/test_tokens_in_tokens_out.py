@@ -10,7 +10,7 @@ import pytest
 
 import workflow_convert
 from fastchat.conversation import ChatTemplate, unpack_ids
-from fastchat.serve import base_model_worker, controller, model_worker
+from fastchat.serve import base_model_worker, controller, model_worker, openai_api_server
 from fastchat.train.rwr_dataset import RWRDataset
 from tests.support.servers import register, running
 from tests.support.stages import call, write_inputs
@@ -101,6 +101,20 @@ def test_the_tokens_that_are_trained_are_those_that_were_sampled(served, window,
     _, report = convert(tmp_path, "--drop_truncated")
     assert (report["rows"], report["truncated"]) == (12 - cut, 0)
     assert report["dropped"]["cut at the limit of new tokens"] == cut
+
+
+@pytest.mark.parametrize("served", ["llama-3.2"], indirect=True)
+def test_behind_an_openai_server_tokens_and_day_are_those_of_the_worker_too(served, tmp_path):
+    control, replies, template = served
+    with running(openai_api_server.create_app(control)) as url:
+        name = f"model@{url}/v1"
+        rows = generate(tmp_path, control, "--limit", 2, "--models", *[name] * 3)
+    assert all(row.get("date") is None for row in rows), "FastChat prints one day"
+    output, report = convert(tmp_path, "--model_path", str(tmp_path / "model"))
+    dataset = RWRDataset(output, ChatTemplate(template.tokenizer), 2048)
+    sampled = [(r["prompt_token_ids"], ids) for r in replies for ids in r["token_ids"]]
+    assert len(dataset) == 6 and all(pair in sampled for pair in trained(dataset))
+    assert report["recorded_ids"] == dataset.report.recorded_ids == 6
 
 
 @pytest.mark.parametrize("served", ["llama-3.2"], indirect=True)
