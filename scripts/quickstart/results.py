@@ -96,9 +96,7 @@ def print_findings(results: dict[str, Any]) -> None:
         f"own - other {_points(check['own - other'])}"
     )
     if lines := fresh_in_words(results["rise"]):
-        print(
-            "A drop alone is no evidence, a model that only copies drops too. Being above a fresh draw is:"
-        )
+        print("A drop alone is no evidence, copying drops too; being above a fresh draw is:")
         print("\n".join(lines))
 
 
