@@ -69,6 +69,14 @@ class RequestError(Exception):
         return {"text": str(self), "error_code": int(self.code)}
 
 
+def no_room(tokens: int, limit: int) -> str:
+    """What a prompt that fills the context is told; clients know such errors by these words."""
+    return (
+        f"this model's maximum context length is {limit} tokens; {tokens} tokens in the prompt "
+        "leave no room for an answer, shorten it"
+    )
+
+
 def controller_headers() -> dict[str, str]:
     """What a request to the controller carries beside its body."""
     token = os.environ.get(TOKEN_VARIABLE, "")

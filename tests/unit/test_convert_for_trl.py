@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import load_dataset
+from datasets import List, Value, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -63,14 +63,16 @@ def step(trainer_class, config_class, dataset, model_path, output_dir):
 
 
 @pytest.mark.parametrize("data", [["--format", "messages"]], indirect=True)
-@pytest.mark.parametrize("last_answer_only", [False, True])
-def test_messages_are_trained_by_sft_trainer(data, model_path, tmp_path, last_answer_only):
+def test_messages_have_features_and_are_trained_by_sft_trainer(data, model_path, tmp_path):
     assert len(data) == 5 and data[1]["weight"] == pytest.approx(12.1825)
-    if last_answer_only:  # as docs/convert.md says
-        data = data.map(
-            lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]},
-            remove_columns="messages",
-        )
+    text, number = Value("string"), Value("int64")
+    assert data.features == {
+        "id": text,
+        "messages": List({"role": text, "content": text}),
+        "reward": number,
+        "weight": Value("float64"),
+        **dict.fromkeys(["task_id", "turn", "opening"], number),
+    }
     loss, changed = step(SFTTrainer, SFTConfig, data, model_path, tmp_path / "out")
     assert 0 < loss < 20 and changed
 
@@ -85,21 +87,30 @@ def test_pairs_are_trained_by_dpo_trainer(data, model_path, tmp_path):
     assert loss == pytest.approx(0.6931, abs=1e-3) and changed  # log 2 before the first step
 
 
-@pytest.mark.parametrize("data", [["--to", "dpo"]], indirect=True)
-def test_the_documented_lines_train_on_pairs_and_save_a_model(data, model_path, tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "baselines.md").read_text(encoding="utf-8")
-    lines = re.search(r"```python\n(from datasets.*?)```", page, re.DOTALL)[1]
+DOCUMENTED = {
+    "sft": (["--format", "messages"], "convert.md", "dataset/messages.jsonl", "SFTConfig(output"),
+    "dpo": (["--to", "dpo"], "baselines.md", "dataset/pairs.jsonl", "DPOConfig(output"),
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "name"), [(case[0], name) for name, case in DOCUMENTED.items()], indirect=["data"]
+)
+def test_the_documented_lines_train_and_save_a_model(data, name, model_path, tmp_path):
+    _, page, file, config = DOCUMENTED[name]
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    lines = re.search(r"```python\n(from datasets.*?)```", text, re.DOTALL)[1]
     given = {
         "meta-llama/Llama-2-7b-chat-hf": str(model_path),
-        "dataset/pairs.jsonl": str(tmp_path / "data.jsonl"),
-        "checkpoints/dpo": str(tmp_path / "dpo"),
-        "DPOConfig(output": "DPOConfig(**small, output",
+        file: str(tmp_path / "data.jsonl"),
+        f"checkpoints/{name}": str(tmp_path / "out"),
+        config: config.replace("(", "(**small, "),
     }
     for shown, used in given.items():
         assert shown in lines
         lines = lines.replace(shown, used)
-    (tmp_path / "dpo.py").write_text(lines)
+    (tmp_path / "script.py").write_text(lines)
     small = {k: v for k, v in ONE_STEP.items() if k != "learning_rate"}
-    runpy.run_path(str(tmp_path / "dpo.py"), {"small": small})
-    AutoModelForCausalLM.from_pretrained(tmp_path / "dpo")
-    assert AutoTokenizer.from_pretrained(tmp_path / "dpo").chat_template
+    runpy.run_path(str(tmp_path / "script.py"), {"small": small})
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template

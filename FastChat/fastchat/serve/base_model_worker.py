@@ -70,8 +70,8 @@ class BaseModelWorker(ABC):
         if size > longest:
             raise RequestError(
                 ErrorCode.CONTEXT_OVERFLOW,
-                f"the text has {size} characters, and no more than {longest} are tokenized for the "
-                f"context of {self.context_length} tokens; shorten it",
+                f"the prompt is too long: it has {size} characters, and no more than {longest} are "
+                f"tokenized for the context of {self.context_length} tokens; shorten it",
             )
         return await self.beside(size, work, *args)
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from copy import copy, deepcopy
 
-from fastchat.constants import ErrorCode, RequestError
+from fastchat.constants import ErrorCode, RequestError, no_room
 from fastchat.conversation import ChatTemplate, Message
 from fastchat.protocol.worker_protocol import GenerateRequest
 from fastchat.serve.stopping import decode
@@ -55,11 +55,7 @@ class Prompts:
             return ids[-(limit - wanted - 1) :], wanted
         if len(ids) < limit:
             return ids, limit - len(ids)
-        raise RequestError(
-            ErrorCode.CONTEXT_OVERFLOW,
-            f"the prompt has {len(ids)} tokens and leaves no room for an answer in the context of "
-            f"{limit}; shorten it",
-        )
+        raise RequestError(ErrorCode.CONTEXT_OVERFLOW, no_room(len(ids), limit))
 
     def echo(self, request: GenerateRequest) -> str:
         """The text that stands in front of every answer, "" unless the request asks for it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastchat.client.http import PeerError
 from fastchat.client.workers import Cluster, Worker
+from fastchat.constants import no_room
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
 from fastchat.serve.openai.errors import ApiError
 
@@ -103,11 +104,7 @@ async def _completion_body(
         count = await cluster.count(worker, prompt["prompt"])
         room = worker.context_length - count
         if room < min(longest, 1):
-            raise ApiError(
-                400,
-                f"the prompt has {count} tokens and leaves no room for an answer in the context of "
-                f"{worker.context_length}; shorten it",
-                "context_length_exceeded",
-            )
+            said = no_room(count, worker.context_length)
+            raise ApiError(400, said, "context_length_exceeded")
         longest = min(longest, room)
     return {**prompt, "max_new_tokens": longest, "echo": wanted.echo}
