@@ -24,7 +24,6 @@ if [ ! -x "$VENV/bin/python" ]; then
     exit 2
 fi
 mkdir -p "$OUT"
-export PYTHONPATH=$PWD:$PWD/FastChat HF_HUB_OFFLINE=1 WANDB_MODE=offline TOKENIZERS_PARALLELISM=false
 if [ ! -e "$OUT/env/done" ]; then
     echo "+ pip install $CLIENTS, into $OUT/env"
     "$VENV/bin/python" -m venv "$OUT/env"
@@ -32,11 +31,14 @@ if [ ! -e "$OUT/env/done" ]; then
     "$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
         >"$("$OUT/env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rise.pth"
     # shellcheck disable=SC2086
-    PYTHONPATH='' "$OUT/env/bin/pip" install -q --ignore-installed --no-deps $CLIENTS
-    # shellcheck disable=SC2086
-    PYTHONPATH='' "$OUT/env/bin/pip" install -q $CLIENTS
+    if ! { "$OUT/env/bin/pip" install -q --ignore-installed --no-deps $CLIENTS &&
+        "$OUT/env/bin/pip" install -q $CLIENTS; } >"$OUT/log" 2>&1; then
+        echo "check_clients.sh: pip failed; $OUT/log says why" >&2
+        exit 1
+    fi
     touch "$OUT/env/done"
 fi
+export PYTHONPATH=$PWD:$PWD/FastChat HF_HUB_OFFLINE=1 WANDB_MODE=offline TOKENIZERS_PARALLELISM=false
 # shellcheck disable=SC2086
 if ! "$VENV/bin/python" scripts/clients/serve.py --output_dir "$OUT" -- \
     "$OUT/env/bin/python" scripts/clients/ask.py --directory "$OUT" --clients $CLIENTS \
