@@ -24,6 +24,9 @@ TRACKING = "tracking.json"
 """In the output directory: the id of the run at wandb."""
 _INIT_SECONDS = 15.0
 """For a server that can be reached to begin a run; wandb's own limit is 90."""
+_FINISH_SECONDS = 30.0
+"""For what is not uploaded yet when a run ends; wandb itself waits for ever for a server that is
+gone. `wandb sync` does the rest."""
 
 
 def begin(settings: dict[str, Any], logger: logging.Logger) -> Any:
@@ -46,8 +49,9 @@ def begin(settings: dict[str, Any], logger: logging.Logger) -> Any:
     elif cause := unreachable(server):
         reason = f"{server} does not answer ({cause})"
     else:
+        limits = wandb.Settings(init_timeout=_INIT_SECONDS, finish_timeout=_FINISH_SECONDS)
         try:
-            return wandb.init(**settings, settings=wandb.Settings(init_timeout=_INIT_SECONDS))
+            return wandb.init(**settings, settings=limits)
         except wandb.Error as error:
             reason = f"wandb could not start ({str(error).splitlines()[0]})"
     pattern = f"{settings['dir']}/wandb/offline-run-*"

@@ -7,13 +7,14 @@ python -m pytest tests/unit/rise/tracking/test_tracker.py
 
 import doctest
 import json
+import logging
 import socket
 import sys
 
 import pytest
 
 from fastchat.client import http
-from fastchat.tracking import logged_in
+from fastchat.tracking import begin, logged_in
 from rise.report import tracked
 from rise.tracking import tensorboard
 from rise.tracking import tracker as tracking
@@ -127,6 +128,20 @@ def test_a_server_that_cannot_be_reached_makes_the_run_offline_at_once(
     tracker.finish()
     assert "does not answer" in caplog.text
     assert read_offline_run(tmp_path)["history"][0]["accuracy"] == 1.0
+
+
+def test_a_run_limits_what_wandb_waits_for(tmp_path, monkeypatch):
+    """Of a server that went away wandb would wait for ever at the end of the run."""
+    import wandb
+
+    asked = []
+    monkeypatch.setattr(wandb, "init", lambda **arguments: asked.append(arguments["settings"]))
+    monkeypatch.setattr("fastchat.tracking.unreachable", lambda server: None)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    begin({"project": "p", "dir": str(tmp_path)}, logging.getLogger("test"))
+    (settings,) = asked
+    assert 0 < settings.init_timeout + http.ANSWER_SECONDS <= 30
+    assert 0 < settings.finish_timeout <= 30
 
 
 def test_a_login_is_found_in_the_environment_and_in_the_netrc_file(tmp_path, monkeypatch):
