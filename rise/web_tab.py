@@ -97,6 +97,10 @@ def add_tab(args: argparse.Namespace, chat: Any) -> None:
     env: Env = args.problems
     listed = [(f"{i}: {env.question(i)[:90]}", i) for i in range(min(LISTED, len(env)))]
     with gr.Tab(TITLE):
+        gr.Markdown(
+            "A model tries a problem, hears that it is wrong, and tries again; each attempt has "
+            "its verdict."
+        )
         first, second = model_choices(chat)
         problem = gr.Dropdown([("a problem of my own", OWN), *listed], value=0, label="Problem")
         with gr.Group(visible=False) as own:
@@ -107,7 +111,7 @@ def add_tab(args: argparse.Namespace, chat: Any) -> None:
         with gr.Row():
             go = gr.Button("Try", variant="primary", elem_id="try")
             clear = gr.Button("Start over", elem_id="start-over")
-        dialogues = two_chatbots()
+        dialogues = two_chatbots(second)
         gr.Markdown(
             "After each attempt the model hears that it is wrong, whatever it answered, as in "
             "evaluation without an oracle."

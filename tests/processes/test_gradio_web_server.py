@@ -34,7 +34,11 @@ class Solver(base_model_worker.BaseModelWorker):
         return [reply async for reply in self.stream(prepared)][-1]
 
     async def stream(self, prepared):
-        answer = r"It is \boxed{5}" if prepared > self.asked else rf"{HOSTILE} \boxed{{1}}"
+        answer = (
+            r"It is \(\frac{10}{2} = \boxed{5}\)"
+            if prepared > self.asked
+            else rf"{HOSTILE} \boxed{{1}}"
+        )
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         yield {"text": answer[:3], "error_code": 0, "usage": usage, "finish_reason": None}
         yield {"text": answer, "error_code": 0, "usage": usage, "finish_reason": "stop"}
@@ -113,8 +117,11 @@ def choose(page, label, option):
 
 @needs_browser
 def test_attempt_after_attempt_with_its_verdict_two_models_side_by_side(page):
+    assert page.get_by_text("A model tries a problem").is_visible()
+    assert page.locator("#dialogue-b").locator("visible=true").count() == 0
     choose(page, "Model", "solver")
     choose(page, "Beside it", "tiny-llama")
+    page.locator("#dialogue-b").locator("visible=true").wait_for()
     page.get_by_role("button", name="Sampling").locator("visible=true").click()
     page.locator("#max-tokens input[type=number]").locator("visible=true").fill("8")
     page.keyboard.press("Tab")
@@ -154,6 +161,7 @@ def test_a_problem_of_ones_own(page):
 @needs_browser
 def test_chat_with_a_served_model(page):
     page.get_by_role("tab", name="Chat").click()
+    page.get_by_text("Talk to a model").wait_for()
     choose(page, "Model", "solver")
     box = page.locator("#chat-message textarea")
     box.fill("hello there")
@@ -165,6 +173,7 @@ def test_chat_with_a_served_model(page):
     box.press("Enter")
     dialogue.get_by_text("It is").wait_for()
     assert "and again" in dialogue.inner_text()
+    dialogue.locator(".katex .frac-line, .katex .mfrac").first.wait_for()
     assert page.evaluate("typeof window.hacked") == "undefined"
 
 

@@ -80,8 +80,8 @@ def chosen(first: str | None, second: str | None) -> list[str]:
     return [first] if second in (None, NOBODY) else [first, second]
 
 
-def two_chatbots() -> list[Any]:
-    """Two dialogues side by side."""
+def two_chatbots(second: Any) -> list[Any]:
+    """Two dialogues side by side; the other one is there while `second` names a model."""
     import gradio as gr
 
     formulas: list[dict[str, str | bool]] = [
@@ -89,10 +89,18 @@ def two_chatbots() -> list[Any]:
         for left, right in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"))
     ]
     with gr.Row():
-        return [
-            gr.Chatbot(label=label, latex_delimiters=formulas, elem_id=name, height=520)
-            for label, name in (("Model", "dialogue-a"), ("Beside it", "dialogue-b"))
+        dialogues = [
+            gr.Chatbot(
+                label=label,
+                latex_delimiters=formulas,
+                elem_id=f"dialogue-{letter}",
+                height=520,
+                visible=letter == "a",
+            )
+            for label, letter in (("Model", "a"), ("Beside it", "b"))
         ]
+    second.change(lambda name: gr.Chatbot(visible=name != NOBODY), second, dialogues[1])
+    return dialogues
 
 
 def sampling_sliders() -> list[Any]:
@@ -110,8 +118,9 @@ def sampling_sliders() -> list[Any]:
 def _add_chat(chat: WebChat) -> None:
     import gradio as gr
 
+    gr.Markdown("Talk to a model that the controller serves, or to two side by side.")
     first, second = model_choices(chat)
-    dialogues = two_chatbots()
+    dialogues = two_chatbots(second)
     text = gr.Textbox(label="Message", submit_btn=True, elem_id="chat-message")
     clear = gr.Button("Start over")
     sampling = sampling_sliders()
