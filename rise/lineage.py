@@ -19,11 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastchat.model.files import file_sha256
 from fastchat.utils import Parser
 from rise.episodes.journal import locate
 from rise.policies.names import fingerprint
 from rise.program.exits import DONE, USAGE, run_program, said
-from rise.program.files import file_sha256, read_object
+from rise.program.files import read_object
 
 PUBLISHED = re.compile(r"(\d+)_turns\.json")
 

@@ -29,6 +29,7 @@ from fastchat.utils import Parser, new_file
 from rise.dataset.text_keys import text_key
 from rise.episodes.episode import Episode
 from rise.episodes.feedback import knows_truth
+from rise.episodes.journal import RunDir
 from rise.episodes.rows import lines_at, naming, rows
 from rise.metrics.evaluation import log_dir_of, open_run, read_config, with_sibling
 from rise.metrics.tables import HEADLINE, headline_order
@@ -37,7 +38,6 @@ from rise.program.files import read_json, write_json
 from rise.runs.arguments import env_name
 from rise.runs.config import DISTRIBUTIONS
 from rise.runs.job import Job
-from rise.runs.messages import run_errors
 
 if TYPE_CHECKING:
     from envs.base import Env
@@ -99,8 +99,8 @@ def regrade(episode: Episode, env: type[Env]) -> tuple[Episode, list[dict[str, A
     return replace(episode, turns=turns), changes
 
 
-def originals(path: Path) -> Iterator[tuple[str, bool]]:
-    """(line, whether the original file has it) of a run's rows as generated, in the run's order."""
+def originals(path: Path) -> Iterator[tuple[dict[str, Any], str, bool]]:
+    """(row, line, whether the original file has it) of the rows as generated, in their order."""
     original = path / ORIGINAL
     found = rows(original) if original.exists() else ()
     kept = {_key(original, offset, row): offset for offset, _, row in found if row}
@@ -110,7 +110,8 @@ def originals(path: Path) -> Iterator[tuple[str, bool]]:
         place = kept.get(_key(path / "rows.jsonl", offset, row))
         if place is not None:
             (line,) = lines_at(original, [place])
-        yield line.decode("ascii").rstrip("\n") + "\n", place is not None
+            row = json.loads(line)
+        yield row, line.decode("ascii").rstrip("\n") + "\n", place is not None
 
 
 def rescored_rows(
@@ -119,8 +120,9 @@ def rescored_rows(
     """(new line, original line where none is kept yet, else ""); adds to `changes`."""
     from tqdm import tqdm
 
-    for line, is_kept in tqdm(originals(path), desc="grading", unit="episode", disable=None):
-        row, new = json.loads(line), line
+    found = tqdm(originals(path), desc="grading", unit="episode", disable=None)
+    for row, line, is_kept in found:
+        new = line
         if row["turn_history"].get("verdicts"):
             episode, found = regrade(Episode.from_dict(row), env)
             changes += found
@@ -146,11 +148,11 @@ def write(path: Path, lines: Iterator[tuple[str, str]]) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def summarise(job: Job, path: Path, changes: list[dict[str, Any]]) -> str:
+def summarise(config: dict[str, Any], path: Path, changes: list[dict[str, Any]]) -> str:
     """Write the published log and the summary of the new rows; returns how the metrics moved."""
-    job = Job.found(job.config)
+    job = Job.found(config)
     episodes: list[Episode] = []
-    is_evaluation = job.config["stage"] == "eval"
+    is_evaluation = config["stage"] == "eval"
     with job.start() as run:
         run.write_log(episodes.append if is_evaluation else None)
     results = job.tally.summary()
@@ -234,19 +236,17 @@ def main(argv: list[str] | None = None) -> int:
         if args.prompt_style:
             env.load_style(args.prompt_style)
             config["prompt_style"] = args.prompt_style
-        job = Job.found(config)
         lines = rescored_rows(args.run, env, changes)
         if args.dry_run:
             deque(lines, maxlen=0)
         else:
-            job.start()
-    if not args.dry_run:
-        with usage_errors(), job.run, run_errors(job):
-            write(args.run, lines)
+            with RunDir(config["log_dir"], config["max_turns"]) as run:
+                run.lock()
+                write(args.run, lines)
     told = config["stage"] == "gen" or knows_truth(config["feedback"])
     print(describe(changes, told, shown=None if args.dry_run else SHOWN))
     if not args.dry_run:
-        print(summarise(job, args.run, changes))
+        print(summarise(config, args.run, changes))
     envs.shutdown()
     return DONE
 

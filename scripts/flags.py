@@ -152,8 +152,7 @@ def _meaning(action: argparse.Action, parser: argparse.ArgumentParser, trainer: 
 def linked(text: str, folder: Path) -> str:
     """A page whose links to functions, classes and constants, where they name a line, lead there.
 
-    Raises:
-        ValueError: if a file has no such name.
+    ValueError if a file has no such name.
     """
 
     def found(match: re.Match[str]) -> str:
@@ -167,8 +166,7 @@ def linked(text: str, folder: Path) -> str:
 def line_of(name: str, path: Path) -> int:
     """The line where a file defines a name (of `Class.method` the method).
 
-    Raises:
-        ValueError: if it does not.
+    ValueError if it does not.
     """
     source = path.read_text(encoding="utf-8").splitlines()
     *owner, last = name.split(".")

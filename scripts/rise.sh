@@ -8,8 +8,8 @@
 #   MODEL=./base EXPERT=self bash scripts/rise.sh    # self-distillation, best of 16
 #   MODEL=./tiny EXPERT=experts.py:f LAUNCHER=python TRAIN_ARGS="" bash scripts/rise.sh  # a laptop
 #
-# Relative paths are relative to the repository. In the ..._ARGS quotes keep words together; what this
-# script gives itself, such as --log_dir and --seed, counts over them.
+# Relative paths are relative to the repository. In the ..._ARGS quotes keep words together; a flag
+# that this script gives itself, such as --log_dir and --seed, is refused there.
 set -euo pipefail
 
 MODEL=${MODEL:-hf:meta-llama/Llama-2-7b-chat-hf}  # base model: hf:ORG/NAME or a directory
@@ -38,12 +38,9 @@ OUT=${OUT:-log/rise}                              # where everything is written
 VENV=${VENV:-.venv}                               # environment to use if none is active
 
 refuse() { echo "rise.sh: error: $*" >&2; exit 2; }
-
 cd "$(dirname "$0")/.."
 . scripts/stages.sh
-if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
-    export PATH="$PWD/$VENV/bin:$PATH"
-fi
+[ -n "${VIRTUAL_ENV:-}" ] || [ ! -x "$VENV/bin/python" ] || export PATH="$PWD/$VENV/bin:$PATH"
 case ${1-} in
     "" | --check | --dry-run | --dry_run) mode=${1-} ;;
     -h | --help) sed -n '2,/^refuse/{/^set /d;/^refuse/d;s/^# \{0,1\}//;p}' scripts/rise.sh; exit ;;
@@ -58,61 +55,67 @@ if [[ $TRAIN_ARGS =~ --(use_|q_)?lora([ =]+[Tt]rue|[[:space:]]+--|[[:space:]]*$)
     [[ $TRAIN_FROM$ITERATIONS =~ ^base|^last1$ ]] || refuse "with an adapter give TRAIN_FROM=base"
 fi
 
-# The words of the knobs; quotes keep some together.
-launcher=() gen_args=() boost_args=() convert_args=() train_args=() eval_args=() tracked=()
-for knob in LAUNCHER GEN_ARGS BOOST_ARGS CONVERT_ARGS TRAIN_ARGS EVAL_ARGS; do
-    [[ ${!knob} =~ [^[:space:]] ]] || continue
-    lines=$(xargs printf '%s\n' <<<"${!knob}") || refuse "$knob cannot be read: ${!knob}"
-    mapfile -t "${knob,,}" <<<"$lines"
-done
+split() { # KNOB: its words, into $words; quotes keep some together
+    local lines
+    lines=$(xargs printf '%s\n' <<<"${1:+${!1}}") || refuse "$1 cannot be read: ${!1}"
+    words=() && [ -z "$lines" ] || mapfile -t words <<<"$lines"
+}
+split LAUNCHER
+launcher=("${words[@]}") tracked=()
 if [ -n "$WANDB_PROJECT" ]; then
     export WANDB_PROJECT WANDB_RUN_GROUP="${WANDB_RUN_GROUP:-${OUT##*/}}" && tracked=(--report_to wandb)
 fi
 
-run() { # NAME COMMAND...
+run() { # NAME KNOB ARGUMENTS...: those of $program that this script gives itself
+    local flag said
+    split "$2"
+    for flag in "${words[@]%%=*}"; do
+        [[ $flag != --* || " ${*:3} " != *" --$(tr - _ <<<"${flag:2}") "* ]] ||
+            refuse "$2 gives $flag, which this script gives $1 itself: leave it out"
+    done
+    set -- "$1" "${program[@]}" "${words[@]}" "${@:3}"
     case $mode in
-        --check) # the trainer without its launcher; the arguments of later iterations are the same
-            local said words=("${@:2}")
+        --check) # the arguments of later iterations are the same
             if [[ $1 =~ ^iteration([2-9]|1[0-9]) ]]; then return; fi
-            if [[ $1 = */train ]]; then words=(python "${words[@]:${#launcher[@]}}"); fi
-            said=$("${words[@]}" --check 2>&1 >/dev/null) || wrong+=$'\n'"$1: $said" ;;
+            said=$("${@:2}" --check 2>&1 >/dev/null) || wrong+=$'\n'"$1: $said" ;;
         --dry*) printf '# %s\n%s\n\n' "$1" "$(printf '%q ' "${@:2}")" ;;
         *) stage "$@" ;;
     esac
 }
-generate() { # NAME SEED ARGUMENTS...
-    run "$1/gen" python workflow_gen.py "${@:3}" --data_path "$TRAIN_DATA" --env "$ENV_NAME" \
-        --log_dir "$OUT/$1/gen" --seed "$2" "${tracked[@]}"
+generate() { # NAME KNOB SEED ARGUMENTS...
+    program=(python workflow_gen.py)
+    run "$1/gen" "$2" "${@:4}" --data_path "$TRAIN_DATA" --env "$ENV_NAME" \
+        --log_dir "$OUT/$1/gen" --seed "$3" "${tracked[@]}"
+    logs+=("$OUT/$1/gen")
 }
-convert() { # NAME ARGUMENTS...
-    run "$1/convert" python workflow_convert.py "${@:2}" --filepath "${logs[@]}" --env "$ENV_NAME" \
+convert() { # NAME KNOB ARGUMENTS...
+    program=(python workflow_convert.py)
+    run "$1/convert" "$2" "${@:3}" --filepath "${logs[@]}" --env "$ENV_NAME" \
         --output "$OUT/$1/data.json" --model_path "$MODEL" "${tracked[@]}"
 }
 train() { # NAME MODEL DATA
-    run "$1/train" "${launcher[@]}" FastChat/fastchat/train/train_mem.py "${tracked[@]}" \
-        "${train_args[@]}" --model_name_or_path "$2" --data_path "$3" --output_dir "$OUT/$1/model" \
-        --run_name "$1" --seed "$SEED"
+    program=("${launcher[@]}" FastChat/fastchat/train/train_mem.py)
+    if [ "$mode" = --check ]; then program=(python "${program[-1]}"); fi
+    run "$1/train" TRAIN_ARGS --model_name_or_path "$2" --data_path "$3" \
+        --output_dir "$OUT/$1/model" --run_name "$1" --seed "$SEED" "${tracked[@]}"
 }
 evaluate() { # NAME MODEL
     evaluations+=("$OUT/eval/$1")
-    run "$1/eval" python workflow_eval.py --max_turns 5 --num_of_samples 5 1 1 1 1 --context_window 2 \
-        --env "$ENV_NAME" "${eval_args[@]}" --model "$2" --data_path "$TEST_DATA" \
-        --log_dir "$OUT/eval/$1" --seed "$SEED" "${tracked[@]}"
+    program=(python workflow_eval.py --max_turns 5 --num_of_samples 5 1 1 1 1 --context_window 2 \
+        --env "$ENV_NAME") # EVAL_ARGS may change these
+    run "$1/eval" EVAL_ARGS --model "$2" --data_path "$TEST_DATA" --log_dir "$OUT/eval/$1" \
+        --seed "$SEED" "${tracked[@]}"
 }
 
-# Every stage in its order.
-stages() {
+stages() { # all of them in their order
     local i name start=$MODEL student logs=() data=$BOOST teacher=$EXPERT samples=${EXPERT_SAMPLES:-1}
-    if [ "$EXPERT" = self ]; then samples=${EXPERT_SAMPLES:-16}; fi
+    if [ "$EXPERT" = self ]; then teacher=$MODEL samples=${EXPERT_SAMPLES:-16}; fi
     evaluations=() wrong=''
     evaluate base "$MODEL"
     if [ "$BOOST" = expert ]; then
-        if [ "$EXPERT" = self ]; then teacher=$MODEL; fi
-        generate boost "$SEED" "${boost_args[@]}" --models "$teacher" --max_turns 1 \
-            --num_of_samples "$samples"
-        logs=("$OUT/boost/gen") data=$OUT/boost/data.json
-        convert boost --criteria success --weighting none --shuffle "$SEED"
-        logs=()
+        generate boost BOOST_ARGS "$SEED" --models "$teacher" --max_turns 1 --num_of_samples "$samples"
+        convert boost "" --criteria success --weighting none --shuffle "$SEED"
+        data=$OUT/boost/data.json logs=()
     fi
     if [ -n "$BOOST" ]; then
         train boost "$MODEL" "$data"
@@ -122,17 +125,15 @@ stages() {
     for ((i = 1; i <= ITERATIONS; i++)); do
         name=iteration$i
         if [ "$EXPERT" = self ]; then teacher=$student; fi
-        generate "$name" $((SEED + i - 1)) "${gen_args[@]}" --models "$student" "$teacher" \
-            --max_turns 2 --num_of_samples 1 "$samples"
         if [ "$POOL" = last ]; then logs=(); fi
-        logs+=("$OUT/$name/gen")
-        convert "$name" "${convert_args[@]}"
+        generate "$name" GEN_ARGS $((SEED + i - 1)) --models "$student" "$teacher" \
+            --max_turns 2 --num_of_samples 1 "$samples"
+        convert "$name" CONVERT_ARGS
         if [ "$TRAIN_FROM" = last ]; then start=$student; fi
         train "$name" "$start" "$OUT/$name/data.json"
         student=$OUT/$name/model && evaluate "$name" "$student"
     done
 }
-
 case $mode in --dry*) stages; exit ;; esac
 goal=$mode mode=--check
 [ -d "$MODEL" ] || [[ $MODEL = hf:* ]] || refuse "MODEL=$MODEL is no directory: give one, or hf:ORG/NAME"

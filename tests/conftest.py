@@ -16,8 +16,6 @@ SLOW = (
     "test_reproduce.py",
     "test_nodes.py",
     "test_stock_fschat.py",
-    "test_pipeline.py",
-    "test_gpu_check.py",
     "test_kill.py",
 )
 """Files that take longest, in this order. Begun last, one of them would run alone at the end."""

@@ -152,14 +152,11 @@ class Encoded:
 class ChatTemplate:
     """A tokenizer together with the chat template that serving and training share.
 
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        template: a name in `BUILT_IN`, the path of a Jinja file, or None for the tokenizer's own.
-        extra_stop_ids: more ids that end an answer (a generation config's `eos_token_id` list).
+    `template` is a name in `BUILT_IN`, the path of a Jinja file, or None for the tokenizer's own;
+    `extra_stop_ids` end an answer too (a generation config's `eos_token_id` list).
 
-    Raises:
-        ValueError: there is no template, the name is unknown, the template fails on a plain
-            dialogue or writes the BOS token twice, or nothing could end an answer.
+    ValueError if there is no template, the name is unknown, the template fails on a plain dialogue
+    or writes the BOS token twice, or nothing could end an answer.
     """
 
     def __init__(
@@ -187,10 +184,7 @@ class ChatTemplate:
     def render_prompt(self, messages: Sequence[Message], date: str | None = None) -> str:
         """The text that the model continues: the messages and the head of the next answer.
 
-        Args:
-            messages: the dialogue so far.
-            date: the day that the prompt prints (YYYY-MM-DD), if its template prints today's; None
-                is `DATE`.
+        `date` (YYYY-MM-DD) is what a template prints for today; None is `DATE`.
         """
         return self._render(messages, add_generation_prompt=True, date=date)
 
@@ -209,13 +203,11 @@ class ChatTemplate:
         """One training example: the ids of the context and of the trained action.
 
         The action is the raw continuation of the prompt, whatever the template makes of an answer
-        once it is history: the ids that were sampled, where they were recorded with this
-        vocabulary and spell the text; else the text's own. An answer that was not cut ends in a
-        stop token. A text without ids and without an end of a thought, whose prompt opens one, was
-        written by somebody who does not think aloud: the thought is closed, empty, before it.
-
-        Raises:
-            ValueError: the last message is not the assistant's.
+        once it is history: the ids that were sampled, where they were recorded with this vocabulary
+        and spell the text; else the text's own. An answer that was not cut ends in a stop token. A
+        text without ids and without an end of a thought, whose prompt opens one, was written by
+        somebody who does not think aloud: the thought is closed, empty, before it. ValueError if
+        the last message is not the assistant's.
         """
         if not messages or messages[-1]["role"] != "assistant":
             raise ValueError("an example must end in an assistant message; nothing to train on")
@@ -363,11 +355,7 @@ def pack_ids(ids: Iterable[int]) -> str:
 
 
 def unpack_ids(text: str) -> list[int]:
-    """The token ids that `pack_ids` packed.
-
-    Raises:
-        ValueError: it packed no such text.
-    """
+    """The token ids that `pack_ids` packed; ValueError if it packed no such text."""
     try:
         packed = base64.b64decode(text, validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
@@ -401,8 +389,7 @@ def _letters(text: str) -> str:
 def messages_from_sharegpt(conversations: Sequence[dict[str, Any]]) -> list[Message]:
     """`[{"from": "human" | "gpt" | "system", "value": str}]` as messages.
 
-    Raises:
-        ValueError: an entry lacks `from` or `value`, or `from` is no known speaker.
+    ValueError if an entry lacks `from` or `value`, or `from` is no known speaker.
     """
     messages = []
     for position, turn in enumerate(conversations):

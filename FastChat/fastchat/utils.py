@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import logging
@@ -11,7 +12,7 @@ import re
 import resource
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -86,8 +87,7 @@ def byte_count(text: str) -> int:
 def listen(host: str, port: int) -> socket.socket:
     """A bound TCP socket; port 0 takes a free port.
 
-    Raises:
-        ValueError: the port is taken, or the host is none of this machine's addresses.
+    ValueError if the port is taken, or the host is none of this machine's addresses.
     """
     if not 0 <= port <= _LAST_PORT:
         # getaddrinfo would take the number modulo 65536.
@@ -225,12 +225,23 @@ def new_file(path: Path, mode: str = "") -> IO[Any]:
     return open(path, f"x{mode}", encoding=None if mode else "utf-8")
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[str]]:
+    """A file to write that takes the place of `path` when it is complete, and is gone otherwise."""
+    draft = path.with_name(f"{path.name}.tmp")
+    try:
+        with new_file(draft) as file:
+            yield file
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON in one step: a reader sees the old file or the new one."""
-    draft = path.with_name(path.name + ".tmp")
-    with new_file(draft) as file:
+    with replacing(path) as file:
         file.write(json.dumps(value, indent=1) + "\n")
-    os.replace(draft, path)
 
 
 def read_json(path: Path) -> Any:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastchat.model.files import file_sha256
 from rise.episodes import shard
 from rise.episodes.episode import Episode
 from rise.episodes.journal import locate
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import finished
-from rise.program.files import file_sha256, read_object
+from rise.program.files import read_object
 
 if TYPE_CHECKING:
     from envs.prompts import PromptStyle

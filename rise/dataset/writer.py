@@ -18,10 +18,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastchat.model.files import file_sha256
 from fastchat.utils import new_file
 from rise.dataset.report import TokenCounts
 from rise.metrics.plots import plot_weights
-from rise.program.files import file_sha256, read_json, write_json
+from rise.program.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,11 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from fastchat.utils import replacing
 from rise.episodes.episode import REFUSALS, Episode, is_owed
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import episodes_at, lines_at, naming, rows
-from rise.program.files import read_object, replacing, write_json
+from rise.program.files import read_object, write_json
 
 log = logging.getLogger(__name__)
 
@@ -116,21 +117,26 @@ class RunDir:
         ValueError if another process is writing to them, or has since they were read.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        writing = (
-            f"another process is writing to {self.path}: wait for it, or give another --log_dir"
-        )
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout as error:
-            raise ValueError(writing) from error
+        self.lock()
         self._file = (self.path / "rows.jsonl").open("ab", buffering=0)
         if os.fstat(self._file.fileno()).st_size != self._size:
             self.close()
-            raise ValueError(writing)
+            raise ValueError(self._busy)
         if self._end < self._size:
             log.warning("the last line of %s is torn: its episode is redone", self.path)
             self._file.truncate(self._end)
         self.write_config(config)
+
+    def lock(self) -> None:
+        """Let nobody else write to the run until it is closed; ValueError if somebody does."""
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise ValueError(self._busy) from error
+
+    @property
+    def _busy(self) -> str:
+        return f"another process is writing to {self.path}: wait for it, or give another --log_dir"
 
     def write_config(self, config: dict[str, Any]) -> None:
         write_json(self.path / "config.json", config | {"max_turns": self.max_turns})

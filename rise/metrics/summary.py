@@ -31,9 +31,7 @@ problem whose episode failed with an error is owed, and in no denominator until 
 says how many are. One whose prompt never fits the context is in all of them, as not right:
 `rise.metrics.evaluation`. The functions hold the formulas with worked examples:
 `rise.metrics.votes`, `rise.metrics.turns`; intervals and tests are in `rise.metrics.statistics`,
-the printed table in `rise.metrics.tables`.
-
-When a run's numbers should not be believed yet: what to look at before publishing them.
+the printed table in `rise.metrics.tables`. `cautions` says when numbers should not be believed yet.
 """
 
 from __future__ import annotations

@@ -43,8 +43,7 @@ class _Bounded:
 async def bound(response: Any) -> None:
     """An event hook of httpx, of whichever version: the body that follows is bounded.
 
-    Raises:
-        Oversize: it is packed as nobody asked for.
+    Oversize if it is packed as nobody asked for.
     """
     packed = response.headers.pop("content-encoding", "identity").strip().lower()
     if packed not in ("", "identity", *_PACKED):

@@ -274,8 +274,7 @@ class OpenAIPolicy(Policy):
     async def _call(self, method: str, path: str, **options: Any) -> Any:
         """The body of the reply to one request.
 
-        Raises:
-            PolicyError: if there is none, or one with an error status.
+        PolicyError if there is none, or one with an error status.
         """
         import httpx
 
@@ -372,8 +371,7 @@ class OpenAIPolicy(Policy):
     ) -> list[Sample | PolicyError]:
         """The answer to a request that was refused, once that is left out which is refused.
 
-        Raises:
-            PolicyError: the first refusal, if it is none of the parameters.
+        The first refusal is raised where it is none of the parameters.
         """
         left_out, refused = list(self.left_out), first
         tried: list[list[str]] = []

@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fastchat.utils import Parser
+from fastchat.utils import Parser, replacing
 from rise.compare import names_of
 from rise.metrics.evaluation import open_run
 from rise.program.exits import DONE, exit_code, run_program
-from rise.program.files import replacing
 from rise.report.page import render
 
 
@@ -38,11 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the page; returns the exit code.
-
-    Raises:
-        ValueError: a run cannot be opened.
-    """
+    """Write the page and return the exit code; ValueError if a run cannot be opened."""
     names = args.names or names_of(args.runs)
     page = render([open_run(path, name) for path, name in zip(args.runs, names, strict=True)])
     with replacing(Path(args.output)) as file:

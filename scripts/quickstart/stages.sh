@@ -13,7 +13,7 @@ case $SIZE in
 esac
 PROBLEMS=${PROBLEMS:-$problems} CHATS=${CHATS:-$chats}
 
-# One process also where there are several GPUs: the recipe is for one.
+# One process, also where there are several GPUs: it needs no launcher.
 case $DEVICE in
     cpu) trainer=(--use_cpu True); export DS_ACCELERATOR=cpu ;;
     cuda) trainer=() ;;
@@ -29,10 +29,6 @@ esac
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
 . scripts/stages.sh
-
-free_port() {
-    python -c 'import socket; s = socket.create_server(("", 0)); print(s.getsockname()[1])'
-}
 
 generate() { # DIRECTORY TURNS SAMPLES... -- MODELS...
     local directory=$1 turns=$2
@@ -61,8 +57,7 @@ convert() { # OUTPUT CRITERIA WEIGHTING RUN...
 train() { # DATA OUTPUT EPOCHS [MORE ARGUMENTS]
     local data=$1 output=$2 epochs=$3
     shift 3
-    stage "train-$(basename "$output")" deepspeed --num_accelerators 1 --master_port "$(free_port)" \
-        FastChat/fastchat/train/train_mem.py "${trainer[@]}" \
+    stage "train-$(basename "$output")" python FastChat/fastchat/train/train_mem.py "${trainer[@]}" \
         --deepspeed deepspeed/zero3.json --model_name_or_path "$OUT/base" --data_path "$data" \
         --output_dir "$output" --num_train_epochs "$epochs" --per_device_train_batch_size 16 \
         --gradient_accumulation_steps 1 --learning_rate "$RATE" --adam_beta2 0.98 --weight_decay 0. \

@@ -3,38 +3,45 @@
 python -m pytest tests/journeys/test_gpu_check.py
 """
 
-import os
+import importlib
 import subprocess
-import sys
+from pathlib import Path
 
-from tests.support.stages import ROOT, environment
+from tests.support.stages import ROOT, environment, run_main
+
+STAND_IN = """#!/bin/sh
+[ "$1" = -m ] || echo "$*" >>"$OUT.calls"
+exit $(echo "$*" | grep -c "${FAILS:-no such check}")
+"""
 
 
-def check(place, python):
-    return subprocess.run(
-        ["bash", ROOT / "scripts" / "gpu_check.sh"],
-        env=environment(SMOKE="1", OUT=str(place / "out"), PYTHON=str(python)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def check(place, **more):
+    """Run the script with a stand-in for Python; (what it did, the commands that it gave)."""
+    python, out = place / "python", place / "out"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    env = environment(SMOKE="1", OUT=str(out), PYTHON=str(python), **more)
+    words = ["bash", ROOT / "scripts" / "gpu_check.sh"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    return done, [line.split() for line in (place / "out.calls").read_text().splitlines()]
 
 
 def test_the_smoke_run_measures_engine_and_training(tmp_path):
-    done = check(tmp_path, sys.executable)
+    done, commands = check(tmp_path)
     assert done.returncode == 0 and "All checks ran" in done.stdout, done.stdout + done.stderr
     names = {path.stem for path in (tmp_path / "out").iterdir()}
     assert names == {"environment", "engine-tiny", "training-tiny"}
-    report = (tmp_path / "out" / "training-tiny.txt").read_text()
-    assert "batching: prefix trees" in report
-    assert all(f"\n| {name} |" in report for name in ("ours", "ours, padded", "TRL, batch 1"))
+    engine, training = (
+        run_main(importlib.import_module(Path(words[0]).stem).main, *words) for words in commands
+    )
+    assert engine.returncode == training.returncode == 0
+    assert "\n| 4 | " in engine.stdout and "batching: prefix trees" in training.stdout
+    assert all(
+        f"\n| {name} |" in training.stdout for name in ("ours", "ours, padded", "TRL, batch 1")
+    )
 
 
 def test_a_check_that_fails_does_not_keep_the_others_from_running(tmp_path):
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\nexit $(echo "$*" | grep -c engine.py)\n')
-    os.chmod(python, 0o755)
-    done = check(tmp_path, python)
+    done, commands = check(tmp_path, FAILS="engine.py")
     assert done.returncode == 1 and "failed: engine-tiny; reports in" in done.stderr
-    assert (tmp_path / "out" / "training-tiny.txt").exists()
+    assert [Path(words[0]).name for words in commands] == ["engine.py", "training_gpu.py"]

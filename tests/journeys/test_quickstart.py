@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"CHATS": "128", "PROBLEMS": "16", "TEST": "8", "EPOCHS": "1", "ROLLOUTS": "2"}
+SMALL = {"CHATS": "128", "PROBLEMS": "16", "TEST": "8", "EPOCHS": "1"}
 
 
 def quickstart(out, script="quickstart.sh", **knobs):
@@ -51,15 +51,15 @@ def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
 
     weights = out / "rise" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    knobs = {"SEEDS": "0", "VARIANTS": "iteration2"}
+    knobs = {"SEEDS": "0", "VARIANTS": "all-none"}
     code, stdout, stderr = quickstart(tmp_path, "study.sh", **knobs)
     assert code == 0, stdout[-3000:] + stderr[-3000:]
     assert weights.stat().st_mtime_ns == before
     assert "finished; nothing to do" in (out / "logs" / "train-rise.log").read_text()
     study = json.loads((tmp_path / "study.json").read_text())
-    assert list(study) == ["base", "control", "rise", "iteration2"]
+    assert list(study) == ["base", "control", "rise", "all-none"]
     assert study["rise"]["m1@t5"]["by_seed"] == {"0": results["rise"]["m1@t5"]["value"]}
-    trained = json.loads((out / "iteration2" / "training.json").read_text())
+    trained = json.loads((out / "all-none" / "training.json").read_text())
     assert trained["steps"] == steps[0]
     assert (tmp_path / "study.md").read_text().count("\n") == 6 + 1 + 6
 
@@ -68,11 +68,12 @@ def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
     assert "give another OUT" in stderr
 
 
+GENERATED = ("gen1", "gen2", "iteration2_gen1", "iteration2_gen2")
 FINISHED = """
-mkdir -p "$OUT/rise" "$OUT/gen1"
+mkdir -p "$OUT/rise" "$OUT"/{,iteration2_}gen{1,2}
 echo '{"steps": 3}' >"$OUT/rise/training.json"
 """
-"""What is left of a finished quickstart, for the study."""
+"""What is left of a finished quickstart, for the study, and what its second iteration makes."""
 
 
 @pytest.mark.parametrize(
@@ -85,12 +86,10 @@ def test_the_second_iteration_of_a_study_is_taught_as_the_first(tmp_path, expert
     for name in ("study.sh", "stages.sh", "quickstart/stages.sh"):
         shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
     (tmp_path / "scripts" / "quickstart.sh").write_text(FINISHED)
-    programs = {"python": f'[ "$1" != -c ] || exec {sys.executable} "$@"', "deepspeed": ":"}
-    for name, text in programs.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    knobs = {"EXPERT": expert, "SEEDS": "0", "VARIANTS": "iteration2 grouped"}
-    knobs |= {"ROLLOUTS": "1"}
+    python = tmp_path / "bin" / "python"
+    python.write_text(f'#!/bin/bash\n[ "$1" != -c ] || exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    knobs = {"EXPERT": expert, "SEEDS": "0", "VARIANTS": "iteration2 grouped", "ROLLOUTS": "2"}
     subprocess.run(
         ["bash", tmp_path / "scripts" / "study.sh"],
         env=os.environ | knobs | {"OUT": str(tmp_path / "log"), "VENV": "."},
@@ -102,6 +101,9 @@ def test_the_second_iteration_of_a_study_is_taught_as_the_first(tmp_path, expert
     [asked] = [line for line in lines if "workflow_gen.py" in line]
     assert f"--models {models.format(rise=seed / 'rise')} --correct_to_correct" in asked
     assert f"--num_of_samples {samples} --models" in asked
+    pooled = " ".join(f"{seed / name}" for name in GENERATED)
+    converted = (seed / "logs" / "convert-iteration2.log").read_text()
+    assert f" --filepath {pooled} --output " in converted
     for name in ("iteration2", "grouped"):
         log = (seed / "logs" / f"train-{name}.log").read_text()
         assert "--max_steps 3" in log

@@ -2,7 +2,7 @@
 
 python -m pytest tests/journeys/test_rise_sh.py
 
-One server plays the models and a script the trainer, so that two iterations take seconds;
+One server plays the models and a script the trainer, so that an iteration takes seconds;
 tests/journeys/test_reproduce.py runs the real ones.
 """
 
@@ -131,7 +131,7 @@ def stage_too(process, running):
 ENDINGS = (
     ("iteration1/gen", "out/iteration1/gen/rows.jsonl", bash_alone),
     ("iteration1/train", "out/iteration1/model/training.json", its_group),
-    ("iteration2/eval", "out/eval/iteration2/rows.jsonl", stage_too),
+    ("iteration1/eval", "out/eval/iteration1/rows.jsonl", stage_too),
 )
 """During which stage a run is ended, the file that says that it has begun, and how."""
 
@@ -144,7 +144,7 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(place
     with Models(reply, tuple(map(str, served))) as models:
         ask = f"--prompt_style bare --concurrency 2 --controller_address {models.url}"
         more = {"GEN_ARGS": ask, "EVAL_ARGS": f"{ask} --max_turns 2 --num_of_samples 3 1"}
-        models.served += [str(path).replace("iteration1", "iteration2") for path in served[1:]]
+        more["ITERATIONS"] = 1
         for _, file, end in ENDINGS:
             process = begin(place, output=subprocess.DEVNULL, **more)
             begun = place / file
@@ -159,13 +159,13 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(place
         assert len(models.requests) - asked <= 2 * 12, "what was done was asked for again"
         same, code = call(place, **more | {"OUT": place / "same"})
         assert code == 0, same
-    assert all(name in printed for name in ("   base/eval  ", "   iteration2/train  ", " 0 min 0"))
+    assert all(name in printed for name in ("   base/eval  ", "   iteration1/train  ", " 0 min 0"))
     ours, theirs = (place / each / "comparison.md" for each in ("out", "same"))
     assert ours.read_text() == theirs.read_text() and ours.read_text() in printed
-    base, last = (float(ours.read_text().splitlines()[k].split(" | ")[2]) for k in (2, 4))
+    base, last = (float(ours.read_text().splitlines()[k].split(" | ")[2]) for k in (2, 3))
     assert base < last, printed
     assert (place / "out" / "report.html").stat().st_size > 10_000
-    log = (place / "out" / "logs" / "iteration2-gen.log").read_text()
+    log = (place / "out" / "logs" / "iteration1-gen.log").read_text()
     assert log.startswith("+ python workflow_gen.py ") and "right at turn 2" not in log
     shutil.rmtree(place / "out" / "iteration1" / "model")
     (place / "base" / "model.safetensors").write_bytes(b"another")
@@ -194,6 +194,10 @@ def test_what_the_stages_refuse_is_said_in_the_first_minute(place):
         ([], {"GEN_ARGS": "--worker_args '--device"}, "GEN_ARGS cannot be read"),
         ([], {"TRAIN_ARGS": "--q_lora", "TRAIN_FROM": "last"}, "give TRAIN_FROM=base"),
         ([], {"TRAIN_ARGS": "--use_lora True", "BOOST": "expert"}, "leave out BOOST"),
+        ([], {"GEN_ARGS": "--limit 3 --log_dir x"}, "GEN_ARGS gives --log_dir, which"),
+        (["--check"], {"EVAL_ARGS": "--env svamp --seed=3"}, "EVAL_ARGS gives --seed, which"),
+        (["--dry-run"], {"TRAIN_ARGS": "--output-dir x"}, "TRAIN_ARGS gives --output-dir, which"),
+        ([], {"CONVERT_ARGS": "--filepath x"}, "CONVERT_ARGS gives --filepath, which"),
     ],
 )
 def test_knobs_that_cannot_be_are_refused(place, words, more, said):
@@ -248,7 +252,7 @@ def test_what_an_iteration_is_trained_on_and_from(place, pool, start, logs, firs
 
 
 def test_the_student_may_teach_itself_and_arguments_are_passed_on(place):
-    more = {"GEN_ARGS": "--worker_args '--device cpu' --log_dir x", "EVAL_ARGS": "--max_turns 3"}
+    more = {"GEN_ARGS": "--worker_args '--device cpu'", "EVAL_ARGS": "--max_turns 3"}
     more |= {"LAUNCHER": "torchrun --nproc_per_node 2", "TRAIN_ARGS": "--bf16 True\n  --tf32 True"}
     plan = planned(place, EXPERT="self", WANDB_PROJECT="p", BOOST="rows.json", **more)
     assert "boost/gen" not in plan and value(plan["boost/train"], "--data_path") == "rows.json"

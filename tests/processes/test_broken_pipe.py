@@ -42,21 +42,19 @@ def test_a_comparison(tmp_path, changes):
     assert unread(words, tmp_path, ("stdout", "stderr"), **changes)[0] == 141
 
 
-@pytest.mark.parametrize("changes", [{}, {"PYTHONUNBUFFERED": "1"}])
-def test_an_evaluation_keeps_its_episodes(tmp_path, changes):
+def test_an_evaluation_keeps_its_episodes(tmp_path):
     write_inputs(tmp_path)
     words = command("workflow_eval.py", "--model", "experts.py:student", "--log_dir", "log")
-    code, said = unread(words, tmp_path, **changes)
+    code, said = unread(words, tmp_path)
     assert code == 141 and "Traceback" not in said and "rror" not in said
     assert len(load_episodes(tmp_path / "log")) == 12
 
 
-@pytest.mark.parametrize("changes", [{}, {"PYTHONUNBUFFERED": "1"}])
-def test_a_conversion_keeps_its_data(tmp_path, changes):
+def test_a_conversion_keeps_its_data(tmp_path):
     write_run(tmp_path / "run", sketch("w7 r5"))
     script = ROOT / "workflow_convert.py"
     words = [sys.executable, script, "--filepath", "run", "--output", "data.json"]
-    assert unread(words, tmp_path, **changes) == (141, "")
+    assert unread(words, tmp_path, PYTHONUNBUFFERED="1") == (141, "")
     assert (tmp_path / "data.json").exists()
 
 

@@ -9,15 +9,18 @@ import sys
 
 import pytest
 
-from tests.processes.test_launchers import ROOT, SECONDS, arguments
+from fastchat.train.train import main
+from tests.processes.test_launchers import ROOT, SECONDS, arguments, assert_same_run
 from tests.support.servers import ENVIRONMENT
 from tests.support.training_data import make_case
 
 pytestmark = pytest.mark.timeout(SECONDS)
 PROGRAM = """
-import contextlib, io, json, sys
+import contextlib, io, json, sys, torch
 from fastchat.train import launch
 launch.name_accelerator()
+# DeepSpeed goes on with the groups of its first run.
+torch.distributed.destroy_process_group = lambda *_: None
 from fastchat.train.arguments import parse
 from fastchat.train.checks import contradictions
 from fastchat.train.train import main
@@ -33,6 +36,7 @@ for name, (content, words) in runs.items():
     runs[name] = [code, printed.getvalue()]
 with open(file, "w") as opened:
     json.dump(runs, opened)
+launch.leave(0)
 """
 WARMUP = {"warmup_min_lr": "auto", "warmup_max_lr": "auto", "warmup_num_steps": "auto"}
 
@@ -51,6 +55,7 @@ RUNS = {
     "batch": {"train_batch_size": 64},
 }
 """What a run changes in zero2.json, all in one process; the first three share an output."""
+BATCH = ("--per_device_train_batch_size", "8")
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +66,16 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def said(place):
     """Exit code and output of each run of one step."""
-    case, file = make_case(place), place / "ds.json"
+    case, file = make_case(place, count=22), place / "ds.json"
     content = json.loads((ROOT / "deepspeed/zero2.json").read_text())
     runs = {}
     for name, changes in RUNS.items():
         output = place / ("out" if name in ("first", "again", "another") else name)
         words = arguments(case, output, "--max_steps", "1", "--deepspeed", file)
         runs[name] = content | changes, [str(word) for word in words]
+    content = json.loads((ROOT / "deepspeed/zero3_offload.json").read_text())
+    words = arguments(case, place / "zero3", *BATCH, "--deepspeed", file)
+    runs["zero3"] = content, [str(word) for word in words]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(file)],
         input=json.dumps(runs),
@@ -110,3 +118,10 @@ def test_a_batch_of_all_processes_is_compared_where_these_are_known(said):
     assert code == 2
     assert "train_batch_size=64 contradicts train_batch_size (calculated)=8" in printed
     assert "attention: " not in printed
+
+
+def test_without_a_launcher_zero3_trains_in_one_process(said, place):
+    assert said["zero3"][0] == 0, said["zero3"][1]
+    words = arguments((place / "model", place / "finetune.json"), place / "plain", *BATCH)
+    assert main([str(word) for word in words]) == 0
+    assert_same_run(place / "zero3", place / "plain", rel=1e-5)

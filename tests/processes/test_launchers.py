@@ -28,6 +28,19 @@ SCRIPT = "FastChat/fastchat/train/train_mem.py"
 BIN = Path(sys.executable).parent
 SECONDS = 300
 
+PAIR = """
+import json, sys, torch
+from fastchat.train import launch
+launch.name_accelerator()
+from fastchat.train.train import main
+
+# DeepSpeed goes on with the groups of its first run.
+torch.distributed.destroy_process_group = lambda *_: None
+launch.leave(max(map(main, json.loads(sys.argv[1]))))
+"""
+"""Several runs one after the other in the same processes: each start takes seconds."""
+ADAPTERS = {"q_lora": "zero2.json", "use_lora": "zero3.json"}
+"""A flag of an adapter -> the file with which it is trained."""
 PUBLISHED = """deepspeed --master_port 20001 FastChat/fastchat/train/train_mem.py
 --deepspeed deepspeed/zero3.json --model_name_or_path M --data_path D --bf16 True --output_dir O
 --num_train_epochs 1 --per_device_train_batch_size 1 --per_device_eval_batch_size 1
@@ -78,11 +91,10 @@ def arguments(case, output, *more):
     ]
 
 
-def two(launcher):
+def two(launcher, script=SCRIPT):
     """A launcher's command line for two processes."""
-    if launcher == "deepspeed":
-        return ["deepspeed", "--num_accelerators", "2", "--master_port", str(free_port()), SCRIPT]
-    return ["torchrun", "--nproc_per_node", "2", "--master_port", str(free_port()), SCRIPT]
+    flag = {"deepspeed": "--num_accelerators", "torchrun": "--nproc_per_node"}[launcher]
+    return [launcher, flag, "2", "--master_port", str(free_port()), script]
 
 
 def log(output):
@@ -118,17 +130,36 @@ def assert_same_run(output, reference, rel):
         assert (value - own).abs().max().item() < 10 * rel, name
 
 
-def test_two_processes_train_as_one_does(case, reference, tmp_path):
+def adapter(small, output, flag, *more):
+    """With gradient checkpointing: the inputs of the first block are frozen."""
+    flags = [f"--{flag}", "True", "--lora_dropout", "0", "--gradient_checkpointing", "True"]
+    return [str(part) for part in arguments(small, output, *flags, *more)]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    shapes = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2}
+    shapes |= {"intermediate_size": 128, "num_key_value_heads": 2}
+    return make_case(tmp_path_factory.mktemp("small"), 22, **shapes)
+
+
+@pytest.fixture(scope="module")
+def pair(case, small, tmp_path_factory):
+    """What two processes have trained: the case, and adapters of the small one."""
+    place = tmp_path_factory.mktemp("pair")
+    (place / "pair.py").write_text(PAIR)
     more = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]
-    run([*two("torchrun"), *arguments(case, tmp_path / "out", *more)])
-    assert log(tmp_path / "out")[0]["processes"] == 2
-    assert_same_run(tmp_path / "out", reference, rel=1e-5)
+    runs = [[str(part) for part in arguments(case, place / "case", *more)]]
+    for flag, file in ADAPTERS.items():
+        more = ["--per_device_train_batch_size", "4", "--deepspeed", f"deepspeed/{file}"]
+        runs.append(adapter(small, place / flag, flag, *more))
+    run([*two("torchrun", place / "pair.py"), json.dumps(runs)])
+    return place
 
 
-def test_without_a_launcher_deepspeed_trains_in_one_process(case, reference, tmp_path):
-    more = ["--per_device_train_batch_size", "8", "--deepspeed", "deepspeed/zero3_offload.json"]
-    run([sys.executable, SCRIPT, *arguments(case, tmp_path / "out", *more)])
-    assert_same_run(tmp_path / "out", reference, rel=1e-5)
+def test_two_processes_train_as_one_does(pair, reference):
+    assert log(pair / "case")[0]["processes"] == 2
+    assert_same_run(pair / "case", reference, rel=1e-5)
 
 
 def test_zero3_in_two_processes_goes_on_after_sigterm_and_kill_9(case, reference, tmp_path):
@@ -151,7 +182,7 @@ def test_zero3_in_two_processes_goes_on_after_sigterm_and_kill_9(case, reference
             assert (output / f"checkpoint-{step}" / "complete.json").exists()
         else:
             assert f"resuming from {output}/checkpoint-{step}" in printed
-    assert "resuming from" in run(command)
+    assert "resuming from" in run([*two("torchrun"), *command[6:]])
     assert_same_run(output, reference, rel=1e-5)
 
 
@@ -190,25 +221,16 @@ def test_an_interrupt_before_the_first_step_is_one_line(case, tmp_path):
     assert "interrupted" in printed and "Traceback" not in printed
 
 
-@pytest.mark.parametrize(
-    ("config", "more"), [("zero3.json", "--use_lora"), ("zero2.json", "--q_lora")]
-)
-def test_adapters_train_in_two_processes_as_in_one(tmp_path, config, more):
-    """With gradient checkpointing: the inputs of the first block are frozen."""
-    shapes = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2}
-    small = make_case(tmp_path, 22, intermediate_size=128, num_key_value_heads=2, **shapes)
-    flags = [more, "True", "--lora_dropout", "0", "--gradient_checkpointing", "True"]
-    one = [*arguments(small, tmp_path / "one"), *flags, "--per_device_train_batch_size", "8"]
-    assert main([str(part) for part in one]) == 0
-    other = [*arguments(small, tmp_path / "two"), *flags, "--per_device_train_batch_size", "4"]
-    run([*two("torchrun"), *other, "--deepspeed", f"deepspeed/{config}"])
-    (record, entries), (_, expected) = log(tmp_path / "two"), log(tmp_path / "one")
+@pytest.mark.parametrize("flag", ADAPTERS)
+def test_adapters_train_in_two_processes_as_in_one(small, pair, tmp_path, flag):
+    assert main(adapter(small, tmp_path, flag, "--per_device_train_batch_size", "8")) == 0
+    (record, entries), (_, expected) = log(pair / flag), log(tmp_path)
     assert record["processes"] == 2
     for key in ("loss", "grad_norm"):
         assert [e[key] for e in entries] == pytest.approx([e[key] for e in expected], rel=1e-4)
-    adapters = [load_file(tmp_path / n / "adapter_model.safetensors") for n in ("one", "two")]
-    for name, value in adapters[0].items():
-        assert (value - adapters[1][name]).abs().max().item() < 1e-3, name
+    ours, theirs = (load_file(n / "adapter_model.safetensors") for n in (pair / flag, tmp_path))
+    for name, value in ours.items():
+        assert (value - theirs[name]).abs().max().item() < 1e-3, name
 
 
 def test_the_published_command_runs_and_is_tracked_offline(case, tmp_path):
@@ -230,23 +252,13 @@ def test_the_published_command_runs_and_is_tracked_offline(case, tmp_path):
     assert load_model(output, device="cpu").num_parameters() == record["parameters"]
 
 
-def test_a_port_in_use_is_one_clear_error(tmp_path):
-    model, data = make_case(tmp_path)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+def test_a_port_in_use_is_one_clear_error(case, tmp_path, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        launcher = [str(BIN / "deepspeed"), "--num_accelerators", "1", "--master_port", port]
-        flags = ["--deepspeed", "deepspeed/zero3.json", "--report_to", "none"]
-        flags += ["--model_name_or_path", str(model), "--data_path", str(data)]
-        done = subprocess.run(
-            [*launcher, SCRIPT, *flags, "--output_dir", str(tmp_path / "out")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
-    assert done.returncode != 0
-    assert f"port {port}" in done.stderr
-    assert "choose a free one with the launcher's --master_port" in done.stderr
-    assert "Traceback" not in done.stderr
+        launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        for name, value in {**launched, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        assert main([str(part) for part in arguments(case, tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert f"port {port}" in error and "Traceback" not in error
+    assert "choose a free one with the launcher's --master_port" in error

@@ -74,11 +74,7 @@ class PeerError(RequestError):
 
 
 def open_session(silence: float | None = None) -> aiohttp.ClientSession:
-    """A session for any number of requests; must be made on the running loop.
-
-    Args:
-        silence: seconds that a server may send nothing.
-    """
+    """A session of the running loop; a server may send nothing for `silence` seconds."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
     # No connection is kept: a worker that closes an idle one would look like one that died.
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -100,8 +96,7 @@ async def post(
 ) -> M:
     """POST JSON and return the reply, checked; `seconds` None leaves the session's time limit.
 
-    Raises:
-        PeerError: there is none, or it is not of this kind.
+    PeerError if there is none, or it is not of this kind.
     """
     timeout = session.timeout if seconds is None else aiohttp.ClientTimeout(total=seconds)
     async with _asked(session, url, json.dumps(body).encode(), timeout, headers) as reply:
@@ -113,8 +108,7 @@ async def frames(
 ) -> AsyncGenerator[bytes, None]:
     """What a server streams for a JSON body, in pieces that end with a frame (a zero byte).
 
-    Raises:
-        PeerError: it cannot be reached, breaks off, refuses the request or is silent for too long.
+    PeerError if it cannot be reached, breaks off, refuses the request or is silent for too long.
     """
     async with _asked(session, url, body, session.timeout) as reply:
         async for piece in pieces(reply, b"\0", session.timeout.sock_read):
@@ -126,9 +120,8 @@ async def pieces(
 ) -> AsyncIterator[bytes]:
     """A body as it comes, in pieces that end with `end`; what follows the last one is left out.
 
-    Raises:
-        PeerError: there is no end for longer than any answer.
-        TimeoutError: there is none for so many seconds.
+    PeerError if there is no end for longer than any answer; TimeoutError if there is none for so
+    many seconds.
     """
     rest: list[bytes] = []
     size, began = 0, time.monotonic()
@@ -149,9 +142,7 @@ async def pieces(
 async def read(reply: aiohttp.ClientResponse, seconds: float | None = None) -> bytes:
     """The whole body, which once begun takes at most so long.
 
-    Raises:
-        PeerError: it is larger than any answer.
-        TimeoutError: it comes in drops.
+    PeerError if it is larger than any answer; TimeoutError if it comes in drops.
     """
     parts: list[bytes] = []
     size, began = 0, time.monotonic()
@@ -167,11 +158,7 @@ async def read(reply: aiohttp.ClientResponse, seconds: float | None = None) -> b
 
 
 def parsed(kind: type[M], raw: bytes, url: str) -> M:
-    """A reply as what it should be.
-
-    Raises:
-        PeerError: it carries an error code, or is malformed.
-    """
+    """A reply as what it should be; PeerError if it carries an error code, or is malformed."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -42,13 +42,8 @@ class ServerEnded(Exception):
 class Child:
     """A child process in a process group of its own.
 
-    Args:
-        name: what messages call it.
-        command: the command line.
-        log: file for what the process prints; it is appended to.
-        environment: this process's unless given.
-        at_our_death: the signal that it gets when this process ends; None lets it live on. Nobody
-            would follow up on a SIGTERM that it does not heed.
+    What it prints is appended to `log`; `at_our_death` is the signal that it gets when this process
+    ends, None lets it live on. Nobody would follow up on a SIGTERM that it does not heed.
     """
 
     def __init__(
@@ -123,8 +118,7 @@ def wait_until(
 ) -> None:
     """Return when servers are ready; say every ten seconds what they are at.
 
-    Raises:
-        ServerEnded: one of them ended, or they took longer than that.
+    ServerEnded if one of them ended, or they took longer than that.
     """
     began = said = time.monotonic()
     while not ready():
@@ -144,10 +138,7 @@ def wait_until(
 class Watch:
     """Ends this process when the server behind it is gone, so that no client is sent here.
 
-    Args:
-        url: of the server.
-        server: the child process; None for a server that somebody else started.
-        logger: is told why.
+    `server` is None for one that somebody else started.
     """
 
     def __init__(self, url: str, server: Child | None, logger: logging.Logger):

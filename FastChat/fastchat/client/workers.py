@@ -69,12 +69,7 @@ class Worker:
 
 
 class Cluster:
-    """A controller and the workers that it knows.
-
-    Args:
-        controller: its URL.
-        silence: seconds that a worker may send nothing before its request fails.
-    """
+    """A controller and its workers, which may send nothing for `silence` seconds."""
 
     def __init__(self, controller: str, silence: float | None = None):
         self.controller = controller
@@ -99,11 +94,7 @@ class Cluster:
             self._opened = None
 
     async def models(self) -> list[str]:
-        """The names that the controller serves.
-
-        Raises:
-            PeerError: it does not answer.
-        """
+        """The names that the controller serves; PeerError if it does not answer."""
         url = f"{self.controller}/list_models"
         headers = controller_headers()
         listed = await post(self.session, url, {}, ModelList, CONTROL_SECONDS, headers)
@@ -113,10 +104,8 @@ class Cluster:
     async def hold(self, model: str) -> AsyncIterator[Worker]:
         """The worker of a model that holds the fewest of our requests, for one more.
 
-        A `PeerError` that ends the block is put down to the worker.
-
-        Raises:
-            PeerError: no worker of the model can be asked.
+        A `PeerError` that ends the block is put down to the worker. PeerError if no worker of the
+        model can be asked.
         """
         new = Workers(self.session, self.controller, model)
         workers = self._workers.setdefault(model, new)
@@ -137,11 +126,7 @@ class Cluster:
     async def generate(
         self, worker: Worker, body: dict[str, Any], seconds: float | None = None
     ) -> GenerateReply:
-        """The whole answer to a request.
-
-        Raises:
-            PeerError: there is none.
-        """
+        """The whole answer to a request; PeerError if there is none."""
         url = f"{worker.address}/worker_generate"
         reply = await post(self.session, url, body, GenerateReply, seconds)
         _check(reply, body, url)
@@ -152,11 +137,7 @@ class Cluster:
     async def stream(
         self, worker: Worker, body: dict[str, Any]
     ) -> AsyncGenerator[GenerateReply, None]:
-        """The growing answer to a request.
-
-        Raises:
-            PeerError: there is none, or it breaks off.
-        """
+        """The growing answer to a request; PeerError if there is none, or it breaks off."""
         url = f"{worker.address}/worker_generate_stream"
         ended = False
         raw = json.dumps(body).encode()
@@ -199,8 +180,7 @@ class Cluster:
     async def context_length(self, model: str) -> int:
         """Of the worker that comes first, in tokens; 0 where it does not say.
 
-        Raises:
-            PeerError: no worker of the model can be asked soon.
+        PeerError if no worker of the model can be asked soon.
         """
         held = self.hold(model)
         try:
@@ -211,11 +191,7 @@ class Cluster:
         return worker.context_length
 
     async def count(self, worker: Worker, prompt: str) -> int:
-        """The tokens of a text.
-
-        Raises:
-            PeerError: the worker does not say it.
-        """
+        """The tokens of a text; PeerError if the worker does not say it."""
         url = f"{worker.address}/count_token"
         # A worker tokenizes long texts one after the other.
         seconds = CONTROL_SECONDS if len(prompt) <= LONG_TEXT else None
@@ -233,13 +209,7 @@ def _check(reply: GenerateReply, body: dict[str, Any], url: str) -> None:
 
 
 class Workers:
-    """The workers of one model, each known from when it is first named.
-
-    Args:
-        session: the client session of the running loop.
-        controller: the controller's URL.
-        model: the name under which the workers registered.
-    """
+    """The workers of one model, each known from when it is first named."""
 
     def __init__(self, session: aiohttp.ClientSession, controller: str, model: str):
         self._session = session
@@ -266,10 +236,8 @@ class Workers:
     async def acquire(self) -> Worker:
         """The worker that holds the fewest of our requests; waits while all of them are full.
 
-        Of several such workers it is the one that was asked longest ago.
-
-        Raises:
-            PeerError: no worker of the model can be asked.
+        Of several such workers it is the one that was asked longest ago. PeerError if no worker of
+        the model can be asked.
         """
         waited = False
         while True:

@@ -18,6 +18,14 @@ SAMPLED_BYTES = 1 << 16
 """Bytes read at the beginning, the middle and the end of each file."""
 
 
+def file_sha256(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def fingerprint(path: str | Path, *, with_base: bool = False) -> str | None:
     """A checksum of a file, or of a checkpoint's or an adapter's files; None where there are none.
 

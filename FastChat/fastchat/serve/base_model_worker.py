@@ -42,9 +42,7 @@ EXTENSIONS = ["date", "messages", "n", "prompt_token_ids", "return_token_ids", "
 class BaseModelWorker(ABC):
     """One served model behind FastChat's worker protocol.
 
-    Args:
-        model_names: the names under which clients ask for the model.
-        limit: requests that generate at the same time; more of them wait, first come first served.
+    `limit` requests generate at the same time; more of them wait, first come first served.
     """
 
     def __init__(self, model_names: list[str], limit: int, logger: logging.Logger):
@@ -63,8 +61,7 @@ class BaseModelWorker(ABC):
     async def tokenize(self, size: int, work: Callable[..., T], *args: Any) -> T:
         """What `work(*args)` returns, computed beside the event loop from `size` characters.
 
-        Raises:
-            RequestError: 40303, they are more than any prompt.
+        RequestError 40303 if they are more than any prompt.
         """
         longest = CHARACTERS_PER_TOKEN * self.context_length
         if size > longest:
@@ -89,8 +86,7 @@ class BaseModelWorker(ABC):
     def prepare(self, request: GenerateRequest) -> Any:
         """Check a request against the model before it queues; called beside the event loop.
 
-        Raises:
-            RequestError: it cannot be served; 40303 if it is longer than the context.
+        RequestError if it cannot be served; 40303 if it is longer than the context.
         """
 
     @abstractmethod
@@ -280,8 +276,7 @@ def add_worker_arguments(parser: argparse.ArgumentParser, counted: str) -> None:
 def advertised_url(args: argparse.Namespace, own_url: str) -> str | None:
     """The URL to register under, None with `--no-register`.
 
-    Raises:
-        ValueError: the worker listens on all addresses and nobody said how to reach it.
+    ValueError if the worker listens on all addresses and nobody said how to reach it.
     """
     if args.no_register:
         return None

@@ -79,8 +79,7 @@ class Controller:
     async def register(self, request: RegisterRequest) -> None:
         """Enter a worker; one that sends no status is asked for it.
 
-        Raises:
-            RequestError: the worker sent no status and does not answer.
+        RequestError if the worker sent no status and does not answer.
         """
         status = request.worker_status or await self.ask_status(request.worker_name)
         if status is None:

@@ -22,8 +22,7 @@ T = TypeVar("T")
 async def read_json(request: Request) -> dict[str, Any]:
     """The body of a request as a JSON object; an empty body is an empty object.
 
-    Raises:
-        RequestError: it is no JSON, or no object.
+    RequestError if it is no JSON, or no object.
     """
     raw = await request.body()
     if not raw:
@@ -72,11 +71,8 @@ class Bodies:
     A page in a browser may send other types to any server without asking, so JSON has to be named
     as such.
 
-    Args:
-        logger: is told of clients that hang up.
-        limit: of a body, in bytes.
-        reply: the JSON that tells a client of an HTTP status and its error.
-        token: what every POST must bring as a bearer token, if anything.
+    `limit` is in bytes; `reply` makes the JSON of an HTTP status and its error; `token` is what
+    every POST must bring, if anything.
     """
 
     def __init__(

@@ -38,9 +38,7 @@ _ENGINE_LEVELS = {
 class Metrics:
     """The metrics of one server, in a registry of their own; every name begins with `rise_`.
 
-    Args:
-        server: the second part of every name: worker, controller, api.
-        tokens: whether the server knows the tokens of its answers.
+    `server` is the second part of every name: worker, controller, api.
     """
 
     def __init__(self, server: str, *, tokens: bool = True):
@@ -56,10 +54,8 @@ class Metrics:
     ) -> None:
         """Note that a request has ended.
 
-        Args:
-            path: the endpoint, never anything that a client may choose.
-            code: 0 for an answer, otherwise what went wrong: an error code, or HUNG_UP.
-            usage: `prompt_tokens` and `completion_tokens` of its answer.
+        `path` is never what a client may choose; `code` is 0 for an answer, else an error code, or
+        HUNG_UP.
         """
         self._requests.labels(path, str(code)).inc()
         if usage is not None:
@@ -71,11 +67,8 @@ class Metrics:
     ) -> None:
         """Show a number that is kept elsewhere, read anew for every scrape.
 
-        Args:
-            name: without the prefix of this server's names.
-            meaning: one line for people.
-            value: gives the number; called from the event loop.
-            grows: it is a count since the start and never falls; its name then ends in `_total`.
+        `value` is called from the event loop. What `grows` is a count since the start, and its name
+        ends in `_total`.
         """
         self.registry.register(_Reading(self._prefix + name, meaning, value, grows))
 
@@ -97,9 +90,7 @@ class Metrics:
 def read_engine(metrics: Metrics, load: Callable[[], Mapping[str, float]]) -> None:
     """Show what an engine tells about itself, as `rise_worker_engine_...`.
 
-    Args:
-        metrics: where to show it.
-        load: `SlotEngine.load`.
+    `load` is `SlotEngine.load`.
     """
     for meanings in (_ENGINE_COUNTS, _ENGINE_LEVELS):
         for key, meaning in meanings.items():

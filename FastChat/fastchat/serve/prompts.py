@@ -18,9 +18,7 @@ _SHOWN = 5000
 class Prompts:
     """Renders requests with the chat template of a worker's model.
 
-    Args:
-        template: the model's.
-        logger: is told how the first dialogue is rendered.
+    The logger is told how the first dialogue is rendered.
     """
 
     def __init__(self, template: ChatTemplate, logger: logging.Logger):
@@ -43,10 +41,8 @@ class Prompts:
         """The prompt's tokens and the longest answer, together no more than `limit` tokens.
 
         A `prompt` string loses its beginning, as FastChat's clients expect it; messages, token ids
-        and a prompt that is scored are never cut, their answer is shortened instead.
-
-        Raises:
-            RequestError: the template refuses the messages; 40303 if no room is left.
+        and a prompt that is scored are never cut, their answer is shortened instead. RequestError
+        if the template refuses the messages; 40303 if no room is left.
         """
         ids, wanted = self._ids(request), request.max_new_tokens
         if len(ids) + wanted <= limit:

@@ -21,11 +21,7 @@ _ANSWER_SECONDS = 5.0
 class Registration:
     """Keeps a worker known to its controller; a restarted controller learns of it again.
 
-    Args:
-        controller: the controller's URL.
-        worker: the URL under which others reach the worker.
-        status: gives the worker's status, the body of `/worker_get_status`.
-        interval: seconds between two heartbeats.
+    `worker` is the URL under which others reach it, `interval` the seconds between two heartbeats.
     """
 
     def __init__(

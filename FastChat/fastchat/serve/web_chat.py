@@ -52,8 +52,7 @@ class WebChat:
             messages: the dialogue, ending with a user's message.
             sampling: `temperature`, `top_p`, `max_tokens`, `seed` as in the OpenAI API.
 
-        Raises:
-            WebChatError: there is no answer.
+        WebChatError if there is no answer.
         """
         try:
             asked = {"model": model, "messages": list(messages), "stream": True, **sampling}
@@ -78,8 +77,7 @@ class WebChat:
             asked: (model, dialogue) for each of them.
             sampling: as for `reply`.
 
-        Raises:
-            WebChatError: one of them gives no answer.
+        WebChatError if one of them gives no answer.
         """
         texts = ["" for _ in asked]
         news: asyncio.Queue[tuple[int, str | None]] = asyncio.Queue()

@@ -7,13 +7,11 @@ log of all steps.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from fastchat.model.files import fingerprint, git_commit, versions
+from fastchat.model.files import file_sha256, fingerprint, git_commit, versions
 from fastchat.model.model_adapter import resolve
 from fastchat.tracking import TRACKING
 from fastchat.train import processes
@@ -159,14 +157,6 @@ def start_anew(args: TrainingArguments) -> None:
             (args.directory / name).unlink(missing_ok=True)
         clear(args.directory)
     args.distributed_state.wait_for_everyone()
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 python -m pytest tests/unit/data/test_splits.py
 """
 
-import doctest
 import json
 
 import pytest
@@ -25,10 +24,6 @@ ROWS = [
         ("The zoo", 8, "tigers", "buries", 1, "8-1=7\n#### 7"),
     ]
 ]
-
-
-def test_the_worked_examples_hold():
-    assert doctest.testmod(splits).failed == 0
 
 
 @pytest.mark.parametrize(

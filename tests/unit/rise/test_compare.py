@@ -4,15 +4,12 @@ python -m pytest tests/unit/rise/test_compare.py
 """
 
 import csv
-import doctest
 import io
 import json
 
 import pytest
 
-from rise import compare
 from rise.compare import main
-from rise.metrics import comparison, tables
 from rise.report.__main__ import main as report
 from tests.support.run_dirs import write_run
 
@@ -26,13 +23,6 @@ BASE = ["r5 r5 w7"] * 3 + ["w7 w7 w7"] * 5
 def runs(tmp_path):
     base = write_run(tmp_path / "base", *BASE)
     return [str(base), str(write_run(tmp_path / "rise", *BETTER))]
-
-
-@pytest.mark.parametrize("module", [compare, comparison, tables])
-def test_the_examples_in_the_docstrings_hold(module):
-    result = doctest.testmod(module)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 def test_the_table_has_gains_over_the_first_turn_of_the_same_run(runs, capsys):

@@ -3,7 +3,6 @@
 python -m pytest tests/unit/scripts/test_study.py
 """
 
-import doctest
 import json
 
 import pytest
@@ -22,11 +21,6 @@ def directory(tmp_path):
             rates["m1@t5"]["value"] = value + 0.1 * (name == "rise")
             (run / "summary.json").write_text(json.dumps({"metrics": rates}))
     return tmp_path
-
-
-def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(study).attempted > 0
-    assert doctest.testmod(study).failed == 0
 
 
 def test_means_and_intervals_are_over_seeds(directory, capsys):

@@ -6,8 +6,6 @@ tokens per row, T tokens attended over.
 Every layer owns a flat tensor for a fixed number of tokens, seen as (R, H, L, D). When a sequence
 needs more than L tokens the same memory is seen as fewer, longer slots, and back. The running
 sequences always fill the first slots, so that a forward pass reads a slice and copies nothing.
-
-How many tokens of keys and values fit into the free memory.
 """
 
 from __future__ import annotations
@@ -15,11 +13,11 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-from pathlib import Path
 
 _GPU_SHARE = 0.85
 _CPU_SHARE = 0.3

@@ -84,12 +84,7 @@ class Cards(BaseModel):
 
 
 class UpstreamClient:
-    """Requests to one server.
-
-    Args:
-        base_url: up to and including `/v1`.
-        key: sent as a bearer token; "" sends none.
-    """
+    """Requests to one server, whose URL goes up to `/v1`."""
 
     def __init__(self, base_url: str, key: str = ""):
         self.base_url = base_url
@@ -105,8 +100,7 @@ class UpstreamClient:
     async def ask(self, path: str, kind: type[M], body: dict[str, Any] | None = None) -> M:
         """One JSON answer; without a body it is a GET.
 
-        Raises:
-            RequestError: the server refuses the request, fails or sends no answer.
+        RequestError if the server refuses the request, fails or sends no answer.
         """
         async with self._reply(path, body) as reply:
             return kind.model_validate(json.loads(await read(reply, _SILENCE_SECONDS)))
@@ -114,8 +108,7 @@ class UpstreamClient:
     async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Completion, None]:
         """The events of a stream; closing the iterator closes the connection.
 
-        Raises:
-            RequestError: as `ask`, also in the middle of the stream.
+        RequestError as `ask`, also in the middle of the stream.
         """
         async with self._reply(path, body) as reply:
             async for lines in pieces(reply, b"\n", _SILENCE_SECONDS):
@@ -165,16 +158,13 @@ class Abilities:
 
 
 async def explore(client: UpstreamClient, model: str, ids: list[int]) -> Abilities:
-    """Ask a server what it serves and whether it takes token ids.
+    """Ask a server what it serves, and whether it takes token ids: a short prompt to try.
 
-    Args:
-        client: closed again at the end, for it belongs to the running loop.
-        model: the wanted name; if the server lists one model only, that one is taken.
-        ids: a short prompt to try.
+    If it lists one model only, that one is taken. The client is closed at the end, for it belongs
+    to the running loop.
 
-    Raises:
-        RequestError: the server does not answer, or the key is wrong.
-        ValueError: it lists several models, and not this one.
+    RequestError if the server does not answer, or the key is wrong; ValueError if it lists several
+    models, and not this one.
     """
     try:
         cards = await _cards(client)

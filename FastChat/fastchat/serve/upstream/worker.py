@@ -1,7 +1,4 @@
-"""A worker whose model runs in an OpenAI-compatible server.
-
-The samples of an answer as they come from an OpenAI-compatible server.
-"""
+"""A worker whose model runs in an OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -39,8 +36,7 @@ class Sample:
     def take(self, choice: Choice) -> None:
         """Add a choice of a reply, or what a chunk of a stream adds to it.
 
-        Raises:
-            RequestError: the server gave the sample up.
+        RequestError if the server gave the sample up.
         """
         self.text += choice.said
         self.tokens += choice.token_ids or []
@@ -85,8 +81,7 @@ class UpstreamJob:
     def take(self, reply: Completion) -> None:
         """Add the choices of a reply, or of a chunk of a stream.
 
-        Raises:
-            RequestError: the server gave one up, or sent another than was asked for.
+        RequestError if the server gave one up, or sent another than was asked for.
         """
         for i, choice in enumerate(reply.choices):
             index = i if choice.index is None else choice.index
@@ -102,8 +97,7 @@ class UpstreamJob:
     def reply(self, template: ChatTemplate, *, final: bool) -> dict[str, Any]:
         """The state of all samples as it goes over the wire.
 
-        Raises:
-            RequestError: `final`, and the server left a sample without an end.
+        RequestError if it is `final`, and the server left a sample without an end.
         """
         if final and any(sample.finish_reason is None for sample in self.samples):
             reason = "the server behind the worker broke an answer off"
@@ -166,16 +160,9 @@ _PENALTIES = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty
 
 
 class UpstreamWorker(BaseModelWorker):
-    """A model that another server runs.
+    """A model that another server runs, which gets `limit` requests at the same time.
 
-    Args:
-        client: of the server.
-        abilities: what `explore` found there.
-        template: the model's chat template.
-        model_names: the names under which clients ask for the model.
-        limit: requests that the server gets at the same time.
-        longest: the longest prompt plus answer, in tokens.
-        logger: for what people should know.
+    `abilities` are what `explore` found there; `longest` is that of prompt plus answer, in tokens.
     """
 
     def __init__(

@@ -253,12 +253,6 @@ def test_bodies_that_are_no_request_are_refused(url, raw):
     assert post(f"{url}/count_token", {})["error_code"] == ErrorCode.VALIDATION_TYPE_ERROR
 
 
-def test_a_body_over_the_limit_is_refused_unread(url):
-    reply = requests.post(f"{url}/worker_generate", data=b"x" * (17 * 2**20), timeout=30)
-    assert reply.status_code == 413
-    assert post(f"{url}/worker_generate", HELLO)["error_code"] == 0
-
-
 def test_a_long_prompt_string_loses_its_beginning_and_messages_never_do(url, worker):
     prompt = "".join(chr(97 + i % 26) for i in range(400))
     body = {"max_new_tokens": 50, "temperature": 0, "return_token_ids": True}

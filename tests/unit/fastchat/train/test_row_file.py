@@ -65,7 +65,8 @@ def test_a_row_per_line_and_a_byte_order_mark_are_read(tmp_path, end, mark):
         (b'{"conversations": []}\n{"conversations": [', "row 1, is not JSON"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"[" + b"[" * 100_000, "row 0, is nested too deeply"),
-        (b" [ ]", "list of rows"),
+        (b" [ ]", "list of rows, or a row per line; write it with workflow_convert.py"),
+        (b"", "list of rows"),
         (b'{"a": 1}', "list of rows"),
         (
             b'{"prompt": [], "chosen": [], "rejected": []}\n{}',

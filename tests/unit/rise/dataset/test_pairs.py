@@ -3,21 +3,14 @@
 python -m pytest tests/unit/rise/dataset/test_pairs.py
 """
 
-import doctest
 import json
 
 import pytest
 
 import workflow_convert
-from rise.dataset import pairs as preferences
 from rise.dataset.pairs import pairs_of
 from rise.episodes.shorthand import sketch
 from tests.unit.test_workflow_convert import write_run
-
-
-def test_the_examples_in_the_docstrings_hold():
-    result = doctest.testmod(preferences)
-    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.mark.parametrize(

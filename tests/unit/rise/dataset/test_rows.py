@@ -3,7 +3,6 @@
 python -m pytest tests/unit/rise/dataset/test_rows.py
 """
 
-import doctest
 import json
 import math
 import tracemalloc
@@ -12,21 +11,13 @@ from collections import Counter
 import pytest
 
 import workflow_convert
-from rise.dataset import text_keys
 from rise.dataset.near_duplicates import without_near_duplicates
 from rise.dataset.rules import Rules, rows_from_episode
 from rise.dataset.text_keys import text_key
 from rise.dataset.weights import PromptMeans
 from rise.dataset.writer import RowSpill
 from rise.episodes.shorthand import sketch
-from rise.metrics import texts
 from tests.unit.test_workflow_convert import write_run
-
-
-@pytest.mark.parametrize("module", [text_keys, texts])
-def test_the_examples_in_the_docstrings_hold(module):
-    result = doctest.testmod(module)
-    assert result.attempted > 0 and result.failed == 0
 
 
 def weights(output) -> dict[str, float]:

@@ -4,7 +4,6 @@ pytest tests/unit/rise/policies/test_policies.py
 """
 
 import asyncio
-import doctest
 import math
 import threading
 import time
@@ -12,12 +11,9 @@ import time
 import pytest
 
 from fastchat.client.process import free_ports
-from rise.episodes import episode
 from rise.policies import names as choice
-from rise.policies import openai_api
 from rise.policies.function import FunctionPolicy
 from rise.policies.policy import PolicyError, Retries
-from rise.runs import arguments
 from tests.support.scripted_servers import OpenAI, Wire, chat_reply, wire_reply
 
 ASK = {
@@ -356,9 +352,3 @@ def test_fingerprint_tells_a_retrained_checkpoint(tmp_path):
     weights.write_bytes(b"a" * 250_000 + b"b" + b"a" * 249_999)
     assert choice.fingerprint(str(tmp_path)) != before
     assert choice.fingerprint("gpt-4") is None
-
-
-@pytest.mark.parametrize("module", [arguments, episode, openai_api])
-def test_examples_in_docstrings(module):
-    result = doctest.testmod(module)
-    assert result.attempted and not result.failed

@@ -3,7 +3,6 @@ r"""`python -m rise.report`: the page is opened in a real browser and used there
 python -m pytest tests/unit/rise/report/test_page.py
 """
 
-import doctest
 import json
 import re
 import time
@@ -60,11 +59,6 @@ def open_page(browser, tmp_path):  # noqa: F811
     yield opened
     assert messages == []
     assert all(url.startswith("file:") and url.endswith("report.html") for url in pages)
-
-
-def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(mathematics).attempted > 0
-    assert doctest.testmod(mathematics).failed == 0
 
 
 @pytest.mark.parametrize(

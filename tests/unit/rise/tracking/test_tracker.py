@@ -5,7 +5,6 @@ What the stages record is in tests/unit/rise/report/test_tracked.py.
 python -m pytest tests/unit/rise/tracking/test_tracker.py
 """
 
-import doctest
 import json
 import logging
 import socket
@@ -15,8 +14,6 @@ import pytest
 
 from fastchat.client import http
 from fastchat.tracking import begin, logged_in
-from rise.report import tracked
-from rise.tracking import tensorboard
 from rise.tracking import tracker as tracking
 from rise.tracking.tracker import Subject
 from tests.support.event_files import events_of, scalars
@@ -29,12 +26,6 @@ pytestmark = pytest.mark.usefixtures("no_login")
 def subject(directory, **changes):
     where = {"directory": directory, "events": directory / "events"}
     return Subject(**{"stage": "eval", "name": "a run", "config": {"k": 1}} | where | changes)
-
-
-@pytest.mark.parametrize("module", [tensorboard, tracked, tracking])
-def test_worked_examples(module):
-    result = doctest.testmod(module)
-    assert result.attempted > 0 and result.failed == 0
 
 
 def test_nothing_is_recorded_that_is_not_asked_for(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 python -m pytest tests/unit/fastchat/serve/engine/test_gemma.py
 """
 
+import pytest
 import torch
 from transformers import (
     Gemma2Config,
@@ -14,41 +15,30 @@ from transformers import (
 from fastchat.serve.engine.engine import SlotEngine
 from tests.unit.fastchat.serve.engine.test_engine import assert_greedy_equals_generate
 
+SIZES = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 64, "head_dim": 8}
+SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 8}
+LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 
-def test_greedy_equals_generate_with_capped_scores(tokenizer):
-    config = Gemma2Config(
-        vocab_size=100,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        sliding_window=8,
-        initializer_range=0.2,
-        attn_implementation="eager",
-    )
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Gemma2ForCausalLM(
+            Gemma2Config(
+                **SIZES, num_hidden_layers=2, initializer_range=0.2, attn_implementation="eager"
+            )
+        ),
+        # Queries and keys are normed, sliding layers have another RoPE base.
+        lambda: Gemma3ForCausalLM(
+            Gemma3TextConfig(
+                **SIZES, num_hidden_layers=3, initializer_range=0.2, layer_types=LAYERS
+            )
+        ),
+    ],
+    ids=["Gemma 2", "Gemma 3"],
+)
+def test_greedy_equals_generate(tokenizer, build):
     torch.manual_seed(0)
-    model = Gemma2ForCausalLM(config).eval()
-    engine = SlotEngine(model, tokenizer, max_rows=4, max_length=128, prefill_tokens=40)
-    assert_greedy_equals_generate(engine, model)
-
-
-def test_greedy_equals_generate_with_norms_and_bases_of_their_own(tokenizer):
-    """Gemma 3: queries and keys are normed, sliding layers have another RoPE base."""
-    config = Gemma3TextConfig(
-        vocab_size=100,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        sliding_window=8,
-        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-        initializer_range=0.2,
-    )
-    torch.manual_seed(0)
-    model = Gemma3ForCausalLM(config).eval()
+    model = build().eval()
     engine = SlotEngine(model, tokenizer, max_rows=4, max_length=128, prefill_tokens=40)
     assert_greedy_equals_generate(engine, model)
