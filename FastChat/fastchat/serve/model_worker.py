@@ -223,6 +223,7 @@ def vllm_instead(args: argparse.Namespace, logger: logging.Logger) -> argparse.N
         ValueError: vLLM is asked for, and is not there or cannot do what the command line says.
     """
     stock_flags.settle(args)
+    check_files(args.model_path, args.base_model_path)
     command = vllm.find() if args.engine != "embedded" else None
     reason = _against_vllm(args, command)
     if reason and (args.engine == "vllm" or args.vllm_args):
