@@ -118,7 +118,8 @@ problems() {
     echo "$source" >"$OUT/data/source"
 }
 
-say "1/6 problems, checkpoint (a minute), and a warm start on reference solutions (5 min)"
+# The minutes are estimates for two idle cores that compute in bfloat16.
+say "1/6 problems, checkpoint (a minute), and a warm start on reference solutions (8 min)"
 [ -f "$OUT/data/source" ] || stage problems problems
 if [ "$(cat "$OUT/data/source")" != "$DATA" ]; then
     echo "   $DATA cannot be fetched here ($OUT/logs/problems.log): these are DATA=words"
@@ -136,7 +137,7 @@ if [ -z "$WARM" ]; then
     train warm "$BASE" 2 8 2e-4
 fi
 
-say "2/6 on the second core: evaluation of base and warm start (10 min)"
+say "2/6 on the second core: evaluation of base and warm start (6 min)"
 second() {
     [ -z "$WARM" ] || return 0
     turns "$BASE" base --limit $(((TEST + 3) / 4))
@@ -146,7 +147,7 @@ background second
 SECOND=$!
 trap 'kill -- -$SECOND 2>/dev/null || true' EXIT
 
-say "3/6 generate: the student answers and hears that it is wrong, '$EXPERT' answers turn 2 (6 min)"
+say "3/6 generate: the student answers and hears that it is wrong, '$EXPERT' answers turn 2 (4 min)"
 logs=() start=$STUDENT
 for ((i = 1; i <= ITERATIONS; i++)); do
     NAME=rise
@@ -158,14 +159,14 @@ for ((i = 1; i <= ITERATIONS; i++)); do
             --correct_to_correct --seed $((SEED + 1000 * (ROLLOUTS * (i - 1) + j)))
         logs+=("$OUT/gen$i-$j")
     done
-    say "4/6 train: reward-weighted regression, weight exp(reward / 0.4) (15 min)"
+    say "4/6 train: reward-weighted regression, weight exp(reward / 0.4) (12 min)"
     convert "$NAME" --filepath "${logs[@]}" --criteria all --weighting exp --temperature 0.4
     train "$NAME" "$start" 1 "$rows" 1e-4
     STUDENT=$OUT/$NAME
 done
 wait "$SECOND"
 
-say "5/6 on the second core: the control, right answers alone, as many trained tokens (15 min)"
+say "5/6 on the second core: the control, right answers alone, as many trained tokens (14 min)"
 convert control --filepath "${logs[@]}" --criteria success --weighting none --context_window 1 \
     --match_tokens "$OUT/rise.json"
 control() {
@@ -175,7 +176,7 @@ control() {
 background control
 SECOND=$!
 
-say "6/6 evaluate: RISE; then RISE with another problem's attempt shown (15 min)"
+say "6/6 evaluate: RISE; then RISE with another problem's attempt shown (9 min)"
 both "$OUT/rise" rise
 evaluate "$OUT/rise" rise_other --max_turns 2 --num_of_samples 1 1 --shown_attempts "$OUT/eval/rise"
 wait "$SECOND"

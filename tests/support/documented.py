@@ -33,6 +33,7 @@ from tests.support.tiny import tiny_config, tiny_tokenizer
 
 ELSEWHERE = {
     "bash scripts/quickstart.sh": "minutes; in small: tests/journeys/test_quickstart.py",
+    "bash scripts/real.sh": "an hour; in small: tests/journeys/test_real.py",
     "bash scripts/(test|setup).sh": "runs this test, or is what it begins with",
     "pre-commit": "is not installed here",
     "pip install -e": "as scripts/setup.sh does",

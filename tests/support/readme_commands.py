@@ -13,7 +13,7 @@ TRAINED += ("docs/tracking.md", "docs/reports.md")
 """Pages that serve, train and evaluate one model: tests/journeys/test_readme_commands.py."""
 GENERATED = ("data/README.md", "docs/generate.md", "docs/convert.md", "docs/baselines.md")
 GENERATED += ("docs/cluster.md", "docs/grading.md", "docs/quickstart.md", "docs/iterate.md")
-GENERATED += ("docs/reproduce.md", "FastChat/README.md", "CONTRIBUTING.md")
+GENERATED += ("docs/reproduce.md", "docs/real.md", "FastChat/README.md", "CONTRIBUTING.md")
 """Pages that start from its log and its data: tests/journeys/test_docs_commands.py."""
 PAGES = TRAINED + GENERATED
 """Those with shell blocks; that no other has any is tested."""
