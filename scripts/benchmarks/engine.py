@@ -72,9 +72,14 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     bandwidth = measured_bandwidth(device) if device.type == "cuda" else None
     print_head(args, model, bandwidth)
+    failed = False
     for rows in args.rows:
-        print(table_row(args, model, rows, bandwidth), flush=True)
-    return 0
+        try:
+            print(table_row(args, model, rows, bandwidth), flush=True)
+        except RuntimeError as error:  # the others are measured all the same
+            failed = True
+            print(f"| {rows} | failed: {' '.join(str(error).split())[:100]} |", flush=True)
+    return int(failed)
 
 
 def build_model(size: str, device: Any) -> Any:

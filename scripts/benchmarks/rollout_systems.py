@@ -100,7 +100,7 @@ class HuggingFace:
         self._settings = settings
         self._tokenizer = load_tokenizer(str(checkpoint))
         self._tokenizer.padding_side = "left"
-        self._model = load_model(str(checkpoint), device="cpu")
+        self._model = load_model(str(checkpoint), device="cpu", dtype=settings.dtype)
         self.processes: list[psutil.Process] = []
 
     def batches(self, dialogues: Sequence[Any]) -> int:
@@ -108,10 +108,6 @@ class HuggingFace:
         size = self._settings.batch
         parts = [dialogues[i : i + size] for i in range(0, len(dialogues), size)]
         return sum(self._batch(part) for part in parts)
-
-    def length(self, dialogue: Any) -> int:
-        ids = self._tokenizer.apply_chat_template(dialogue, add_generation_prompt=True)
-        return len(ids["input_ids"])
 
     def _batch(self, dialogues: Sequence[Any]) -> int:
         inputs = self._tokenizer.apply_chat_template(
@@ -134,10 +130,18 @@ class HuggingFace:
 
 
 class Ours:
-    """Our controller and worker, asked by our driver."""
+    """Our controller and worker, asked by our driver; `worker` are further arguments of the worker.
+
+    With `--engine vllm` the worker is the one in front of a vLLM, whose processes count too.
+    """
 
     def __init__(
-        self, checkpoint: Path, problems: Path, log_dir: Path, settings: argparse.Namespace
+        self,
+        checkpoint: Path,
+        problems: Path,
+        log_dir: Path,
+        settings: argparse.Namespace,
+        worker: Sequence[str] = (),
     ):
         import envs
         from rise.policies.local import LocalServing
@@ -148,29 +152,40 @@ class Ours:
             [str(checkpoint)],
             log_dir / "serving",
             concurrency=settings.concurrency,
-            worker_args=["--num-threads", "1", "--device", "cpu"],
+            worker_args=[
+                *("--num-threads", str(settings.threads), "--device", "cpu"),
+                *("--dtype", settings.dtype, "--context-length", str(CONTEXT), *worker),
+            ],
         )
         self._checkpoint = str(checkpoint)
 
     def __enter__(self) -> Ours:
-        before = set(psutil.Process().children())
+        before = set(psutil.Process().children(recursive=True))
         self._serving.__enter__()
-        self.processes = [p for p in psutil.Process().children() if p not in before]
+        now = psutil.Process().children(recursive=True)
+        self.processes = [process for process in now if process not in before]
         self.controller, self.model = self._serving.addresses()[self._checkpoint]
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._serving.stop()
 
-    def rollout(self, task_ids: Sequence[int], samples: int = 1, seed: int = 0) -> int:
-        return asyncio.run(self._rollout(task_ids, samples, seed))
+    def rollout(
+        self, task_ids: Sequence[int], samples: int = 1, seed: int = 0, turns: int = 1
+    ) -> int:
+        return asyncio.run(self._rollout(task_ids, samples, seed, turns))
 
-    async def _rollout(self, task_ids: Sequence[int], samples: int, seed: int) -> int:
+    async def _rollout(self, task_ids: Sequence[int], samples: int, seed: int, turns: int) -> int:
         from rise.policies.worker import WorkerPolicy
         from rise.rollout.play import Plan, play
 
         policy = WorkerPolicy(MODEL, self.controller, model=self.model)
-        plan = Plan([policy], [samples], [1.0], [self._settings.max_new_tokens], seed=seed)
+        limits = [self._settings.max_new_tokens] * turns
+        plan = Plan(
+            *([policy] * turns, [samples] * turns, [1.0] * turns, limits),
+            seed=seed,
+            feedback="none" if turns > 1 else "oracle",
+        )
         waiting, tokens = iter(task_ids), 0
 
         async def lane() -> None:
@@ -179,7 +194,7 @@ class Ours:
                 episode = await play(self._env, plan, task_id)
                 if episode.error:
                     raise RuntimeError(f"our worker failed: {episode.error}")
-                tokens += episode.turns[0].usage["completion_tokens"]
+                tokens += sum(turn.usage["completion_tokens"] for turn in episode.turns)
 
         try:
             await asyncio.gather(*(lane() for _ in range(self._settings.concurrency)))
@@ -210,7 +225,7 @@ class Replay:
     so that the engine sees what it saw in the run, with as many episodes in flight.
     """
 
-    def __init__(self, checkpoint: Path, problems: Path, concurrency: int):
+    def __init__(self, checkpoint: Path, problems: Path, concurrency: int, dtype: str = "float32"):
         import envs
         from fastchat.conversation import ChatTemplate
         from fastchat.model.model_adapter import load_model, load_tokenizer
@@ -220,7 +235,7 @@ class Replay:
         self._env = envs.make("gsm8k", problems)
         self._template = ChatTemplate(load_tokenizer(str(checkpoint)))
         self._engine = SlotEngine(
-            load_model(str(checkpoint), device="cpu"),
+            load_model(str(checkpoint), device="cpu", dtype=dtype),
             self._template.tokenizer,
             max_rows=concurrency,
             max_length=CONTEXT,

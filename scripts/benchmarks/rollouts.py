@@ -1,19 +1,23 @@
-"""How many tokens per second of processor time rollouts cost: stock FastChat, HF generate, ours.
+"""How many tokens per second of processor time rollouts cost: stock FastChat, HF, vLLM, ours.
 
     python scripts/benchmarks/rollouts.py
     python scripts/benchmarks/rollouts.py --rounds 5 --json rollouts.json
+    python scripts/benchmarks/rollouts.py --model data/smollm2 --dtype bfloat16 --systems ours vllm
 
-Side by side in one run, on one random Llama and the same GSM8K prompts of about 400 tokens:
-(a) controller and worker of stock fschat 0.2.36, one request at a time through the controller;
-(b) `generate` of transformers on batches of 32; (c) our controller, worker and driver with 64
-episodes in flight; 16 samples of a problem by (a) and (c); `workflow_gen.py` from beginning to end
-beside the engine alone on the same requests. The systems take turns, round by round, so that what
-else the machine does hits all of them; compare the ratios, not the rates.
+Side by side in one run, on one random Llama, or `--model`, and the same GSM8K prompts of about 400
+tokens: (a) controller and worker of stock fschat 0.2.36, one request at a time through the
+controller; (b) `generate` of transformers on batches of 32; (c) our controller, worker and driver
+with 64 episodes in flight; (d) the same with a vLLM as the engine (VLLM_BIN, or where
+`scripts/setup.sh --vllm` put it), its default being compiled: `--vllm_args=--enforce-eager` is not.
+16 samples of a problem by (a), (c) and (d), episodes of 5 turns by (c) and (d); `workflow_gen.py`
+from beginning to end beside the engine alone on the same requests ("driver"). The systems take
+turns, round by round, so that what else the machine does hits all of them; compare the ratios, not
+the rates, and on a busy machine only those per second of processor time.
 
 Reads   data/gsm8k/test.jsonl, or else the embedded problems; --data_path gives another file.
 Writes  a markdown table to standard output; --json writes every measurement.
 
-Every process uses one thread. Ctrl-C ends with what the complete rounds have measured. The stock
+Every process uses `--threads`. Ctrl-C ends with what the complete rounds have measured. The stock
 package is installed once, into .cache/stock-fschat.
 """
 
@@ -34,21 +38,30 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bench import ROOT, parser, spread, train_tokenizer
 
 SAMPLES = 16
 TURNS = 2
+EPISODE = 5
+"""Turns of an evaluation."""
+SYSTEMS = ("stock", "hf", "ours", "vllm", "driver")
 STOCK, HF, OURS = "(a) stock, one by one", "(b) HF generate", "(c) ours"
 STOCK_BEST, OURS_BEST = f"(a) stock, {SAMPLES} samples", f"(c) ours, {SAMPLES} samples"
+VLLM, VLLM_BEST = "(d) vLLM", f"(d) vLLM, {SAMPLES} samples"
+OURS_TURNS, VLLM_TURNS = f"(c) ours, {EPISODE} turns", f"(d) vLLM, {EPISODE} turns"
 WORKFLOW, ENGINE = f"workflow_gen.py, {TURNS} turns", "its requests, engine alone"
 RATIOS = {
     "(c) / (a)": (OURS, STOCK, 8.0),
     "(c) / (b)": (OURS, HF, 1.7),
     f"best of {SAMPLES}, (c) / (a)": (OURS_BEST, STOCK_BEST, 7.0),
     "workflow_gen.py / engine alone": (WORKFLOW, ENGINE, 0.9),
+    "(c) / (d)": (OURS, VLLM, 1.0),
+    f"best of {SAMPLES}, (c) / (d)": (OURS_BEST, VLLM_BEST, 1.3),
+    f"{EPISODE} turns, (c) / (d)": (OURS_TURNS, VLLM_TURNS, 1.3),
 }
-"""What is divided by what, and the bar."""
+"""What is divided by what, and the bar, which for vLLM is one by the clock."""
 VOCABULARY = 704
 """So that a GSM8K question behind the instruction and the worked example has about 400 tokens."""
 
@@ -69,10 +82,19 @@ class Timing:
     def rate(self) -> float:
         return self.tokens / self.server
 
+    @property
+    def speed(self) -> float:
+        return self.tokens / self.wall
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     found = parser(__doc__)
     add = found.add_argument
+    add("--systems", nargs="+", choices=SYSTEMS, help="default all but vllm")
+    add("--model", type=Path, help="checkpoint; default a random Llama of 6.3 M parameters")
+    add("--dtype", default="float32", choices=("float32", "bfloat16"), help="default float32")
+    add("--threads", type=int, default=1, help="of every process; default 1")
+    add("--vllm_args", default="", help="further options of `vllm serve`, in one string")
     add("--rounds", type=int, default=3, help="measurements of every system; default 3")
     add("--problems", type=int, default=64, help="problems per round of ours; default 64")
     add("--stock_problems", type=int, default=4, help="of these, for stock; default 4")
@@ -83,9 +105,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--stock_env", type=Path, help="environment of stock fschat; default .cache/stock-fschat")
     add("--json", type=Path, help="write all measurements to this file")
     args = found.parse_args(argv)
-    for name in ("rounds", "problems", "stock_problems", "max_new_tokens", "concurrency", "batch"):
+    args.systems = args.systems or [name for name in SYSTEMS if name != "vllm"]
+    counts = ("rounds", "problems", "stock_problems", "max_new_tokens", "concurrency", "batch")
+    for name in (*counts, "threads"):
         if getattr(args, name) < 1:
             found.error(f"--{name} is {getattr(args, name)}: give 1 or more")
+    if args.model and not (args.model / "config.json").is_file():
+        found.error(f"--model {args.model} is no directory with a checkpoint")
+    if "driver" in args.systems and "ours" not in args.systems:
+        found.error("--systems driver needs ours")
     if args.data_path and not args.data_path.is_file():
         found.error(f"--data_path {args.data_path} is not a file")
     return args
@@ -94,7 +122,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     # Read when torch and DeepSpeed are imported, here and in every process that is started.
-    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {"OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false"}
     os.environ |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     timings, facts = measure(args)
@@ -153,33 +181,34 @@ def save_model(directory: Path, texts: list[str]) -> Path:
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
-    import stock_fschat
-    from rollout_systems import HuggingFace, Ours, Replay, Stock
     from transformers.utils import logging as hub_logging
 
     import envs
+    from fastchat.conversation import ChatTemplate
+    from fastchat.model.model_adapter import load_tokenizer
 
     hub_logging.disable_progress_bar()
-    python = stock_fschat.make(args.stock_env or stock_fschat.DEFAULT)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
         problems, source = write_problems(args.problems, args.data_path, directory)
         env = envs.make("gsm8k", problems)
         dialogues = [env.opening(i) for i in range(args.problems)]
         texts = [dialogue[-1]["content"] for dialogue in dialogues]
-        checkpoint = save_model(directory / "model", texts)
-        hf = HuggingFace(checkpoint, args)
-        replay = Replay(checkpoint, problems, args.concurrency)
-        ours = stack.enter_context(Ours(checkpoint, problems, directory, args))
-        stock = stack.enter_context(Stock(python, checkpoint, directory, args))
-        facts = describe(args, source, [hf.length(dialogue) for dialogue in dialogues])
-        ours.rollout(range(4))
-        stock.one_by_one(dialogues[:1])
+        checkpoint = args.model or save_model(directory / "model", texts)
+        template = ChatTemplate(load_tokenizer(str(checkpoint)))
+        facts = describe(args, source, [len(template.prompt_ids(d)) for d in dialogues])
+        systems = start(args, checkpoint, problems, directory, stack)
+        for name in {"ours", "vllm"} & systems.keys():
+            systems[name].rollout(range(4))
+        if "stock" in systems:
+            systems["stock"].one_by_one(dialogues[:1])
         timings: list[Timing] = []
         try:
             for number in range(args.rounds):
-                found = [*one_round(args, number, dialogues, stock, hf, ours)]
-                timings += [*found, *end_to_end(args, number + 1, ours, replay)]
+                found = [*one_round(args, number, dialogues, systems)]
+                if "driver" in systems:
+                    found += end_to_end(args, number + 1, systems["ours"], systems["driver"])
+                timings += found
                 print(f"round {number + 1} of {args.rounds} done", file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             if not timings:
@@ -188,20 +217,53 @@ def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
     return timings, facts | {"load_after": os.getloadavg()[0]}
 
 
-def one_round(args, number, dialogues, stock, hf, ours) -> Iterable[Timing]:
+def start(args, checkpoint: Path, problems: Path, directory: Path, stack) -> dict[str, Any]:
+    """The systems that are compared, by their names."""
+    import stock_fschat
+    from rollout_systems import HuggingFace, Ours, Replay, Stock
+
+    def stock() -> Stock:
+        python = stock_fschat.make(args.stock_env or stock_fschat.DEFAULT)
+        return stack.enter_context(Stock(python, checkpoint, directory, args))
+
+    def ours(engine: str, *options: str) -> Ours:
+        (directory / engine).mkdir()
+        worker = ["--engine", engine, *options]
+        return stack.enter_context(Ours(checkpoint, problems, directory / engine, args, worker))
+
+    makers = {
+        "hf": lambda: HuggingFace(checkpoint, args),
+        "driver": lambda: Replay(checkpoint, problems, args.concurrency, args.dtype),
+        "ours": lambda: ours("embedded"),
+        "vllm": lambda: ours("vllm", f"--vllm-args={args.vllm_args}"),
+        "stock": stock,
+    }
+    return {name: make() for name, make in makers.items() if name in args.systems}
+
+
+def one_round(args, number, dialogues, systems) -> Iterable[Timing]:
     """Every system once; which goes first changes from round to round."""
     few, seed = dialogues[: args.stock_problems], 1000 + number
-    best = range(number, number + 1)
-    runs: list[tuple[str, object, Callable[[], int]]] = [
-        (STOCK, stock, lambda: stock.one_by_one(few)),
-        (OURS, ours, lambda: ours.rollout(range(args.problems), seed=seed)),
-        (HF, hf, lambda: hf.batches(dialogues[: args.batch])),
-        (STOCK_BEST, stock, lambda: stock.one_by_one(dialogues[:1], SAMPLES)),
-        (OURS_BEST, ours, lambda: ours.rollout(best, SAMPLES, seed)),
+    all_, best = range(args.problems), range(number, number + 1)
+    runs: list[tuple[str, str, Callable[[Any], int]]] = [
+        (STOCK, "stock", lambda stock: stock.one_by_one(few)),
+        (OURS, "ours", lambda ours: ours.rollout(all_, seed=seed)),
+        (VLLM, "vllm", lambda ours: ours.rollout(all_, seed=seed)),
+        (HF, "hf", lambda hf: hf.batches(dialogues[: args.batch])),
+        (STOCK_BEST, "stock", lambda stock: stock.one_by_one(dialogues[:1], SAMPLES)),
+        (OURS_BEST, "ours", lambda ours: ours.rollout(best, SAMPLES, seed)),
+        (VLLM_BEST, "vllm", lambda ours: ours.rollout(best, SAMPLES, seed)),
     ]
+    if "vllm" in systems:
+        episode = {"seed": seed, "turns": EPISODE}
+        runs += [
+            (OURS_TURNS, "ours", lambda ours: ours.rollout(all_, **episode)),
+            (VLLM_TURNS, "vllm", lambda ours: ours.rollout(all_, **episode)),
+        ]
+    runs = [run for run in runs if run[1] in systems]
     turned = number % len(runs)
-    for name, system, run in runs[turned:] + runs[:turned]:
-        yield timed(name, system.processes, run)
+    for name, key, run in runs[turned:] + runs[:turned]:
+        yield timed(name, systems[key].processes, lambda: run(systems[key]))  # noqa: B023
 
 
 def end_to_end(args, seed, ours, replay) -> Iterable[Timing]:
@@ -238,6 +300,10 @@ def describe(args: argparse.Namespace, source: str, lengths: list[int]) -> dict[
         "prompt_tokens": f"{min(lengths)} to {max(lengths)}, median {middle:g}",
         "requests": {"ours": args.problems, "stock": args.stock_problems, "hf": args.batch},
         "max_new_tokens": args.max_new_tokens,
+        "model": str(args.model or "random Llama, 6.3 M parameters"),
+        "dtype": args.dtype,
+        "threads": args.threads,
+        "vllm_args": args.vllm_args,
         "rounds": args.rounds,
         "processors": os.cpu_count(),
         "load_before": os.getloadavg()[0],
@@ -256,13 +322,18 @@ def print_tables(timings: list[Timing], facts: dict[str, object]) -> None:
             f"{statistics.mean(each.tokens for each in found):.0f}",
             spread([each.rate for each in found]),
             spread([each.tokens / (each.server + each.client) for each in found]),
-            spread([each.tokens / each.wall for each in found]),
+            spread([each.speed for each in found]),
         ]
         print(f"| {name} | {' | '.join(cells)} |")
     print("\n| ratio, servers only | median (range over the rounds) | bar |\n|---|---|---|")
     for name, (one, other, bar) in RATIOS.items():
-        pairs = zip(by_system[one], by_system[other], strict=True)
+        if not (by_system[one] and by_system[other]):
+            continue
+        pairs = [*zip(by_system[one], by_system[other], strict=True)]
         print(f"| {name} | {spread([a.rate / b.rate for a, b in pairs], '.2f')} | {bar:g} |")
+        if other.startswith("(d)"):
+            clock = spread([a.speed / b.speed for a, b in pairs], ".2f")
+            print(f"| {name}, by the clock | {clock} | |")
 
 
 if __name__ == "__main__":

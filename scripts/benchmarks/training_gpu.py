@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,22 @@ def main() -> int:
     rate = matrix_rate(args.device)
     print(f"{args.size}, {args.rows} rows, {rate / 1e12:.1f} TFLOP/s in a matrix product")
     full = sum(step.lengths)
-    rows = []
+    rows, failed = [], []
     with tempfile.TemporaryDirectory() as directory:
         for name, (build, computed) in programs(step, Path(directory), args.device).items():
-            seconds, parameters, peak = measure(build, args)
+            try:
+                seconds, parameters, peak = measure(build, args)
+            except Exception as error:  # the others are measured all the same
+                traceback.print_exc()
+                failed.append(name)
+                said = " ".join(str(error).split())[:80]
+                rows.append(f"| {name} | failed: {type(error).__name__} {said} | | |")
+                continue
             mfu = 6 * parameters * computed / seconds / rate
             rows.append(f"| {name} | {full / seconds:,.0f} | {mfu:.1%} | {peak} |")
             print(f"{name}: measured", flush=True)
     print("\n| program | row tokens/s | MFU | peak GB |\n|---|---|---|---|", *rows, sep="\n")
-    return 0
+    return int(bool(failed))
 
 
 def programs(step: OneStep, directory: Path, device: str) -> dict[str, tuple[Any, int]]:
@@ -79,11 +87,21 @@ def programs(step: OneStep, directory: Path, device: str) -> dict[str, tuple[Any
         "ours": (partial(ours, step=step, directory=directory, **common), full - shared),
         "ours, padded": (partial(ours, step=step, directory=directory, **padded, **common), full),
     }
-    if importlib.util.find_spec("trl") is None:
+    if device == "cuda" and importlib.util.find_spec("flash_attn"):
+        flash = partial(with_flash, step=step, directory=directory, **padded, **common)
+        found["ours, padded, FlashAttention"] = (flash, full)
+    else:
+        print("no row of FlashAttention: it needs a GPU and the package flash-attn")
+    if not (importlib.util.find_spec("trl") and importlib.util.find_spec("datasets")):
         print("TRL is not installed (pip install trl): no row of it")
         return found
     rows = {"tokenizer": tokenizer, "examples": step.examples, "directory": directory}
     return found | {"TRL, batch 1": (partial(trl, **rows, **single, **common), full)}
+
+
+def with_flash(model: Any, **settings: Any) -> Any:
+    model.set_attn_implementation("flash_attention_2")
+    return ours(model, **settings)
 
 
 def trajectories(rows: int, vocabulary: int) -> OneStep:

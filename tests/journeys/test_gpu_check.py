@@ -30,11 +30,15 @@ def test_the_smoke_run_measures_engine_and_training(tmp_path):
     done, commands = check(tmp_path)
     assert done.returncode == 0 and "All checks ran" in done.stdout, done.stdout + done.stderr
     names = {path.stem for path in (tmp_path / "out").iterdir()}
-    assert names == {"environment", "engine-tiny", "training-tiny"}
-    engine, training = (
+    assert names == {"environment", "parity-tiny", "engine-tiny", "training-tiny", "report"}
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert report in done.stdout and "vllm-tiny: skipped, no vLLM is found" in report
+    assert report.count(": ok, ") == 4
+    parity, engine, training = (
         run_main(importlib.import_module(Path(words[0]).stem).main, *words) for words in commands
     )
-    assert engine.returncode == training.returncode == 0
+    assert parity.returncode == engine.returncode == training.returncode == 0
+    assert "| worker and model, log-probability |" in parity.stdout
     assert "\n| 4 | " in engine.stdout and "batching: prefix trees" in training.stdout
     assert all(
         f"\n| {name} |" in training.stdout for name in ("ours", "ours, padded", "TRL, batch 1")
@@ -44,4 +48,5 @@ def test_the_smoke_run_measures_engine_and_training(tmp_path):
 def test_a_check_that_fails_does_not_keep_the_others_from_running(tmp_path):
     done, commands = check(tmp_path, FAILS="engine.py")
     assert done.returncode == 1 and "failed: engine-tiny; reports in" in done.stderr
-    assert [Path(words[0]).name for words in commands] == ["engine.py", "training_gpu.py"]
+    names = ["parity_gpu.py", "engine.py", "training_gpu.py"]
+    assert [Path(words[0]).name for words in commands] == names

@@ -1,0 +1,88 @@
+"""Whether worker and trainer compute what the model does: log-probabilities and losses compared.
+
+    python scripts/benchmarks/parity_gpu.py --size 1b
+    python scripts/benchmarks/parity_gpu.py --size tiny --device cpu
+
+A Llama of random weights answers greedily in the worker's engine; a plain forward pass over prompt
+and answer should choose the same tokens, but where two are as likely within the dtype's rounding.
+The trainer's loss over rows that share prefixes, as trees, should be that of padded batches. Prints
+a markdown table; exit code 1 where something differs by more than its dtype allows.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench import parser
+from engine import SIZES, build_model
+from training_gpu import trajectories
+from training_modes import ours
+
+ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+"""Of a log-probability, and of a gradient's norm relative to it."""
+PROMPT, NEW, ROWS = 200, 24, 8
+
+
+def parse_args() -> Any:
+    found = parser(__doc__)
+    found.add_argument("--size", choices=SIZES, default="tiny", help="the model; default tiny")
+    found.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="default cuda")
+    return found.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    model = build_model(args.size, torch.device(args.device))
+    found = {
+        "worker and model, log-probability": of_the_worker(model),
+        "trainer, trees and padded, gradient norm": of_the_trainer(model, args.device),
+    }
+    print(f"| {args.size}, {str(model.dtype).removeprefix('torch.')} | difference | allowed |")
+    print("|---|---|---|")
+    for name, difference in found.items():
+        print(f"| {name} | {difference:.2g} | {ALLOWED[model.dtype]:g} |")
+    return int(max(found.values()) > ALLOWED[model.dtype])
+
+
+@torch.no_grad()
+def of_the_worker(model: Any) -> float:
+    """By how much the model finds another token likelier than the one that the engine chose."""
+    from fastchat.serve.engine.engine import SlotEngine
+    from fastchat.serve.engine.request import EngineRequest
+    from fastchat.serve.engine.sampling import SamplingParams
+
+    engine = SlotEngine(model, None, max_rows=ROWS, max_length=PROMPT + NEW)
+    draw = torch.Generator().manual_seed(0)
+    prompts = torch.randint(model.config.vocab_size, (ROWS, PROMPT), generator=draw).tolist()
+    asked = [EngineRequest(prompt, SamplingParams(0.0), NEW) for prompt in prompts]
+    for request in asked:
+        engine.submit(request)
+    while engine.step():
+        pass
+    answers = [[*request.prompt, *request.samples[0].tokens] for request in asked]
+    ids = torch.tensor(answers, device=model.device)
+    scores = model(input_ids=ids).logits[:, PROMPT - 1 : -1].float().log_softmax(-1)
+    chosen = scores.gather(-1, ids[:, PROMPT:, None])[..., 0]
+    return float((scores.amax(-1) - chosen).max())
+
+
+def of_the_trainer(model: Any, device: str) -> float:
+    """The relative difference of the gradient's norm, of trees and of padded batches."""
+    step = trajectories(ROWS, model.config.vocab_size)
+    common = {"bf16": device == "cuda", "use_cpu": device == "cpu", "gradient_checkpointing": False}
+    norms = []
+    with tempfile.TemporaryDirectory() as name:
+        for batching in ("padded", "tree"):
+            model.train()
+            ours(model, step, Path(name), batching=batching, **common)()
+            gradients = [p.grad.float().norm() for p in model.parameters() if p.grad is not None]
+            norms.append(torch.stack(gradients).norm())
+    return float((norms[0] - norms[1]).abs() / norms[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
