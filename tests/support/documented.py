@@ -46,6 +46,7 @@ ELSEWHERE = {
     "http://a:21001": "needs hosts a and b: tests/processes/test_commands.py",
     "fastchat.serve.(cli|status|test_m|launch|shutdown)": "on a tiny model: "
     "tests/processes/test_fastchat_commands.py",
+    "lm_eval|inspect eval": "are not installed here: scripts/check_clients.sh",
     "--vllm-bin": "needs vLLM: tests/processes/test_vllm_server.py",
     "http://gpu1:8000": "needs a host gpu1: tests/unit/fastchat/serve/test_vllm_worker.py",
 }
