@@ -75,7 +75,7 @@ def test_a_worker_is_registered_by_hand(served, capsys):
     )
     assert "registered http://127.0.0.1" in capsys.readouterr().out
     status.main(["--controller-address", controller, "--seconds", "0"])
-    assert "1 model, 2 workers" in capsys.readouterr().out
+    assert f"http://127.0.0.1:{worker}  tiny-llama" in capsys.readouterr().out
     with pytest.raises(SystemExit) as end:
         name = f"http://localhost:{free_ports(1)[0]}"
         register_worker.main(["--controller-address", controller, "--worker-name", name])
