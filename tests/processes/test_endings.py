@@ -74,7 +74,14 @@ def test_interrupt_while_a_worker_loads_its_model(tmp_path):
     save_tiny_model(tmp_path / "model")
     process = start(tmp_path, "--model", "model")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_for(lambda: len(children.read_text().split()) == 2)
+
+    def commands():
+        return [
+            Path(f"/proc/{child}/cmdline").read_text() for child in children.read_text().split()
+        ]
+
+    # Forked and begun: a child that is interrupted in between says so in words of Python's.
+    wait_for(lambda: sum("fastchat.serve" in command for command in commands()) == 2)
     workers = children.read_text().split()
     out = interrupt(process, to_group=True)
     assert "Interrupted: 0 of 12 episodes" in out

@@ -105,3 +105,11 @@ def test_half_an_emoji_is_replaced():
         {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "\ud83d!"}]}
     )
     assert target.messages[-1]["content"] == "\ufffd!"
+
+
+@pytest.mark.parametrize("text", ["", '[{"id": 1', '{"id": 1}', "[]", '{"id": 1}\n{"id": 2}\n'])
+def test_a_file_that_is_no_list_of_rows_is_refused(tmp_path, text):
+    path = tmp_path / "finetune.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="write it with workflow_convert.py"):
+        list(read_targets(path))

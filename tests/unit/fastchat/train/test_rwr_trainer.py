@@ -217,6 +217,15 @@ def test_a_model_that_goes_wrong_on_trees_stops_before_the_first_step(case, monk
     assert trainer.state.global_step == 0
 
 
+def test_broken_weights_of_the_model_stop_at_the_first_step(case):
+    model = AutoModelForCausalLM.from_pretrained(case[0], dtype=torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight[3] = math.nan
+    trainer = make_trainer(case, model=model, per_device_train_batch_size=5)
+    with pytest.raises(TrainingError, match="loss of step 1 is not finite in these rows: 0-"):
+        trainer.train()
+
+
 def replaced(example, **changes):
     """A copy of an example with other values."""
     from dataclasses import replace

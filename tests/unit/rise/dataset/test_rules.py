@@ -22,11 +22,43 @@ def turns(episode_text: str, **rules) -> list[int]:
 LONG = "w7 - w8 r5 w9"
 
 
+@pytest.mark.parametrize(
+    ("criteria", "expected"),
+    [
+        ("all", [1, 2, 3, 4]),
+        ("better", [1, 3, 4]),  # 0 after -1 is better, 1 after 0 is better
+        ("best", [1, 3, 4]),  # 0 ties with the best so far
+        ("success", [4]),
+    ],
+)
+def test_criteria(criteria, expected):
+    assert turns(LONG, criteria=criteria) == expected
+
+
+def test_better_looks_one_turn_back_and_best_at_all():
+    assert turns("w7 - w8 - w9", criteria="better") == [1, 3, 5]
+    assert turns("w7 - - w8", criteria="best") == [1, 4]
+    assert turns("w7 - - w8", criteria="better") == [1, 4]
+    assert turns("w7 w8 w9", criteria="best") == [1, 2, 3]
+    assert turns("w7 w8 w9", criteria="better") == [1]
+
+
+def test_turn_one_is_kept_whatever_its_reward_except_under_success():
+    for criteria in ("all", "better", "best"):
+        assert turns("- w7 r5", criteria=criteria)[0] == 1
+    assert turns("w7 w8", criteria="success") == []
+
+
 def test_every_dropped_attempt_has_a_reason():
     _, dropped = rows_from_episode(sketch(LONG)[0], Rules(criteria="better"))
     assert dropped == {"not better": 1, "after the first success": 1}
     _, dropped = rows_from_episode(sketch("w7 w8")[0], Rules(only_success=True))
     assert dropped == {"episode without success": 2}
+
+
+def test_only_success_drops_the_whole_episode():
+    assert turns("w7 w8", only_success=True) == []
+    assert turns("w7 r5", only_success=True) == [1, 2]
 
 
 def test_repeated_and_empty_attempts_leave_the_episode_and_its_history():
@@ -83,6 +115,20 @@ def test_of_several_samples_the_chosen_one_is_trained():
     assert rows[1].messages[-1] == {"role": "assistant", "content": "the answer is 5"}
 
 
+@pytest.mark.parametrize(
+    ("window", "shown"),
+    [
+        (None, ["question 0", "the answer is 7", "incorrect", "the answer is 8", "incorrect"]),
+        (3, ["question 0", "the answer is 7", "incorrect", "the answer is 8", "incorrect"]),
+        (2, ["question 0", "the answer is 8", "incorrect"]),
+        (1, ["question 0"]),
+    ],
+)
+def test_a_row_shows_what_the_window_showed(window, shown):
+    rows, _ = rows_from_episode(sketch("w7 w8 r5")[0], Rules(context_window=window))
+    assert [m["content"] for m in rows[2].messages] == [*shown, "the answer is 5"]
+
+
 def test_the_opening_is_the_dialogues_or_the_one_given():
     episode = sketch("w7 r5")[0]
     episode.dialogue.insert(0, {"role": "system", "content": "think"})
@@ -125,6 +171,14 @@ def test_weights_with_means_over_all_samples_of_all_turns(weighting, first, seco
     episode = sketch("w7 r5,w8,-")[0]
     rows, _ = rows_from_episode(episode, Rules(weighting=weighting, temperature=0.5))
     assert [row.weight for row in rows] == pytest.approx([first, second])
+
+
+def test_advantage_subtracts_the_mean_reward():
+    # Rewards 1 and 0: mean 0.5, so exp(0.5 / 0.4) and exp(-0.5 / 0.4).
+    assert weight(1, mean_over([1, 0], "advantage", 0.4), "advantage", 0.4) == pytest.approx(
+        3.4903430
+    )
+    assert weight(0, 0.5, "advantage", 0.4) == pytest.approx(0.2865048)
 
 
 def test_attempts_after_the_success_count_in_the_mean_but_give_no_row():
