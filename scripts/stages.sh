@@ -59,10 +59,14 @@ stage() { # NAME COMMAND...
 
 # Runs in the background; its stages have their lines on the screen as they end.
 background() { # COMMAND...
-    # A process group of its own, so that all of it can be ended when this script ends.
+    # A process group of its own, so that all of it can be ended when this script ends; a kill -9 of
+    # the script closes the pipe to its guard.
+    local pipe
+    exec {pipe}> >(exec setsid bash -c "$(declare -f guard); read -r group; guard \"\$group\"")
     set -m
-    QUIET=1 "$@" </dev/null &
+    QUIET=1 "$@" </dev/null {pipe}>&- &
     set +m
+    echo "$!" >&"$pipe"
 }
 
 # Refuses a knob that is no whole number; all but SEED must be above 0.

@@ -1,0 +1,37 @@
+"""What a script runs on the second core ends with it, after kill -9 too.
+
+python -m pytest tests/processes/test_background_stages.py
+"""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.support.servers import alive, wait_for
+
+STAGES = Path(__file__).parents[2] / "scripts" / "stages.sh"
+SCRIPT = f"""set -euo pipefail
+. {STAGES}
+beside() {{ stage beside sleep 600; }}
+background beside
+echo "$!" >"$OUT/beside"
+stage here sleep 600
+"""
+
+
+def test_a_killed_script_leaves_no_stage_behind(tmp_path):
+    process = subprocess.Popen(
+        ["bash", "-c", SCRIPT],
+        env=os.environ | {"OUT": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    logs = [tmp_path / "logs" / f"{name}.log.group" for name in ("beside", "here")]
+    files = [tmp_path / "beside", *logs]
+    wait_for(lambda: all(file.exists() and file.read_text().strip() for file in files))
+    groups = [file.read_text().strip() for file in files]
+    assert all(map(alive, groups))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not any(map(alive, groups)))
