@@ -89,6 +89,8 @@ class Solved:
 
     names: tuple[str, ...]
     solutions: tuple[dict[str, str], ...]
+    ordered: bool = False
+    """Whether they stood as a tuple, ``(x_1,x_2) = (2,3)``."""
 
     def values(self, order: tuple[str, ...]) -> str:
         """Return ``(1,2), (3,4)``; the values alone where there is one name."""
@@ -99,7 +101,7 @@ class Solved:
         """Return ``2, 3`` of ``x_1 = 2, x_2 = 3``, values of one unknown; None for other names."""
         unknowns = {_ROOT.sub(r"\1", name) for name in self.names}
         several = len(self.names) > len(unknowns) == len(self.solutions) == 1
-        return ", ".join(self.solutions[0].values()) if several else None
+        return ", ".join(self.solutions[0].values()) if several and not self.ordered else None
 
 
 def solved(text: str) -> Solved | None:
@@ -126,7 +128,8 @@ def solved(text: str) -> Solved | None:
             return None
     names = tuple(dict.fromkeys(name for name, _ in pairs))
     rows = tuple(dict(pairs[i : i + len(names)]) for i in range(0, len(pairs), len(names)))
-    return Solved(names, rows) if all(len(row) == len(names) for row in rows) else None
+    complete = all(len(row) == len(names) for row in rows)
+    return Solved(names, rows, label.startswith("(")) if complete else None
 
 
 def is_equation(text: str) -> bool:

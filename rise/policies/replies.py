@@ -15,7 +15,7 @@ from rise.policies.policy import PolicyError, Sample
 LENGTH = re.compile(r"length|max_?(\w*_)?tokens?|token_limit")
 """Ends at the limit of new tokens: length, max_tokens, model_length, MAX_TOKENS, ..."""
 FILTERED = re.compile(r"content_?filter")
-BLOCKED = re.compile(r'"block_?reason":|"filtered": true', re.IGNORECASE)
+BLOCKED = re.compile(r'"block_?reason": "(?!block_reason_un)|"filtered": true', re.IGNORECASE)
 """A reply without choices, since the prompt was filtered."""
 BROKEN = re.compile(r"error|abort|cancel|fail|insufficient_system_resource")
 """Ends of an answer that somebody broke off. Every other one, also none, is a stop."""

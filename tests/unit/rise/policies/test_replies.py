@@ -231,6 +231,7 @@ def broken_inside(body):
         (status(400, "m is not a valid model ID"), "not_found", 1, "the name of the model"),
         (status(400, "x", code="content_filter"), "content_filter", 1, "x"),
         (lambda _: {"promptFeedback": {"blockReason": "SAFETY"}}, "content_filter", 1, "prompt"),
+        (lambda _: {"choices": [], "block_reason": None}, "server", 3, "no choices"),
         (lambda _: {"choices": [{"message": ["5"]}]}, "server", 3, "a list"),
         (lambda _: {"message": {"role": "assistant", "content": "5"}}, "server", 3, "no choices"),
         (lambda _: {"choices": 0, "base_resp": {"status_msg": "wait"}}, "server", 3, "wait"),
