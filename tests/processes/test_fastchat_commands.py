@@ -123,7 +123,9 @@ def test_a_checkpoint_that_is_none_is_one_line(capsys, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
     with pytest.raises(SystemExit) as end:
         cli.main(["--model-path", "/nowhere", "--num-threads", "1"])
-    assert end.value.code.startswith("error: there is no directory '/nowhere'")
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1
+    assert error.startswith("cli: error: there is no directory '/nowhere'")
 
 
 def test_what_was_launched_is_ended_and_nothing_else(served, capsys):

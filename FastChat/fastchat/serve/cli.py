@@ -28,6 +28,7 @@ from fastchat.client.http import PeerError
 from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop, wait_until
 from fastchat.client.workers import Cluster
 from fastchat.conversation import Message
+from fastchat.protocol.worker_protocol import ChatMessage
 from fastchat.serve.screens import SCREENS, Screen, screen_of
 from fastchat.serve.stock_flags import ELSEWHERE
 from fastchat.serve.terminal import add_controller
@@ -95,7 +96,7 @@ def served(args: argparse.Namespace) -> Iterator[None]:
     """Where a checkpoint is to be served: its worker, whose address `args` gets.
 
     Raises:
-        ServerEnded: it does not start; the message is its own where it says what is wrong.
+        ServerEnded: it does not start; arguments that it refuses end this program as they end it.
     """
     if not args.model_path:
         yield
@@ -112,7 +113,8 @@ def served(args: argparse.Namespace) -> Iterator[None]:
             yield
         except ServerEnded:
             if child.code == 2:
-                raise ServerEnded(child.tail()[-1].partition("error: ")[2]) from None
+                said = child.tail()[-1].partition("error: ")[2]
+                args.error(said.removesuffix(" (--help lists the flags)"))
             raise
         finally:
             stop([child])
@@ -139,7 +141,10 @@ class Chat:
             if word == "/exit":
                 return
             if word in COMMANDS:
-                COMMANDS[word](self, rest.strip())
+                try:
+                    COMMANDS[word](self, rest.strip())
+                except OSError as error:  # of a file; the dialogue is kept
+                    self.screen.say(str(error))
             else:
                 self.messages.append({"role": "user", "content": text})
                 self.ask(self.messages[-1:] if self.args.no_history else self.messages)
@@ -158,7 +163,7 @@ class Chat:
         try:
             answer = asyncio.run(self._answer(body))
         except (PeerError, KeyboardInterrupt) as error:
-            self.messages.pop()
+            self.take_back(1)
             self.screen.say(f"no answer: {error or 'interrupted'}")
             return
         self.messages.append({"role": "assistant", "content": answer})
@@ -191,7 +196,7 @@ class Chat:
 
     def retry(self, _: str) -> None:
         """Say that the last attempt is wrong; the model sees the problem, the attempt and that."""
-        if self.problem is None or self.messages[-1]["role"] != "assistant":
+        if self.problem is None:
             self.screen.say("/retry needs an attempt at a problem: --problem 3, or /problem 3")
             return
         attempt = self.messages[-1]
@@ -204,8 +209,14 @@ class Chat:
         self.messages, self.problem = [], None
         self.screen.say("a new dialogue")
 
+    def take_back(self, count: int) -> None:
+        """Forget the last messages; a problem that is asked no more is over."""
+        del self.messages[-count:]
+        if self.problem is not None and len(self.messages) < len(self.problem.opening):
+            self.messages, self.problem = [], None
+
     def remove(self, _: str) -> None:
-        self.messages = self.messages[:-2]
+        self.take_back(2)
         self.screen.say(f"{len(self.messages)} messages are left")
 
     def regenerate(self, _: str) -> None:
@@ -216,20 +227,24 @@ class Chat:
         self.ask(self.messages)
 
     def save(self, name: str) -> None:
-        path = Path(name or "chat").with_suffix(".json")
+        path = _file(name)
         write_json(path, {"messages": self.messages})
         self.screen.say(f"saved {path}")
 
     def load(self, name: str) -> None:
-        path = Path(name or "chat").with_suffix(".json")
-        kept = read_json(path)
-        messages = kept.get("messages") if isinstance(kept, dict) else None
-        if not isinstance(messages, list):
+        path = _file(name)
+        try:
+            messages = [ChatMessage(**one).model_dump() for one in read_json(path)["messages"]]
+        except (TypeError, KeyError, ValueError):
             self.screen.say(f"{path} holds no dialogue that !!save has written")
             return
         self.messages, self.problem = messages, None
         for message in messages:
-            self.screen.say(f"{str(message['role']).upper()}: {message['content']}")
+            self.screen.say(f"{message['role'].upper()}: {message['content']}")
+
+
+def _file(name: str) -> Path:
+    return Path(f"{name.removesuffix('.json') or 'chat'}.json")
 
 
 COMMANDS: dict[str, Callable[[Chat, str], None]] = {

@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
         launch(args)
     except ServerEnded as error:
         sys.exit(str(error))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         args.error(str(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -244,7 +244,7 @@ class SlotEngine:
         pieces: dict[Row, list[int]] = {}
         width = end = 0
         for row in self._table.filling:
-            if not row.begun:
+            if not row.begun and not row.request.scores_prompt:
                 self.stats.reused_tokens += self._table.reuse(row)
                 if any(row.shared(other) >= row.length + SHORTEST_SHARE for other in pieces):
                     # In the next step there is something to copy.

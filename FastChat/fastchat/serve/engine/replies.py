@@ -27,7 +27,7 @@ class Job:
         if request.logprobs is None:
             return None
         for _ in range(request.n - len(self._spellers)):
-            speller = Speller(tokenizer, request.logprobs)
+            speller = Speller(tokenizer, request.logprobs, self.echo)
             self._spellers.append(speller)
             if request.scores_prompt:
                 speller.tell(request.prompt, request.prompt_scores)

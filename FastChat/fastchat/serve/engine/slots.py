@@ -101,12 +101,7 @@ class SlotTable:
         self._awaited = {row.continues for row in waiting}
 
     def reuse(self, row: Row) -> int:
-        """Copy a prompt's beginning from the slot that shares most; returns the tokens added.
-
-        Tokens that are to be scored have to be computed.
-        """
-        if row.request.scores_prompt:
-            return 0
+        """Copy a prompt's beginning from the slot that shares most; returns the tokens added."""
         others = [other for other in (*self._rows(), *self.kept) if other is not row]
         sizes = [row.held_by(other) for other in others]
         size = max(sizes, default=0)

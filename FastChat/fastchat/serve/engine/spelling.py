@@ -27,9 +27,10 @@ class Speller:
     Args:
         tokenizer: whose tokens they are.
         top: how many of the likeliest tokens are told at each place.
+        echo: the text of a prompt that is told first; its special tokens count where it shows them.
     """
 
-    def __init__(self, tokenizer: Any, top: int):
+    def __init__(self, tokenizer: Any, top: int, echo: str = ""):
         self._tokenizer = tokenizer
         self._top = top
         self._hidden = set(tokenizer.all_special_ids)
@@ -38,11 +39,12 @@ class Speller:
         self._known: dict[int, bytes | None] = {}
         self._offset = 0
         self._new = Logprobs()
-        self.begin()
+        self.begin(echo)
 
-    def begin(self) -> None:
+    def begin(self, echo: str = "") -> None:
         """What follows is a text of its own behind the one before."""
         self.told = 0
+        self._echo = echo
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._at_start = True
 
@@ -82,8 +84,11 @@ class Speller:
     def _width(self, token: int) -> int:
         """Characters of the text that are known by now and were not before this token."""
         raw = self._raw(token)
-        if raw is None or token in self._hidden:
+        if raw is None:
             return 0
+        if token in self._hidden:
+            word = self.word(token)
+            return len(word) if self._echo.startswith(word, self._offset) else 0
         # Decoders of SentencePiece leave out the blank before the first word.
         if self._at_start and raw[:1] == b" ":
             raw = raw[not self._tokenizer.decode([token]).startswith(" ") :]

@@ -85,6 +85,24 @@ def test_a_scored_prompt_is_computed_though_its_beginning_is_known(model, tokeni
     assert engine.stats.reused_tokens >= 100
 
 
+def test_scored_prompts_that_begin_alike_are_computed_together(model, tokenizer, monkeypatch):
+    engine = SlotEngine(model, tokenizer, max_rows=4, max_length=128)
+    passes = []
+    forward = engine.model.forward
+    monkeypatch.setattr(
+        engine.model, "forward", lambda *given: passes.append(given) or forward(*given)
+    )
+    prompt = random_prompts(1, 300, longest=60)[0] * 2
+    requests = [
+        EngineRequest([*prompt[-80:], i], GREEDY, 0, logprobs=1, scores_prompt=True)
+        for i in range(5, 8)
+    ]
+    answered(engine, requests)
+    assert len(passes) == 1
+    for request in requests:
+        assert_scored(model, request, request.samples[0])
+
+
 def test_a_batch_that_the_memory_is_too_small_for_is_scored_in_halves(model, tokenizer):
     engine = SlotEngine(model, tokenizer, max_rows=4, max_length=128)
     forward = engine.model.forward
@@ -177,6 +195,20 @@ def sentencepiece_like():
     )
     raw.add_special_tokens(["<s>", "</s>"])
     return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_special_tokens_count_where_the_text_shows_them(tokenizer, shown):
+    eos = tokenizer.eos_token
+    prompt = f"Hi{eos} to"
+    ids = [*tokenizer(prompt, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    text = prompt if shown else "Hi to"
+    speller = Speller(tokenizer, 0, text)
+    speller.tell(ids, [None] * len(ids))
+    told = speller.take()
+    for word, (begin, end) in zip(told.tokens, pairwise(told.text_offset), strict=False):
+        assert text[begin:end] == (word if shown or word != eos else "")
+    assert told.text_offset[-1] == len(text)
 
 
 @pytest.mark.parametrize("kind", ["byte level", "sentencepiece"])
