@@ -120,8 +120,8 @@ def rescored_rows(
     """(new line, original line where none is kept yet, else ""); adds to `changes`."""
     from tqdm import tqdm
 
-    found = tqdm(originals(path), desc="grading", unit="episode", disable=None)
-    for row, line, is_kept in found:
+    kept = tqdm(originals(path), desc="grading", unit="episode", disable=None)
+    for row, line, is_kept in kept:
         new = line
         if row["turn_history"].get("verdicts"):
             episode, found = regrade(Episode.from_dict(row), env)

@@ -86,9 +86,6 @@ class Problem:
         return self._env.feedback_on(answer, self._index, "wrong")
 
 
-problem = Problem
-
-
 def add_tab(args: argparse.Namespace, chat: Any) -> None:
     import gradio as gr
 

@@ -73,11 +73,11 @@ background() { # COMMAND...
 counts() { # NAME...
     local knob
     for knob; do
-        if ! [[ ${!knob} =~ ^[0-9]+$ ]]; then
+        if ! [[ ${!knob} =~ ^(0|[1-9][0-9]*)$ ]]; then
             echo "$(basename "$0"): $knob must be a whole number, not '${!knob}'" >&2
             exit 2
         fi
-        if [ "$knob" != SEED ] && ((10#${!knob} == 0)); then
+        if [ "$knob" != SEED ] && ((${!knob} == 0)); then
             echo "$(basename "$0"): $knob must be above 0" >&2
             exit 2
         fi

@@ -114,12 +114,11 @@ def summarise(
     chosen_by_truth = knows_truth(feedback) and not _one_sample(episodes)
     allowed = set() if chosen_by_truth else ALLOWED[feedback]
     vote, turns = f"m1@t{max_turns}", range(1, max_turns + 1)
-    found = {"m1@t1": m1_t1(episodes)}
+    hits = {"m1@t1": _by_problem(episodes, m1_t1(episodes))}
     if max_turns > 1 and VOTE in allowed:
-        found[vote] = m1_tk(episodes, same_answer, max_turns, feedback)
+        hits[vote] = _by_problem(episodes, m1_tk(episodes, same_answer, max_turns, feedback))
     if max_turns > 1 and ANY in allowed:
-        found[f"p1@t{max_turns}"] = p1_tk(episodes, max_turns)
-    hits = {name: _by_problem(episodes, values) for name, values in found.items()}
+        hits[f"p1@t{max_turns}"] = _by_problem(episodes, p1_tk(episodes, max_turns))
     samples, votes = _parallel(source, same_answer)
     if votes:
         hits[samples] = votes

@@ -150,7 +150,7 @@ def fresh_draws(
     both. Problems without another sample, and attempts that were not the model's own
     (`--shown_attempts`), are left out. Each problem counts once, however many samples it has;
     intervals are those of `mean_share`, of the difference the paired bootstrap over these problems.
-    At temperature 0 all samples are the same, and this says nothing. Forced runs only.
+    Forced runs only.
 
     `samples` is a run of the same model with several samples at turn 1, by default this one. In
     the example two problems begin right: 1 of 2 stays so, fresh draws are right in 1/2 and 2/2.
@@ -175,7 +175,12 @@ def fresh_draws(
 def fresh_draw_rates(
     episodes: Sequence[Episode], max_turns: int, samples: Sequence[Episode]
 ) -> dict[str, Any]:
-    """{"after_right", "after_wrong"}: "t,u" -> {"next", "fresh", "difference"}, if n > 0."""
+    """{"after_right", "after_wrong"}: "t,u" -> {"next", "fresh", "difference"}, if n > 0.
+
+    Empty where all samples of a problem are the same, as at temperature 0: none of them is fresh.
+    """
+    if all(len({*episode.turns[0].actions}) == 1 for episode in samples if episode.turns):
+        return {}
     found: dict[str, Any] = {"after_right": {}, "after_wrong": {}}
     for (name, rates), t in product(found.items(), range(1, max_turns)):
         if pairs := fresh_draws(episodes, t, name == "after_right", samples):

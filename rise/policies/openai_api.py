@@ -17,7 +17,6 @@ import contextlib
 import dataclasses
 import datetime
 import ipaddress
-import itertools
 import json
 import logging
 import os
@@ -33,6 +32,7 @@ from urllib.parse import quote, urlsplit
 from fastchat.client.http import seconds_to_wait
 from rise.policies import bounded, keys
 from rise.policies.policy import Policy, PolicyError, Retries, Sample, replace_unwritable
+from rise.policies.refusals import LIMITS, bare, marks, named_in, suspected
 from rise.policies.replies import (
     BLOCKED,
     Trouble,
@@ -54,20 +54,6 @@ NOT_LISTED = (400, 404, 405, 422, 501)
 """Statuses of a server that has no list of its models."""
 REASONER_NAME = re.compile(r"(o\d|gpt-5(?![.\d]|-chat))\S*")
 """Models of the OpenAI API that refuse every temperature and top_p but 1."""
-LIMITS = ("max_tokens", "max_completion_tokens")
-"""Two names of the limit of new tokens; one of them is sent."""
-OPTIONAL = {
-    "n": r"(?<![\w\\])n(?![\w/-])|(multiple|one|single|several|number of|1) "
-    r"(completion|choice|candidate|generation|sample|sequence|response)|candidate_?count|"
-    r"(num|n)_?(generations|samples|return_sequences|choices|completions|cmpl)|best_of",
-    "seed": r"seed",
-    "top_p": r"top[_ -]?p\b|nucleus",
-    "temperature": r"temperature",
-    "max_tokens": r"max[_ -]?(new|output)?[_ -]?tokens",
-    "max_completion_tokens": r"max[_ -]?completion[_ -]?tokens",
-    "return_token_ids": r"return_token_ids",
-}
-"""Parameters that a server may refuse, and how it names them."""
 OMITTED = "it is left out"
 INSTEAD = {
     "n": "samples are asked for one by one",
@@ -75,12 +61,6 @@ INSTEAD = {
     "max_completion_tokens": "max_tokens is sent",
 }
 """What is done where one of them is refused."""
-OUT_OF_RANGE = re.compile(
-    r"between|range|(greater|less|larger|smaller|lower|higher|more) than|at (most|least)|"
-    r"non-?negative|positive|[<>]=? ?-?\d+(?![\d.]*>)|\bin [\[(]|"
-    r"too (large|small|high|low)|exceed|minimum|maximum"
-)
-"""How servers say that they take the parameter, but not this value."""
 REFUSAL = re.compile(
     r"support|recogni[sz]ed|unknown|unexpected|extra|additional|allow|permit|implement|enabled|"
     r"must be|only|invalid|validation|deprecated|cannot"
@@ -88,7 +68,6 @@ REFUSAL = re.compile(
 """What a server that fails says where in truth it refuses a parameter that it names."""
 REASONED_TO_THE_END = re.compile(r"max_tokens or model output limit was reached")
 """How the OpenAI API says in a status 400 that all new tokens went into reasoning."""
-ABOUT_THE_PROMPT = re.compile(r"\b(messages|roles?|prompts?)\b")
 
 
 class RefusedRequest(PolicyError):
@@ -168,23 +147,25 @@ class OpenAIPolicy(Policy):
                 await self.check()
         if self._gives_ids:
             settings["return_token_ids"] = True
-        # vLLM refuses several greedy answers, which are all the same.
-        is_greedy = temperature == 0 and "temperature" not in self.left_out
-        asked = 1 if is_greedy else n
+
+        def asked() -> int:
+            # vLLM refuses several greedy answers, which are all the same.
+            return 1 if temperature == 0 and "temperature" not in self.left_out else n
+
         choices: list[Sample | PolicyError] = []
         spent: Counter[str] = Counter()
         drawn = 0
         try:
-            while len(choices) < asked:
+            while len(choices) < asked():
                 # Some servers ignore n and answer once.
-                request = settings | {"n": asked - len(choices), "seed": seed + drawn}
+                request = settings | {"n": asked() - len(choices), "seed": seed + drawn}
                 found = await self.retries.run(self._complete, request, spent)
                 drawn += len(found)
                 # A choice that broke off is drawn anew, where another one is an answer.
                 choices += [choice for choice in found if not may_pass(choice)]
             samples = [
                 dataclasses.replace(choice, place=place)
-                for place, choice in enumerate(choices[:asked])
+                for place, choice in enumerate(choices[: asked()])
                 if isinstance(choice, Sample)
             ]
             if not samples:
@@ -194,8 +175,7 @@ class OpenAIPolicy(Policy):
             raise
         samples = _with_all_that_was_spent(samples, spent)
         copy = dataclasses.replace(samples[0], completion_tokens=0)
-        places = range(asked, n) if is_greedy else ()
-        return samples + [dataclasses.replace(copy, place=place) for place in places]
+        return samples + [dataclasses.replace(copy, place=i) for i in range(asked(), n)]
 
     def day(self, of_run: str | None) -> str | None:
         # It renders dialogues itself, so what a run has fixed does not reach it.
@@ -234,9 +214,11 @@ class OpenAIPolicy(Policy):
             self._opened = None
 
     def _is(self, listed: str) -> bool:
-        """Whether a listed name, perhaps a pattern, or with a tag or a folder, may be the model."""
-        bare = (name.removeprefix("models/").partition(":")[0] for name in (self.model, listed))
-        return fnmatchcase(*bare)
+        """Whether a listed name, perhaps a pattern, or with a tag, may be the model."""
+        names = (name.removeprefix("models/").partition(":") for name in (self.model, listed))
+        (own, _, tag), (other, _, other_tag) = names
+        same_tag = tag == other_tag or not (tag and other_tag)
+        return same_tag and fnmatchcase(own, other)
 
     @property
     def _where(self) -> str:
@@ -379,19 +361,19 @@ class OpenAIPolicy(Policy):
         fails = first.kind == "server"
         while True:
             sent = self._fitted(request, left_out)
-            new = [name for name, mark in _marks(sent).items() if mark not in self._taken]
+            new = [name for name, mark in marks(sent).items() if mark not in self._taken]
             suspects = suspected(sent, refused.said, () if fails else new)
             if not tried and suspects and (fails or not named_in(sent, first.said)):
                 try:  # it may have been a failure that passes
                     return await self._ask(sent, spent)
                 except RefusedRequest as error:
-                    if _bare(error.said) != _bare(first.said):
+                    if bare(error.said) != bare(first.said):
                         raise
             trials = (sorted({*left_out, *names}) for names in suspects)
             trial = next((t for t in trials if t not in tried and not {*LIMITS} <= {*t}), None)
             if trial is None:
                 if not fails:
-                    self._taken.update(_marks(sent).values())
+                    self._taken.update(marks(sent).values())
                     if not self._answered and named_in(sent, first.said):  # nobody would be
                         raise PolicyError("setup", f"{first.message}; give another value")
                 raise first
@@ -400,7 +382,7 @@ class OpenAIPolicy(Policy):
             try:
                 answers = await self._ask(self._fitted(request, trial), spent)
             except RefusedRequest as error:
-                if _bare(error.said) != _bare(refused.said):
+                if bare(error.said) != bare(refused.said):
                     left_out, refused = trial, error  # something else is refused now
                     why |= now
                 continue
@@ -433,7 +415,7 @@ class OpenAIPolicy(Policy):
         counts = {"prompt_tokens": prompt_tokens or 0, "completion_tokens": completion_tokens or 0}
         spent.update(requests=1, uncounted_requests=int(unknown), **counts)
         self._answered = True
-        self._taken.update(_marks(request).values())
+        self._taken.update(marks(request).values())
         shares = split_evenly(completion_tokens or 0, len(choices))
         found = [sample_of(choice, self._where) for choice in choices]
         broken = [c for c in found if isinstance(c, PolicyError) and may_pass(c)]
@@ -457,46 +439,6 @@ def reasons(model: str) -> bool:
 def may_pass(choice: Sample | PolicyError) -> bool:
     """Whether a choice broke off, and another try may give an answer."""
     return isinstance(choice, PolicyError) and choice.kind != "content_filter"
-
-
-def suspected(sent: dict[str, Any], said: str, new: Sequence[str] = ()) -> list[list[str]]:
-    """What to leave out, the likeliest first, where a server says this of a request.
-
-    >>> suspected({"temperature": 0.7, "top_p": 1.0}, "temperature and top_p: only one of them")
-    [['top_p'], ['temperature'], ['top_p', 'temperature']]
-
-    Args:
-        sent: the request.
-        said: the server's words, in lower case.
-        new: which are tried where the server names none.
-    """
-    named = named_in(sent, said)
-    if not named and not ABOUT_THE_PROMPT.search(said):
-        return _combinations(new)
-    if {"temperature", "top_p"} <= named.keys():
-        # One of the two: the one that says least, as 1 is everybody's default.
-        first = min(("top_p", "temperature"), key=lambda name: sent[name] != 1)
-        named[first] = min(named.values()) - 1
-    # A value that is out of range is the user's to change, but for those that say nothing.
-    in_range = not OUT_OF_RANGE.search(said)
-    free = [name for name in named if in_range or name in ("n", "seed") or sent[name] == 1]
-    return _combinations(sorted(free, key=named.__getitem__))
-
-
-def _combinations(names: Sequence[str]) -> list[list[str]]:
-    sizes = sorted({*range(1, 1 + len(names))} & {1, 2, len(names)})
-    return [[*some] for size in sizes for some in itertools.combinations(names, size)]
-
-
-def _marks(sent: dict[str, Any]) -> dict[str, Any]:
-    """What tells whether a parameter was taken before: itself with its value, but of every seed."""
-    return {name: (name, name != "seed" and sent[name]) for name in OPTIONAL if name in sent}
-
-
-def named_in(sent: dict[str, Any], said: str) -> dict[str, int]:
-    """The parameters of a request that a server names, and where it does."""
-    places = {name: re.search(words, said) for name, words in OPTIONAL.items() if name in sent}
-    return {name: place.start() for name, place in places.items() if place}
 
 
 def proxy_of(url: str) -> str | None:
@@ -525,11 +467,6 @@ def _cards(body: Any) -> list[dict[str, Any]] | None:
     if more or not isinstance(entries, list):
         return None
     return [e if isinstance(e, dict) else {"id": e} for e in entries]
-
-
-def _bare(said: str) -> str:
-    """What a server says, without numbers of requests and the like."""
-    return re.sub(r"\S*\d\S*", "", said)
 
 
 def _seconds_to_wait(headers: Any) -> float | None:

@@ -119,7 +119,7 @@ def ask_litellm(server: dict[str, Any], _: Path) -> str:
 
 def ask_inspect_ai(server: dict[str, Any], directory: Path) -> str:
     """A task of these problems."""
-    from inspect_ai import Task, eval
+    import inspect_ai
     from inspect_ai.dataset import MemoryDataset, Sample
     from inspect_ai.model import ChatMessageSystem, ChatMessageUser, get_model
     from inspect_ai.scorer import pattern
@@ -136,8 +136,8 @@ def ask_inspect_ai(server: dict[str, Any], directory: Path) -> str:
     model = get_model(
         f"openai-api/rise/{server['model']}", base_url=server["base_url"], api_key=KEY
     )
-    task = Task(dataset=MemoryDataset(samples), solver=generate(), scorer=pattern(BOX))
-    (log,) = eval(
+    task = inspect_ai.Task(dataset=MemoryDataset(samples), solver=generate(), scorer=pattern(BOX))
+    (log,) = inspect_ai.eval(
         task,
         model=model,
         temperature=0.0,

@@ -9,7 +9,6 @@ to a run of the script (docs/real.md).
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,13 @@ import pytest
 from tests.support.tiny import save_tiny_model
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("venv")
 
 
 def real(*words, **knobs):
-    venv = os.path.relpath(sys.prefix, ROOT)
     return subprocess.run(
         ["bash", ROOT / "scripts" / "real.sh", *words],
-        env=os.environ | {"VENV": venv} | {name: str(value) for name, value in knobs.items()},
+        env=os.environ | {name: str(value) for name, value in knobs.items()},
         capture_output=True,
         text=True,
     )
@@ -41,10 +40,12 @@ def test_every_stage_runs_in_small(tmp_path):
     assert (out / "accuracy.png").stat().st_size > 10_000
     assert "RISE report: base and warm start" in (out / "report.html").read_text()
     assert "RISE" in (out / "comparison.md").read_text()
-    trained = [
+    rise, control = (
         json.loads((out / f"{name}.json.report.json").read_text()) for name in ("rise", "control")
-    ]
-    assert trained[0] and trained[1]
+    )
+    matched = control["match_tokens"]
+    assert 0.8 * matched["budget"] < matched["total"] <= matched["budget"]
+    assert rise["attempts"] == rise["rows"] + sum(rise["dropped"].values())
     told = [json.loads(line) for line in (out / "eval" / "rise" / "rows.jsonl").open()]
     assert "That is incorrect. Try again." in str(told[0]["dialogue"])
 

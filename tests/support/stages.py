@@ -73,6 +73,26 @@ def call(
     return run_main(main, *words, directory=directory, environment=environment(**changes))
 
 
+def own_environment(folder: Path) -> str:
+    """An environment like this one, with a stamp of its own: VENV for scripts that begin by setup.
+
+    Without it setup.sh would take the packages of the environment from this working tree.
+    """
+    folder.mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if entry.name != ".rise-setup":
+            (folder / entry.name).symlink_to(entry)
+    stamp = """
+request=$(cat setup.py FastChat/pyproject.toml constraints.txt scripts/setup.sh | cksum)
+echo "$request ${TORCH_VERSION:-2.13.0} ${EXTRAS:-dev} $PWD"
+"""
+    done = subprocess.run(
+        ["bash", "-c", stamp], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    (folder / ".rise-setup").write_text(done.stdout)
+    return os.path.relpath(folder, ROOT)
+
+
 def run_main(
     main: Callable[[], int | None],
     *words: object,

@@ -36,7 +36,7 @@ from fastchat.utils import Parser, normal_url, positive_int, read_json, write_js
 
 TABS = "fastchat.web_tabs"
 """Entry points of packages that know problems, as for the web pages: modules with `add_arguments`,
-`check` and `problem`."""
+`check` and `Problem`."""
 _START_SECONDS = 1800.0
 
 
@@ -129,7 +129,7 @@ class Chat:
         self.tab = tab
         self.problem: Any = None
         self.messages: list[Message] = []
-        """What was said and is shown; what the model sees of it, `ask` gets."""
+        """What was said and is shown; what the model sees of it, `seen` says."""
 
     def run(self) -> None:
         """Until an empty line, or the end of the input."""
@@ -147,14 +147,21 @@ class Chat:
                     self.screen.say(str(error))
             else:
                 self.messages.append({"role": "user", "content": text})
-                self.ask(self.messages[-1:] if self.args.no_history else self.messages)
+                self.ask()
 
-    def ask(self, seen: list[Message]) -> None:
-        """Show the model's answer to a dialogue, and keep it; one that fails takes its question."""
+    def seen(self) -> list[Message]:
+        """What the model sees: of attempts at a problem the last one, as in RISE's evaluation."""
+        if self.problem is not None:
+            start = len(self.problem.opening)
+            return [*self.problem.opening, *self.messages[start:][-2:]]
+        return self.messages[-1:] if self.args.no_history else self.messages
+
+    def ask(self) -> None:
+        """Show the model's answer, and keep it; one that fails takes its question."""
         system = self.args.conv_system_msg
         start: list[Message] = [{"role": "system", "content": system}] if system else []
         body: dict[str, Any] = {
-            "messages": [*start, *seen],
+            "messages": [*start, *self.seen()],
             "temperature": self.args.temperature,
             "max_new_tokens": self.args.max_new_tokens,
         }
@@ -186,24 +193,23 @@ class Chat:
             self.screen.say("say which problem, /problem 3; the file is that of --data-path")
             return
         try:
-            self.problem = self.tab.problem(self.args, int(number))
+            self.problem = self.tab.Problem(self.args, int(number))
         except ValueError as error:
             self.screen.say(str(error))
             return
         self.messages = list(self.problem.opening)
         self.screen.say(f"problem {number}: {self.problem.question}")
-        self.ask(self.messages)
+        self.ask()
 
     def retry(self, _: str) -> None:
         """Say that the last attempt is wrong; the model sees the problem, the attempt and that."""
         if self.problem is None:
             self.screen.say("/retry needs an attempt at a problem: --problem 3, or /problem 3")
             return
-        attempt = self.messages[-1]
-        told: Message = {"role": "user", "content": self.problem.told(attempt["content"])}
+        told: Message = {"role": "user", "content": self.problem.told(self.messages[-1]["content"])}
         self.screen.say(f"USER: {told['content']}")
         self.messages.append(told)
-        self.ask([*self.problem.opening, attempt, told])
+        self.ask()
 
     def reset(self, _: str) -> None:
         self.messages, self.problem = [], None
@@ -224,7 +230,7 @@ class Chat:
             self.screen.say("there is no answer to be given again")
             return
         del self.messages[-1]
-        self.ask(self.messages)
+        self.ask()
 
     def save(self, name: str) -> None:
         path = _file(name)
@@ -262,10 +268,10 @@ def main(argv: list[str] | None = None) -> None:
     """Chat until the input ends."""
     tabs = [found.load() for found in entry_points(group=TABS)]
     args = parse_args(argv, tabs)
-    tab = next((each for each in tabs if hasattr(each, "problem")), None)
+    tab = next((each for each in tabs if hasattr(each, "Problem")), None)
     try:
         if tab is not None and args.problem is not None:
-            tab.problem(args, args.problem)  # what is wrong there is found before a model is loaded
+            tab.Problem(args, args.problem)  # what is wrong there is found before a model is loaded
         with served(args):
             Chat(args, screen_of(args), tab).run()
     except ServerEnded as error:

@@ -32,7 +32,6 @@ from fastchat.model.model_adapter import (
     load_stop_ids,
     load_tokenizer,
     pick_device,
-    pick_dtype,
     resolve,
 )
 from fastchat.model.weight_files import check_files
@@ -52,6 +51,7 @@ from fastchat.serve.engine.request import EngineRequest
 from fastchat.serve.engine.sampling import SamplingParams
 from fastchat.serve.prometheus import read_engine
 from fastchat.serve.prompts import Prompts
+from fastchat.serve.upstream import choice
 from fastchat.serve.upstream import command as vllm
 from fastchat.utils import (
     Parser,
@@ -225,7 +225,7 @@ def vllm_instead(args: argparse.Namespace, logger: logging.Logger) -> argparse.N
     stock_flags.settle(args)
     check_files(args.model_path, args.base_model_path)
     command = vllm.find() if args.engine != "embedded" else None
-    reason = _against_vllm(args, command)
+    reason = choice.against(args, command)
     if reason and (args.engine == "vllm" or args.vllm_args):
         raise ValueError(f"{'--vllm-args' if args.vllm_args else '--engine vllm'}: {reason}")
     if reason or command is None:
@@ -234,52 +234,11 @@ def vllm_instead(args: argparse.Namespace, logger: logging.Logger) -> argparse.N
     logger.info("vLLM generates: %s (--engine embedded overrides)", command)
     own = vllm_worker.parse_args(["--model-path", args.model_path, "--vllm-bin", command])
     shared = {name: value for name, value in vars(args).items() if hasattr(own, name)}
-    options = _vllm_options(args, vllm.is_for_cpus(command))
+    options = choice.options(args, vllm.is_for_cpus(command))
     shared["vllm_args"] = f"{shlex.join(options)} {args.vllm_args}"
     os.environ["OMP_NUM_THREADS"] = str(args.num_threads or threads_of())
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     return argparse.Namespace(**{**vars(own), **shared})
-
-
-def _against_vllm(args: argparse.Namespace, command: str | None) -> str | None:
-    """Why vLLM does not generate; None where it does."""
-    if args.engine == "embedded":
-        return "--engine embedded"
-    if args.engine == "auto" and not str(pick_device(args.device)).startswith("cuda"):
-        return "it computes on the CPU (--engine vllm overrides)"
-    if command is None:
-        return (
-            f"no vLLM is found: name its command in {vllm.VARIABLE}, or install one with `bash "
-            "scripts/setup.sh --vllm`"
-        )
-    device = "cpu" if vllm.is_for_cpus(command) else "cuda"
-    if args.device not in ("auto", device):
-        return (
-            f"--device {args.device} is not what {command} is built for: leave it out, or choose a "
-            "GPU with CUDA_VISIBLE_DEVICES"
-        )
-    if args.engine == "auto" and device == "cpu":
-        return f"{command} is built for CPUs"
-    unknown = {
-        "--seed (leave it out, or seed the requests)": args.seed is not None,
-        '--load-8bit (but --vllm-args="--quantization bitsandbytes")': args.load_8bit,
-        "--max-gpu-memory (but --gpu-memory-fraction)": args.max_gpu_memory,
-    }
-    given = [flag for flag, value in unknown.items() if value]
-    return f"it does not know {', '.join(given)}" if given else None
-
-
-def _vllm_options(args: argparse.Namespace, for_cpus: bool) -> list[str]:
-    config = load_config(base_source(args.model_path, args.base_model_path))
-    dtype = pick_dtype(args.dtype, "cpu" if for_cpus else "cuda", config)
-    given = {
-        "--dtype": str(dtype).removeprefix("torch."),
-        "--max-model-len": args.context_length,
-        "--kv-cache-memory-bytes": args.kv_memory,
-        "--gpu-memory-utilization": args.gpu_memory_fraction,
-        "--tensor-parallel-size": args.num_gpus if args.num_gpus > 1 else None,
-    }
-    return [str(word) for pair in given.items() if pair[1] for word in pair]
 
 
 def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorker:

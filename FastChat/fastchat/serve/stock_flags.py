@@ -77,10 +77,9 @@ def settle(args: argparse.Namespace) -> None:
         ValueError: they cannot be honoured.
     """
     if args.num_gpus > 1 and args.engine != "vllm":
-        size = f'--vllm-args="--tensor-parallel-size {args.num_gpus}"'
         raise ValueError(
             f"--num-gpus {args.num_gpus}: one worker computes on one GPU. Start a worker per GPU "
-            f"where the model fits on one (--gpus 0, --gpus 1), else vLLM: {VLLM} {size}"
+            "where the model fits on one (--gpus 0, --gpus 1), else give --engine vllm"
         )
     if args.max_gpu_memory and args.gpu_memory_fraction:
         raise ValueError("give either --max-gpu-memory or --gpu-memory-fraction")

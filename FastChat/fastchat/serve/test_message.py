@@ -7,11 +7,11 @@ python -m fastchat.serve.test_message --model-name tiny --message "2 + 2?" --max
 from __future__ import annotations
 
 import argparse
-import contextlib
 
 from fastchat.client.workers import Cluster
+from fastchat.serve.screens import Screen
 from fastchat.serve.terminal import add_controller, run
-from fastchat.utils import Parser, normal_url, positive_int, visible
+from fastchat.utils import Parser, normal_url, positive_int
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -40,16 +40,11 @@ async def ask(args: argparse.Namespace) -> None:
         "max_new_tokens": args.max_new_tokens,
     }
     cluster = Cluster(args.controller_address)
-    print(f"USER: {visible(args.message)}\nASSISTANT: ", end="", flush=True)
-    shown = 0
+    screen = Screen(args)
+    screen.say(f"USER: {args.message}")
     try:
-        texts = cluster.texts(args.model_name, body, args.worker_address)
-        async with contextlib.aclosing(texts):
-            async for text in texts:
-                print(visible(text[shown:]), end="", flush=True)
-                shown = len(text)
+        await screen.show(cluster.texts(args.model_name, body, args.worker_address))
     finally:
-        print()
         await cluster.close()
 
 

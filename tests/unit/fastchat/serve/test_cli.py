@@ -5,6 +5,7 @@ python -m pytest tests/unit/fastchat/serve/test_cli.py
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -24,6 +25,7 @@ def typed(monkeypatch, tmp_path):
         given = iter(answers)
 
         async def answer(chat, body):
+            chat.screen.say(f"sees {len(body['messages'])}")
             said = next(given, "an answer")
             if said is None:
                 raise PeerError("connection", "no worker")
@@ -44,6 +46,16 @@ def test_a_problem_without_an_attempt_is_not_tried_again(typed, capsys, lines, a
         shown = capsys.readouterr().out
         assert "/retry needs an attempt" in shown and "attempt 2" not in shown
         assert shown.count("attempt 1") == len(lines) - 1
+
+
+def test_an_attempt_that_is_given_again_sees_what_it_saw(typed, capsys):
+    options = ("--env", "gsm8k", "--data-path", "problems.jsonl", "--problem", "0")
+    options += ("--prompt-style", "bare")
+    typed("/retry", "/retry", "!!regen", options=options)
+    # The opening; then the last attempt and what was said of it stand behind it.
+    assert re.findall(r"sees (\d)", capsys.readouterr().out) == ["1", "3", "3", "3"]
+    typed("a", "b", "!!regen", options=("--no-history",))
+    assert re.findall(r"sees (\d)", capsys.readouterr().out) == ["1", "1", "1"]
 
 
 def test_files_that_cannot_be_written_or_read_leave_the_dialogue(typed, capsys, tmp_path):

@@ -10,6 +10,7 @@ import os
 import pytest
 
 from fastchat.serve import model_worker
+from fastchat.serve.upstream import choice
 from fastchat.serve.upstream import command as vllm
 
 
@@ -36,7 +37,7 @@ def installed(tmp_path, monkeypatch):
 @pytest.fixture
 def choose(checkpoint, monkeypatch):
     def choose(*options, device="cuda"):
-        monkeypatch.setattr(model_worker, "pick_device", lambda _: device)
+        monkeypatch.setattr(choice, "pick_device", lambda _: device)
         args = model_worker.parse_args(["--model-path", str(checkpoint()), *options])
         return model_worker.vllm_instead(args, logging.getLogger("test"))
 

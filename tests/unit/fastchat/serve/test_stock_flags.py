@@ -22,7 +22,7 @@ def parsed(*words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--num-gpus", "2"], "--tensor-parallel-size 2"),
+        (["--num-gpus", "2"], "--engine vllm"),
         (["--max-gpu-memory", "13GiB", "--gpu-memory-fraction", "0.5"], "give either"),
         (["--gpus", "first"], "give numbers of GPUs"),
     ],

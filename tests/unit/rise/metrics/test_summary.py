@@ -213,12 +213,21 @@ def test_what_only_copies_is_above_a_fresh_draw_and_then_below():
 
 
 def test_without_an_own_attempt_or_another_sample_there_is_no_fresh_draw():
-    shown = make("r5,r5 r5", "w7,r5 r5")
+    shown = make("r5,w7 r5", "w7,r5 r5")
     for episode in shown:
         episode.turns[0].shown = {"task_id": 9, "action": "5"}
-    for run, feedback in ((shown, "none"), (make("r5 r5"), "none"), (make("r5,r5 r5"), "verdict")):
+    for run, feedback in (
+        (shown, "none"),
+        (make("r5 r5"), "none"),
+        (make("r5,r5,w7 r5"), "verdict"),
+    ):
         found = summarise(run, same_number, max_turns=2, feedback=feedback).metrics
         assert "fresh_draw" not in found and "fresh draw" not in format_table(found)
+
+
+def test_samples_that_are_all_the_same_are_no_fresh_draws():
+    found = summarise(make("r5,r5 r5", "w7,w7 r5"), same_number, max_turns=2, feedback="none")
+    assert "fresh_draw" not in found.metrics
 
 
 def test_the_parallel_run_gives_fresh_draws_but_for_the_sample_that_went_on():

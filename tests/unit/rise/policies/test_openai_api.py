@@ -133,6 +133,19 @@ def test_greedy_answers_are_asked_for_once_and_paid_once():
     assert "n" not in body and body["temperature"] == 0.0
 
 
+def test_where_the_temperature_is_refused_greedy_answers_are_drawn():
+    def answer(body):
+        if "temperature" in body:
+            return error(400, message="temperature is not supported with this model")(body)
+        return chat_reply(*"a" * body.get("n", 1))
+
+    with OpenAI(answer) as server:
+        samples = ask(server.url, n=3, temperature=0.0)
+    assert [sample.place for sample in samples] == [0, 1, 2]
+    drawn = sum(body.get("n", 1) for body in server.requests if "temperature" not in body)
+    assert drawn == 3
+
+
 VLLM_2 = (
     "This model's maximum context length is 4096 tokens. However, you requested {} output tokens "
     "and your prompt contains at least {} input tokens, for a total of at least 4097 tokens."

@@ -5,6 +5,7 @@ pytest tests/unit/rise/policies/test_replies.py
 
 import asyncio
 import json
+from contextlib import nullcontext
 
 import pytest
 from aiohttp import web
@@ -377,3 +378,15 @@ def test_lists_of_models_come_in_many_forms(listed, fits):
         with pytest.raises(PolicyError) as caught:
             asyncio.run(answering.check())
     assert caught.value.kind == "not_found" and len(str(caught.value)) < 300
+
+
+def test_another_tag_is_another_model():
+    class Listing(OpenAI):
+        async def _models(self, request):
+            return web.json_response({"data": [{"id": "llama3:70b"}, {"id": "x"}]})
+
+    with Listing(lambda _: reply()) as server:
+        for model, fits in (("llama3:70b", True), ("x:nitro", True), ("llama3:8b", False)):
+            asked = OpenAIPolicy("t", base_url=f"{server.url}/v1", **made() | {"model": model})
+            with nullcontext() if fits else pytest.raises(PolicyError, match="not llama3:8b"):
+                asyncio.run(asked.check())
