@@ -4,10 +4,11 @@ What a server counted is never lost: the tokens of attempts that gave no answer 
 the answer that a later attempt gave, or with the error.
 
 A parameter that a server refuses is found out once, said, recorded in config.json ("left_out") and
-left out from then on; where it is n, samples are asked for one by one. What the server says names
-the parameter in most cases; where it does not, those are tried that no answered request had. What
-was tried counts once a request is answered. A refusal that names none, or comes as a failure of the
-server (500), counts when it comes twice.
+left out from then on; where it is n, samples are asked for one by one, and where it is an answer in
+one piece ("stream=false"), answers are streamed. What the server says names the parameter in most
+cases; where it does not, those are tried that no answered request had. What was tried counts once a
+request is answered. A refusal that names none, or comes as a failure of the server (500), counts
+when it comes twice.
 """
 
 from __future__ import annotations
@@ -27,12 +28,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from fastchat.client.http import seconds_to_wait
 from rise.policies import bounded, keys
 from rise.policies.policy import Policy, PolicyError, Retries, Sample, replace_unwritable
-from rise.policies.refusals import LIMITS, bare, marks, named_in, suspected
+from rise.policies.refusals import (
+    LIMITS,
+    WHOLE,
+    bare,
+    body_of,
+    fitted,
+    marks,
+    named_in,
+    suspected,
+)
 from rise.policies.replies import (
     BLOCKED,
     Trouble,
@@ -59,6 +69,7 @@ INSTEAD = {
     "n": "samples are asked for one by one",
     "max_tokens": "max_completion_tokens is sent",
     "max_completion_tokens": "max_tokens is sent",
+    WHOLE: "answers are streamed",
 }
 """What is done where one of them is refused."""
 REFUSAL = re.compile(
@@ -141,6 +152,7 @@ class OpenAIPolicy(Policy):
             settings = {name: value for name, value in settings.items() if value != 1}
         messages = [m | {"content": replace_unwritable(m["content"])[0]} for m in messages]
         settings |= {"model": self.model, "messages": messages}
+        settings |= dict.fromkeys((WHOLE, "stream_options"), True)
         settings |= dict.fromkeys(LIMITS, max_new_tokens)
         if self._gives_ids is None:
             with contextlib.suppress(PolicyError):  # the request itself fails, too
@@ -203,7 +215,9 @@ class OpenAIPolicy(Policy):
         self._asks_the_clock = not any(card.get("owned_by") == "fastchat" for card in cards or ())
         own = dict(zip(listed, lengths, strict=True)).get(self.model)
         self._longest = own - 1 if isinstance(own, int) and own > 1 else sys.maxsize
-        if self.base_url and cards is not None and not any(map(self._is, listed)):
+        # Azure lists what may be deployed, and not the deployments, which have names of their own.
+        names_all = cards is not None and not any("lifecycle_status" in card for card in cards)
+        if self.base_url and names_all and not any(map(self._is, listed)):
             shown = ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" * (len(listed) > 10))
             message = f"{self.base_url} serves {shown or 'nothing'}, not {self.model}"
             raise PolicyError("not_found", message)
@@ -235,7 +249,7 @@ class OpenAIPolicy(Policy):
             try:
                 self._opened = openai.AsyncOpenAI(
                     api_key=self._key,
-                    base_url=self.base_url,
+                    base_url=urlsplit(self.base_url or "")._replace(query="").geturl() or None,
                     timeout=self.request_timeout,
                     max_retries=0,
                     default_headers=bounded.HEADERS,
@@ -259,8 +273,13 @@ class OpenAIPolicy(Policy):
         PolicyError if there is none, or one with an error status.
         """
         import httpx
+        import openai
 
-        call = getattr(self._client(), method)(path, cast_to=httpx.Response, **options)
+        client, query = self._client(), dict(parse_qsl(urlsplit(self.base_url or "").query))
+        options["options"] = {"params": query}
+        if "api-version" in query:  # Azure's deployments have a header of their own for the key
+            options["options"]["headers"] = {"api-key": self._key, "Authorization": openai.Omit()}
+        call = getattr(client, method)(path, cast_to=httpx.Response, **options)
         try:
             # The client's own limit is per piece: a byte now and then would never end.
             response = await asyncio.wait_for(call, self.request_timeout)
@@ -301,12 +320,7 @@ class OpenAIPolicy(Policy):
         return error
 
     def _fitted(self, request: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
-        """The request without what is left out, and with one name of the limit."""
-        newer = self.base_url is None or reasons(self.model)
-        limits = [name for name in LIMITS[:: -1 if newer else 1] if name not in left_out]
-        hidden = {*left_out, *LIMITS} - set(limits[:1])
-        hidden |= {"n"} if request["n"] == 1 else set()
-        return {name: value for name, value in request.items() if name not in hidden}
+        return fitted(request, left_out, self.base_url is None or reasons(self.model))
 
     async def _complete(
         self, request: dict[str, Any], spent: Counter[str]
@@ -374,7 +388,8 @@ class OpenAIPolicy(Policy):
             if trial is None:
                 if not fails:
                     self._taken.update(marks(sent).values())
-                    if not self._answered and named_in(sent, first.said):  # nobody would be
+                    named = named_in(sent, first.said).keys() - {WHOLE}
+                    if named and not self._answered:  # nobody would be
                         raise PolicyError("setup", f"{first.message}; give another value")
                 raise first
             tried.append(trial)
@@ -396,7 +411,7 @@ class OpenAIPolicy(Policy):
     async def _ask(
         self, request: dict[str, Any], spent: Counter[str]
     ) -> list[Sample | PolicyError]:
-        body = await self._call("post", "/chat/completions", body=request)
+        body = await self._call("post", "/chat/completions", body=body_of(request))
         choices = choices_of(body)
         if not choices:
             trouble = trouble_in(body)

@@ -9,6 +9,8 @@ from typing import Any
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 """Two names of the limit of new tokens; one of them is sent."""
+WHOLE = "stream=false"
+"""An answer in one piece; where that is refused, it is asked for as a stream."""
 OPTIONAL = {
     "n": r"(?<![\w\\])n(?![\w/-])|(multiple|one|single|several|number of|1) "
     r"(completion|choice|candidate|generation|sample|sequence|response)|candidate_?count|"
@@ -19,6 +21,8 @@ OPTIONAL = {
     "max_tokens": r"max[_ -]?(new|output)?[_ -]?tokens",
     "max_completion_tokens": r"max[_ -]?completion[_ -]?tokens",
     "return_token_ids": r"return_token_ids",
+    WHOLE: r"(?<!up)(?<!down)stream|\bsse\b|synchronous|流",
+    "stream_options": r"stream[_ -]?options|include[_ -]?usage",
 }
 """Parameters that a server may refuse, and how it names them."""
 OUT_OF_RANGE = re.compile(
@@ -43,7 +47,7 @@ def suspected(sent: dict[str, Any], said: str, new: Sequence[str] = ()) -> list[
     """
     named = named_in(sent, said)
     if not named and not ABOUT_THE_PROMPT.search(said):
-        return _combinations(new)
+        return _combinations([name for name in new if name != WHOLE]) + [[WHOLE]] * (WHOLE in new)
     if {"temperature", "top_p"} <= named.keys():
         # One of the two: the one that says least, as 1 is everybody's default.
         first = min(("top_p", "temperature"), key=lambda name: sent[name] != 1)
@@ -58,6 +62,22 @@ def _combinations(names: Sequence[str]) -> list[list[str]]:
     """One of them, two, all."""
     sizes = sorted({*range(1, 1 + len(names))} & {1, 2, len(names)})
     return [[*some] for size in sizes for some in itertools.combinations(names, size)]
+
+
+def fitted(request: dict[str, Any], left_out: Sequence[str], newer: bool) -> dict[str, Any]:
+    """The request without what is left out, and with one name of the limit: the newer, or not."""
+    limits = [name for name in LIMITS[:: -1 if newer else 1] if name not in left_out]
+    hidden = {*left_out, *LIMITS} - set(limits[:1])
+    hidden |= {"n"} if request["n"] == 1 else set()
+    hidden |= set() if WHOLE in left_out else {"stream_options"}
+    return {name: value for name, value in request.items() if name not in hidden}
+
+
+def body_of(sent: dict[str, Any]) -> dict[str, Any]:
+    """A request as it goes over the wire."""
+    body = {name: value for name, value in sent.items() if name != WHOLE}
+    body |= {} if WHOLE in sent else {"stream": True}
+    return body | ({"stream_options": {"include_usage": True}} if "stream_options" in body else {})
 
 
 def marks(sent: dict[str, Any]) -> dict[str, Any]:

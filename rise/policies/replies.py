@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from rise.policies import keys
+from rise.policies import keys, streams
 from rise.policies.policy import PolicyError, Sample
 
 LENGTH = re.compile(r"length|max_?(\w*_)?tokens?|token_limit")
@@ -157,12 +157,12 @@ def room_in(said: str, asked: int) -> int | None:
 
 
 def parse(content: bytes) -> Any:
-    """The JSON of a body; its text where it holds none."""
+    """The JSON of a body, or what its stream tells; its text where it holds neither."""
     text = content.decode("utf-8-sig", "replace")
     for body in (content, text):  # JSON may be UTF-16
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(body)
-    return text
+    return streams.whole(text) or text
 
 
 def trouble_in(body: Any, status: int | None = None) -> Trouble:

@@ -12,7 +12,8 @@ from typing import Any
 from aiohttp import web
 
 Answer = Callable[[dict[str, Any]], Any]
-"""Takes the request; returns the reply as a dict, a web.Response, or seconds to hang."""
+"""Takes the request; returns the reply as a dict, a web.Response, seconds to hang, or the pieces of
+a stream, where None drops the connection."""
 
 
 class Server(ABC):
@@ -61,7 +62,7 @@ class Server(ABC):
             task.cancel()
         await asyncio.gather(*hanging, return_exceptions=True)
 
-    async def _generate(self, request: web.Request) -> web.Response:
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
         self.headers.append(dict(request.headers))
@@ -69,6 +70,15 @@ class Server(ABC):
         if isinstance(reply, int | float):
             await asyncio.sleep(reply)
             return web.Response(status=504)
+        if isinstance(reply, list):
+            stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await stream.prepare(request)
+            for piece in reply:
+                if piece is None:
+                    request.transport.close()
+                    break
+                await stream.write(piece)
+            return stream
         return reply if isinstance(reply, web.Response) else web.json_response(reply)
 
 

@@ -27,6 +27,7 @@ import transformers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
+from transformers.trainer_utils import SaveStrategy
 
 from fastchat.train import signals
 from fastchat.train.arguments import TrainingArguments
@@ -104,6 +105,8 @@ class StopAtSignal(transformers.TrainerCallback):
             # At the end of an epoch once its evaluation is made.
             control.should_save = not _ends_epoch(state)
             args.load_best_model_at_end, args.save_total_limit = False, None
+            # "best" would save by the result alone.
+            args.save_strategy = SaveStrategy.STEPS
         if (
             args.disable_tqdm
             and state.is_world_process_zero

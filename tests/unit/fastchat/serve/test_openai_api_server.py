@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from fastchat.serve.openai_api_server import parse_args, split_keys
+from rise.policies.openai_api import OpenAIPolicy
 from tests.support.servers import CHAT, CONTEXT, KEY, TEXT, post, wait_for
 from tests.unit.fastchat.serve.test_prometheus import scrape
 
@@ -48,6 +49,21 @@ def test_without_a_length_an_answer_takes_what_the_context_leaves(client):
     assert reply.choices[0].finish_reason == "length"
     assert reply.usage.total_tokens == CONTEXT
     assert client.completions.create(**TEXT, temperature=0).usage.completion_tokens == 16
+
+
+def test_the_samples_of_a_run_are_the_same_in_a_stream(api_url):
+    async def samples(*left_out):
+        model = {"model": "tiny-llama", "base_url": f"{api_url}/v1", "key": KEY}
+        policy = OpenAIPolicy("t", **model, left_out=left_out)
+        settings = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "problem": {}}
+        try:
+            return await policy.sample(CHAT["messages"], n=3, seed=7, **settings)
+        finally:
+            await policy.close()
+
+    whole, streamed = asyncio.run(samples()), asyncio.run(samples("stream=false"))
+    assert streamed == whole and len({sample.text for sample in whole}) == 3
+    assert all(sample.token_ids for sample in whole)
 
 
 def test_a_stream_carries_every_choice_and_the_usage(client):

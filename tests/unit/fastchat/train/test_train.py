@@ -169,19 +169,26 @@ def best(case, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("step", [2, 3, 6])  # within an epoch, at its end, at the last step
-def test_a_signal_ends_with_a_checkpoint_and_the_same_losses_follow(
-    case, best, tmp_path, capsys, monkeypatch, step
-):
+def stopped(step, words, monkeypatch):
+    """The exit code of a training that gets a signal in a step."""
+
     class Signalled(StopAtSignal):
         def on_log(self, args, state, control, **more):
             if state.global_step == step - 1:
                 monkeypatch.setattr(signals.State, "number", signal.SIGUSR1)
 
+    with monkeypatch.context() as patch:
+        patch.setattr("fastchat.train.rwr_trainer.StopAtSignal", Signalled)
+        return main(words)
+
+
+@pytest.mark.parametrize("step", [2, 3, 6])  # within an epoch, at its end, at the last step
+def test_a_signal_ends_with_a_checkpoint_and_the_same_losses_follow(
+    case, best, tmp_path, capsys, monkeypatch, step
+):
     output = tmp_path / "out"
     words = command(case, output, *BEST, str(case[1]))
-    monkeypatch.setattr("fastchat.train.rwr_trainer.StopAtSignal", Signalled)
-    assert main(words) == 143
+    assert stopped(step, words, monkeypatch) == 143
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
         f"train_mem.py: SIGUSR1: stopped after step {step} of 6, which is saved; the same command "
@@ -195,6 +202,24 @@ def test_a_signal_ends_with_a_checkpoint_and_the_same_losses_follow(
     models = [(path / "model.safetensors").read_bytes() for path in (best, output)]
     assert models[0] == models[1]
     assert len(list(output.glob("checkpoint-*"))) == len(list(best.glob("checkpoint-*")))
+
+
+WORSE = ["best", "--metric_for_best_model", "eval_loss", "--greater_is_better", "True"]
+WORSE += ["--eval_strategy", "steps", "--eval_steps", "1", "--eval_data_path"]
+
+
+@pytest.mark.parametrize("strategy", ["best", "no"])
+def test_a_signal_saves_though_the_strategy_would_not(
+    case, finished, tmp_path, monkeypatch, strategy
+):
+    output = tmp_path / "out"
+    more = [*WORSE, str(case[1])] if strategy == "best" else ["no"]
+    words = command(case, output, "--save_strategy", *more)
+    assert stopped(4, words, monkeypatch) == 143
+    assert (output / "checkpoint-4/complete.json").exists()
+    monkeypatch.undo()
+    assert main(words) == 0
+    assert figures(output) == figures(finished)
 
 
 def test_what_users_of_the_hf_trainer_look_for_is_there(finished):
