@@ -82,6 +82,7 @@ _STYLES = (
     r"displaystyle|textstyle|scriptstyle|tiny|small|normalsize|large|Large|LARGE|huge|bf|it|rm|cal|sf|tt|sc"
     r"|limits|boldsymbol|pmb|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox"
 )
+_CONSTANT = r"[-+\d\s./{}^*]|\\(?:frac|sqrt|pi|cdot)(?![a-zA-Z])"
 _OPERATORS = r"(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|max|min|gcd"
 _RULES = _rules(
     (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
@@ -158,6 +159,13 @@ _RULES = _rules(
     (
         r"(?<=\d)((?:\s|~|\\[,; ]|(?:\\text)?\{)*)([aApP])(?:\.\s?)?[mM]\b\.?",
         lambda m: f"{m[1]}{m[2].lower()}m",
+    ),
+    (r"(?<=\d)\s*\"", "''"),
+    # a point with its name: A(2,3)
+    (
+        r"(^|[,;]|\b(?:and|or)\b)((?:\s|\\text\{\s*\}|\})*)([A-Z](?:_\{?\d\}?)?'*)\s*"
+        rf"(\((?:{_CONSTANT})+(?:,(?:{_CONSTANT})+)+\))(?=\s*(?:[,;.]|\\text|and\b|or\b|$))",
+        r"\1\2\3=\4",
     ),
 )
 

@@ -93,15 +93,38 @@ def _flat_base(text: str) -> str:
     return flat[: name.start()] + _BASES.get(name[0], name[0]) if name else flat
 
 
-_TIME = re.compile(r"0?(\d{1,2})(?:[:.](\d\d))?([ap]m)")
+_TIME = re.compile(r"0?(\d{1,2})(?:[:.](\d\d))?(o'?clock)?([ap]m)?")
 
 
 def as_times(a: str, b: str) -> Verdict | None:
-    """Judge times of the day with a.m. or p.m., in the spelling of ``latex.clean``."""
-    times = [_TIME.fullmatch(re.sub(r"\\text|[{}\s]", "", text)) for text in (a, b)]
-    given, wanted = ((t[1], t[2] or "00", t[3]) if t else None for t in times)
-    return None if given is None or wanted is None else "right" if given == wanted else "wrong"
+    """Judge times of the day: a half of the day that the reference names may not be left off."""
+    given, wanted = map(_time, (a, b))
+    if not (given and wanted and any((*given[2:], *wanted[2:]))):  # 3:45 may be a ratio
+        return None
+    return "right" if given[:2] == wanted[:2] and wanted[3] in (None, given[3]) else "wrong"
 
 
-BY_NAME = (as_named_sets, as_times, as_words, in_base)
+def _time(text: str) -> tuple[str, str, str | None, str | None] | None:
+    """Hour, minutes, "o'clock" and the half of the day."""
+    plain = re.sub(r"\\text|[{}\s]|(?<=[apm])\.", "", text.lower())
+    hour = re.match("[a-z]+(?=o'?clock)", plain)
+    plain = f"{_SPELLED.get(hour[0], '')}{plain[hour.end() :]}" if hour else plain
+    time = _TIME.fullmatch(plain)
+    return (time[1], time[2] or "00", time[3], time[4]) if time else None
+
+
+_MARKS = re.compile(r"\d\}*\s*('+)")
+
+
+def as_marked(a: str, b: str) -> Verdict | None:
+    """Judge numbers with marks: 5', feet, are no inches; None for other answers."""
+    if any(re.search("[A-Za-z]", re.sub(r"\\(?:frac|circ)", "", text)) for text in (a, b)):
+        return None
+    given, wanted = (sorted(_MARKS.findall(text)) for text in (a, b))
+    if "," not in a + b and any(len(re.findall(r"\d'|circ", text)) > 1 for text in (a, b)):
+        return "wrong"
+    return "wrong" if given and wanted and given != wanted else None
+
+
+BY_NAME = (as_named_sets, as_times, as_marked, as_words, in_base)
 """Each judges an answer to a reference of its kind, and returns None for another reference."""
