@@ -17,21 +17,19 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
-import ipaddress
 import json
 import logging
 import os
 import re
 import sys
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote
 
-from fastchat.client.http import seconds_to_wait
-from rise.policies import bounded, keys
+from rise.policies import keys
+from rise.policies.openai_server import OpenAIServer, RefusedRequest
 from rise.policies.policy import Policy, PolicyError, Retries, Sample, replace_unwritable
 from rise.policies.refusals import (
     LIMITS,
@@ -45,18 +43,15 @@ from rise.policies.refusals import (
 )
 from rise.policies.replies import (
     BLOCKED,
-    Trouble,
     choices_of,
     counts_of,
-    is_page,
-    parse,
     room_in,
     sample_of,
     trouble_in,
 )
 
 if TYPE_CHECKING:
-    import openai
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -72,19 +67,8 @@ INSTEAD = {
     WHOLE: "answers are streamed",
 }
 """What is done where one of them is refused."""
-REFUSAL = re.compile(
-    r"support|recogni[sz]ed|unknown|unexpected|extra|additional|allow|permit|implement|enabled|"
-    r"must be|only|invalid|validation|deprecated|cannot"
-)
-"""What a server that fails says where in truth it refuses a parameter that it names."""
 REASONED_TO_THE_END = re.compile(r"max_tokens or model output limit was reached")
 """How the OpenAI API says in a status 400 that all new tokens went into reasoning."""
-
-
-class RefusedRequest(PolicyError):
-    """A request that the server does not take as it is; `said` has its words."""
-
-    said = ""
 
 
 class OpenAIPolicy(Policy):
@@ -119,16 +103,13 @@ class OpenAIPolicy(Policy):
     ):
         self.name = name
         self.model = model
-        self.key_name = keys.OPENAI_KEY if base_url is None else keys.SERVER_KEY
+        key_name = keys.OPENAI_KEY if base_url is None else keys.SERVER_KEY
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-        self.request_timeout = request_timeout
         # Limits of such servers are mostly per minute.
         self.retries: Retries = retries or Retries(overloads=8)
         self.needs_usage = needs_usage
         self.left_out = list(left_out)
-        if key != keys.NO_KEY:
-            keys.remember(key)
-        self._key = key
+        self._server = OpenAIServer(self.base_url, key, key_name, request_timeout)
         self._learned = learned
         self._learning = asyncio.Lock()
         self._taken: set[Any] = set()
@@ -141,7 +122,6 @@ class OpenAIPolicy(Policy):
         self._longest = sys.maxsize
         """The longest answer that its context could hold, where it says that."""
         self._shortens = False
-        self._opened: openai.AsyncOpenAI | None = None
 
     async def sample(
         self, messages, *, n, seed, temperature, top_p, max_new_tokens, problem
@@ -196,7 +176,7 @@ class OpenAIPolicy(Policy):
     async def check(self) -> None:
         path = "/models" if self.base_url else f"/models/{quote(self.model)}"
         try:
-            cards = _cards(await self._call("get", path))
+            cards = _cards(await self._server.call("get", path))
         except PolicyError as error:
             status = getattr(error.__cause__, "status_code", None)
             if (
@@ -223,9 +203,7 @@ class OpenAIPolicy(Policy):
             raise PolicyError("not_found", message)
 
     async def close(self) -> None:
-        if self._opened is not None:
-            await self._opened.close()
-            self._opened = None
+        await self._server.close()
 
     def _is(self, listed: str) -> bool:
         """Whether a listed name, perhaps a pattern, or with a tag, may be the model."""
@@ -233,91 +211,6 @@ class OpenAIPolicy(Policy):
         (own, _, tag), (other, _, other_tag) = names
         same_tag = tag == other_tag or not (tag and other_tag)
         return same_tag and fnmatchcase(own, other)
-
-    @property
-    def _where(self) -> str:
-        """Who is asked, and through which proxy."""
-        proxy = proxy_of(self.base_url or "https://api.openai.com")
-        through = f" (through the proxy {proxy})" if proxy else ""
-        return f"{self.base_url or 'the OpenAI API'}{through}"
-
-    def _client(self) -> openai.AsyncOpenAI:
-        if self._opened is None:
-            import httpx
-            import openai
-
-            try:
-                self._opened = openai.AsyncOpenAI(
-                    api_key=self._key,
-                    base_url=urlsplit(self.base_url or "")._replace(query="").geturl() or None,
-                    timeout=self.request_timeout,
-                    max_retries=0,
-                    default_headers=bounded.HEADERS,
-                    http_client=openai.DefaultAsyncHttpxClient(
-                        trust_env=not _is_loopback(self.base_url or ""),
-                        event_hooks={"response": [bounded.bound]},
-                    ),
-                )
-            except (
-                ImportError,
-                ValueError,
-                httpx.InvalidURL,
-            ) as error:  # socks without its package, a bad address
-                message = " ".join(str(error).split())
-                raise PolicyError("setup", f"{self._where} cannot be asked: {message}") from error
-        return self._opened
-
-    async def _call(self, method: str, path: str, **options: Any) -> Any:
-        """The body of the reply to one request.
-
-        PolicyError if there is none, or one with an error status.
-        """
-        import httpx
-        import openai
-
-        client, query = self._client(), dict(parse_qsl(urlsplit(self.base_url or "").query))
-        options["options"] = {"params": query}
-        if "api-version" in query:  # Azure's deployments have a header of their own for the key
-            options["options"]["headers"] = {"api-key": self._key, "Authorization": openai.Omit()}
-        call = getattr(client, method)(path, cast_to=httpx.Response, **options)
-        try:
-            # The client's own limit is per piece: a byte now and then would never end.
-            response = await asyncio.wait_for(call, self.request_timeout)
-        except Exception as error:
-            raise self._as_policy_error(error) from error
-        body = parse(response.content)
-        if is_page(body):
-            raise self._typed(Trouble(404, trouble_in(body).words))
-        return body
-
-    def _as_policy_error(self, error: Exception) -> PolicyError:
-        """The typed error for an exception of the client; others are raised as they are."""
-        import openai
-
-        if isinstance(error, openai.APITimeoutError | asyncio.TimeoutError):
-            return PolicyError("timeout", f"no answer from {self._where} in time")
-        if isinstance(error, bounded.Oversize):
-            return PolicyError("server", f"{self._where}: {error}")
-        if isinstance(error, openai.APIStatusError):
-            response = error.response
-            trouble = trouble_in(parse(response.content), error.status_code)
-            return self._typed(trouble, _seconds_to_wait(response.headers))
-        if isinstance(error, openai.OpenAIError):
-            cause = error.__cause__ or error
-            return PolicyError("connection", f"{self._where}: {type(cause).__name__} {cause}")
-        raise error
-
-    def _typed(self, trouble: Trouble, retry_after: float | None = None) -> PolicyError:
-        error = trouble.error(self._where, retry_after)
-        if error.kind == "unauthorized":
-            message = f"{error.message}; its key is read from {self.key_name}"
-            return PolicyError("unauthorized", message)
-        said = trouble.words.lower()
-        refuses = error.kind == "bad_request" and trouble.status in (400, 422)
-        if refuses or (error.kind == "server" and REFUSAL.search(said)):
-            error = RefusedRequest(error.kind, error.message, retry_after)
-            error.said = said
-        return error
 
     def _fitted(self, request: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
         return fitted(request, left_out, self.base_url is None or reasons(self.model))
@@ -411,16 +304,16 @@ class OpenAIPolicy(Policy):
     async def _ask(
         self, request: dict[str, Any], spent: Counter[str]
     ) -> list[Sample | PolicyError]:
-        body = await self._call("post", "/chat/completions", body=body_of(request))
+        body = await self._server.call("post", "/chat/completions", body=body_of(request))
         choices = choices_of(body)
         if not choices:
             trouble = trouble_in(body)
             if BLOCKED.search(json.dumps(body)):
-                raise PolicyError("content_filter", f"{self._where} filtered the prompt")
+                raise PolicyError("content_filter", f"{self._server.where} filtered the prompt")
             if isinstance(body, dict) and trouble.words:
-                raise self._typed(trouble)
+                raise self._server.typed(trouble)
             what = "no JSON" if isinstance(body, str) else "no choices"
-            message = f"{self._where} sent {what} ({trouble.words[:200] or 'nothing'})"
+            message = f"{self._server.where} sent {what} ({trouble.words[:200] or 'nothing'})"
             raise PolicyError("server", message)
         prompt_tokens, completion_tokens = counts_of(body)
         unknown = prompt_tokens is None or completion_tokens is None
@@ -432,7 +325,7 @@ class OpenAIPolicy(Policy):
         self._answered = True
         self._taken.update(marks(request).values())
         shares = split_evenly(completion_tokens or 0, len(choices))
-        found = [sample_of(choice, self._where) for choice in choices]
+        found = [sample_of(choice, self._server.where) for choice in choices]
         broken = [c for c in found if isinstance(c, PolicyError) and may_pass(c)]
         if len(broken) == len(found):
             raise broken[0]
@@ -456,23 +349,6 @@ def may_pass(choice: Sample | PolicyError) -> bool:
     return isinstance(choice, PolicyError) and choice.kind != "content_filter"
 
 
-def proxy_of(url: str) -> str | None:
-    """The proxy through which a URL is asked, without user and password; None without one."""
-    parts, proxies = urlsplit(url), urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy or _is_loopback(url) or urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    return re.sub(r"(?<=//)[^/]*@", "", proxy)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def _cards(body: Any) -> list[dict[str, Any]] | None:
     """What a list of models says of each; None where it cannot be read."""
     entries = body.get("data", body.get("models")) if isinstance(body, dict) else body
@@ -482,14 +358,6 @@ def _cards(body: Any) -> list[dict[str, Any]] | None:
     if more or not isinstance(entries, list):
         return None
     return [e if isinstance(e, dict) else {"id": e} for e in entries]
-
-
-def _seconds_to_wait(headers: Any) -> float | None:
-    try:
-        seconds = float(headers["retry-after-ms"]) / 1000
-    except (KeyError, ValueError):
-        return seconds_to_wait(headers)
-    return seconds if 0 <= seconds < float("inf") else None
 
 
 def split_evenly(total: int, n: int) -> list[int]:

@@ -99,17 +99,20 @@ def _events(text: str) -> Iterator[dict[str, Any] | None]:
         is_done = "[DONE]" in data
         data = [line for line in data if line and line != "[DONE]"]
         found: list[Any] = []
-        with contextlib.suppress(ValueError, RecursionError):
-            found = [json.loads("\n".join(data))] if data else []
-            data = []
+        if any(line[0] in "{[" for line in data):
+            with contextlib.suppress(ValueError, RecursionError):
+                found = [json.loads("\n".join(data))]
+                data = []
         for line in data:  # events without a blank line between them
+            if line[0] not in "{[":
+                continue
             try:
                 found.append(json.loads(line))
             except (ValueError, RecursionError):
                 if line.startswith("{"):
                     yield from _objects(found, is_error)
                     return
-        yield from _objects(found, is_error)
+        yield from _objects(found or ["\n".join(data) or "error"] * is_error, is_error)
         if is_done:
             yield None
 

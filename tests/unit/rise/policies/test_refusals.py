@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from aiohttp import web
 
-from rise.policies.openai_api import OpenAIPolicy
+from rise.policies.openai_server import OpenAIServer
 from rise.policies.policy import PolicyError
 from rise.policies.refusals import WHOLE
 from rise.policies.replies import parse, trouble_in
@@ -26,16 +26,16 @@ ROWS = [json.loads(line) for line in WORDINGS.read_text(encoding="utf-8").splitl
 def test_what_is_refused_is_left_out_and_nothing_else(row, monkeypatch):
     text = row["body"] if isinstance(row["body"], str) else json.dumps(row["body"])
 
-    async def call(policy, method, path, body=None):
+    async def call(server, method, path, body=None):
         """A server that answers when nothing is asked for that it refuses."""
         sent = {*(body or {}), *([] if "stream" in (body or {}) else [WHOLE])}
         if method == "get" or not sent & {*row["left_out"]}:
             return chat_reply(*["5"] * (body or {}).get("n", 1))
         if row["status"] == 200:
             return row["body"]
-        raise policy._typed(trouble_in(parse(text.encode()), row["status"]))
+        raise server.typed(trouble_in(parse(text.encode()), row["status"]))
 
-    monkeypatch.setattr(OpenAIPolicy, "_call", call)
+    monkeypatch.setattr(OpenAIServer, "call", call)
     samples, answering = ask(NOBODY, n=2)
     assert not isinstance(samples, PolicyError), samples
     assert [sample.text for sample in samples] == ["5", "5"]

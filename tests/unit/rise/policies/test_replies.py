@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 
 from rise.policies import policy
-from rise.policies.openai_api import OpenAIPolicy, proxy_of
+from rise.policies.openai_api import OpenAIPolicy
+from rise.policies.openai_server import proxy_of
 from rise.policies.policy import PolicyError, Retries
 from tests.support.scripted_servers import OpenAI, chat_reply
 

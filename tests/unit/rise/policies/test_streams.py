@@ -162,6 +162,7 @@ LOST = {"error": {"message": "Provider disconnected", "code": 502}}
         ([*streamed()[:4], json.dumps(LOST).encode()], "server", 3, "Provider disconnected"),
         ([b"data: " + json.dumps([LOST]).encode() + b"\n\n"], "server", 3, "disconnected"),
         ([b'event: error\ndata: {"message": "Rate limit reached"}\n\n'], "overloaded", 4, "Rate"),
+        ([*streamed()[:4], b"event: error\ndata: oops\n\n", DONE], "server", 3, "oops"),
         ([piece(0, "error", content="half"), DONE], "server", 3, "broke the answer off: error"),
         ([piece(0, "content_filter", content="half"), DONE], "content_filter", 1, "content_filter"),
         ([event(choices=[]), DONE], "server", 3, "no choices"),
@@ -223,6 +224,6 @@ def test_a_deployment_of_azure_is_asked_though_it_is_not_listed():
         # An endpoint with a version takes its key, and its query, as Azure's deployments do.
         url = f"{server.url}/v1?api-version=2024-10-21"
         azure = OpenAIPolicy("t", base_url=url, **made(key="sk-azure", left_out=answering.left_out))
-        asyncio.run(azure._call("post", "/chat/completions", body={}))
+        asyncio.run(azure._server.call("post", "/chat/completions", body={}))
         assert server.headers[-1]["api-key"] == "sk-azure" and "=2024-10-21" in server.paths[-1]
         assert "Authorization" not in server.headers[-1] and server.headers[0]["Authorization"]
