@@ -306,6 +306,11 @@ class OpenAIPolicy(Policy):
     ) -> list[Sample | PolicyError]:
         body = await self._server.call("post", "/chat/completions", body=body_of(request))
         choices = choices_of(body)
+        prompt_tokens, completion_tokens = counts_of(body)
+        unknown = prompt_tokens is None or completion_tokens is None
+        counts = {"prompt_tokens": prompt_tokens or 0, "completion_tokens": completion_tokens or 0}
+        if isinstance(body, dict) and (body.get("choices") or body.get("usage")):
+            spent.update(requests=1, uncounted_requests=int(unknown), **counts)
         if not choices:
             trouble = trouble_in(body)
             if BLOCKED.search(json.dumps(body)):
@@ -315,20 +320,17 @@ class OpenAIPolicy(Policy):
             what = "no JSON" if isinstance(body, str) else "no choices"
             message = f"{self._server.where} sent {what} ({trouble.words[:200] or 'nothing'})"
             raise PolicyError("server", message)
-        prompt_tokens, completion_tokens = counts_of(body)
-        unknown = prompt_tokens is None or completion_tokens is None
-        if unknown and self.needs_usage:
-            message = f"{self.name} does not report its tokens, which --max_cost_usd needs"
-            raise PolicyError("setup", message)
-        counts = {"prompt_tokens": prompt_tokens or 0, "completion_tokens": completion_tokens or 0}
-        spent.update(requests=1, uncounted_requests=int(unknown), **counts)
         self._answered = True
         self._taken.update(marks(request).values())
         shares = split_evenly(completion_tokens or 0, len(choices))
         found = [sample_of(choice, self._server.where) for choice in choices]
         broken = [c for c in found if isinstance(c, PolicyError) and may_pass(c)]
-        if len(broken) == len(found):
+        uncounted = unknown and self.needs_usage
+        if len(broken) == len(found) or (broken and uncounted):
             raise broken[0]
+        if uncounted:
+            message = f"{self.name} does not report its tokens, which --max_cost_usd needs"
+            raise PolicyError("setup", message)
         return [
             dataclasses.replace(
                 choice, prompt_tokens=counts["prompt_tokens"], completion_tokens=share

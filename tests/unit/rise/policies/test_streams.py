@@ -157,14 +157,19 @@ LOST = {"error": {"message": "Provider disconnected", "code": 502}}
         (streamed()[:-3], "server", 3, "broke the answer off: stream_aborted"),
         (streamed()[:4], "server", 3, "broke the answer off"),
         ([*streamed()[:4], b'data: {"choices": [{"del'], "server", 3, "broke the answer off"),
-        ([*streamed()[:3], b"data: {cut\n\n", *streamed()[4:]], "server", 3, "broke the answer"),
+        (
+            [*streamed()[:3], b"data: {cut\n\n", *streamed()[4:-2], DONE],
+            "server",
+            3,
+            "broke the answer",
+        ),
         ([*streamed()[:4], event(**LOST), DONE], "server", 3, "HTTP 502: Provider disconnected"),
         ([*streamed()[:4], json.dumps(LOST).encode()], "server", 3, "Provider disconnected"),
         ([b"data: " + json.dumps([LOST]).encode() + b"\n\n"], "server", 3, "disconnected"),
         ([b'event: error\ndata: {"message": "Rate limit reached"}\n\n'], "overloaded", 4, "Rate"),
         ([*streamed()[:4], b"event: error\ndata: oops\n\n", DONE], "server", 3, "oops"),
         ([piece(0, "error", content="half"), DONE], "server", 3, "broke the answer off: error"),
-        ([piece(0, "content_filter", content="half"), DONE], "content_filter", 1, "content_filter"),
+        ([piece(0, "content_filter"), event(usage=USAGE), DONE], "content_filter", 1, "ended with"),
         ([event(choices=[]), DONE], "server", 3, "no choices"),
         ([*streamed()[:5], None], "connection", 3, "RemoteProtocolError"),
         ([b"data: oops\n\n"], "server", 3, "no JSON"),
@@ -172,9 +177,13 @@ LOST = {"error": {"message": "Provider disconnected", "code": 502}}
 )
 def test_a_stream_that_breaks_off_is_an_error_and_never_half_an_answer(pieces, kind, tries, words):
     with OpenAI(lambda _: pieces) as server:
-        error, _ = ask(server, left_out=["stream=false"])
+        error, _ = ask(server, left_out=["stream=false"], needs_usage=True)
         assert (error.kind, len(server.requests)) == (kind, tries), error
     assert words in str(error)
+    # What was begun was paid, and nobody says how much.
+    text = b"".join(filter(None, pieces))
+    begun = tries if b'"delta"' in text and b'"usage"' not in text and pieces[-1] else 0
+    assert error.usage.get("uncounted_requests", 0) == begun
 
 
 def test_of_several_answers_those_that_broke_off_are_drawn_anew():
