@@ -244,6 +244,8 @@ def test_what_a_server_refuses_and_reasons_is_recorded_and_known_when_the_run_go
     def answer(body):
         if "seed" in body:
             return web.json_response({"detail": "seed is unsupported"}, status=422)
+        if not body.get("stream"):
+            return web.json_response({"detail": "Stream must be set to true"}, status=400)
         if "What is 3 + 1?" in str(body) and not (place / "up").exists():
             return web.Response(status=418)
         reply = chat_reply("so \\boxed{1}\0")
@@ -255,7 +257,7 @@ def test_what_a_server_refuses_and_reasons_is_recorded_and_known_when_the_run_go
         done = gen(place, *model)
         assert done.returncode == 1 and caplog.text.count("does not take seed") == 1
         config = json.loads((place / "run" / "config.json").read_text())
-        assert list(config["left_out"].values()) == [["seed"]]
+        assert list(config["left_out"].values()) == [["seed", "stream=false"]]
         (place / "up").touch()
         before = len(server.requests)
         assert gen(place, *model).returncode == 0 and len(server.requests) == before + 1
