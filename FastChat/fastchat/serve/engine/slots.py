@@ -190,8 +190,9 @@ class SlotTable:
             row.slot, row.length = donor.slot, size
             self.kept.remove(donor)
 
-    def _make_way(self) -> None:
-        excess = len(self.kept) + len(self._rows()) - self.pool.rows
+    def _keep(self, most: int) -> None:
+        """Let kept rows drop out: the oldest, those last that a waiting prompt will continue."""
+        excess = len(self.kept) - most
         if excess > 0:
             # Sorting keeps the order of age among equals.
             dropped = sorted(self.kept, key=lambda row: row in self._awaited)[:excess]
@@ -199,8 +200,7 @@ class SlotTable:
 
     def _reshape(self, length: int) -> None:
         """Make all slots that long; as many kept rows stay as there is room for, cut to it."""
-        room = self.pool.rows_at(length) - self.taken
-        self.kept = self.kept[max(0, len(self.kept) - room) :]
+        self._keep(self.pool.rows_at(length) - self.taken)
         rows = [*self._rows(), *self.kept]
         for row in self.kept:
             row.length = min(row.length, length)
@@ -210,9 +210,9 @@ class SlotTable:
             row.slot = place
 
     def _settle(self) -> None:
-        """Give every row the slot of its place; kept rows make way, the oldest drop out."""
+        """Give every row the slot of its place; kept rows make way."""
         rows = self._rows()
-        self._make_way()
+        self._keep(self.pool.rows - len(rows))
         busy = {row.slot for row in self.kept}
         free = (i for i in reversed(range(len(rows), self.pool.rows)) if i not in busy)
         moved = [(row, place) for place, row in enumerate(rows) if row.slot != place]
