@@ -25,7 +25,6 @@ The test problems share no numbers (first number and changes) with the other two
 
 import argparse
 import json
-import os
 import random
 import re
 import sys
@@ -33,6 +32,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
+
+from fastchat.utils import replacing
 
 NAMES = ("Ana", "Ben", "Eva", "Leo", "Lia", "Max", "Mia", "Sam", "Tom", "Zoe")
 THINGS = ("books", "caps", "cards", "cups", "pens", "toys")
@@ -210,14 +211,11 @@ def check_disjoint(test: Iterable[dict], train: Iterable[dict]) -> None:
 
 
 def write_lines(path: Path, rows: Iterable[dict]) -> int:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     count = 0
-    partial.unlink(missing_ok=True)
-    with partial.open("x", encoding="utf-8") as file:  # no link of somebody else is followed
+    with replacing(path) as file:
         for line in rows:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             count += 1
-    os.replace(partial, path)
     return count
 
 
