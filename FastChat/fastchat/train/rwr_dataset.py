@@ -138,7 +138,7 @@ class RWRDataset:
             self.report.without_answer += not targets
             for answer, target in enumerate(targets):
                 try:
-                    example, cut = encode(target, template, max_length)
+                    example = encode(target, template, max_length)
                 except ValueError as error:
                     raise ValueError(f"{path}, row {row}: {error}") from error
                 if example is None:
@@ -147,7 +147,6 @@ class RWRDataset:
                 if example.action_start == len(example.input_ids):
                     self.report.without_answer += 1
                     continue
-                self.report.history_cut += cut > 0
                 self._count(example)
                 weights.append(target.weight)
                 self.trajectories.append(openings.setdefault(_opening(target), len(openings)))
@@ -170,7 +169,7 @@ class RWRDataset:
             raise IndexError(index)
         start, size, row, answer = self._places[4 * index : 4 * index + 4]
         target = targets_of(self._reader(Place(start, size)), row, self._loss_on)[answer]
-        example, _ = encode(target, self._template, self.report.max_length)
+        example = encode(target, self._template, self.report.max_length)
         assert example is not None, "it was encoded once before it was counted"
         return example
 
@@ -199,6 +198,7 @@ class RWRDataset:
         self.report.edited += example.source == "edited"
         self.report.closed_thoughts += example.closed_thought
         self.report.truncated += example.is_cut
+        self.report.history_cut += example.cut > 0
         self.lengths.append(length)
         self.report.examples += 1
         self.report.longest = max(self.report.longest, length)
@@ -237,32 +237,32 @@ def read_data(
     return train_set, eval_set
 
 
-def encode(target: Target, template: ChatTemplate, max_length: int) -> tuple[Example | None, int]:
-    """A target as at most `max_length` tokens, and how many (answer, feedback) pairs were cut.
+def encode(target: Target, template: ChatTemplate, max_length: int) -> Example | None:
+    """A target as at most `max_length` tokens; None if it is longer even without any history.
 
-    The oldest after the opening are cut first; the answer never is. None if it is too long still.
+    The oldest pairs of answer and feedback after the opening are cut first; the answer never is.
     """
     messages, cut = target.messages, 0
     while True:
         encoded = template.encode(messages, target.answer)
         if len(encoded.prompt) + len(encoded.action) <= max_length:
-            _check_bos(target, encoded.prompt, template)
-            example = Example(
-                target.row,
-                array("i", encoded.prompt + encoded.action),
-                len(encoded.prompt),
-                target.weight,
-                target.reward,
-                encoded.source,
-                encoded.closed_thought,
-                target.answer.is_cut,
-                cut,
-            )
-            return example, cut
+            break
         if len(messages) - target.opening < 3:
-            return None, cut
+            return None
         messages = messages[: target.opening] + messages[target.opening + 2 :]
         cut += 1
+    _check_bos(target, encoded.prompt, template)
+    return Example(
+        target.row,
+        array("i", encoded.prompt + encoded.action),
+        len(encoded.prompt),
+        target.weight,
+        target.reward,
+        encoded.source,
+        encoded.closed_thought,
+        target.answer.is_cut,
+        cut,
+    )
 
 
 def marked_sample(example: Example, template: ChatTemplate) -> str:

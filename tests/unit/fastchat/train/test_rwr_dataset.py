@@ -28,10 +28,10 @@ def only_target(example):
 def test_context_ids_are_what_a_worker_is_fed_and_the_answer_ends_in_a_stop_token(name):
     template = ChatTemplate(tiny_tokenizer(name))
     for turns in (1, 2, 3):
-        example, cut = encode(only_target(row(7, turns)), template, 2048)
+        example = encode(only_target(row(7, turns)), template, 2048)
         messages = messages_from_sharegpt(row(7, turns)["conversations"])
         ids = list(example.input_ids)
-        assert cut == 0
+        assert example.cut == 0
         assert ids[: example.action_start] == template.prompt_ids(messages[:-1])
         assert template.tokenizer.decode(ids[example.action_start : -1]) == messages[-1]["content"]
         assert ids[-1] in template.stop_token_ids
@@ -39,10 +39,10 @@ def test_context_ids_are_what_a_worker_is_fed_and_the_answer_ends_in_a_stop_toke
 
 def test_the_oldest_attempts_are_cut_first_and_the_answer_never(chatml):
     target = only_target(row(5, turns=4))
-    whole, _ = encode(target, chatml, 2048)
-    shorter, cut = encode(target, chatml, len(whole.input_ids) - 1)
+    whole = encode(target, chatml, 2048)
+    shorter = encode(target, chatml, len(whole.input_ids) - 1)
     messages = target.messages[:1] + target.messages[3:]
-    assert cut == 1
+    assert shorter.cut == 1
     assert list(shorter.input_ids) == list(chain(*chatml.encode_example(messages)))
 
 
@@ -50,9 +50,9 @@ def test_the_opening_is_not_cut(chatml):
     target = only_target(row(5, turns=3) | {"opening": 3})
     shown = target.messages[:3] + target.messages[-1:]
     length = sum(map(len, chatml.encode_example(shown)))
-    example, cut = encode(target, chatml, length)
-    assert (cut, len(example.input_ids)) == (1, length)
-    assert encode(target, chatml, length - 1) == (None, 1)
+    example = encode(target, chatml, length)
+    assert (example.cut, len(example.input_ids)) == (1, length)
+    assert encode(target, chatml, length - 1) is None
 
 
 def test_an_answer_that_does_not_fit_is_dropped_and_counted(chatml, tmp_path):
@@ -104,7 +104,7 @@ def test_a_second_bos_in_the_context_is_refused():
 
 
 def test_the_printed_sample_marks_what_is_trained(chatml):
-    example, _ = encode(only_target(row(1, reward=0)), chatml, 256)
+    example = encode(only_target(row(1, reward=0)), chatml, 256)
     text = marked_sample(example, chatml)
     assert "<|im_start|>assistant\n[TRAINED>>>It is \\boxed{3}.It is" in text
     assert "<|im_end|><<<TRAINED]" in text
