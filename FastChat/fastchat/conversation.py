@@ -13,37 +13,22 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime
 import hashlib
 import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
+from fastchat.chat_templates import BUILT_IN, DATE, with_day
+
 Message = dict[str, str]
 
-DATE = "2024-07-26"
-"""The day that a template which prints today's date prints, where nobody says another one: the
-same dialogue would else differ from one day to the next. It is the default of Llama 3.1."""
-
-_TODAY = (
-    "{%- macro strftime_now(format) -%}"
-    "{%- set shown = namespace(text=format) -%}"
-    "{%- for directive, text in date_parts.items() -%}"
-    "{%- set shown.text = shown.text | replace(directive, text) -%}"
-    "{%- endfor -%}"
-    "{{ shown.text }}"
-    "{%- endmacro %}\n"
-)
-"""In front of a template it takes the place of the function that asks the clock."""
-
-_DIRECTIVE = re.compile(r"%-?[a-zA-Z%]")
 _FIRST_SECONDS = 8.0
 _TEMPLATE_FAULTS = (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError)
 """What a template may raise beside jinja's own errors."""
@@ -52,70 +37,6 @@ _OPENED_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>(\s*)\Z")
 
 _ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant"}
 _ROLES |= {"assistant": "assistant", "agent": "assistant"}
-
-_CHATML = (
-    "{%- for message in messages -%}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
-)
-
-_LLAMA_2 = (
-    "{%- set state = namespace(system='') -%}"
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'system' -%}"
-    "{%- set state.system = '<<SYS>>\n' + message['content'] | trim + '\n<</SYS>>\n\n' -%}"
-    "{%- elif message['role'] == 'user' -%}"
-    "{{ bos_token + '[INST] ' + state.system + message['content'] | trim + ' [/INST]' }}"
-    "{%- set state.system = '' -%}"
-    "{%- else -%}"
-    "{{ ' ' + message['content'] | trim + ' ' + eos_token }}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-)
-
-_LLAMA_3 = (
-    "{{- bos_token -}}"
-    "{%- for message in messages -%}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
-    "{{- message['content'] | trim + '<|eot_id|>' -}}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
-    "{%- endif -%}"
-)
-
-_MISTRAL = (
-    "{{- bos_token -}}"
-    "{%- set state = namespace(system='') -%}"
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'system' -%}"
-    "{%- set state.system = message['content'] + '\n\n' -%}"
-    "{%- elif message['role'] == 'user' -%}"
-    "{{ '[INST] ' + state.system + message['content'] + ' [/INST]' }}"
-    "{%- set state.system = '' -%}"
-    "{%- else -%}"
-    "{{ ' ' + message['content'] | trim + eos_token }}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-)
-
-_ZEPHYR = (
-    "{%- if bos_token -%}{{ bos_token }}{%- endif -%}"
-    "{%- for message in messages -%}"
-    "{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token + '\n' }}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '<|assistant|>\n' }}{%- endif -%}"
-)
-
-BUILT_IN: dict[str, str] = {
-    "llama-2": _LLAMA_2,
-    "llama-3": _LLAMA_3,
-    "mistral": _MISTRAL,
-    "chatml": _CHATML,
-    "zephyr": _ZEPHYR,
-}
-"""Templates for checkpoints without one, by the name that `--chat-template` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,16 +189,14 @@ class ChatTemplate:
     def _apply(
         self, messages: Sequence[Message], add_generation_prompt: bool, date: str | None = None
     ) -> str:
-        source, parts = self.source, {}
-        if "strftime_now" in source:
-            source, parts = _TODAY + source, {"date_parts": _date_parts(date or DATE, source)}
+        source, variables = with_day(self.source, date or DATE)
         try:
             return self.tokenizer.apply_chat_template(
                 list(messages),
                 chat_template=source,
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
-                **parts,
+                **variables,
             )
         except _TEMPLATE_FAULTS as error:  # includes, macros without an end, sums of texts
             raise TemplateError(f"{type(error).__name__}: {error}") from error
@@ -370,15 +289,6 @@ def unpack_ids(text: str) -> list[int]:
     if shift or max(ids, default=0) >= 1 << 31:
         raise ValueError(f"token_ids hold what is no number of 31 bits: {text!r:.60}")
     return ids
-
-
-@lru_cache(maxsize=8)
-def _date_parts(date: str, source: str) -> dict[str, str]:
-    """What the directives of strftime that a template uses stand for on that day."""
-    day = datetime.date.fromisoformat(date)
-    # "%%" comes last: what it leaves is no directive.
-    names = sorted(set(_DIRECTIVE.findall(source)), reverse=True)
-    return {name: day.strftime(name) for name in names}
 
 
 def _letters(text: str) -> str:

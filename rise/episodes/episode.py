@@ -112,7 +112,7 @@ class Episode:
     """Whether a published log's `--dialogue_limit` cut the dialogue: it is left out then."""
     date: str | None = None
     """The day (YYYY-MM-DD) that prompts print whose template prints today's; None in old logs, and
-    where it is `fastchat.conversation.DATE`."""
+    where it is `fastchat.chat_templates.DATE`."""
 
     @property
     def is_owed(self) -> bool:

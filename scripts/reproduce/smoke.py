@@ -46,7 +46,7 @@ def tokenizer_for(template: str):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from fastchat.conversation import BUILT_IN
+    from fastchat.chat_templates import BUILT_IN
 
     begin, end, more = SPECIAL_TOKENS[template]
     names = [PAD, begin, end, *more, *sorted(pre_tokenizers.ByteLevel.alphabet())]

@@ -78,7 +78,7 @@ class GenerateRequest(BaseModel):
     """A finished prompt string; special tokens are added once."""
     messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=MAX_MESSAGES)
     date: Annotated[str, AfterValidator(_day)] | None = None
-    """The day (YYYY-MM-DD) for templates that print one; None is `fastchat.conversation.DATE`."""
+    """The day (YYYY-MM-DD) for templates that print one; None is `fastchat.chat_templates.DATE`."""
     prompt_token_ids: list[TokenId] | None = Field(default=None, min_length=1)
     temperature: float = Field(default=1.0, ge=0)
     """Below 1e-5: greedy."""

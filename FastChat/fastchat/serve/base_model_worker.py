@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
+from fastchat.chat_templates import BUILT_IN
 from fastchat.constants import (
     CHARACTERS_PER_TOKEN,
     CONTROLLER_ADDRESS,
@@ -27,7 +28,6 @@ from fastchat.constants import (
     ErrorCode,
     RequestError,
 )
-from fastchat.conversation import BUILT_IN
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
 from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads, unless_dropped
 from fastchat.serve.prometheus import HUNG_UP, Metrics
