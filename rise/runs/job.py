@@ -210,20 +210,9 @@ def check(
     `options` is what the scripts differ in, `problems` what the script has found wrong. With
     --check a checkpoint may be missing that an earlier stage will make.
     """
-    found = problems_with(args, models)
-    problems, flags = [*problems, *(text for _, text in found)], {flag for flag, _ in found}
     later = {model for model in models if args.check and choice.is_absent(model)}
-    env = None
-    if "--data_path" not in flags:
-        with _collect(problems):
-            env = make_env(args)
-    if problems:
-        if "--controller_address" not in flags:
-            with _collect(problems):
-                now = [model for model in models if model not in later]
-                choice.decide(now, controller_url(args.controller_address))
-        raise ValueError("\n".join(problems))
-    assert env is not None, "it was made, or a problem was raised"
+    now = [model for model in models if model not in later]
+    env = _environment(args, models, now, problems)
     config = configuration(args, per_turn(models, args.max_turns), env, options)
     shown: Shown = {}
     other = config.get("shown_attempts")
@@ -231,47 +220,59 @@ def check(
         shown = attempts_of(Path(other), config)
         config["shown_sha256"] = checksum(shown)
     job = Job.found(config, env)
-    job.shown = shown
+    job.shown, stored = shown, job.run.stored or {}
     if not job.size:
         raise ValueError(f"--shard {args.shard} is empty: there are {config['problems']} problems")
-    if job.is_finished and not later:
-        return _as_it_was(job)
-    now = [model for model in config["models"] if model not in later]
-    if job.run.stored and not (args.check or args.dry_run):
-        before = zip(job.run.stored["models"], job.run.stored.get("kinds", []), strict=False)
-        asyncio.run(choice.wait_for(dict(before), config))
-    kinds = choice.decide(now, config["controller_address"]) | dict.fromkeys(later, "checkpoint")
-    if problems := choice.unavailable_sampling(kinds, config):
-        raise ValueError("\n".join(problems))
-    config |= {
-        "kinds": [kinds[model] for model in config["models"]],
-        **choice.sampling(kinds, config),
-    }
-    if job.run.stored and job.run.stored.get("left_out"):
-        config["left_out"] = job.run.stored["left_out"]
+    is_over = job.is_finished and not later
+    kinds = dict(zip(stored.get("models", []), stored.get("kinds", []), strict=False))
+    if is_over:  # nobody is asked: the defaults are those of who answered
+        config["kinds"] = stored.get("kinds")
+    else:
+        if not (args.check or args.dry_run):
+            asyncio.run(choice.wait_for(kinds, config))
+        kinds = choice.decide(now, config["controller_address"])
+        kinds |= dict.fromkeys(later, "checkpoint")
+        if problems := choice.unavailable_sampling(kinds, config):
+            raise ValueError("\n".join(problems))
+        config["kinds"] = [kinds[model] for model in config["models"]]
+    # A run from before kinds were recorded has what it was sampled with.
+    before = {name: stored.get(name) for name in choice.STUDENT}
+    config |= choice.sampling(kinds, config) if kinds else before | config
     if not later:
         job.run.check(config)
-    cost.check_prices(config["prices"], kinds, config["max_cost_usd"])
+    limit = None if is_over else config["max_cost_usd"]
+    cost.check_prices(config["prices"], kinds or dict.fromkeys(config["models"], ""), limit)
+    if is_over:
+        return _as_it_was(job, stored)
+    if stored.get("left_out"):
+        config["left_out"] = stored["left_out"]
     asyncio.run(choice.probe(kinds, config))
     job.kinds = kinds
     return job
 
 
-def _as_it_was(job: Job) -> Job:
-    """The job of a finished run with its configuration; trackers and prices are those given now."""
-    stored, config = job.run.stored, job.config
-    assert stored is not None, "a finished run has its configuration"
-    if "kinds" in stored:
-        # What is not given is the default of those who answered, which the run may not have had.
-        kinds = dict(zip(stored["models"], stored["kinds"], strict=True))
-        config = config | {"kinds": stored["kinds"], **choice.sampling(kinds, config)}
-    else:
-        config = {key: stored.get(key) for key in ("temperature", "max_new_tokens")} | config
-    job.run.check(config)
-    now = {name: config[name] for name in ("log_dir", *tracking.KEYS)}
-    if config["prices"]:
-        cost.check_prices(config["prices"], dict.fromkeys(stored["models"], ""), None)
-        now["prices"] = config["prices"]
+def _environment(
+    args: argparse.Namespace, models: list[str], now: list[str], problems: list[str]
+) -> Env:
+    """The environment; ValueError with all that the arguments and `problems` contradict."""
+    found = problems_with(args, models)
+    problems, flags = [*problems, *(text for _, text in found)], {flag for flag, _ in found}
+    if "--data_path" not in flags:
+        with _collect(problems):
+            env = make_env(args)
+            if not problems:
+                return env
+    if "--controller_address" not in flags:
+        with _collect(problems):
+            choice.decide(now, controller_url(args.controller_address))
+    raise ValueError("\n".join(problems))
+
+
+def _as_it_was(job: Job, stored: dict[str, Any]) -> Job:
+    """A finished run keeps its configuration; trackers and prices are those given now."""
+    now = {name: job.config[name] for name in ("log_dir", *tracking.KEYS)}
+    if job.config["prices"]:
+        now["prices"] = job.config["prices"]
     job.config = stored | now
     job.tally.prices = job.config.get("prices") or {}
     return job
