@@ -25,14 +25,10 @@ DEVICE=${DEVICE:-cpu}        # cpu | cuda; the numbers in docs/ are the CPU's
 OUT=${OUT:-log/quickstart}   # where everything is written
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 
-case ${1:-} in
-    "") ;;
-    -h | --help) sed -n '2,/^case /{/^set /d;/^case /d;s/^# \{0,1\}//;p}' "$0"; exit ;;
-    *) echo "quickstart.sh takes no arguments, not '$1': its knobs are variables, see --help" >&2; exit 2 ;;
-esac
 cd "$(dirname "$0")/.."
 SECONDS=0
-
+. scripts/stages.sh
+no_arguments "$@"
 . scripts/quickstart/stages.sh
 counts SEED PROBLEMS ROLLOUTS TEST CHATS EPOCHS
 remember SEED EXPERT SIZE PROBLEMS ROLLOUTS TEST CHATS EPOCHS DEVICE
@@ -41,43 +37,38 @@ INSTALLED=$SECONDS
 export PATH="$PWD/$VENV/bin:$PATH"
 
 control() {
-    generate "$OUT/gen_control" 1 --num_of_samples 1 --models data/arithmetic.py:expert
-    convert "$OUT/control.json" success exp "$OUT/gen_control"
+    generate gen_control train 1 --num_of_samples 1 --models "$TEACHER"
+    convert control --filepath "$OUT/gen_control" --criteria success
     # One row per problem instead of two per episode: more epochs are the same number of steps.
-    train "$OUT/control.json" "$OUT/control" $((2 * ROLLOUTS * EPOCHS))
-    evaluate_all "$OUT/control" control
+    train control control "$BASE" $((2 * ROLLOUTS * EPOCHS))
+    turns "$OUT/control" control
 }
 
 say "1/6 problems, and a base model trained on them from scratch"
 stage problems python data/arithmetic.py --output_dir "$OUT/data" --train "$PROBLEMS" --test "$TEST" \
     --warmup "$CHATS" --changes "$CHANGES" --seed "$SEED"
-stage base python scripts/quickstart/make_base.py --data_path "$OUT/data/warmup.jsonl" --output_dir "$OUT/base" \
+stage base python scripts/quickstart/make_base.py --data_path "$OUT/data/warmup.jsonl" --output_dir "$BASE" \
     --size "$SIZE" --device "$DEVICE" --seed "$SEED"
 
 say "2/6 the control starts on the second core: right answers only, one turn"
 background control
-CONTROL=$!
-# shellcheck disable=SC2064
-trap "kill -- -$CONTROL 2>/dev/null || true" EXIT
 
 say "3/6 generate: the base answers; told that it is wrong, '$EXPERT' answers turn 2"
 for ((i = 1; i <= ROLLOUTS; i++)); do
-    roll_out "$OUT/gen$i" "$OUT/base" "$i"
+    roll_out "gen$i" train "$BASE" "$i"
 done
 
 say "4/6 convert: weight exp(reward / 0.4) on every answer"
-convert "$OUT/finetune.json" all exp "$OUT"/gen[0-9]*
+convert finetune --filepath "$OUT"/gen[0-9]* --criteria all --weighting exp
 
 say "5/6 train: reward-weighted regression, DeepSpeed ZeRO-3"
-train "$OUT/finetune.json" "$OUT/rise" "$EPOCHS"
+train rise finetune "$BASE" "$EPOCHS"
 
 say "6/6 evaluate: base, control, RISE; then RISE with another problem's attempt shown"
-evaluate_all "$OUT/base" base
-evaluate_all "$OUT/rise" rise
-evaluate "$OUT/rise" "$OUT/eval/rise_other" --max_turns 2 --num_of_samples 1 1 \
-    --shown_attempts "$OUT/eval/rise"
-wait "$CONTROL"
-trap - EXIT
+turns "$BASE" base
+turns "$OUT/rise" rise
+evaluate "$OUT/rise" rise_other --max_turns 2 --num_of_samples 1 1 --shown_attempts "$OUT/eval/rise"
+wait "$BESIDE"
 
 stage report python -m rise.report "$OUT/eval/base" "$OUT/eval/control" "$OUT/eval/rise" \
     --names base control RISE -o "$OUT/report.html"

@@ -26,16 +26,10 @@ SMOKE=${SMOKE:-}             # 1: a handful of problems, to see every stage run
 OUT=${OUT:-log/real}         # where everything is written
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 
-refuse() { echo "real.sh: $*" >&2; exit 2; }
-
-case ${1:-} in
-    "") ;;
-    -h | --help) sed -n '2,/^refuse/{/^set /d;/^refuse/d;s/^# \{0,1\}//;p}' "$0"; exit ;;
-    *) refuse "takes no arguments, not '$1': its knobs are variables, see --help" ;;
-esac
 cd "$(dirname "$0")/.."
 SECONDS=0
 . scripts/stages.sh
+no_arguments "$@"
 [[ $DATA =~ ^(asdiv|gsm8k|words)$ ]] || refuse "DATA must be asdiv, gsm8k or words, not '$DATA'"
 case $EXPERT in
     reference) SAMPLES=1 ;;
@@ -57,40 +51,14 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false DS_ACC
 stage install env VENV="$VENV" bash scripts/setup.sh
 export PATH="$PWD/$VENV/bin:$PATH"
 
-ENV_NAME=scripts/real/calculator.py:Calculator
+ENV_NAME=scripts/real/calculator.py:Calculator BASE=${MODEL:-$OUT/base} STUDENT=${WARM:-$OUT/warm}
+TEACHER=data/splits.py:expert
 asked=(--env "$ENV_NAME" --max_new_tokens 32 --concurrency 96 --seed "$SEED")
 asked+=(--worker_args "--num-threads 1 --dtype $DTYPE --kv-memory 1GiB")
-
-generate() { # NAME DATA TURNS MODELS... [MORE ARGUMENTS]
-    stage "$1" python workflow_gen.py "${asked[@]}" --data_path "$OUT/data/$2.jsonl" \
-        --log_dir "$OUT/$1" --max_turns "$3" --models "${@:4}"
-}
-
-convert() { # NAME [ARGUMENTS]
-    stage "convert-$1" python workflow_convert.py --output "$OUT/$1.json" --model_path "$BASE" \
-        --env "$ENV_NAME" --shuffle "$SEED" "${@:2}"
-}
-
-train() { # NAME FROM EPOCHS ROWS RATE
-    stage "train-$1" python FastChat/fastchat/train/train_mem.py --use_cpu True \
-        --bf16 "$([ "$DTYPE" = bfloat16 ] && echo True || echo False)" --optim adamw_torch_fused \
-        --model_name_or_path "$2" --data_path "$OUT/$1.json" --output_dir "$OUT/$1" \
-        --num_train_epochs "$3" --per_device_train_batch_size "$4" \
-        --gradient_accumulation_steps 1 --learning_rate "$5" --weight_decay 0. \
-        --warmup_ratio 0.04 --lr_scheduler_type cosine --model_max_length 1024 \
-        --group_trajectories True --save_strategy steps --save_steps 60 --save_total_limit 1 \
-        --logging_steps 5 --report_to none --seed "$SEED"
-}
-
-evaluate() { # MODEL NAME [MORE ARGUMENTS]
-    stage "eval-$2" python workflow_eval.py "${asked[@]}" --model "$1" --context_window 2 \
-        --data_path "$OUT/data/test.jsonl" --log_dir "$OUT/eval/$2" --limit "$TEST" "${@:3}"
-}
-
-# Five turns, and five samples at turn 1 for the majority vote and the fresh draw.
-turns() { # MODEL NAME [MORE ARGUMENTS]
-    evaluate "$1" "$2" --max_turns 5 --num_of_samples 5 1 1 1 1 "${@:3}"
-}
+trainer=(--use_cpu True --bf16 "$([ "$DTYPE" = bfloat16 ] && echo True || echo False)")
+trainer+=(--optim adamw_torch_fused --model_max_length 1024 --group_trajectories True)
+trainer+=(--save_steps 60 --logging_steps 5)
+step=(--per_device_train_batch_size "$rows" --learning_rate 1e-4)
 
 both() { # MODEL NAME
     turns "$1" "$2"
@@ -124,17 +92,11 @@ say "1/6 problems, checkpoint (a minute), and a warm start on reference solution
 if [ "$(cat "$OUT/data/source")" != "$DATA" ]; then
     echo "   $DATA cannot be fetched here ($OUT/logs/problems.log): these are DATA=words"
 fi
-BASE=$MODEL
-if [ -z "$BASE" ]; then
-    BASE=$OUT/base
-    stage checkpoint python data/smollm2.py "$BASE"
-fi
-STUDENT=$WARM
+[ -n "$MODEL" ] || stage checkpoint python data/smollm2.py "$BASE"
 if [ -z "$WARM" ]; then
-    STUDENT=$OUT/warm
-    generate warm-solutions warm 1 data/splits.py:expert
+    generate warm-solutions warm 1 --models "$TEACHER"
     convert warm --filepath "$OUT/warm-solutions" --criteria success --weighting none
-    train warm "$BASE" 2 8 2e-4
+    train warm warm "$BASE" 2 --per_device_train_batch_size 8 --learning_rate 2e-4
 fi
 
 say "2/6 on the second core: evaluation of base and warm start (6 min)"
@@ -144,43 +106,36 @@ second() {
     turns "$STUDENT" warm
 }
 background second
-SECOND=$!
-trap 'kill -- -$SECOND 2>/dev/null || true' EXIT
 
 say "3/6 generate: the student answers and hears that it is wrong, '$EXPERT' answers turn 2 (4 min)"
 logs=() start=$STUDENT
 for ((i = 1; i <= ITERATIONS; i++)); do
     NAME=rise
     if ((i < ITERATIONS)); then NAME=rise$i; fi
-    teacher=data/splits.py:expert
-    if [ "$EXPERT" = self ]; then teacher=$STUDENT; fi
     for ((j = 1; j <= ROLLOUTS; j++)); do
-        generate "gen$i-$j" generate 2 "$STUDENT" "$teacher" --num_of_samples 1 "$SAMPLES" \
-            --correct_to_correct --seed $((SEED + 1000 * (ROLLOUTS * (i - 1) + j)))
+        roll_out "gen$i-$j" generate "$STUDENT" $((ROLLOUTS * (i - 1) + j))
         logs+=("$OUT/gen$i-$j")
     done
     say "4/6 train: reward-weighted regression, weight exp(reward / 0.4) (12 min)"
     convert "$NAME" --filepath "${logs[@]}" --criteria all --weighting exp --temperature 0.4
-    train "$NAME" "$start" 1 "$rows" 1e-4
+    train "$NAME" "$NAME" "$start" 1 "${step[@]}"
     STUDENT=$OUT/$NAME
 done
-wait "$SECOND"
+wait "$BESIDE"
 
 say "5/6 on the second core: the control, right answers alone, as many trained tokens (14 min)"
 convert control --filepath "${logs[@]}" --criteria success --weighting none --context_window 1 \
     --match_tokens "$OUT/rise.json"
 control() {
-    train control "$start" 1 "$rows" 1e-4
+    train control control "$start" 1 "${step[@]}"
     both "$OUT/control" control
 }
 background control
-SECOND=$!
 
 say "6/6 evaluate: RISE; then RISE with another problem's attempt shown (9 min)"
 both "$OUT/rise" rise
 evaluate "$OUT/rise" rise_other --max_turns 2 --num_of_samples 1 1 --shown_attempts "$OUT/eval/rise"
-wait "$SECOND"
-trap - EXIT
+wait "$BESIDE"
 
 runs=("$OUT"/eval/{control,rise}) names=(control RISE)
 if [ -z "$WARM" ]; then

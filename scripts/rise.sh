@@ -37,13 +37,13 @@ WANDB_PROJECT=${WANDB_PROJECT:-}                  # empty: Weights & Biases is n
 OUT=${OUT:-log/rise}                              # where everything is written
 VENV=${VENV:-.venv}                               # environment to use if none is active
 
-refuse() { echo "rise.sh: error: $*" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 . scripts/stages.sh
+refuse() { echo "rise.sh: error: $*" >&2; exit 2; }
 [ -n "${VIRTUAL_ENV:-}" ] || [ ! -x "$VENV/bin/python" ] || export PATH="$PWD/$VENV/bin:$PATH"
 case ${1-} in
     "" | --check | --dry-run | --dry_run) mode=${1-} ;;
-    -h | --help) sed -n '2,/^refuse/{/^set /d;/^refuse/d;s/^# \{0,1\}//;p}' scripts/rise.sh; exit ;;
+    -h | --help) usage ;;
     *) refuse "'$1' is unknown: the knobs are variables, the flags --check and --dry-run" ;;
 esac
 [[ $ITERATIONS =~ ^[1-9][0-9]*$ ]] || refuse "ITERATIONS is '$ITERATIONS': give 1 or more"

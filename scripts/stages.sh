@@ -1,8 +1,21 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2153,SC2154  # scripts that source it share variables
 # How rise.sh, quickstart.sh, study.sh and real.sh, which source this file, run a stage: its output
-# goes to OUT/logs/STAGE.log, and the screen gets one line. They need OUT.
+# goes to OUT/logs/STAGE.log, and the screen gets one line. They need OUT. Then, for the last three,
+# the stages themselves.
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+refuse() { echo "${0##*/}: $*" >&2; exit 2; }
+
+# Prints the head of a script, its knobs included, and ends.
+usage() { sed -n '2,/^cd /{/^set /d;/^cd /d;s/^# \{0,1\}//;p}' "scripts/${0##*/}"; exit; }
+
+no_arguments() { # ARGUMENTS of the script
+    case ${1-} in
+        "") ;;
+        -h | --help) usage ;;
+        *) refuse "takes no arguments, not '$1': its knobs are variables, see --help" ;;
+    esac
+}
 
 # Ends a process group as soon as its input closes, so when the script is gone, by kill -9 too: a
 # launcher like deepspeed, and the trainers that it started, would go on.
@@ -29,13 +42,13 @@ stage() { # NAME COMMAND...
     done
     printf '+%s\n' "$(printf ' %q' "$@")" >>"$log"
     set -m # process groups of their own
+    coproc GUARD { read -r group && guard "$group"; }
+    guard=$GUARD_PID pipe=${GUARD[1]}
     "$@" >>"$log" 2>&1 </dev/null &
     group=$!
+    echo "$group" >&"$pipe"
     echo "$group" >"$log.group"
-    coproc GUARD { guard "$group"; }
     set +m
-    # shellcheck disable=SC2153
-    guard=$GUARD_PID pipe=${GUARD[1]}
     if [ -t 1 ]; then clear=$'\r\033[K'; fi
     if [ -t 1 ] && [ -z "${QUIET-}" ]; then
         while kill -0 "$group" 2>/dev/null; do
@@ -51,36 +64,30 @@ stage() { # NAME COMMAND...
     printf '%s   %-20s %d min %02d s\n' "$clear" "$name" $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
     if [ "$code" != 0 ]; then
         tail -n 25 "$log" >&2
-        echo "$(basename "$0"): $name ended with code $code; all that it said is in $log." \
+        echo "${0##*/}: $name ended with code $code; all that it said is in $log." \
             "Run the script again to go on there." >&2
     fi
     return "$code"
 }
 
-# Runs in the background; its stages have their lines on the screen as they end.
+# Runs in the background, as process BESIDE; its stages have their lines on the screen as they end.
+# All of it ends with this script, after kill -9 too, which closes the pipe to its guard.
 background() { # COMMAND...
-    # A process group of its own, so that all of it can be ended when this script ends; a kill -9 of
-    # the script closes the pipe to its guard.
     local pipe
     exec {pipe}> >(exec setsid bash -c "$(declare -f guard); read -r group; guard \"\$group\"")
     set -m
     QUIET=1 "$@" </dev/null {pipe}>&- &
     set +m
-    echo "$!" >&"$pipe"
+    BESIDE=$!
+    echo "$BESIDE" >&"$pipe"
 }
 
 # Refuses a knob that is no whole number; all but SEED must be above 0.
 counts() { # NAME...
     local knob
     for knob; do
-        if ! [[ ${!knob} =~ ^(0|[1-9][0-9]*)$ ]]; then
-            echo "$(basename "$0"): $knob must be a whole number, not '${!knob}'" >&2
-            exit 2
-        fi
-        if [ "$knob" != SEED ] && ((${!knob} == 0)); then
-            echo "$(basename "$0"): $knob must be above 0" >&2
-            exit 2
-        fi
+        [[ ${!knob} =~ ^(0|[1-9][0-9]*)$ ]] || refuse "$knob must be a whole number, not '${!knob}'"
+        [ "$knob" = SEED ] || ((${!knob} > 0)) || refuse "$knob must be above 0"
     done
 }
 
@@ -89,11 +96,48 @@ remember() { # NAME...
     local knob knobs=''
     for knob; do knobs="$knobs${knobs:+ }$knob=${!knob}"; done
     if [ -f "$OUT/knobs" ] && [ "$(cat "$OUT/knobs")" != "$knobs" ]; then
-        echo "$(basename "$0"): $OUT was made with $(cat "$OUT/knobs"), and now it is $knobs:" \
-            "give another OUT" >&2
-        exit 2
+        refuse "$OUT was made with $(cat "$OUT/knobs"), and now it is $knobs: give another OUT"
     fi
     mkdir -p "$OUT"
     echo "$knobs" >"$OUT/knobs"
     say "$OUT: what the stages print is in $OUT/logs"
+}
+
+# The stages of quickstart.sh, study.sh and real.sh, which say what all of a kind have in common:
+# `asked`, of generation and evaluation; `trainer`, of training; ENV_NAME; BASE, whose tokenizer
+# counts; TEACHER, who answers turn 2 unless EXPERT is self; and SAMPLES, of which the best counts.
+
+generate() { # NAME DATA TURNS ARGUMENTS...
+    stage "$1" python workflow_gen.py "${asked[@]}" --data_path "$OUT/data/$2.jsonl" \
+        --log_dir "$OUT/$1" --max_turns "$3" "${@:4}"
+}
+
+roll_out() { # NAME DATA STUDENT NUMBER, of the episode of each problem
+    local teacher=$TEACHER
+    if [ "$EXPERT" = self ]; then teacher=$3; fi
+    generate "$1" "$2" 2 --num_of_samples 1 "$SAMPLES" --models "$3" "$teacher" \
+        --correct_to_correct --seed $((SEED + 1000 * $4))
+}
+
+convert() { # NAME ARGUMENTS...
+    stage "convert-$1" python workflow_convert.py "${@:2}" --output "$OUT/$1.json" \
+        --model_path "$BASE" --env "$ENV_NAME" --shuffle "$SEED"
+}
+
+train() { # NAME DATA FROM EPOCHS [ARGUMENTS]
+    stage "train-$1" python FastChat/fastchat/train/train_mem.py "${trainer[@]}" \
+        --model_name_or_path "$3" --data_path "$OUT/$2.json" --output_dir "$OUT/$1" \
+        --num_train_epochs "$4" --gradient_accumulation_steps 1 --weight_decay 0. \
+        --warmup_ratio 0.04 --lr_scheduler_type cosine --save_strategy steps \
+        --save_total_limit 1 --report_to none --seed "$SEED" "${@:5}"
+}
+
+evaluate() { # MODEL NAME [ARGUMENTS]
+    stage "eval-$2" python workflow_eval.py "${asked[@]}" --model "$1" --context_window 2 \
+        --data_path "$OUT/data/test.jsonl" --log_dir "$OUT/eval/$2" ${TEST:+--limit "$TEST"} "${@:3}"
+}
+
+# Five turns and, at turn 1, five samples for the majority vote of parallel answers.
+turns() { # MODEL NAME [ARGUMENTS]
+    evaluate "$1" "$2" --max_turns 5 --num_of_samples 5 1 1 1 1 "${@:3}"
 }

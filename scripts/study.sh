@@ -23,12 +23,9 @@ DEVICE=${DEVICE:-cpu}        # cpu | cuda, as the quickstart
 STUDY=${OUT:-log/study}      # where everything is written, seed by seed
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
 
-case ${1:-} in
-    "") ;;
-    -h | --help) sed -n '2,/^case /{/^set /d;/^case /d;s/^# \{0,1\}//;p}' "$0"; exit ;;
-    *) echo "study.sh takes no arguments, not '$1': its knobs are variables, see --help" >&2; exit 2 ;;
-esac
 cd "$(dirname "$0")/.."
+. scripts/stages.sh
+no_arguments "$@"
 export EXPERT SIZE EPOCHS ROLLOUTS DEVICE VENV
 read -ra seeds <<<"$SEEDS"
 read -ra variants <<<"$VARIANTS"
@@ -36,40 +33,36 @@ for seed in "${seeds[@]}"; do
     OUT="$STUDY/seed$seed" SEED="$seed" bash scripts/quickstart.sh
 done
 export PATH="$PWD/$VENV/bin:$PATH"
-. scripts/quickstart/stages.sh
 
 variant() { # NAME
-    local data=$OUT/$1.json steps j more=()
+    local data=$1 steps j more=()
     steps=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["steps"])' \
         "$OUT/rise/training.json")
     case $1 in
         iteration2)
             for ((j = 1; j <= ROLLOUTS; j++)); do
-                roll_out "$OUT/iteration2_gen$j" "$OUT/rise" "$j"
+                roll_out "iteration2_gen$j" train "$OUT/rise" "$j"
             done
-            convert "$data" all exp "$OUT"/gen[0-9]* "$OUT"/iteration2_gen[0-9]*
+            convert "$1" --criteria all --filepath "$OUT"/gen[0-9]* "$OUT"/iteration2_gen[0-9]*
             ;;
-        grouped) data=$OUT/finetune.json more=(--group_trajectories True) ;;
-        *) convert "$data" "${1%-*}" "${1#*-}" "$OUT"/gen[0-9]* ;;
+        grouped) data=finetune more=(--group_trajectories True) ;;
+        *) convert "$1" --criteria "${1%-*}" --weighting "${1#*-}" --filepath "$OUT"/gen[0-9]* ;;
     esac
-    train "$data" "$OUT/$1" "$EPOCHS" --max_steps "$steps" "${more[@]}"
-    evaluate_all "$OUT/$1" "$1"
+    train "$1" "$data" "$BASE" "$EPOCHS" --max_steps "$steps" "${more[@]}"
+    turns "$OUT/$1" "$1"
 }
 
 for SEED in "${seeds[@]}"; do
     OUT=$STUDY/seed$SEED
+    . scripts/quickstart/stages.sh
     say "seed $SEED: $VARIANTS"
     # Two at a time, one per core.
     for ((i = 0; i < ${#variants[@]}; i += 2)); do
         background variant "${variants[i]}"
-        beside=$!
-        # shellcheck disable=SC2064
-        trap "kill -- -$beside 2>/dev/null || true" EXIT
         if ((i + 1 < ${#variants[@]})); then
             variant "${variants[i + 1]}"
         fi
-        wait "$beside"
-        trap - EXIT
+        wait "$BESIDE"
     done
     stage report python -m rise.report "$OUT"/eval/{base,control,rise} "${variants[@]/#/$OUT/eval/}" \
         -o "$OUT/report.html"

@@ -1,4 +1,4 @@
-"""What a script runs on the second core ends with it, after kill -9 too.
+"""What a script runs on the second core ends with it, however it ends.
 
 python -m pytest tests/processes/test_background_stages.py
 """
@@ -8,6 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.support.servers import alive, wait_for
 
 STAGES = Path(__file__).parents[2] / "scripts" / "stages.sh"
@@ -15,15 +17,17 @@ SCRIPT = f"""set -euo pipefail
 . {STAGES}
 beside() {{ stage beside sleep 600; }}
 background beside
-echo "$!" >"$OUT/beside"
-stage here sleep 600
+echo "$BESIDE" >"$OUT/beside"
+stage here sleep "$SECONDS_HERE"
+exit 1
 """
 
 
-def test_a_killed_script_leaves_no_stage_behind(tmp_path):
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_script_that_ends_leaves_no_stage_behind(tmp_path, killed):
     process = subprocess.Popen(
         ["bash", "-c", SCRIPT],
-        env=os.environ | {"OUT": str(tmp_path)},
+        env=os.environ | {"OUT": str(tmp_path), "SECONDS_HERE": "600" if killed else "2"},
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
@@ -32,6 +36,7 @@ def test_a_killed_script_leaves_no_stage_behind(tmp_path):
     wait_for(lambda: all(file.exists() and file.read_text().strip() for file in files))
     groups = [file.read_text().strip() for file in files]
     assert all(map(alive, groups))
-    os.killpg(process.pid, signal.SIGKILL)
+    if killed:
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     wait_for(lambda: not any(map(alive, groups)))
