@@ -13,20 +13,13 @@ from pathlib import Path
 
 import pytest
 
-import workflow_convert
-import workflow_eval
-import workflow_gen
 from rise import lineage
 from scripts.reproduce.smoke import reference
+from tests.support.stages import parsed
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "scripts" / "reproduce"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.sh") if path.name != "run.sh")
-PARSERS = {
-    "workflow_gen.py": workflow_gen.parse_args,
-    "workflow_convert.py": workflow_convert.parse_args,
-    "workflow_eval.py": workflow_eval.parse_args,
-}
 STAGES = {"llama2": 13, "mistral": 5, "llama3": 5, "qwen3": 5}
 
 
@@ -63,8 +56,7 @@ def test_the_commands_have_the_published_settings_and_are_understood(script, tmp
     assert len(commands) == STAGES[script.stem.partition("_")[0]]
     for words in commands:
         if words[0] == "python":
-            args = PARSERS[words[1]](words[2:])
-            assert args.env == script.stem.rpartition("_")[2]
+            assert parsed(words).env == script.stem.rpartition("_")[2]
         else:
             assert words[:3] == ["deepspeed", "--num_gpus", "4"]
             given = dict(zip(words[6::2], words[7::2], strict=True))
@@ -72,10 +64,10 @@ def test_the_commands_have_the_published_settings_and_are_understood(script, tmp
             accumulation = int(given["--gradient_accumulation_steps"])
             assert 4 * accumulation * int(given["--per_device_train_batch_size"]) == 64
             assert (ROOT / given["--deepspeed"]).is_file()
-    evaluation = PARSERS["workflow_eval.py"](commands[-1][2:])
+    evaluation = parsed(commands[-1])
     assert (evaluation.max_turns, evaluation.context_window) == (5, 2)
     [*_, words] = (words for words in commands if words[1] == "workflow_gen.py")
-    generation = PARSERS["workflow_gen.py"](words[2:])
+    generation = parsed(words)
     assert generation.limit == 3
     if "llama3" in script.stem or "qwen3" in script.stem:
         assert generation.models[0] == generation.models[1]

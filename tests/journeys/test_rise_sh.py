@@ -20,19 +20,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-import workflow_convert
-import workflow_eval
-import workflow_gen
 from tests.support.scripted_servers import Wire, wire_reply
 from tests.support.servers import alive, wait_for
-from tests.support.stages import environment, write_inputs
+from tests.support.stages import environment, parsed, write_inputs
 
 ROOT = Path(__file__).parents[2]
-PARSERS = {
-    "workflow_gen.py": workflow_gen.parse_args,
-    "workflow_convert.py": workflow_convert.parse_args,
-    "workflow_eval.py": workflow_eval.parse_args,
-}
 PYTHON = f"""#!/bin/bash
 case "$*" in *train_mem.py*)
     case "$*" in *--check*) exit ;; esac
@@ -233,8 +225,8 @@ def test_what_an_iteration_is_trained_on_and_from(place, pool, start, logs, firs
         *("base/eval", "boost/gen", "boost/convert", "boost/train", "boost/eval", "iteration1/gen")
     ]
     for words in plan.values():
-        if words[1] in PARSERS:
-            PARSERS[words[1]](words[2:])
+        if words[1].startswith("workflow_"):
+            parsed(words)
     assert value(plan["boost/convert"], "--criteria") == "success"
     assert value(plan["boost/convert"], "--filepath") == f"{out}/boost/gen"
     assert value(plan["boost/gen"], "--max_turns") == "1"
@@ -247,7 +239,7 @@ def test_what_an_iteration_is_trained_on_and_from(place, pool, start, logs, firs
     assert value(plan["iteration1/train"], "--model_name_or_path") == f"{out}/boost/model"
     assert value(plan["iteration2/train"], "--model_name_or_path") == f"{out}/{first}"
     assert value(plan["iteration2/eval"], "--model") == f"{out}/iteration2/model"
-    evaluation = workflow_eval.parse_args(plan["base/eval"][2:])
+    evaluation = parsed(plan["base/eval"])
     assert (evaluation.max_turns, evaluation.num_of_samples) == (5, [5, 1, 1, 1, 1])
 
 
@@ -259,7 +251,7 @@ def test_the_student_may_teach_itself_and_arguments_are_passed_on(place):
     student = f"{place}/out/boost/model"
     assert value(plan["iteration1/gen"], "--models") == f"{student} {student}"
     assert value(plan["iteration1/gen"], "--num_of_samples") == "1 16"
-    generation = workflow_gen.parse_args(plan["iteration1/gen"][2:])
+    generation = parsed(plan["iteration1/gen"])
     assert generation.worker_args == "--device cpu"
     assert generation.log_dir == f"{place}/out/iteration1/gen"
     assert value(plan["base/eval"], "--max_turns") == "3"

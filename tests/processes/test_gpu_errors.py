@@ -67,25 +67,6 @@ def test_a_lost_gpu_ends_every_request_and_the_thread(model, tokenizer, monkeypa
         engine.submit(EngineRequest([5], GREEDY, 8))
 
 
-def test_full_memory_ends_one_request_and_nothing_else(model, tokenizer, monkeypatch):
-    engine = SlotEngine(model, tokenizer, max_length=128)
-    forward = engine.model.forward
-
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-
-    monkeypatch.setattr(engine.model, "forward", full)
-    engine.start()
-    try:
-        with pytest.raises(RequestError) as failed:
-            engine.submit(EngineRequest([5, 6], GREEDY, 8)).result(30)
-        assert failed.value.code == ErrorCode.CUDA_OUT_OF_MEMORY
-        monkeypatch.setattr(engine.model, "forward", forward)
-        assert engine.submit(EngineRequest([5, 6], GREEDY, 8)).result(30).samples[0].tokens
-    finally:
-        engine.stop()
-
-
 def test_a_worker_with_a_lost_gpu_answers_what_runs_and_ends_with_code_1(checkpoint):
     port = free_port()
     url = f"http://localhost:{port}"

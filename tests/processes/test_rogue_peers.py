@@ -71,6 +71,9 @@ def url():
 @pytest.mark.parametrize(
     "name",
     [
+        "localhost",
+        "http://",
+        "http://host:port",
         "http://a/path",
         "http://a:1/?next=b",
         "http://user:password@a:1",
@@ -117,7 +120,11 @@ def test_one_odd_registration_is_refused_and_never_stored(url, status):
 
 
 @pytest.mark.parametrize(
-    "body", [DEEP, b'{"model": ' + DEEP, b"\xff", b"1" * 5000, b'{"model": "\\ud800"}', b"{}", b""]
+    "body",
+    [
+        *(DEEP, b'{"model": ' + DEEP, b"\xff", b"1" * 5000, b'{"model": "\\ud800"}'),
+        *(b'{"model": 5, "worker_name": 5}', b"[1]", b"null", b"{}", b""),
+    ],
 )
 def test_a_body_that_is_none_gets_an_error_in_words(url, body):
     for path in ("register_worker", "receive_heart_beat", "get_worker_address"):

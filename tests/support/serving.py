@@ -1,6 +1,7 @@
 """Tiny models and engines that the tests of serving share."""
 
 import logging
+import time
 
 import openai
 import pytest
@@ -80,3 +81,14 @@ def api_url(controller_url):
 def client(api_url):
     with openai.OpenAI(base_url=f"{api_url}/v1", api_key=KEY, max_retries=0) as client:
         yield client
+
+
+def slow_down(worker, monkeypatch):
+    """Let a worker take its time, so that a client can hang up meanwhile."""
+    forward = worker.engine.model.forward
+
+    def slowly(*args):
+        time.sleep(0.03)
+        return forward(*args)
+
+    monkeypatch.setattr(worker.engine.model, "forward", slowly)

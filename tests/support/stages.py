@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import io
@@ -71,6 +72,11 @@ def call(
     main = importlib.import_module(script.removesuffix(".py")).main
     words = command(script, *arguments)[1:]
     return run_main(main, *words, directory=directory, environment=environment(**changes))
+
+
+def parsed(words: list[str]) -> argparse.Namespace:
+    """What a script reads of `python SCRIPT ARGUMENTS...`."""
+    return importlib.import_module(words[1].removesuffix(".py")).parse_args(words[2:])
 
 
 def own_environment(folder: Path) -> str:

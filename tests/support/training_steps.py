@@ -55,8 +55,13 @@ def first_step(trainer):
 
 
 def naive_step(case, examples):
-    """The definition, one example at a time: no padding, all logits, log-softmax, float64."""
+    """Loss and gradients of the case's model by the definition, in float64."""
     model = in_float64(AutoModelForCausalLM.from_pretrained(case[0], dtype=torch.float64))
+    return definition(model, examples)
+
+
+def definition(model, examples):
+    """Loss and gradients, one example at a time: no padding, all logits, log-softmax."""
     total = 0.0
     for example in examples:
         ids = torch.tensor([list(example.input_ids)])
@@ -65,7 +70,8 @@ def naive_step(case, examples):
         nll = -sum(log_p[t - 1, ids[0, t]] for t in action) / len(action)
         total = total + example.weight * nll / len(examples)
     total.backward()
-    return total.item(), {name: p.grad for name, p in model.named_parameters()}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    return total.item(), gradients
 
 
 def assert_same_step(step, reference):

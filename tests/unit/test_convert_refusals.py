@@ -8,13 +8,8 @@ import logging
 
 import pytest
 
-import workflow_convert
 from rise.episodes.shorthand import sketch
-from tests.unit.test_workflow_convert import write_run
-
-
-def convert(*arguments) -> int:
-    return workflow_convert.main([str(argument) for argument in arguments])
+from tests.unit.test_workflow_convert import convert, write_run
 
 
 @pytest.mark.parametrize("name", ["", "rows.jsonl", "2_turns.json"])

@@ -168,22 +168,3 @@ def test_generation_without_an_oracle_still_learns_from_the_best_sample(place):
     turns = [turn for episode in load_episodes(place / "run") for turn in episode.turns]
     assert len(turns) == 16 and {(turn.chosen, turn.verdict) for turn in turns} == {(2, "right")}
     assert "right at turn 2: 100.0 %" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("script", "arguments", "message"),
-    [
-        (evaluate, ["--revise_if_wrong"], "needs --feedback self or critique"),
-        (evaluate, ["--feedback", "self", "--max_turns", 1], "needs --max_turns 2 or more"),
-        (evaluate, ["--feedback", "self", "--shown_attempts", "own"], "needs --feedback none"),
-        (generate, ["--feedback", "none", "--correct_to_correct"], "needs --feedback oracle"),
-        (generate, ["--expert_sees", "none", "--max_turns", 1], "needs --max_turns 2 or more"),
-    ],
-)
-def test_contradictions_are_refused(place, script, arguments, message):
-    arguments = [*arguments, *(["--log_dir", "log"] if script is generate else [])]
-    if "--max_turns" in arguments and script is generate:
-        arguments += ["--models", "people.py:student"]
-    refused = script(place, *arguments)
-    assert refused.returncode == 2 and message in refused.stderr
-    assert not (place / "log").exists()

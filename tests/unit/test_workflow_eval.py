@@ -255,6 +255,9 @@ def test_where_no_prompt_fits_an_error_stands_in_place_of_rates(place, script, s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--revise_if_wrong"], "needs --feedback self or critique"),
+        (["--feedback", "self", "--max_turns", 1], "--feedback self needs --max_turns 2 or more"),
+        (["--shown_attempts", "own", "--feedback", "self"], "needs --feedback none"),
         (["--shown_attempts", "own", "--feedback", "oracle"], "needs --feedback none"),
         (["--shown_attempts", "own", "--max_turns", 1], "--max_turns 2 or more"),
         (["--model", "nobody"], "nobody answers"),

@@ -177,6 +177,11 @@ def test_dry_run_shows_the_plan_and_writes_nothing(place):
         (["--top_p", 0], ["--top_p is 0.0"]),
         (["--controller_address", "some where"], ["--controller_address is 'some where'"]),
         (["--max_turns", 1, "--models", "experts.py:student", "--correct_to_correct"], ["needs"]),
+        (["--feedback", "none", "--correct_to_correct"], ["needs --feedback oracle"]),
+        (
+            ["--max_turns", 1, "--models", "experts.py:student", "--expert_sees", "none"],
+            ["--expert_sees none needs --max_turns 2 or more"],
+        ),
         (["--prompt_style", "missing.json"], ["missing.json"]),
         (
             ["--max_turns", 0, "--limit", 0, "--concurrency", 0, "--models", "nobody"],

@@ -6,7 +6,6 @@ python -m pytest tests/unit/fastchat/serve/test_model_worker.py
 import json
 import logging
 import socket
-import time
 from itertools import chain
 
 import pytest
@@ -18,25 +17,14 @@ from fastchat.serve import model_worker
 from fastchat.serve.base_model_worker import create_app
 from fastchat.serve.model_worker import build_worker, parse_args
 from tests.support.servers import frames, post, running, wait_for
+from tests.support.serving import slow_down
 
 HELLO = {"prompt": "Hello there", "temperature": 0, "max_new_tokens": 6}
 
 
 @pytest.fixture(scope="module")
-def worker(checkpoint):
-    args = parse_args(
-        ["--model-path", str(checkpoint()), "--device", "cpu", "--context-length", "200"]
-    )
-    worker = build_worker(args, logging.getLogger("test"))
-    worker.engine.start()
-    yield worker
-    worker.engine.stop()
-
-
-@pytest.fixture(scope="module")
-def url(worker):
-    with running(create_app(worker)) as address:
-        yield address
+def url(worker_url):
+    return worker_url
 
 
 def idle(worker):
@@ -184,17 +172,8 @@ def test_the_body_of_the_stock_api_server_is_understood(url):
 def test_the_conversation_fields_of_stock_clients_are_there(url):
     conv = post(f"{url}/worker_get_conv_template", {"model": "tiny-llama"})["conv"]
     assert set(conv) == {
-        "name",
-        "system_template",
-        "system_message",
-        "roles",
-        "messages",
-        "offset",
-        "sep_style",
-        "sep",
-        "sep2",
-        "stop_str",
-        "stop_token_ids",
+        *("name", "system_template", "system_message", "roles", "messages", "offset"),
+        *("sep_style", "sep", "sep2", "stop_str", "stop_token_ids"),
     }
     assert isinstance(conv["sep_style"], int)
 
@@ -271,13 +250,7 @@ def test_a_client_that_hangs_up_stops_its_generation(url, worker, endpoint, monk
     body = b'{"prompt": "a", "max_new_tokens": 190, "n": 3, "temperature": 0}'
     whole = post(f"{url}/worker_generate", json.loads(body))
     assert whole["usage"]["completion_tokens"] == 3 * 190
-    forward = worker.engine.model.forward
-
-    def slowly(*args):
-        time.sleep(0.03)
-        return forward(*args)
-
-    monkeypatch.setattr(worker.engine.model, "forward", slowly)
+    slow_down(worker, monkeypatch)
     head = f"POST /{endpoint} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, int(port))) as connection:

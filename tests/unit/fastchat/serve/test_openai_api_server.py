@@ -5,7 +5,6 @@ python -m pytest tests/unit/fastchat/serve/test_openai_api_server.py
 
 import asyncio
 import contextlib
-import time
 
 import openai
 import pytest
@@ -14,6 +13,7 @@ import requests
 from fastchat.serve.openai_api_server import parse_args, split_keys
 from rise.policies.openai_api import OpenAIPolicy
 from tests.support.servers import CHAT, CONTEXT, KEY, TEXT, post, wait_for
+from tests.support.serving import slow_down
 from tests.unit.fastchat.serve.test_prometheus import scrape
 
 
@@ -246,13 +246,7 @@ async def stream_text(create, seed):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_hangs_up_stops_the_generation(client, api_url, worker, monkeypatch, stream):
-    forward = worker.engine.model.forward
-
-    def slowly(*args):
-        time.sleep(0.03)
-        return forward(*args)
-
-    monkeypatch.setattr(worker.engine.model, "forward", slowly)
+    slow_down(worker, monkeypatch)
     code = "rise_api_requests_total{hung_up}{/v1/chat/completions}"
     hung_up, generated = scrape(api_url).get(code, 0), worker.engine.stats.generated_tokens
     options = {**CHAT, "temperature": 0, "stream": stream}

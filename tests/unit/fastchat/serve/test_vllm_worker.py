@@ -5,7 +5,6 @@ python -m pytest tests/unit/fastchat/serve/test_vllm_worker.py
 
 import contextlib
 import itertools
-import time
 
 import openai
 import pytest
@@ -26,6 +25,7 @@ from tests.support.servers import (
     running,
     wait_for,
 )
+from tests.support.serving import slow_down
 
 
 @pytest.fixture(scope="module")
@@ -165,13 +165,7 @@ def test_token_ids_pass_unchanged_and_need_a_server_that_takes_them(url, outer, 
 
 
 def test_a_client_that_hangs_up_stops_the_generation_behind_the_server(url, worker, monkeypatch):
-    forward = worker.engine.model.forward
-
-    def slowly(*args):
-        time.sleep(0.03)
-        return forward(*args)
-
-    monkeypatch.setattr(worker.engine.model, "forward", slowly)
+    slow_down(worker, monkeypatch)
     generated = worker.engine.stats.generated_tokens
     body = {**ASK, "max_new_tokens": 180, "temperature": 0}
     for path in ("worker_generate", "worker_generate_stream"):

@@ -23,6 +23,7 @@ from rise.policies import names
 from tests.support import training_data as shared
 from tests.support.served import greedy
 from tests.support.training_data import figures, make_case
+from tests.support.training_steps import definition
 
 SHAPES = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
 """The 4-bit kernels want multiples of 32."""
@@ -47,19 +48,6 @@ def finished(case, tmp_path_factory):
     return output
 
 
-def naive_step(model, examples):
-    """The definition, one example at a time, all logits, in float64."""
-    total = 0.0
-    for example in examples:
-        ids = torch.tensor([list(example.input_ids)])
-        log_p = model(ids).logits[0].log_softmax(-1)
-        action = range(example.action_start, ids.shape[1])
-        nll = -sum(log_p[t - 1, ids[0, t]] for t in action) / len(action)
-        total = total + example.weight * nll / len(examples)
-    total.backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_step_of_an_adapter_follows_the_definition(case, tmp_path, checkpointing):
     """One step of SGD, so that the trained adapter shows the gradient."""
@@ -73,7 +61,7 @@ def test_the_step_of_an_adapter_follows_the_definition(case, tmp_path, checkpoin
     model = add_adapter(base, LoraArguments(use_lora=True, lora_dropout=0.0), args)
     template = ChatTemplate(AutoTokenizer.from_pretrained(case[0]))
     data = RWRDataset(case[1], template, 2048)
-    gradients = naive_step(model, [data[i] for i in range(len(data))])
+    _, gradients = definition(model, list(data))
     trained = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(case[0], dtype=torch.float32), tmp_path / "out"
     ).state_dict()

@@ -4,7 +4,6 @@ python -m pytest tests/unit/fastchat/train/test_refusals.py
 """
 
 import json
-import shutil
 
 import pytest
 
@@ -101,15 +100,6 @@ def test_a_foreign_checkpoint_is_not_overwritten(case, tmp_path, capsys):
     (tmp_path / "out" / "checkpoint-100").mkdir(parents=True)
     assert main(command(case, tmp_path / "out")) == 2
     assert "holds checkpoint-100 but no training.json" in capsys.readouterr().err
-
-
-def test_missing_weights_are_one_error(case, tmp_path, capsys):
-    model = tmp_path / "model"
-    shutil.copytree(case[0], model)
-    (model / "model.safetensors").unlink()
-    assert main(command((model, case[1]), tmp_path / "out")) == 2
-    assert f"{model} holds no model.safetensors" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_that_cannot_be_written_is_one_error(case, tmp_path, capsys, monkeypatch):

@@ -10,14 +10,13 @@ from collections import Counter
 
 import pytest
 
-import workflow_convert
 from rise.dataset.near_duplicates import without_near_duplicates
 from rise.dataset.rules import Rules, rows_from_episode
 from rise.dataset.text_keys import text_key
 from rise.dataset.weights import PromptMeans
 from rise.dataset.writer import RowSpill
 from rise.episodes.shorthand import sketch
-from tests.unit.test_workflow_convert import write_run
+from tests.unit.test_workflow_convert import convert, write_run
 
 
 def weights(output) -> dict[str, float]:
@@ -58,9 +57,8 @@ def test_means_run_over_the_attempts_of_all_logs(tmp_path, weighting, expected):
     first = write_run(tmp_path / "one", sketch("w7 r5", "r5"))
     second = write_run(tmp_path / "two", sketch("w8 - r6,r5"), turns=3)
     output = tmp_path / "both.json"
-    arguments = ["--filepath", first, second, "--output", output, "--temperature", 1]
-    arguments += ["--weighting", weighting]
-    assert workflow_convert.main([str(argument) for argument in arguments]) == 0
+    rules = ("--temperature", 1, "--weighting", weighting)
+    assert convert("--filepath", first, second, "--output", output, *rules) == 0
     found = weights(output)
     assert {key: found.get(key) for key in expected} == pytest.approx(expected)
     assert len(found) == (6 if weighting != "centered" else 5)
@@ -116,8 +114,8 @@ def test_near_duplicates_of_another_log_are_dropped_and_reported(tmp_path):
     first = write_run(tmp_path / "one", sketch("w7 r5"))
     second = write_run(tmp_path / "two", sketch("w7 r5", "r5"))
     output = tmp_path / "data.json"
-    arguments = ["--filepath", first, second, "--output", output, "--remove_near_duplicates", 0.8]
-    assert workflow_convert.main([str(argument) for argument in arguments]) == 0
+    logs = ("--filepath", first, second)
+    assert convert(*logs, "--output", output, "--remove_near_duplicates", 0.8) == 0
     assert list(weights(output)) == ["0-0-1", "0-0-2", "1-1-1"]
     report = json.loads((tmp_path / "data.json.report.json").read_text())
     assert (report["attempts"], report["rows"], report["dropped"]) == (5, 3, {"near duplicate": 2})
@@ -130,7 +128,7 @@ def test_a_bad_record_in_the_middle_leaves_nothing(tmp_path, capsys):
     (log.parent / "rows.jsonl").write_text("\n".join(lines) + "\n")
     before = sorted(tmp_path.rglob("*"))
     output = tmp_path / "made" / "data.json"
-    assert workflow_convert.main(["--filepath", str(log.parent), "--output", str(output)]) == 2
+    assert convert("--filepath", log.parent, "--output", output) == 2
     error = capsys.readouterr().err
     assert "rows.jsonl, line 6" in error and "['mood']" in error and "take it out" in error
     assert sorted(tmp_path.rglob("*")) == before
@@ -156,10 +154,10 @@ def test_no_conversion_holds_its_rows_in_memory(tmp_path, monkeypatch, flags):
             record["dialogue"][0]["content"] = record["query"] = f"question {task_id}"
             file.write(json.dumps(record | {"task_id": task_id}) + "\n")
     assert log.stat().st_size > 20e6
-    arguments = ["--filepath", str(log), "--output", str(output)]
-    assert workflow_convert.main([*arguments, *flags]) == 0  # imports
+    arguments = ("--filepath", log, "--output", output, *flags)
+    assert convert(*arguments) == 0  # imports
     tracemalloc.start()
-    assert workflow_convert.main([*arguments, "--overwrite", *flags]) == 0
+    assert convert(*arguments, "--overwrite") == 0
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert output.stat().st_size > 8e6 and peak < 4e6

@@ -7,14 +7,9 @@ import json
 
 import pytest
 
-import workflow_convert
 from rise.dataset.writer import is_written, write_dataset
 from rise.episodes.shorthand import sketch
-from tests.unit.test_workflow_convert import write_run
-
-
-def convert(*arguments) -> int:
-    return workflow_convert.main([str(argument) for argument in arguments])
+from tests.unit.test_workflow_convert import convert, write_run
 
 
 def contents(directory) -> dict[str, bytes]:

@@ -29,27 +29,34 @@ def test_gpus_are_those_of_the_environment_or_of_the_driver(tmp_path, monkeypatc
     assert gpus.visible_gpus() == []
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ((), {"checkpoint-0": "0", "checkpoint-0.1": "1", "checkpoint-0.2": "2"}),
-        (("--device", "cuda:1"), {"checkpoint-0": None}),
-    ],
-)
-def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, expected):
-    started = {}
+def started(tmp_path, models, visible, options, cores=7):
+    """Name -> (GPU, arguments) of every worker that would be started for these checkpoints."""
+    found = {}
 
     def launch(serving, name, module, arguments, gpu=None):
         if module == "model_worker":
-            started[name] = gpu
+            found[name] = gpu, model_worker.parse_args(arguments)
 
     with (
-        mock.patch.object(gpus, "visible_gpus", lambda: ["0", "1", "2"]),
+        mock.patch.object(utils, "own_cores", lambda: cores),
+        mock.patch.object(gpus, "visible_gpus", lambda: visible),
         mock.patch.object(LocalServing, "_launch", launch),
         mock.patch.object(local, "wait_until"),
-        LocalServing(["a"], tmp_path, worker_args=options),
+        LocalServing(models, tmp_path, worker_args=options),
     ):
-        assert started == expected
+        return found
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"checkpoint-0": "0", "checkpoint-0.1": "1", "checkpoint-0.2": "2"}),
+        (["--device", "cuda:1"], {"checkpoint-0": None}),
+    ],
+)
+def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, expected):
+    found = started(tmp_path, ["a"], ["0", "1", "2"], options)
+    assert {name: gpu for name, (gpu, _) in found.items()} == expected
 
 
 @pytest.mark.parametrize(
@@ -64,35 +71,12 @@ def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, expecte
     ],
 )
 def test_workers_on_one_gpu_share_its_memory(tmp_path, models, visible, options, expected):
-    started = []
-
-    def launch(serving, name, module, arguments, gpu=None):
-        if module == "model_worker":
-            started.append(model_worker.parse_args(arguments).gpu_memory_fraction)
-
-    with (
-        mock.patch.object(gpus, "visible_gpus", lambda: visible),
-        mock.patch.object(LocalServing, "_launch", launch),
-        mock.patch.object(local, "wait_until"),
-        LocalServing(models, tmp_path, worker_args=options),
-    ):
-        assert started == expected
+    found = started(tmp_path, models, visible, options)
+    assert [args.gpu_memory_fraction for _, args in found.values()] == expected
 
 
 @pytest.mark.parametrize(("options", "expected"), [([], [3, 3]), (["--num-threads=2"], [2, 2])])
 def test_workers_share_the_cores(tmp_path, monkeypatch, options, expected):
-    started = []
-
-    def launch(serving, name, module, arguments, gpu=None):
-        if module == "model_worker":
-            started.append(model_worker.parse_args(arguments).num_threads)
-
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with (
-        mock.patch.object(utils, "own_cores", lambda: 7),
-        mock.patch.object(gpus, "visible_gpus", list),
-        mock.patch.object(LocalServing, "_launch", launch),
-        mock.patch.object(local, "wait_until"),
-        LocalServing(["a", "b"], tmp_path, worker_args=options),
-    ):
-        assert started == expected
+    found = started(tmp_path, ["a", "b"], [], options)
+    assert [args.num_threads for _, args in found.values()] == expected

@@ -14,25 +14,12 @@ from fastchat.serve.engine.engine import SlotEngine
 from fastchat.serve.engine.request import EngineRequest
 from fastchat.serve.engine.sampling import SamplingParams
 from fastchat.serve.engine.slots import SHORTEST_SHARE
-
-GREEDY = SamplingParams(temperature=0.0)
-
-
-def drain(engine):
-    while engine.step():
-        pass
+from tests.unit.fastchat.serve.engine.test_engine import GREEDY, drain, reference
 
 
 def some_tokens(count, seed):
     rng = random.Random(seed)
     return [rng.randrange(4, 300) for _ in range(count)]
-
-
-def reference(model, prompt, count):
-    ids = model.generate(
-        torch.tensor([prompt]), max_new_tokens=count, do_sample=False, eos_token_id=None
-    )
-    return ids[0, len(prompt) :].tolist()
 
 
 def test_a_shared_preamble_is_computed_once(model, tokenizer):
