@@ -214,6 +214,9 @@ def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
             if not timings:
                 raise
             facts["interrupted"] = "the rounds that were complete count"
+        for name, system in systems.items():
+            if getattr(system, "processes", None):
+                facts[f"peak memory of {name}, MB"] = round(sum(map(peak, system.processes)))
     return timings, facts | {"load_after": os.getloadavg()[0]}
 
 
@@ -291,6 +294,12 @@ def timed(name: str, processes: list, run: Callable[[], int]) -> Timing:
 
 def cpu_seconds(processes: list) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def peak(process: Any) -> float:
+    """The most memory that a process has held at a time, in MB."""
+    lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def describe(args: argparse.Namespace, source: str, lengths: list[int]) -> dict[str, object]:

@@ -58,6 +58,7 @@ from fastchat.utils import (
     build_logger,
     byte_count,
     fraction,
+    keep_freed_memory,
     listen,
     positive_int,
     serve,
@@ -280,6 +281,7 @@ def _load_engine(
     hub_logging.disable_progress_bar()
     threads = args.num_threads or threads_of()
     torch.set_num_threads(threads)
+    keep_freed_memory()
     device = pick_device(args.device) or "cpu"
     memory_fraction = stock_flags.memory_fraction(args, device)
     options = stock_flags.load_options(args, device)
