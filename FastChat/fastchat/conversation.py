@@ -1,8 +1,8 @@
 """Messages -> token ids and trained spans: the one chat-template code, for serving and training.
 
 A model sees what the worker feeds it: `ChatTemplate.prompt_ids(messages)`. The trainer builds its
-examples from the same call (`encode_example`) and goes on with the tokens that were sampled, so
-what is trained is what was sampled, token by token. The template is the tokenizer's own, unless
+examples from the same text (`encode`) and goes on with the tokens that were sampled, so what is
+trained is what was sampled, token by token. The template is the tokenizer's own, unless
 `--chat-template NAME|FILE` names another one, which then is written into the checkpoint
 (`install`).
 
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2.exceptions import TemplateError
 
@@ -55,8 +55,7 @@ class Answer:
     """The day that the prompt prints (YYYY-MM-DD), if its template prints one; None is `DATE`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """One training example as tokens."""
 
     prompt: list[int]
@@ -112,13 +111,6 @@ class ChatTemplate:
     def prompt_ids(self, messages: Sequence[Message], date: str | None = None) -> list[int]:
         """The token ids that a worker feeds to the model for these messages."""
         return self._encode(self.render_prompt(messages, date))
-
-    def encode_example(
-        self, messages: Sequence[Message], answer: Answer | None = None
-    ) -> tuple[list[int], list[int]]:
-        """`(prompt, action)` of `encode`."""
-        encoded = self.encode(messages, answer)
-        return encoded.prompt, encoded.action
 
     def encode(self, messages: Sequence[Message], answer: Answer | None = None) -> Encoded:
         """One training example: the ids of the context and of the trained action.

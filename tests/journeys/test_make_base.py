@@ -56,7 +56,7 @@ def test_the_ids_learned_are_those_that_are_served(chats, tokenizer):
     template = ChatTemplate(tokenizer)
     for messages, example in zip(chats, make_base.encode(chats, tokenizer), strict=True):
         plain = [{"role": m["role"], "content": m["content"]} for m in messages]
-        prompt, action = template.encode_example(plain)
+        prompt, action, *_ = template.encode(plain)
         assert example.ids == prompt + action
         assert example.ids[: len(prompt)] == template.prompt_ids(plain[:-1])
 

@@ -13,8 +13,8 @@ from rise.episodes.journal import load_episodes
 from rise.episodes.shorthand import sketch
 from rise.program.exits import BROKEN_PIPE, run_program, usage_errors
 from tests.support import run_dirs
+from tests.support.conversion import write_run
 from tests.support.stages import ROOT, command, environment, write_inputs
-from tests.unit.test_workflow_convert import write_run
 
 
 def unread(words, place, streams=("stdout",), **changes):

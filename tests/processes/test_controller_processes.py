@@ -15,8 +15,7 @@ import requests
 
 from fastchat.constants import ErrorCode
 from fastchat.utils import raise_file_limit
-from tests.support.servers import answers, frames, free_port, post, process, wait_for
-from tests.unit.fastchat.serve.test_prometheus import scrape
+from tests.support.servers import answers, frames, free_port, post, process, scrape, wait_for
 
 STREAMS = 1000
 

@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from rise.episodes.shorthand import sketch
+from tests.support.conversion import write_run
 from tests.support.stages import ROOT, environment
-from tests.unit.test_workflow_convert import write_run
 
 MOUNTED = 'mount -t tmpfs -o ro tmpfs RO && exec "$@"'
 

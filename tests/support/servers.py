@@ -16,6 +16,7 @@ from typing import Any
 
 import requests
 import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
 
 from fastchat.client.process import free_ports
 from fastchat.conversation import ChatTemplate
@@ -111,6 +112,19 @@ def frames(url: str, body: Any) -> list[dict[str, Any]]:
     reply = requests.post(url, json=body, stream=True, timeout=120)
     chunks = reply.iter_lines(decode_unicode=False, delimiter=b"\0")
     return [json.loads(chunk) for chunk in chunks if chunk]
+
+
+def scrape(url: str) -> dict[str, float]:
+    """All samples under /metrics: {name or name{label value}: number}."""
+    reply = requests.get(f"{url}/metrics", timeout=10)
+    assert reply.headers["content-type"].startswith("text/plain")
+    return {
+        sample.name
+        + "".join(f"{{{value}}}" for _, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(reply.text)
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:

@@ -12,8 +12,8 @@ from fastchat.conversation import ChatTemplate
 from fastchat.train.rows import targets_of
 from rise.dataset import writer
 from rise.episodes.shorthand import sketch
+from tests.support.conversion import convert, read, write_run
 from tests.support.tiny import tiny_tokenizer
-from tests.unit.test_workflow_convert import convert, read, write_run
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_single_turn_data_is_repeated_to_the_tokens_of_the_rise_data(rise_data, 
     budget = report_of(data)["tokens"]["answer"]["total"]
     template = ChatTemplate(tiny_tokenizer("llama-2"))
     targets = (target for row in rows for target in targets_of(row))
-    trained = sum(len(template.encode_example(target.messages)[1]) for target in targets)
+    trained = sum(len(template.encode(target.messages).action) for target in targets)
     assert report_of(output)["match_tokens"] == {"budget": budget, "rows": 7, "total": trained}
     assert trained == budget
     assert f"7 rows with {budget} trained tokens" in capsys.readouterr().out

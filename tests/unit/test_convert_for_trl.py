@@ -15,8 +15,8 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 import workflow_convert
 from rise.episodes.shorthand import sketch
+from tests.support.conversion import write_run
 from tests.support.tiny import save_tiny_model
-from tests.unit.test_workflow_convert import write_run
 
 ONE_STEP = {
     "max_steps": 1,

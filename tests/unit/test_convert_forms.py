@@ -11,8 +11,8 @@ import pytest
 from fastchat.conversation import ChatTemplate
 from fastchat.train.rows import read_targets
 from rise.episodes.shorthand import sketch
+from tests.support.conversion import convert, read, write_run
 from tests.support.tiny import tiny_tokenizer
-from tests.unit.test_workflow_convert import convert, read, write_run
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_tokens_are_counted_as_the_trainer_counts_them(log, output, tmp_path, ca
     assert convert("--filepath", log, "--output", output, "--model_path", model) == 0
     template = ChatTemplate(tokenizer)
     counted = json.loads(Path(f"{output}.report.json").read_text())["tokens"]
-    pairs = [template.encode_example(target.messages) for _, (target,) in read_targets(output)]
+    pairs = [template.encode(target.messages)[:2] for _, (target,) in read_targets(output)]
     assert counted["prompt"]["total"] == sum(len(prompt) for prompt, _ in pairs)
     assert counted["answer"]["total"] == sum(len(answer) for _, answer in pairs)
     assert counted["row"]["max"] == max(len(prompt) + len(answer) for prompt, answer in pairs)

@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from rise.episodes.shorthand import sketch
-from tests.unit.test_workflow_convert import convert, write_run
+from tests.support.conversion import convert, write_run
 
 
 @pytest.mark.parametrize("name", ["", "rows.jsonl", "2_turns.json"])

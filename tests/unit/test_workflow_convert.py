@@ -13,29 +13,8 @@ import pytest
 
 import workflow_convert
 from fastchat.train.rows import read_targets
-from rise.episodes.episode import Episode
 from rise.episodes.shorthand import sketch
-
-
-def write_run(directory: Path, episodes: list[Episode], turns: int = 2, **config) -> Path:
-    """A run directory as workflow_gen.py leaves it; returns the published log in it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    records = [episode.to_dict() for episode in episodes]
-    lines = [json.dumps(record) + "\n" for record in records]
-    (directory / "rows.jsonl").write_text("".join(lines))
-    config = {"env": "gsm8k", "max_turns": turns, "context_window": None} | config
-    (directory / "config.json").write_text(json.dumps(config))
-    log = directory / f"{turns}_turns.json"
-    log.write_text(json.dumps({str(record["task_id"]): record for record in records}))
-    return log
-
-
-def convert(*arguments) -> int:
-    return workflow_convert.main([str(argument) for argument in arguments])
-
-
-def read(path: Path) -> list[dict]:
-    return json.loads(path.read_text())
+from tests.support.conversion import convert, read, write_run
 
 
 @pytest.fixture

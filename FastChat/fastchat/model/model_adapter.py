@@ -22,7 +22,6 @@ _DEFAULT_CONTEXT = 2048
 
 def load_tokenizer(
     path: str | Path,
-    model_max_length: int | None = None,
     cache_dir: str | None = None,
     trust_remote_code: bool = False,
     base: str | None = None,
@@ -33,10 +32,9 @@ def load_tokenizer(
         source = base_source(path, base)
     from transformers import AutoTokenizer
 
-    options = {} if model_max_length is None else {"model_max_length": model_max_length}
     with _explained(source, "tokenizer"):
         return AutoTokenizer.from_pretrained(
-            source, cache_dir=cache_dir, trust_remote_code=trust_remote_code, **options
+            source, cache_dir=cache_dir, trust_remote_code=trust_remote_code
         )
 
 

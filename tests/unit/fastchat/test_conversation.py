@@ -23,13 +23,13 @@ def template(request):
 
 def test_the_context_of_an_example_is_the_served_prompt(template):
     for messages in (EPISODE, [SYSTEM, *EPISODE], EPISODE[:2]):
-        context, action = template.encode_example(messages)
+        context, action, *_ = template.encode(messages)
         assert context == template.prompt_ids(messages[:-1])
         assert template.tokenizer.decode(action[:-1]) == messages[-1]["content"]
 
 
 def test_the_trained_action_ends_in_the_one_stop_token(template):
-    _, action = template.encode_example(EPISODE)
+    action = template.encode(EPISODE).action
     assert action[-1] == template.turn_end_id
     assert not set(action[:-1]) & template.stop_token_ids
 
@@ -43,7 +43,7 @@ def test_bos_is_written_once(template):
 @pytest.mark.parametrize("name", ["chatml", "llama-3", "zephyr"])
 def test_where_the_template_keeps_answers_the_next_prompt_begins_with_the_example(name):
     template = ChatTemplate(tiny_tokenizer(name))
-    context, action = template.encode_example(EPISODE[:2])
+    context, action, *_ = template.encode(EPISODE[:2])
     next_prompt = template.prompt_ids(EPISODE[:3])
     assert next_prompt[: len(context) + len(action)] == context + action
 
@@ -88,7 +88,7 @@ def test_a_template_that_ends_no_turn_gets_the_eos_token():
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}\n{% endfor %}"
     )
-    _, action = ChatTemplate(tokenizer).encode_example(EPISODE)
+    action = ChatTemplate(tokenizer).encode(EPISODE).action
     assert action[-1] == tokenizer.eos_token_id
 
 
@@ -137,4 +137,4 @@ def test_sharegpt_turns_become_messages():
 
 def test_an_example_must_end_in_an_answer(template):
     with pytest.raises(ValueError, match="must end in an assistant message"):
-        template.encode_example(EPISODE[:3])
+        template.encode(EPISODE[:3])

@@ -67,7 +67,7 @@ def test_a_text_is_tokenized_as_the_continuation_of_the_prompt(template):
     opens = template.render_prompt([QUESTION]).endswith("<think>\n")
     for text in texts():
         for is_cut in (False, True):
-            prompt, action = template.encode_example(dialogue(text), Answer(is_cut=is_cut))
+            prompt, action, *_ = template.encode(dialogue(text), Answer(is_cut=is_cut))
             assert prompt == template.prompt_ids(dialogue(text)[:-1])
             assert (action[-1:] == [template.turn_end_id]) is (not is_cut)
             closed = opens and not is_cut and "</think>" not in text
@@ -123,7 +123,7 @@ def test_a_sentencepiece_answer_keeps_its_first_word():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
     template = ChatTemplate(tokenizer, "llama-2")
     for text in ("It is", " It is", "It  is "):
-        _, action = template.encode_example([QUESTION, {"role": "assistant", "content": text}])
+        action = template.encode([QUESTION, {"role": "assistant", "content": text}]).action
         assert tokenizer.decode(action[:-1]) == text
         assert tokenizer.convert_ids_to_tokens(action[:1])[0].startswith("▁")
 
@@ -133,7 +133,7 @@ def test_the_date_is_the_one_that_is_given_not_todays():
     assert "Today Date: 26 Jul 2024" in template.render_prompt([QUESTION])
     assert "Today Date: 02 Jan 2026" in template.render_prompt([QUESTION], "2026-01-02")
     messages = [QUESTION, {"role": "assistant", "content": "4"}]
-    prompt, _ = template.encode_example(messages, Answer(date="2026-01-02"))
+    prompt = template.encode(messages, Answer(date="2026-01-02")).prompt
     assert prompt == template.prompt_ids([QUESTION], "2026-01-02")
     template.install(template.tokenizer)
     assert template.tokenizer.chat_template == FAMILIES["llama-3.2"][2]

@@ -15,8 +15,7 @@ from fastchat import utils
 from fastchat.constants import MAX_BODY_BYTES
 from fastchat.serve import base_model_worker, controller, model_worker
 from tests.support.pacing_worker import PacingWorker
-from tests.support.servers import running, wait_for
-from tests.unit.fastchat.serve.test_prometheus import scrape
+from tests.support.servers import running, scrape, wait_for
 
 WORKER = ["worker_generate", "worker_generate_stream", "count_token"]
 CONTROLLER = ["register_worker", "receive_heart_beat", "get_worker_address"]

@@ -12,9 +12,8 @@ import requests
 
 from fastchat.serve.openai_api_server import parse_args, split_keys
 from rise.policies.openai_api import OpenAIPolicy
-from tests.support.servers import CHAT, CONTEXT, KEY, TEXT, post, wait_for
+from tests.support.servers import CHAT, CONTEXT, KEY, TEXT, post, scrape, wait_for
 from tests.support.serving import slow_down
-from tests.unit.fastchat.serve.test_prometheus import scrape
 
 
 def by_worker(worker_url, **body):

@@ -8,28 +8,13 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import requests
 import torch
 from fastapi import FastAPI
-from prometheus_client.parser import text_string_to_metric_families
 
 from fastchat.serve.base_model_worker import create_app
 from fastchat.serve.model_worker import build_worker, parse_args
 from fastchat.serve.prometheus import Metrics
-from tests.support.servers import frames, post, running, wait_for
-
-
-def scrape(url):
-    """All samples under /metrics: {name or name{label value}: number}."""
-    reply = requests.get(f"{url}/metrics", timeout=10)
-    assert reply.headers["content-type"].startswith("text/plain")
-    return {
-        sample.name
-        + "".join(f"{{{value}}}" for _, value in sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(reply.text)
-        for sample in family.samples
-        if not sample.name.endswith("_created")
-    }
+from tests.support.servers import frames, post, running, scrape, wait_for
 
 
 def test_counts_and_readings_are_exposed_by_name():

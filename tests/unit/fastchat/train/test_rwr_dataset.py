@@ -43,13 +43,13 @@ def test_the_oldest_attempts_are_cut_first_and_the_answer_never(chatml):
     shorter = encode(target, chatml, len(whole.input_ids) - 1)
     messages = target.messages[:1] + target.messages[3:]
     assert shorter.cut == 1
-    assert list(shorter.input_ids) == list(chain(*chatml.encode_example(messages)))
+    assert list(shorter.input_ids) == list(chain(*chatml.encode(messages)[:2]))
 
 
 def test_the_opening_is_not_cut(chatml):
     target = only_target(row(5, turns=3) | {"opening": 3})
     shown = target.messages[:3] + target.messages[-1:]
-    length = sum(map(len, chatml.encode_example(shown)))
+    length = sum(map(len, chatml.encode(shown)[:2]))
     example = encode(target, chatml, length)
     assert (example.cut, len(example.input_ids)) == (1, length)
     assert encode(target, chatml, length - 1) is None

@@ -10,7 +10,7 @@ import pytest
 import workflow_convert
 from rise.dataset.pairs import pairs_of
 from rise.episodes.shorthand import sketch
-from tests.unit.test_workflow_convert import write_run
+from tests.support.conversion import write_run
 
 
 @pytest.mark.parametrize(

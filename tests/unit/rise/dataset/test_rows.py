@@ -16,7 +16,7 @@ from rise.dataset.text_keys import text_key
 from rise.dataset.weights import PromptMeans
 from rise.dataset.writer import RowSpill
 from rise.episodes.shorthand import sketch
-from tests.unit.test_workflow_convert import convert, write_run
+from tests.support.conversion import convert, write_run
 
 
 def weights(output) -> dict[str, float]:

@@ -9,7 +9,7 @@ import pytest
 
 from rise.dataset.writer import is_written, write_dataset
 from rise.episodes.shorthand import sketch
-from tests.unit.test_workflow_convert import convert, write_run
+from tests.support.conversion import convert, write_run
 
 
 def contents(directory) -> dict[str, bytes]:
