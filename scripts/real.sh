@@ -31,34 +31,16 @@ SECONDS=0
 . scripts/stages.sh
 no_arguments "$@"
 [[ $DATA =~ ^(asdiv|gsm8k|words)$ ]] || refuse "DATA must be asdiv, gsm8k or words, not '$DATA'"
-case $EXPERT in
-    reference) SAMPLES=1 ;;
-    self) SAMPLES=8 ;;
-    *) refuse "EXPERT must be reference or self, not '$EXPERT'" ;;
-esac
-if [ -z "$DTYPE" ]; then
-    DTYPE=float32
-    if grep -q -m 1 -E 'avx512_bf16|amx_bf16' /proc/cpuinfo; then DTYPE=bfloat16; fi
-fi
-sizes=() rows=30 words=4000
+. scripts/real/stages.sh
+sizes=() words=4000
 if [ -n "$SMOKE" ]; then
-    sizes=(--test 8 --validation 2 --warm 16 --generate 8) rows=4 words=60 TEST=8 ROLLOUTS=1
+    sizes=(--test 8 --validation 2 --warm 16 --generate 8) words=60
 fi
 counts SEED ITERATIONS ROLLOUTS TEST
 remember DATA EXPERT ITERATIONS ROLLOUTS TEST COOLER SEED MODEL WARM DTYPE SMOKE
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false DS_ACCELERATOR=cpu
 
 stage install env VENV="$VENV" bash scripts/setup.sh
 export PATH="$PWD/$VENV/bin:$PATH"
-
-ENV_NAME=scripts/real/calculator.py:Calculator BASE=${MODEL:-$OUT/base} STUDENT=${WARM:-$OUT/warm}
-TEACHER=data/splits.py:expert
-asked=(--env "$ENV_NAME" --max_new_tokens 32 --concurrency 96 --seed "$SEED")
-asked+=(--worker_args "--num-threads 1 --dtype $DTYPE --kv-memory 1GiB")
-trainer=(--use_cpu True --bf16 "$([ "$DTYPE" = bfloat16 ] && echo True || echo False)")
-trainer+=(--optim adamw_torch_fused --model_max_length 1024 --group_trajectories True)
-trainer+=(--save_steps 60 --logging_steps 5)
-step=(--per_device_train_batch_size "$rows" --learning_rate 1e-4)
 
 both() { # MODEL NAME
     turns "$1" "$2"
@@ -113,7 +95,7 @@ for ((i = 1; i <= ITERATIONS; i++)); do
     NAME=rise
     if ((i < ITERATIONS)); then NAME=rise$i; fi
     for ((j = 1; j <= ROLLOUTS; j++)); do
-        roll_out "gen$i-$j" generate "$STUDENT" $((ROLLOUTS * (i - 1) + j))
+        roll_out "gen$i-$j" "$GENERATE" "$STUDENT" $((ROLLOUTS * (i - 1) + j))
         logs+=("$OUT/gen$i-$j")
     done
     say "4/6 train: reward-weighted regression, weight exp(reward / 0.4) (12 min)"

@@ -27,6 +27,7 @@ esac
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
 ENV_NAME=gsm8k BASE=$OUT/base TEACHER=data/arithmetic.py:expert
+START=$BASE GENERATE=train DATASET=finetune step=()
 asked=(--env gsm8k --prompt_style bare --temperature 1.0 --max_new_tokens 96)
 asked+=(--worker_args "--device $DEVICE" --seed "$SEED")
 trainer+=(--deepspeed deepspeed/zero3.json --per_device_train_batch_size 16 --learning_rate "$rate")

@@ -1,13 +1,12 @@
 """The end of `scripts/study.sh`: the four metrics of every model, over the seeds and by seed.
 
-    python scripts/quickstart/study.py log/study --seeds 0 1 2 3 4 --variants iteration2
-    all-none
+    python scripts/quickstart/study.py log/study --seeds 0 1 2 --models base control rise all-none
 
-Reads   DIR/seedS/eval/NAME: runs of workflow_eval.py, for base, control, rise and the variants.
+Reads   DIR/seedS/eval/NAME: runs of workflow_eval.py.
 Writes  DIR/study.json and DIR/study.md.
 
-A seed decides the problems, the base model, the sampling and the training, so the intervals here
-are over seeds (Student's t), not over problems.
+A seed decides the sampling and the training, in the quickstart the problems and the base model too,
+so the intervals here are over seeds (Student's t), not over problems.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from rise.metrics import tables as grid
 from rise.program.exits import run_program
 from rise.program.files import read_object, write_json
 
-MODELS = ("base", "control", "rise")
 METRICS = ("m1@t1", "m5@t1", "m1@t5", "p1@t5")
 GAIN = "m1@t5 - m5@t1"
 """The paper's claim: votes of equally many answers."""
@@ -90,11 +88,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python scripts/quickstart/study.py", description=__doc__)
     parser.add_argument("directory", type=Path, help="what scripts/study.sh wrote")
     parser.add_argument("--seeds", nargs="+", required=True, help="seeds to take together")
-    parser.add_argument(
-        "--variants", nargs="*", default=[], help="models beside base, control and rise"
-    )
+    parser.add_argument("--models", nargs="+", required=True, help="runs, rise among them")
     args = parser.parse_args(argv)
-    for flag, names in (("--seeds", args.seeds), ("--variants", [*MODELS, *args.variants])):
+    if "rise" not in args.models:
+        parser.error("--models needs rise, with which the others are compared")
+    for flag, names in (("--seeds", args.seeds), ("--models", args.models)):
         if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
             parser.error(f"{flag}: {', '.join(repeated)} would count twice: give each once")
     return args
@@ -103,7 +101,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        found = collect(args.directory, args.seeds, [*MODELS, *args.variants])
+        found = collect(args.directory, args.seeds, args.models)
     except ValueError as error:
         print(f"study.py: error: {error}", file=sys.stderr)
         return 2

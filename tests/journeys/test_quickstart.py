@@ -110,12 +110,43 @@ def test_the_second_iteration_of_a_study_is_taught_as_the_first(tmp_path, expert
         assert ("--group_trajectories True" in log) == (name == "grouped")
 
 
-@pytest.mark.parametrize("script", ["quickstart.sh", "study.sh"])
-def test_arguments_start_nothing(tmp_path, script):
+def test_a_study_of_real_sh_trains_its_variants_from_the_warm_start_of_the_first_seed(tmp_path):
+    (tmp_path / "scripts" / "real").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    for name in ("study.sh", "stages.sh", "real/stages.sh"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
+    said = 'echo "$SEED $ROLLOUTS $MODEL $WARM" >"$OUT/said"\n'
+    (tmp_path / "scripts" / "real.sh").write_text(FINISHED + said)
+    python = tmp_path / "bin" / "python"
+    python.write_text(f'#!/bin/bash\n[ "$1" != -c ] || exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    study = tmp_path / "log"
+    knobs = {"LOOP": "real", "SEEDS": "4 7", "VARIANTS": "all-none", "DTYPE": "bfloat16"}
+    subprocess.run(
+        ["bash", tmp_path / "scripts" / "study.sh"],
+        env=os.environ | knobs | {"OUT": str(study), "VENV": "."},
+        capture_output=True,
+        check=True,
+    )
+    first = f"{study}/seed4"
+    assert (study / "seed4" / "said").read_text() == "4 2  \n"
+    assert (study / "seed7" / "said").read_text() == f"7 2 {first}/base {first}/warm\n"
+    log = (study / "seed7" / "logs" / "train-all-none.log").read_text()
+    assert f"--model_name_or_path {first}/warm" in log and "--max_steps 3" in log
+    assert "--per_device_train_batch_size 30" in log and "--bf16 True" in log
+    converted = (study / "seed7" / "logs" / "convert-all-none.log").read_text()
+    assert f"--weighting none --filepath {study}/seed7/gen1 {study}/seed7/gen2" in converted
+
+
+@pytest.mark.parametrize(
+    ("script", "knob"),
+    [("quickstart.sh", "EPOCHS=${EPOCHS:-4} "), ("study.sh", "SEEDS=${SEEDS:-0 1 2 3 4}")],
+)
+def test_arguments_start_nothing(tmp_path, script, knob):
     words = ["bash", ROOT / "scripts" / script]
     environment = os.environ | {"OUT": str(tmp_path / "out")}
     told = subprocess.run([*words, "--help"], env=environment, capture_output=True, text=True)
-    assert told.returncode == 0 and "\nEPOCHS=${EPOCHS:-4} " in told.stdout
+    assert told.returncode == 0 and f"\n{knob}" in told.stdout
     other = subprocess.run([*words, "x"], env=environment, capture_output=True, text=True)
     assert other.returncode == 2 and f"{script}: takes no arguments, not 'x'" in other.stderr
     assert not (tmp_path / "out").exists()

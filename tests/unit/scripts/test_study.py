@@ -10,6 +10,8 @@ import pytest
 from scripts.quickstart import study
 from scripts.quickstart.study import main
 
+MODELS = ["--models", "base", "control", "rise"]
+
 
 @pytest.fixture
 def directory(tmp_path):
@@ -24,7 +26,7 @@ def directory(tmp_path):
 
 
 def test_means_and_intervals_are_over_seeds(directory, capsys):
-    assert main([str(directory), "--seeds", "0", "1"]) == 0
+    assert main([str(directory), "--seeds", "0", "1", *MODELS]) == 0
     found = json.loads((directory / "study.json").read_text())
     assert found["base"]["m1@t1"]["value"] == pytest.approx(0.5)
     assert found["rise"][study.GAIN]["value"] == pytest.approx(0.1)
@@ -36,14 +38,14 @@ def test_means_and_intervals_are_over_seeds(directory, capsys):
 
 
 def test_one_seed_has_no_interval(directory):
-    assert main([str(directory), "--seeds", "1"]) == 0
+    assert main([str(directory), "--seeds", "1", *MODELS]) == 0
     written = (directory / "study.md").read_text()
     assert "| rise | 60.0 | 60.0 | 70.0 | 60.0 | +10.0 |  |" in written
     assert "| base | 60.0 | 60.0 | 60.0 | 60.0 | +0.0 | -10.0 |" in written
 
 
 def test_a_variant_is_held_against_rise_seed_by_seed(directory, capsys):
-    assert main([str(directory), "--seeds", "0", "1"]) == 0
+    assert main([str(directory), "--seeds", "0", "1", *MODELS]) == 0
     versus = json.loads((directory / "study.json").read_text())["base"][study.VERSUS]
     assert versus["by_seed"] == {"0": pytest.approx(-0.1), "1": pytest.approx(-0.1)}
     # The seeds differ by 20 points, the difference does not.
@@ -60,7 +62,7 @@ def test_a_missing_metric_is_one_line_with_run_and_metric(directory, missing, na
     summary.pop(missing, None)
     summary.get("metrics", {}).pop(missing, None)
     path.write_text(json.dumps(summary))
-    assert main([str(directory), "--seeds", "0", "1"]) == 2
+    assert main([str(directory), "--seeds", "0", "1", *MODELS]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and f"{path} has no {named}: run" in error
 
@@ -68,11 +70,12 @@ def test_a_missing_metric_is_one_line_with_run_and_metric(directory, missing, na
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--seeds", "0", "1", "0"], "--seeds: 0 would count twice"),
-        (["--seeds", "0", "--variants", "a", "b", "a", "rise"], "--variants: a, rise would count"),
+        (["--seeds", "0", "1", "0", *MODELS], "--seeds: 0 would count twice"),
+        (["--seeds", "0", *MODELS, "a", "a", "rise"], "--models: a, rise would count twice"),
+        (["--seeds", "0", "--models", "base"], "--models needs rise"),
     ],
 )
-def test_what_is_named_twice_is_refused(directory, flags, message, capsys):
+def test_what_is_named_twice_or_missing_is_refused(directory, flags, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([str(directory), *flags])
     assert stopped.value.code == 2 and message in capsys.readouterr().err
@@ -80,5 +83,5 @@ def test_what_is_named_twice_is_refused(directory, flags, message, capsys):
 
 
 def test_a_missing_evaluation_is_one_line(directory, capsys):
-    assert main([str(directory), "--seeds", "0", "2"]) == 2
+    assert main([str(directory), "--seeds", "0", "2", *MODELS]) == 2
     assert "seed2/eval/base/summary.json is missing" in capsys.readouterr().err

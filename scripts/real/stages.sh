@@ -1,0 +1,26 @@
+# shellcheck shell=bash disable=SC2034
+# What real.sh and study.sh, which source this file after scripts/stages.sh, ask of a stage. It needs
+# OUT, SEED, EXPERT, MODEL, WARM, DTYPE, SMOKE, ROLLOUTS and TEST.
+
+case $EXPERT in
+    reference) SAMPLES=1 ;;
+    self) SAMPLES=8 ;;
+    *) refuse "EXPERT must be reference or self, not '$EXPERT'" ;;
+esac
+if [ -z "$DTYPE" ]; then
+    DTYPE=float32
+    if grep -q -m 1 -E 'avx512_bf16|amx_bf16' /proc/cpuinfo; then DTYPE=bfloat16; fi
+fi
+batch=30
+if [ -n "$SMOKE" ]; then batch=4 TEST=8 ROLLOUTS=1; fi
+# Two processes share two cores: one thread each.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false DS_ACCELERATOR=cpu
+
+ENV_NAME=scripts/real/calculator.py:Calculator BASE=${MODEL:-$OUT/base} STUDENT=${WARM:-$OUT/warm}
+START=$STUDENT GENERATE=generate DATASET=rise TEACHER=data/splits.py:expert
+asked=(--env "$ENV_NAME" --max_new_tokens 32 --concurrency 96 --seed "$SEED")
+asked+=(--worker_args "--num-threads 1 --dtype $DTYPE --kv-memory 1GiB")
+trainer=(--use_cpu True --bf16 "$([ "$DTYPE" = bfloat16 ] && echo True || echo False)")
+trainer+=(--optim adamw_torch_fused --model_max_length 1024 --group_trajectories True)
+trainer+=(--save_steps 60 --logging_steps 5)
+step=(--per_device_train_batch_size "$batch" --learning_rate 1e-4)
