@@ -228,7 +228,7 @@ def cut_share(episodes: Sequence[Episode], turn: int) -> list[float]:
     >>> cut_share(sketch("w7~", "r5", "w7,w8~"), 1)
     [1.0, 0.0, 0.5]
     """
-    reached = [episode.turns[turn - 1] for episode in episodes if len(episode.turns) >= turn]
+    reached = _reached(episodes, turn)
     return [played.finish_reasons.count("length") / len(played.actions) for played in reached]
 
 
@@ -259,7 +259,7 @@ def repeated(episodes: Sequence[Episode], turn: int) -> list[float]:
     >>> repeated(run, 1)
     [0.5, 0.0]
     """
-    reached = [episode.turns[turn - 1] for episode in episodes if len(episode.turns) >= turn]
+    reached = _reached(episodes, turn)
     return [sum(map(repetition, played.actions)) / len(played.actions) for played in reached]
 
 
@@ -276,6 +276,10 @@ def similar(episodes: Sequence[Episode], turn: int) -> list[float]:
         edit_similarity(before.action, now.action) if _is_made(now) else 0.0
         for before, now in _consecutive(episodes, turn)
     ]
+
+
+def _reached(episodes: Sequence[Episode], turn: int) -> list[Turn]:
+    return [episode.turns[turn - 1] for episode in episodes if len(episode.turns) >= turn]
 
 
 def _is_made(turn: Turn) -> bool:
@@ -355,5 +359,5 @@ def checked(*answers: tuple[str, str]) -> list[Episode]:
 
 
 def _checks(episodes: Sequence[Episode], turn: int) -> list[tuple[str, bool]]:
-    turns = (episode.turns[turn - 1] for episode in episodes if len(episode.turns) >= turn)
-    return [(t.check["says"], t.verdict == "right") for t in turns if t.check]
+    reached = _reached(episodes, turn)
+    return [(t.check["says"], t.verdict == "right") for t in reached if t.check]

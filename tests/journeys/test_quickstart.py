@@ -140,7 +140,11 @@ def test_a_study_of_real_sh_trains_its_variants_from_the_warm_start_of_the_first
 
 @pytest.mark.parametrize(
     ("script", "knob"),
-    [("quickstart.sh", "EPOCHS=${EPOCHS:-4} "), ("study.sh", "SEEDS=${SEEDS:-0 1 2 3 4}")],
+    [
+        ("quickstart.sh", "EPOCHS=${EPOCHS:-4} "),
+        ("study.sh", "SEEDS=${SEEDS:-0 1 2 3 4}"),
+        ("real.sh", "ROLLOUTS=${ROLLOUTS:-2} "),
+    ],
 )
 def test_arguments_start_nothing(tmp_path, script, knob):
     words = ["bash", ROOT / "scripts" / script]
@@ -153,16 +157,19 @@ def test_arguments_start_nothing(tmp_path, script, knob):
 
 
 @pytest.mark.parametrize(
-    ("knob", "value", "remedy"),
+    ("script", "knob", "value", "remedy"),
     [
-        ("EXPERT", "teacher", "EXPERT must be program or self, not 'teacher'"),
-        ("SIZE", "huge", "SIZE must be small, medium or large, not 'huge'"),
-        ("DEVICE", "tpu", "DEVICE must be cpu or cuda, not 'tpu'"),
-        ("PROBLEMS", "0", "PROBLEMS must be above 0"),
-        ("PROBLEMS", "many", "PROBLEMS must be a whole number, not 'many'"),
+        ("quickstart.sh", "EXPERT", "teacher", "must be program or self, not 'teacher'"),
+        ("quickstart.sh", "SIZE", "huge", "must be small, medium or large, not 'huge'"),
+        ("quickstart.sh", "DEVICE", "tpu", "must be cpu or cuda, not 'tpu'"),
+        ("quickstart.sh", "PROBLEMS", "0", "must be above 0"),
+        ("quickstart.sh", "PROBLEMS", "many", "must be a whole number, not 'many'"),
+        ("real.sh", "EXPERT", "teacher", "must be reference or self, not 'teacher'"),
+        ("real.sh", "DATA", "math", "must be asdiv, gsm8k or words, not 'math'"),
+        ("real.sh", "TEST", "0", "must be above 0"),
     ],
 )
-def test_an_unknown_choice_is_refused(tmp_path, knob, value, remedy):
-    code, _, stderr = quickstart(tmp_path / "out", **{knob: value})
-    assert (code, stderr.strip()) == (2, f"quickstart.sh: {remedy}")
+def test_an_unknown_choice_is_refused(tmp_path, script, knob, value, remedy):
+    code, _, stderr = quickstart(tmp_path / "out", script, **{knob: value})
+    assert (code, stderr.strip()) == (2, f"{script}: {knob} {remedy}")
     assert not (tmp_path / "out").exists()

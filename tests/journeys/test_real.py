@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("venv")
 
 
-def real(*words, **knobs):
+def real(**knobs):
     return subprocess.run(
-        ["bash", ROOT / "scripts" / "real.sh", *words],
+        ["bash", ROOT / "scripts" / "real.sh"],
         env=os.environ | {name: str(value) for name, value in knobs.items()},
         capture_output=True,
         text=True,
@@ -51,24 +51,3 @@ def test_every_stage_runs_in_small(tmp_path):
 
     other = real(SMOKE=1, DATA="words", COOLER="", MODEL=base, OUT=out, SEED=1)
     assert other.returncode == 2 and "give another OUT" in other.stderr
-
-
-@pytest.mark.parametrize(
-    ("knob", "value", "remedy"),
-    [
-        ("EXPERT", "teacher", "EXPERT must be reference or self, not 'teacher'"),
-        ("DATA", "math", "DATA must be asdiv, gsm8k or words, not 'math'"),
-        ("TEST", "0", "TEST must be above 0"),
-    ],
-)
-def test_an_unknown_choice_is_refused(tmp_path, knob, value, remedy):
-    told = real(OUT=tmp_path / "out", **{knob: value})
-    assert (told.returncode, told.stderr.strip()) == (2, f"real.sh: {remedy}")
-    assert not (tmp_path / "out").exists()
-
-
-def test_arguments_start_nothing(tmp_path):
-    told = real("--help", OUT=tmp_path / "out")
-    assert told.returncode == 0 and "\nROLLOUTS=${ROLLOUTS:-" in told.stdout
-    assert real("x", OUT=tmp_path / "out").returncode == 2
-    assert not (tmp_path / "out").exists()

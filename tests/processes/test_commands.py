@@ -96,6 +96,8 @@ def test_a_checkpoint_without_a_template_names_the_option_and_the_built_in_ones(
     line = refusal(capsys, "--model-path", tmp_path / "plain")
     assert all(word in line for word in ("--chat-template", "llama-2", "chatml", "zephyr"))
     assert "config.json" in refusal(capsys, "--model-path", tmp_path)
+    missing = tmp_path / "nowhere"
+    assert f"there is no directory '{missing}'" in refusal(capsys, "--model-path", missing)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,7 @@ def test_a_checkpoint_without_a_template_names_the_option_and_the_built_in_ones(
     [
         (["--host", "0.0.0.0"], "--worker-address"),
         (["--host", "no such host"], "is no address"),
+        (["--port", "x"], "'x'"),
         (["--context-length", 99999], "--context-length 99999 is longer"),
         (["--device", "quantum"], "unknown device 'quantum'"),
         (["--conv-template", "vicuna"], "unknown chat template 'vicuna'"),
@@ -133,5 +136,6 @@ def refusal(capsys, *options):
     """The last line of a worker that refuses to start, in this process."""
     with pytest.raises(SystemExit) as stopped:
         model_worker.main([*map(str, options), "--port", "0"])
-    assert stopped.value.code == 2
-    return capsys.readouterr().err.strip().splitlines()[-1]
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("error:") == 1 and "usage" not in said
+    return said.strip().splitlines()[-1]
