@@ -76,27 +76,33 @@ echo '{"steps": 3}' >"$OUT/rise/training.json"
 """What is left of a finished quickstart, for the study, and what its second iteration makes."""
 
 
+def studied(place, loop, finished=FINISHED, **knobs):
+    """Where study.sh has run, with stand-ins for the script of a seed and for what stages call."""
+    for name in ("study.sh", "stages.sh", f"{loop}/stages.sh"):
+        target = place / "scripts" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "scripts" / name, target)
+    (place / "scripts" / f"{loop}.sh").write_text(finished)
+    python = place / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/bash\n[ "$1" != -c ] || exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    subprocess.run(
+        ["bash", place / "scripts" / "study.sh"],
+        env=os.environ | knobs | {"LOOP": loop, "OUT": str(place / "log"), "VENV": "."},
+        capture_output=True,
+        check=True,
+    )
+    return place / "log"
+
+
 @pytest.mark.parametrize(
     ("expert", "models", "samples"),
     [("self", "{rise} {rise}", "1 16"), ("program", "{rise} data/arithmetic.py:expert", "1 1")],
 )
 def test_the_second_iteration_of_a_study_is_taught_as_the_first(tmp_path, expert, models, samples):
-    (tmp_path / "scripts" / "quickstart").mkdir(parents=True)
-    (tmp_path / "bin").mkdir()
-    for name in ("study.sh", "stages.sh", "quickstart/stages.sh"):
-        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
-    (tmp_path / "scripts" / "quickstart.sh").write_text(FINISHED)
-    python = tmp_path / "bin" / "python"
-    python.write_text(f'#!/bin/bash\n[ "$1" != -c ] || exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
     knobs = {"EXPERT": expert, "SEEDS": "0", "VARIANTS": "iteration2 grouped", "ROLLOUTS": "2"}
-    subprocess.run(
-        ["bash", tmp_path / "scripts" / "study.sh"],
-        env=os.environ | knobs | {"OUT": str(tmp_path / "log"), "VENV": "."},
-        capture_output=True,
-        check=True,
-    )
-    seed = tmp_path / "log" / "seed0"
+    seed = studied(tmp_path, "quickstart", **knobs) / "seed0"
     lines = (seed / "logs" / "iteration2_gen1.log").read_text().splitlines()
     [asked] = [line for line in lines if "workflow_gen.py" in line]
     assert f"--models {models.format(rise=seed / 'rise')} --correct_to_correct" in asked
@@ -111,23 +117,9 @@ def test_the_second_iteration_of_a_study_is_taught_as_the_first(tmp_path, expert
 
 
 def test_a_study_of_real_sh_trains_its_variants_from_the_warm_start_of_the_first_seed(tmp_path):
-    (tmp_path / "scripts" / "real").mkdir(parents=True)
-    (tmp_path / "bin").mkdir()
-    for name in ("study.sh", "stages.sh", "real/stages.sh"):
-        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
     said = 'echo "$SEED $ROLLOUTS $MODEL $WARM" >"$OUT/said"\n'
-    (tmp_path / "scripts" / "real.sh").write_text(FINISHED + said)
-    python = tmp_path / "bin" / "python"
-    python.write_text(f'#!/bin/bash\n[ "$1" != -c ] || exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    study = tmp_path / "log"
-    knobs = {"LOOP": "real", "SEEDS": "4 7", "VARIANTS": "all-none", "DTYPE": "bfloat16"}
-    subprocess.run(
-        ["bash", tmp_path / "scripts" / "study.sh"],
-        env=os.environ | knobs | {"OUT": str(study), "VENV": "."},
-        capture_output=True,
-        check=True,
-    )
+    knobs = {"SEEDS": "4 7", "VARIANTS": "all-none", "DTYPE": "bfloat16"}
+    study = studied(tmp_path, "real", FINISHED + said, **knobs)
     first = f"{study}/seed4"
     assert (study / "seed4" / "said").read_text() == "4 2  \n"
     assert (study / "seed7" / "said").read_text() == f"7 2 {first}/base {first}/warm\n"
