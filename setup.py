@@ -40,7 +40,7 @@ setup(
         ("share/rise/data", ["data/demo_gsm8k.jsonl", "data/demo_math.jsonl"]),
     ],
     install_requires=[
-        "fschat[model_worker,train]==0.2.36+rise",
+        "fschat[model-worker,train]==0.2.36+rise",
         "aiohttp>=3.9",
         "filelock>=4.1",
         "gymnasium>=1.0",

@@ -79,7 +79,7 @@ run() { # NAME KNOB ARGUMENTS...: those of $program that this script gives itsel
             if [[ $1 =~ ^iteration([2-9]|1[0-9]) ]]; then return; fi
             said=$("${@:2}" --check 2>&1 >/dev/null) || wrong+=$'\n'"$1: $said" ;;
         --dry*) printf '# %s\n%s\n\n' "$1" "$(printf '%q ' "${@:2}")" ;;
-        *) stage "$@" ;;
+        *) WANDB_NAME=$1 stage "$@" ;;
     esac
 }
 generate() { # NAME KNOB SEED ARGUMENTS...
@@ -97,7 +97,7 @@ train() { # NAME MODEL DATA
     program=("${launcher[@]}" FastChat/fastchat/train/train_mem.py)
     if [ "$mode" = --check ]; then program=(python "${program[-1]}"); fi
     run "$1/train" TRAIN_ARGS --model_name_or_path "$2" --data_path "$3" \
-        --output_dir "$OUT/$1/model" --run_name "$1" --seed "$SEED" "${tracked[@]}"
+        --output_dir "$OUT/$1/model" --seed "$SEED" "${tracked[@]}"
 }
 evaluate() { # NAME MODEL
     evaluations+=("$OUT/eval/$1")

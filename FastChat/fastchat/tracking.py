@@ -22,11 +22,13 @@ SERVER = "https://api.wandb.ai"
 PROJECT = "rise"
 TRACKING = "tracking.json"
 """In the output directory: the id of the run at wandb."""
-_INIT_SECONDS = 15.0
-"""For a server that can be reached to begin a run; wandb's own limit is 90."""
-_FINISH_SECONDS = 30.0
+_INIT_SECONDS = 12.0
+"""For a server that can be reached to begin a run, after 10 for the login; wandb itself has 90."""
+_FINISH_SECONDS = 15.0
 """For what is not uploaded yet when a run ends; wandb itself waits for ever for a server that is
 gone. `wandb sync` does the rest."""
+ANSWER_SECONDS = 6.0
+"""For the server to say what it knows of a table or a file; wandb itself waits for 19."""
 
 
 def begin(settings: dict[str, Any], logger: logging.Logger) -> Any:
@@ -115,7 +117,7 @@ def _begin_training(output_dir: str, run_name: str | None, logger: logging.Logge
     Path(directory).mkdir(parents=True, exist_ok=True)
     settings = {
         "project": project,
-        "name": run_name or Path(output_dir).name,
+        "name": run_name or os.environ.get("WANDB_NAME") or Path(output_dir).name,
         "group": os.environ.get("WANDB_RUN_GROUP"),
         "job_type": os.environ.get("WANDB_JOB_TYPE", "train"),
         "dir": directory,

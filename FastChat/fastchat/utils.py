@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import resource
+import shlex
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -200,6 +201,16 @@ def fraction(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0 and at most 1")
     return value
+
+
+def words(text: str) -> str:
+    """An argparse type: the arguments of another program in one text, as a shell would read it."""
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        reason = str(error).lower()
+        raise argparse.ArgumentTypeError(f"{text!r} has {reason}: give it one") from error
+    return text
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,10 +6,10 @@ import argparse
 import math
 import re
 import resource
-import shlex
 from pathlib import Path
 from typing import TypeVar
 
+from fastchat.utils import words
 from rise.episodes import shard
 from rise.episodes.feedback import FEEDBACK
 from rise.runs.tally import parse_prices
@@ -114,6 +114,7 @@ def _add_servers(group) -> None:
     )
     add(
         "--worker_args",
+        type=words,
         default="",
         help="further arguments, in one string, of the workers that this run starts for "
         'checkpoints, such as "--dtype float32"',
@@ -221,7 +222,6 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[Problem]:
         )
     for flag, read, text in (
         ("--controller_address", controller_url, args.controller_address),
-        ("--worker_args", shlex.split, args.worker_args),
         ("--shard", shard.parse, args.shard or "1/1"),
         ("--price", parse_prices, args.price),
     ):

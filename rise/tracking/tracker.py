@@ -11,6 +11,7 @@ its results are there already.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -92,6 +93,8 @@ class Tracker:
             except Exception as error:  # whatever a foreign package raises: the stage goes on
                 log.warning("%s fails (%s): it gets nothing more", key, _first_line(error))
                 del self._trackers[key]
+                with contextlib.suppress(Exception):
+                    tracker.finish()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

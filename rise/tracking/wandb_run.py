@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastchat.tracking import begin
+from fastchat.tracking import ANSWER_SECONDS, begin
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +38,34 @@ class WandbRun:
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table = self._wandb.Table(columns=list(columns), data=[list(row) for row in rows])
-        self._run.log({name: table})
+        self._ask(lambda: self._run.log({name: table}))
 
     def file(self, path: Path) -> None:
         artifact = self._wandb.Artifact(f"{path.stem}-{self.id}", type=path.stem)
         artifact.add_file(str(path))
-        self._run.log_artifact(artifact)
+        self._ask(lambda: self._run.log_artifact(artifact))
 
     def summary(self, values: dict[str, float], at: int) -> None:
         self._run.summary.update(values)
 
     def finish(self) -> None:
         self._run.finish()
+
+    def _ask(self, tell: Callable[[], object]) -> None:
+        """Tell the server what it is asked about first: nobody waits for one that is gone."""
+        outcome: list[Exception | None] = []
+
+        def work() -> None:
+            try:
+                tell()
+                outcome.append(None)
+            except Exception as error:  # whatever a foreign package raises
+                outcome.append(error)
+
+        thread = threading.Thread(target=work, daemon=True, name="wandb")
+        thread.start()
+        thread.join(ANSWER_SECONDS)
+        if not outcome:
+            raise TimeoutError(f"its server does not answer within {ANSWER_SECONDS:g} s")
+        if outcome[0]:
+            raise outcome[0]

@@ -7,6 +7,7 @@ tests/journeys/test_reproduce.py runs the real ones.
 """
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -33,11 +34,11 @@ esac
 exec {sys.executable} "$@"
 """
 TRAINER = """
-import hashlib, pathlib, sys, time
+import hashlib, json, os, pathlib, sys, time
 given = dict(zip(sys.argv[2::2], sys.argv[3::2]))
 output = pathlib.Path(given["--output_dir"])
 output.mkdir(parents=True, exist_ok=True)
-(output / "training.json").write_text("{}")
+(output / "training.json").write_text(json.dumps({"name": os.environ["WANDB_NAME"]}))
 time.sleep(0.3)
 seen = pathlib.Path(given["--data_path"]).read_bytes()
 seen += pathlib.Path(given["--model_name_or_path"], "model.safetensors").read_bytes()
@@ -157,6 +158,8 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(place
     base, last = (float(ours.read_text().splitlines()[k].split(" | ")[2]) for k in (2, 3))
     assert base < last, printed
     assert (place / "out" / "report.html").stat().st_size > 10_000
+    record = json.loads((place / "out" / "iteration1" / "model" / "training.json").read_text())
+    assert record == {"name": "iteration1/train"}  # what wandb calls the run
     log = (place / "out" / "logs" / "iteration1-gen.log").read_text()
     assert log.startswith("+ python workflow_gen.py ") and "right at turn 2" not in log
     shutil.rmtree(place / "out" / "iteration1" / "model")

@@ -3,7 +3,9 @@
 python -m pytest tests/processes/test_packages.py
 """
 
+import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +63,18 @@ def test_sdist_and_wheels_hold_what_is_needed(built):
     wheels = {name.rpartition("/data/share/rise/")[2] for name in wheels}
     assert wheels == {name.removeprefix("FastChat/") for name in shipped}
     assert {f"{name}/py.typed" for name in ("rise", "envs", "fastchat")} <= wheels
+
+
+def test_extras_are_spelled_as_pip_before_23_3_looks_for_them(built):
+    needed, provided = [], set()
+    for wheel in built.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as file:
+            [metadata] = [name for name in file.namelist() if name.endswith("/METADATA")]
+            fields = email.message_from_bytes(file.read(metadata))
+        needed += fields.get_all("Requires-Dist")
+        provided |= set(fields.get_all("Provides-Extra"))
+    asked = [name for line in needed for name in re.findall(r"fschat\[(.+?)\]", line)]
+    assert asked and {name for names in asked for name in names.split(",")} <= provided
 
 
 def test_the_stages_run_from_their_wheels_alone(built, tmp_path):

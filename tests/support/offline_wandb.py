@@ -1,11 +1,15 @@
-"""Reads back what a run of wandb stored offline, to test what was really tracked."""
+"""Reads back what a run of wandb stored offline, and plays the server that it is meant for."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import struct
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,18 @@ BLOCK = 32 * 1024
 FILE_HEADER = 7
 CHUNK_HEADER = struct.Struct("<IHB")  # checksum, length, kind
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+DATA = {
+    "viewer": {"id": "v", "entity": "e", "username": "u", "flags": "{}", "teams": {"edges": []}},
+    "model": None,
+    "upsertBucket": {
+        "bucket": {
+            **{"id": "b", "name": "r", "displayName": "r", "config": "{}", "historyLineCount": 0},
+            "project": {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}},
+        },
+        "inserted": True,
+    },
+}
+"""Answers, by the field that a query asks for."""
 
 
 @pytest.fixture
@@ -24,6 +40,58 @@ def no_login(monkeypatch, tmp_path) -> None:
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
+
+
+class Server(ThreadingHTTPServer):
+    """Begins runs; once `is_gone` it lets requests wait."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.is_gone = threading.Event()
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that has hung up."""
+
+
+class _Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        self._answer({})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        while self.server.is_gone.is_set():
+            time.sleep(0.1)
+        self._answer({"data": DATA} if self.path == "/graphql" else {})
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """The tests' output is their own."""
+
+
+@contextlib.contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Such a server, with a login."""
+    import wandb
+
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        wandb.teardown()  # it reads its variables once
+        yield server
+        server.is_gone.clear()
+        wandb.teardown()
+        server.shutdown()
 
 
 def read_offline_run(log_dir: str | Path) -> dict[str, Any]:
@@ -64,6 +132,21 @@ def read_offline_runs(
             return [_run(records, files) for records, files in found]
         time.sleep(0.05)
     raise TimeoutError(f"below {log_dir} {count} runs have not ended within {seconds} s")
+
+
+def names_in(run: dict[str, Any]) -> set[str]:
+    """Of all that a run has recorded; of an artifact the part in front of the run's id."""
+    names = {name.partition(".")[0] for row in run["history"] for name in row}
+    artifacts = {name.rpartition("-")[0] for name in run["artifacts"]}
+    return names | run["summary"].keys() | run["tables"].keys() | artifacts
+
+
+def panels(job_type: str) -> set[str]:
+    """What docs/dashboards.md draws of that kind of run."""
+    lines = (Path(__file__).parents[2] / "docs" / "dashboards.md").read_text().splitlines()
+    rows = [line.split("|") for line in lines if line.startswith("|")]
+    cells = "".join("".join(row[3:]) for row in rows if job_type in row[2].strip().split(", "))
+    return {name for name in re.findall("`(.+?)`", cells) if not name.startswith("--")}
 
 
 def _run(records: list[Any], files: Path) -> dict[str, Any]:

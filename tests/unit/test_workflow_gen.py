@@ -174,6 +174,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(place):
         (["--models", "gpt-3.5-turbo"], ["no key: set OPENAI_API_KEY"]),
         (["--models", "experts.py:nothing"], ["no function nothing"]),
         (["--context_window", 0], ["--context_window is 0"]),
+        (["--worker_args", "--a 'b"], ['--worker_args: "--a \'b" has no closing quotation']),
         (["--top_p", 0], ["--top_p is 0.0"]),
         (["--controller_address", "some where"], ["--controller_address is 'some where'"]),
         (["--max_turns", 1, "--models", "experts.py:student", "--correct_to_correct"], ["needs"]),

@@ -5,10 +5,11 @@
     python -m fastchat.serve.cli --model-path ./checkpoint --env gsm8k --problem 3
 
 An empty line ends it. !!reset begins anew, !!regen answers again, !!remove takes the last question
-and answer back, !!save FILE and !!load FILE keep the dialogue. With a problem loaded (--problem, or
-/problem N) every answer gets its verdict, and /retry says that it is wrong, whatever it was, as
-RISE's evaluation does: the model sees the problem and its last attempt. Flags that are not listed
-go to the model worker of --model-path: --device, --dtype, --load-8bit, ...
+and answer back, !!save FILE and !!load FILE keep the dialogue (what stock FastChat has saved is
+loaded too). With a problem loaded (--problem, or /problem N) every answer gets its verdict, and
+/retry says that it is wrong, whatever it was, as RISE's evaluation does: the model sees the problem
+and its last attempt. Flags that are not listed go to the model worker of --model-path: --device,
+--dtype, --load-8bit, ...
 """
 
 from __future__ import annotations
@@ -128,6 +129,7 @@ class Chat:
         self.screen = screen
         self.tab = tab
         self.problem: Any = None
+        self.system: str | None = args.conv_system_msg
         self.messages: list[Message] = []
         """What was said and is shown; what the model sees of it, `seen` says."""
 
@@ -158,8 +160,7 @@ class Chat:
 
     def ask(self) -> None:
         """Show the model's answer, and keep it; one that fails takes its question."""
-        system = self.args.conv_system_msg
-        start: list[Message] = [{"role": "system", "content": system}] if system else []
+        start: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         body: dict[str, Any] = {
             "messages": [*start, *self.seen()],
             "temperature": self.args.temperature,
@@ -213,6 +214,7 @@ class Chat:
 
     def reset(self, _: str) -> None:
         self.messages, self.problem = [], None
+        self.system = self.args.conv_system_msg
         self.screen.say("a new dialogue")
 
     def take_back(self, count: int) -> None:
@@ -234,14 +236,17 @@ class Chat:
 
     def save(self, name: str) -> None:
         path = _file(name)
-        write_json(path, {"messages": self.messages})
+        write_json(path, {"system_message": self.system, "messages": self.messages})
         self.screen.say(f"saved {path}")
 
     def load(self, name: str) -> None:
-        path = _file(name)
+        path = Path(name) if Path(name).is_file() else _file(name)
         try:
-            messages = [ChatMessage(**one).model_dump() for one in read_json(path)["messages"]]
-        except (TypeError, KeyError, ValueError):
+            kept = read_json(path)
+            messages = _dialogue(kept)
+            system = kept.get("system_message", self.system) or ""
+            self.system = ChatMessage(role="system", content=system).content
+        except (AttributeError, TypeError, KeyError, ValueError):
             self.screen.say(f"{path} holds no dialogue that !!save has written")
             return
         self.messages, self.problem = messages, None
@@ -251,6 +256,18 @@ class Chat:
 
 def _file(name: str) -> Path:
     return Path(f"{name.removesuffix('.json') or 'chat'}.json")
+
+
+def _dialogue(kept: dict[str, Any]) -> list[Message]:
+    """The messages of a file that !!save wrote, here or in stock FastChat.
+
+    There a message is a pair: one of two `roles`, which its template names, and the text.
+    """
+    messages = kept["messages"]
+    if "roles" in kept:
+        names = dict(zip(kept["roles"], ("user", "assistant"), strict=True))
+        messages = [{"role": names[role], "content": text} for role, text in messages]
+    return [ChatMessage(**one).model_dump() for one in messages]
 
 
 COMMANDS: dict[str, Callable[[Chat, str], None]] = {

@@ -227,6 +227,9 @@ def vllm_instead(args: argparse.Namespace, logger: logging.Logger) -> argparse.N
     check_files(args.model_path, args.base_model_path)
     command = vllm.find() if args.engine != "embedded" else None
     reason = choice.against(args, command)
+    if reason and args.num_gpus > 1 and args.engine == "auto":
+        why = f"{stock_flags.ONE_GPU}; vLLM does not generate, since {reason}"
+        raise ValueError(f"--num-gpus {args.num_gpus}: {why}")
     if reason and (args.engine == "vllm" or args.vllm_args):
         raise ValueError(f"{'--vllm-args' if args.vllm_args else '--engine vllm'}: {reason}")
     if reason or command is None:
@@ -249,7 +252,7 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
         ValueError: the checkpoint, the template, the device or the memory will not do.
     """
     stock_flags.settle(args)
-    pick_device(args.device)
+    stock_flags.device_of(args)
     check_files(args.model_path, args.base_model_path)
     weights = base_source(args.model_path, args.base_model_path)
     tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)

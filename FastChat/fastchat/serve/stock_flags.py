@@ -10,6 +10,7 @@ import importlib.util
 import os
 from typing import Any
 
+from fastchat.model.model_adapter import pick_device
 from fastchat.utils import byte_count, positive_int
 
 VLLM = "python -m fastchat.serve.vllm_worker --vllm-bin vllm"
@@ -41,6 +42,10 @@ ELSEWHERE = {
 }
 """Flags of FastChat 0.2.36 that are not here, or their beginnings -> what to do instead."""
 
+ONE_GPU = (
+    "the engine here computes on one GPU. Start a worker per GPU where the model fits on one "
+    "(--gpus 0, --gpus 1)"
+)
 OF_VLLM = ELSEWHERE | {
     "--num-gpus": '--vllm-args="--tensor-parallel-size 2"',
     "--trust": '--vllm-args="--trust-remote-code"',
@@ -55,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num-gpus",
         type=positive_int,
         default=1,
-        help="GPUs for one model, 1: vllm_worker serves with more (1)",
+        help="GPUs for one model; with more than one vLLM generates (1)",
     )
     parser.add_argument(
         "--max-gpu-memory",
@@ -76,19 +81,33 @@ def settle(args: argparse.Namespace) -> None:
     Raises:
         ValueError: they cannot be honoured.
     """
-    if args.num_gpus > 1 and args.engine != "vllm":
-        raise ValueError(
-            f"--num-gpus {args.num_gpus}: one worker computes on one GPU. Start a worker per GPU "
-            "where the model fits on one (--gpus 0, --gpus 1), else give --engine vllm"
-        )
+    if args.num_gpus > 1 and args.engine == "embedded":
+        raise ValueError(f"--num-gpus {args.num_gpus}: {ONE_GPU}, else give --engine vllm")
     if args.max_gpu_memory and args.gpu_memory_fraction:
         raise ValueError("give either --max-gpu-memory or --gpu-memory-fraction")
     if args.load_8bit and importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError("--load-8bit needs bitsandbytes: pip install 'fschat[qlora]'")
     if args.gpus:
-        if not all(part.strip().isdecimal() for part in args.gpus.split(",")):
+        gpus = [name.strip() for name in args.gpus.split(",")]
+        if not all(name.isdecimal() or name.startswith(("GPU-", "MIG-")) for name in gpus):
             raise ValueError(f"--gpus {args.gpus}: give numbers of GPUs, such as 1 or 0,2")
-        os.environ["CUDA_VISIBLE_DEVICES"] = args.gpus
+        if args.num_gpus > len(gpus):
+            raise ValueError(f"--num-gpus {args.num_gpus} are more than --gpus {args.gpus} names")
+        if args.device != "auto" and not args.device.startswith("cuda"):
+            raise ValueError(f"give either --gpus or --device {args.device}")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+
+
+def device_of(args: argparse.Namespace) -> str | None:
+    """The device for `--device`.
+
+    Raises:
+        ValueError: there is none, nor one of `--gpus`.
+    """
+    device = pick_device(args.device)
+    if args.gpus and device == "cpu":
+        raise ValueError(f"--gpus {args.gpus}: torch sees no such GPU; without it the CPU computes")
+    return device
 
 
 def load_options(args: argparse.Namespace, device: str) -> dict[str, Any]:

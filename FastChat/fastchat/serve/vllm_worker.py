@@ -55,6 +55,7 @@ from fastchat.utils import (
     positive_int,
     serve,
     url_of,
+    words,
 )
 
 KEY_VARIABLE = "VLLM_API_KEY"
@@ -105,6 +106,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--vllm-args",
+        type=words,
         default="",
         help='more options of `vllm serve`, as one text: --vllm-args="--tensor-parallel-size 2"',
     )

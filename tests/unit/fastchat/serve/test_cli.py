@@ -13,6 +13,15 @@ import pytest
 from fastchat.client.http import PeerError
 from fastchat.serve import cli, launch_all_serve
 
+STOCK = {
+    "template_name": "one_shot",
+    "system_message": "Be brief.",
+    "roles": ["USER", "ASSISTANT"],
+    "messages": [["USER", "Hi"], ["ASSISTANT", "Hello"]],
+    "offset": 0,
+}
+"""What !!save of FastChat 0.2.36 writes."""
+
 
 @pytest.fixture
 def typed(monkeypatch, tmp_path):
@@ -59,18 +68,33 @@ def test_an_attempt_that_is_given_again_sees_what_it_saw(typed, capsys):
 
 
 def test_files_that_cannot_be_written_or_read_leave_the_dialogue(typed, capsys, tmp_path):
-    stock = {"messages": [["USER", "Hi"], ["ASSISTANT", "Hello"]]}
     for name, kept in {
-        "stock": stock,
         "bare": {"messages": [{"content": "Hi"}]},
         "list": [],
+        "unknown": STOCK | {"roles": ["Human", "Bot"]},
+        "half": STOCK | {"messages": [["USER", "Hi"], ["ASSISTANT", None]]},
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(kept))
-    typed("Hi", "!!save /nowhere/x", "!!load stock", "!!load bare", "!!load list", "!!save a.1")
+    loads = [f"!!load {name}" for name in ("bare", "list", "unknown", "half", "missing")]
+    typed("Hi", "!!save /nowhere/x", *loads, "!!save a.1")
     shown = capsys.readouterr().out
-    assert "No such file or directory" in shown and shown.count("holds no dialogue") == 3
+    assert "No such file or directory" in shown and shown.count("holds no dialogue") == 5
     kept = json.loads((tmp_path / "a.1.json").read_text())["messages"]
     assert [message["content"] for message in kept] == ["Hi", "an answer"]
+
+
+def test_a_dialogue_that_stock_fastchat_has_saved_goes_on(typed, capsys, tmp_path):
+    (tmp_path / "old.txt").write_text(json.dumps(STOCK))
+    typed("!!load old.txt", "More", "!!save new", "!!reset", "Hi")
+    shown = capsys.readouterr().out
+    assert "USER: Hi\nASSISTANT: Hello\n" in shown
+    # What the model sees begins with the system message, until the dialogue is another one.
+    assert re.findall(r"sees (\d)", shown) == ["4", "1"]
+    kept = json.loads((tmp_path / "new.json").read_text())
+    assert kept["system_message"] == "Be brief."
+    assert [message["content"] for message in kept["messages"]] == [
+        *("Hi", "Hello", "More", "an answer")
+    ]
 
 
 def test_a_folder_of_logs_that_is_a_file_is_one_line(capsys, tmp_path):

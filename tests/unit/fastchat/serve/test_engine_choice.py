@@ -83,6 +83,7 @@ def test_flags_reach_vllm_under_its_names(installed, choose):
     [
         (["--seed", "0"], "--engine vllm: it does not know --seed .leave it out"),
         (["--load-8bit"], "it does not know --load-8bit"),
+        (["--max-gpu-memory", "9GiB"], r"--max-gpu-memory \(but --gpu-memory-fraction"),
         (["--device", "cuda:1"], "choose a GPU with CUDA_VISIBLE_DEVICES"),
         (["--engine", "embedded", "--vllm-args=-tp 2"], "--vllm-args: --engine embedded"),
     ],
@@ -93,6 +94,21 @@ def test_what_vllm_cannot_do_is_refused_with_the_way_out(installed, choose, opti
         choose("--engine", "vllm", *options)
     if "--engine" not in options:
         assert choose(*options) is None
+
+
+def test_several_gpus_are_those_of_a_vllm_or_refused(installed, choose):
+    flags = ("--num-gpus", "2", "--gpus", "1,3")
+    with pytest.raises(ValueError, match=r"2: the engine here .* worker per GPU .* no vLLM is"):
+        choose(*flags)
+    installed()
+    assert choose(*flags).vllm_args.strip().endswith("--tensor-parallel-size 2")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,3"
+    for flag in (["--load-8bit"], ["--max-gpu-memory", "9GiB"]):
+        with pytest.raises(ValueError, match=rf"on one GPU.* does not know {flag[0]} \(but --"):
+            choose(*flags, *flag)
+        assert choose(*flag) is None
+    with pytest.raises(ValueError, match="on one GPU.* it computes on the CPU"):
+        choose("--num-gpus", "2", device="cpu")
 
 
 def test_without_a_vllm_the_error_says_where_to_get_one(installed, choose, monkeypatch):

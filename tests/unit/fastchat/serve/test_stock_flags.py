@@ -22,7 +22,9 @@ def parsed(*words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--num-gpus", "2"], "--engine vllm"),
+        (["--num-gpus", "2", "--engine", "embedded"], "worker per GPU .* --engine vllm"),
+        (["--num-gpus", "2", "--gpus", "1"], "--num-gpus 2 are more than --gpus 1 names"),
+        (["--gpus", "1", "--device", "cpu"], "give either --gpus or --device cpu"),
         (["--max-gpu-memory", "13GiB", "--gpu-memory-fraction", "0.5"], "give either"),
         (["--gpus", "first"], "give numbers of GPUs"),
     ],
@@ -40,8 +42,15 @@ def test_memory_of_a_gpu_is_none_of_a_cpu():
 
 def test_gpus_are_hidden(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    stock_flags.settle(parsed("--gpus", "1"))
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    stock_flags.settle(parsed("--gpus", "1, GPU-8"))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,GPU-8"
+
+
+def test_a_gpu_that_is_none_is_no_reason_to_take_the_cpu(monkeypatch):
+    monkeypatch.setattr(stock_flags, "pick_device", lambda _: "cpu")
+    assert stock_flags.device_of(parsed()) == "cpu"
+    with pytest.raises(ValueError, match="--gpus 7: torch sees no such GPU"):
+        stock_flags.device_of(parsed("--gpus", "7"))
 
 
 @pytest.mark.parametrize(
@@ -50,6 +59,7 @@ def test_gpus_are_hidden(monkeypatch):
         (parsed, ["--gptq-wbits", "4"], "serve quantized checkpoints with vLLM"),
         (parsed, ["--stream-interval", "2"], "leave it out"),
         (parsed, ["--gpu"], "did you mean --gpus?"),
+        (parsed, ["--vllm-args=-a 'b"], '--vllm-args: "-a \'b" has no closing quotation'),
         (controller.parse_args, ["--ssl"], "proxy that speaks TLS"),
         (cli.parse_args, ["--model-name", "m", "--judge-sent-end"], "an answer ends where"),
         (cli.parse_args, [], "give --model-path"),

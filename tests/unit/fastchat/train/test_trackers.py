@@ -13,7 +13,7 @@ import wandb
 
 from fastchat.tracking import start_wandb
 from fastchat.train.train import main
-from tests.support.offline_wandb import read_offline_run, read_offline_runs
+from tests.support.offline_wandb import names_in, panels, read_offline_run, read_offline_runs
 from tests.support.training_data import make_case, row, write_rows
 
 LOG = logging.getLogger("fastchat.train")
@@ -65,7 +65,9 @@ def test_wandb_and_tensorboard_get_every_figure_of_every_step(case, tmp_path, ca
     wandb.finish()
     assert all(entry.keys() >= FIGURES for entry in entries)
     assert [entry["truncated"] for entry in entries] == pytest.approx([1 / 3, 1 / 3])
-    rows = [row for row in read_offline_run(output)["history"] if "train/loss" in row]
+    run = read_offline_run(output)
+    assert panels("train") <= names_in(run)
+    rows = [row for row in run["history"] if "train/loss" in row]
     (events,) = {path.parent for path in output.rglob("events.out.tfevents.*")}
     board = EventAccumulator(str(events)).Reload()
     for name in FIGURES:
@@ -87,8 +89,9 @@ def test_stages_share_a_group_and_a_resumed_run_its_id(tmp_path, monkeypatch):
         assert (run["project"], run["group"], run["job_type"]) == ("maths", "iteration-1", "train")
         assert run["name"] == "model" and run["id"] == first["id"]
     monkeypatch.setenv("WANDB_PROJECT", "other")
+    monkeypatch.setenv("WANDB_NAME", "iteration1/train")
     start_wandb(["wandb"], str(tmp_path / "model"), None, LOG)
-    assert wandb.run.id != first["id"]
+    assert wandb.run.id != first["id"] and wandb.run.name == "iteration1/train"
 
 
 def test_a_wandb_that_breaks_is_left_out_with_a_notice(tmp_path, monkeypatch, caplog):

@@ -52,6 +52,8 @@ def started(tmp_path, models, visible, options, cores=7):
     [
         ([], {"checkpoint-0": "0", "checkpoint-0.1": "1", "checkpoint-0.2": "2"}),
         (["--device", "cuda:1"], {"checkpoint-0": None}),
+        (["--gpus=0,1"], {"checkpoint-0": None}),
+        (["--engine", "vllm", "--num-gpus", "2"], {"checkpoint-0": None}),
     ],
 )
 def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, expected):
@@ -68,6 +70,7 @@ def test_every_gpu_has_a_worker_unless_the_user_chose(tmp_path, options, expecte
         (["a", "b"], ["0", "1"], ["--device=cuda:1"], [0.425, 0.425]),
         (["a", "b"], ["0"], ["--gpu-memory-fraction", "0.3"], [0.3, 0.3]),
         (["a", "b"], ["0"], ["--gpu-memory-fraction=0.3"], [0.3, 0.3]),
+        (["a", "b"], ["0"], ["--max-gpu-memory", "9GiB"], [None, None]),
     ],
 )
 def test_workers_on_one_gpu_share_its_memory(tmp_path, models, visible, options, expected):

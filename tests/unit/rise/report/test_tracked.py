@@ -12,13 +12,22 @@ import workflow_convert
 from rise.tracking.tracker import trackers_named
 from tests.support.event_files import events_of, scalars, texts
 from tests.support.offline_wandb import (
+    names_in,
     no_login,  # noqa: F401  (a fixture)
+    panels,
     read_offline_run,
     read_offline_runs,
 )
 from tests.support.stages import begin, call, write_inputs
 
-HOSTILE = r"""
+MORE_EXPERTS = r"""
+import random
+
+DICE = random.Random(0)
+
+def drawn(problem, messages):
+    return (student if DICE.random() < 0.5 else teacher)(problem, messages)
+
 HEAD = "<script>alert(1)</script> <img src=x onerror=alert(1)> "
 
 def hostile(problem, messages):
@@ -32,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("no_login")
 def place(tmp_path):
     write_inputs(tmp_path)
     with (tmp_path / "experts.py").open("a") as file:
-        file.write(HOSTILE)
+        file.write(MORE_EXPERTS)
     return tmp_path
 
 
@@ -69,6 +78,15 @@ def test_an_evaluation_at_wandb(place, caplog):
     assert names == ["m1@t1", "m1@t3", "p1@t3", "m1@t3 - m1@t1"]
     page = run["artifacts"][f"report-{run['id']}"]["report.html"]
     assert page == (place / "log" / "report.html").read_text() and "<h1" in page
+
+
+def test_an_evaluation_has_the_numbers_of_every_panel_of_the_docs(place):
+    samples = ("--max_turns", 5, "--num_of_samples", 5, 1, 1, 1, 1)
+    where = ("--log_dir", "log", "--wandb_project", "maths")
+    done = call(place, *EVAL[:2], "experts.py:drawn", *samples, *where)
+    assert done.returncode == 0, done.stderr
+    names = names_in(read_offline_run(place / "log"))
+    assert panels("eval") - names == {"cost_usd"}  # test_cost.py has a price
 
 
 def test_an_evaluation_in_tensorboard(place):
@@ -149,6 +167,7 @@ def test_generation_says_success_verdicts_usage_and_cost(place):
     }
     assert usage["experts.py:teacher"]["requests"] == 8
     assert run["summary"]["success_by_turn_2"] == 1.0
+    assert panels("gen") - names_in(run) == {"cost_usd"}
     board = events_of(place / "log" / "tensorboard")
     assert scalars(board, "turn/success") == pytest.approx({1: 4 / 12, 2: 1.0})
     assert len(texts(board, "dialogues")) == 13
@@ -169,6 +188,7 @@ def test_a_conversion_says_its_counts_and_its_weights(place, monkeypatch):
     assert (run["project"], run["group"], run["job_type"]) == ("maths", "iteration-1", "convert")
     assert run["name"] == "finetune" and run["config"]["weighting"] == "exp"
     assert run["summary"]["rows"] == report["rows"] == 20
+    assert panels("convert") <= names_in(run)
     size = report["weights"]["effective_sample_size"]
     assert run["summary"]["weights/effective_sample_size"] == size
     (values,) = [row["weights.values"] for row in run["history"] if "weights.values" in row]
