@@ -54,7 +54,7 @@ setup(
         "scipy>=1.11",
         "tenacity>=8.2",
         "tqdm>=4.66",
-        "wandb>=0.17",
+        "wandb>=0.27",
     ],
     entry_points={
         "console_scripts": [

@@ -125,10 +125,15 @@ def next_command(args: argparse.Namespace) -> str:
         return f"\nNext: train on the pairs in {args.output}, with TRL's DPOTrainer for example"
     if args.format != "fastchat":
         return f"\nNext: train on the messages in {args.output}, each row with its weight"
+    missing = "" if args.model_path else "; set MODEL to the checkpoint that answered turn 1"
+    data = shlex.quote(str(args.output))
+    if Path(sys.argv[0]).name == "rise-convert":  # installed, without scripts/
+        words = f"--model_name_or_path {shlex.quote(args.model_path or 'MODEL')} --data_path {data}"
+        words += f" --output_dir checkpoints/rise  # or with a launcher{missing}"
+        return f"\nNext: python -m fastchat.train.train_mem {words}"
     model = f"MODEL={shlex.quote(args.model_path)} " if args.model_path else ""
-    missing = "" if model else "; set MODEL to the checkpoint that answered turn 1"
     return (
-        f"\nNext: {model}DATA_PATH={shlex.quote(str(args.output))} OUTPUT_DIR=checkpoints/rise "
+        f"\nNext: {model}DATA_PATH={data} OUTPUT_DIR=checkpoints/rise "
         f"bash scripts/finetune_deepspeed.sh  # train_mem.py, published settings{missing}"
     )
 

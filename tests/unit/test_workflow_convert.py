@@ -194,7 +194,7 @@ def test_an_interrupted_conversion_is_done_again(log, output, monkeypatch):
     assert len(read(output)) == 7
 
 
-def test_the_next_command_can_be_run_as_it_stands(log, output, tmp_path, capsys):
+def test_the_next_command_can_be_run_as_it_stands(log, output, tmp_path, capsys, monkeypatch):
     output = output.with_name("my rows.json")
     assert convert("--filepath", log, "--output", output) == 0
     last = capsys.readouterr().out.splitlines()[-1]
@@ -205,6 +205,11 @@ def test_the_next_command_can_be_run_as_it_stands(log, output, tmp_path, capsys)
         convert("--filepath", log, "--output", output, "--model_path", "no/m", "--overwrite") == 0
     )
     assert "Next: MODEL=no/m DATA_PATH=" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["/bin/rise-convert"])  # there are no scripts beside it
+    convert("--filepath", log, "--output", output, "--overwrite")
+    last = capsys.readouterr().out.splitlines()[-1]
+    command = last.removeprefix("Next: ").partition("#")[0]
+    assert shlex.split(command)[:2] == ["python", "-m"] and f"--data_path '{output}'" in command
 
 
 def test_a_dry_run_shows_a_row_and_writes_nothing(log, output, capsys):

@@ -20,6 +20,7 @@ from typing import get_args
 
 from fastchat.client.process import Child, ServerEnded, asked, stop, wait_until
 from fastchat.constants import CONTROLLER_PORT, WORKER_PORT, controller_headers
+from fastchat.serve.stock_flags import ELSEWHERE
 from fastchat.serve.worker_registry import DispatchMethod
 from fastchat.utils import Parser, read_json, write_json
 
@@ -30,7 +31,7 @@ _START_SECONDS = 1800.0
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser(description=__doc__)
+    parser = Parser(ELSEWHERE, description=__doc__)
     parser.add_argument(
         "--model-path-address",
         nargs="+",
@@ -55,6 +56,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--log-dir", type=Path, default=Path("logs"), help="where they write to (logs)"
     )
     args, rest = parser.parse_known_args(argv)
+    if any(word.startswith(tuple(ELSEWHERE)) for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.worker_args = rest
     args.error = parser.error
     return args

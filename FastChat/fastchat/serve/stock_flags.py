@@ -28,6 +28,8 @@ ELSEWHERE = {
     "--stream-interval": "leave it out: a stream has a frame for every second token",
     "--embed-in-truncate": "leave it out: there are no embeddings here",
     "--debug": "leave it out",
+    "--worker-host": "--model-path-address MODEL@HOST@PORT says it",
+    "--worker-port": "--model-path-address MODEL@HOST@PORT says it",
     "--judge-sent-end": "leave it out: an answer ends where the model ends it",
     "--ssl": "put a proxy that speaks TLS in front (caddy, nginx)",
     "--allow-credentials": _CORS,

@@ -10,7 +10,7 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from fastchat.serve import cli, controller, model_worker, screens, stock_flags
+from fastchat.serve import cli, controller, launch_all_serve, model_worker, screens, stock_flags
 from tests.support.served import greedy
 from tests.support.tiny import save_tiny_model
 
@@ -63,6 +63,8 @@ def test_a_gpu_that_is_none_is_no_reason_to_take_the_cpu(monkeypatch):
         (controller.parse_args, ["--ssl"], "proxy that speaks TLS"),
         (cli.parse_args, ["--model-name", "m", "--judge-sent-end"], "an answer ends where"),
         (cli.parse_args, [], "give --model-path"),
+        (launch_all_serve.parse_args, ["--model-path-address", "m", "--awq-wbits", "4"], "vLLM"),
+        (launch_all_serve.parse_args, ["--model-path-address", "m", "--worker-port", "1"], "@PORT"),
     ],
 )
 def test_flags_of_others_are_refused_with_the_way_out(read, words, said, capsys):
