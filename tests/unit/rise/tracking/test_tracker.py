@@ -139,6 +139,7 @@ def test_a_server_that_goes_away_is_waited_for_within_limits(tmp_path, monkeypat
     assert fastchat.tracking.ANSWER_SECONDS + fastchat.tracking._FINISH_SECONDS + 4 <= 30
     monkeypatch.setattr(wandb_run, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(fastchat.tracking, "_FINISH_SECONDS", 1.0)
+    monkeypatch.setattr(fastchat.tracking, "_INIT_SECONDS", 60.0)  # of a busy machine
     state, page = tmp_path / "tracking.json", tmp_path / "report.html"
     page.write_text("<h1>")
     options = NOWHERE | {"wandb_project": "p"}
@@ -151,7 +152,7 @@ def test_a_server_that_goes_away_is_waited_for_within_limits(tmp_path, monkeypat
     tracker.file(page)
     tracker.complete()
     tracker.finish()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 18
     assert caplog.text.count("its server does not answer within 0.5 s): it gets nothing more") == 1
     # `wandb sync` has what was told before; the same command tells all of it again.
     assert list(tmp_path.glob("wandb/run-*/*.wandb"))
