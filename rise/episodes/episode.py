@@ -20,8 +20,10 @@ BEST = {"best_actions": "action", "best_observations": "observation", "best_rewa
 KEYS = ("task_id", "query", "answer", "max_reward", "turn_history", "dialogue")
 OUR_KEYS = ("feedback", "date", "error")
 """Keys of a record that published logs do not have."""
-REFUSALS = frozenset({"bad_request", "content_filter", "function"})
+REFUSALS = frozenset({"bad_request", "content_filter"})
 """Kinds of errors that a further try hardly changes, though it might."""
+ASKED_LAST = REFUSALS | {"function"}
+"""Kinds after which the other problems go first; a function that raises can be mended."""
 
 
 @dataclass

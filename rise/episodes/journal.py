@@ -18,7 +18,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from fastchat.utils import replacing
-from rise.episodes.episode import REFUSALS, Episode, is_owed
+from rise.episodes.episode import ASKED_LAST, Episode, is_owed
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import episodes_at, lines_at, naming, rows
 from rise.program.files import read_object, write_json
@@ -69,7 +69,7 @@ class RunDir:
         self.stored = _stored_config(self.path)
         """The configuration of the run that is there; None without one, or before its first row."""
         self.refusals: Counter[int] = Counter()
-        """Task id -> in how many calls it was refused: a call asks for an episode once."""
+        """Task id -> in how many calls it was refused or its function raised: a call asks once."""
         self.has_repeats = False
         """Whether a problem is finished in several rows, of which the last one counts."""
         self._offsets: dict[int, int] = {}
@@ -206,7 +206,7 @@ class RunDir:
             self._end = self._size
             task_id, error = row["task_id"], row.get("error")
             if error is not None and is_owed(error):
-                self.refusals[task_id] += error["kind"] in REFUSALS
+                self.refusals[task_id] += error["kind"] in ASKED_LAST
             else:
                 self.has_repeats |= task_id in self._offsets
                 self._add(task_id, offset, error)
@@ -253,4 +253,9 @@ def differences(stored: dict[str, Any], config: dict[str, Any], but: Set[str] = 
     plain = json.loads(json.dumps(config))
     keys = sorted((stored.keys() | plain.keys()) - NOT_COMPARED - but)
     differing = [key for key in keys if stored.get(key) != plain.get(key)]
-    return ", ".join(f"{key} {stored.get(key)!r} -> {plain.get(key)!r}" for key in differing)
+    told = {key: f"{key} {stored.get(key)!r} -> {plain.get(key)!r}" for key in differing}
+    if "fingerprints" in told and stored.get("models") == plain.get("models"):
+        pairs = [stored.get("fingerprints") or (), plain.get("fingerprints") or ()]
+        changed = [m for m, one, other in zip(plain["models"], *pairs, strict=False) if one != other]
+        told["fingerprints"] = f"{' and '.join(dict.fromkeys(changed))} has changed since"
+    return ", ".join(told.values())

@@ -1,4 +1,4 @@
-"""Problems that a server or an expert function refuses for good: some answers, or all of them.
+"""Problems that a server refuses for good: some answers, or all of them.
 
 pytest tests/unit/test_giving_up.py
 """
@@ -65,36 +65,43 @@ def test_what_is_refused_again_and_again_does_not_keep_the_others_from_being_ask
     assert {episode.task_id for episode in load_episodes(place / "log")} == {3, 4, 5}, done.stdout
 
 
-UNWILLING = ("--max_turns", 1, "--models", "experts.py:unwilling", "--log_dir", "log")
-"""Refuses problems 1, 3 and 5 until the file `willing` is there."""
+@pytest.fixture
+def gen(place):
+    """A run whose server filters problems 1, 3 and 5 until the file `willing` is there."""
+
+    def answer(body):
+        asked = str(body["messages"])
+        if not (place / "willing").exists() and any(f"What is {i} + 1?" in asked for i in (1, 3, 5)):
+            return chat_reply("half", reason="content_filter")
+        return chat_reply("\\boxed{4}")
+
+    with OpenAI(answer) as server:
+        model = ("--max_turns", 1, "--models", f"teacher@{server.url}/v1", "--log_dir", "log")
+        yield lambda: call(place, "workflow_gen.py", *model)
 
 
-def gen(place, *arguments):
-    return call(place, "workflow_gen.py", *UNWILLING, *arguments)
-
-
-def test_an_episode_that_was_refused_in_three_calls_is_final_no_data_and_not_right(place):
+def test_an_episode_that_was_refused_in_three_calls_is_final_no_data_and_not_right(place, gen):
     for _ in range(2):
-        refused = gen(place)
+        refused = gen()
         assert refused.returncode == 1 and "3 of 6 episodes are in log" in refused.stdout
         assert "3 of them were refused" in refused.stdout and "in 3 calls" in refused.stdout
-    third = gen(place)
+    third = gen()
     assert third.returncode == 0, third.stdout + third.stderr
     assert "3 of 6 episodes ended because they were refused" in third.stdout
     found = summary(place)
     assert found["counts"] == {"problems": 6, "finished": 6, "owed": 0}
     assert found["unanswered"] == found["given_up"] == 3
-    assert found["success_by_turn"][0]["n"] == 6 and found["success_by_turn"][0]["value"] == 0.5
+    assert found["success_by_turn"][0]["n"] == 6 and found["success_by_turn"][0]["value"] == 0
     assert {episode.task_id for episode in load_episodes(place / "log")} == {0, 2, 4}
     assert json.loads((place / "log" / "1_turns.json").read_text()).keys() == {"0", "2", "4"}
     (place / "willing").touch()
-    assert "nobody was asked" in gen(place).stdout and summary(place) == found
+    assert "nobody was asked" in gen().stdout and summary(place) == found
 
 
-def test_an_answer_in_time_counts(place):
-    assert gen(place).returncode == 1 and gen(place).returncode == 1
+def test_an_answer_in_time_counts(place, gen):
+    assert gen().returncode == 1 and gen().returncode == 1
     (place / "willing").touch()
-    assert gen(place).returncode == 0
+    assert gen().returncode == 0
     assert (summary(place)["given_up"], len(load_episodes(place / "log"))) == (0, 6)
 
 
@@ -108,6 +115,20 @@ def test_an_error_that_may_pass_is_never_given_up(place):
             done = call(place, "workflow_gen.py", *model)
     assert done.returncode == 1 and "failed: unauthorized 1" in done.stdout
     assert "refused" not in done.stdout and summary(place)["given_up"] == 0
+
+
+def test_an_exception_of_a_function_is_owed_until_its_file_is_mended_which_is_another_model(place):
+    words = ("--max_turns", 1, "--models", "experts.py:f", "--log_dir", "log")
+    (place / "experts.py").write_text("def f(problem, messages): return {}['x']\n")
+    for _ in range(4):
+        broken = call(place, "workflow_gen.py", *words)
+    assert broken.returncode == 1 and "failed: function 6" in broken.stdout
+    assert "refused" not in broken.stdout and not (place / "log" / "1_turns.json").exists()
+    (place / "experts.py").write_text("def f(problem, messages): return '5'\n")
+    assert call(place, "workflow_gen.py", *words).returncode == 0
+    (place / "experts.py").write_text("def f(problem, messages): return '6'\n")
+    other = call(place, "workflow_gen.py", *words)
+    assert other.returncode == 2 and "experts.py:f has changed since): give" in other.stderr
 
 
 def test_evaluation_counts_what_is_given_up_in_every_rate(place):
@@ -134,4 +155,4 @@ def test_whoever_refuses_everything_does_not_use_up_the_problems(place):
         model = ("--max_turns", 1, "--models", f"teacher@{server.url}/v1", "--log_dir", "log")
         done = call(place, "workflow_gen.py", *model, "--concurrency", 8)
     assert done.returncode == 1 and "Given up after many failures in a row" in done.stdout
-    assert len(server.requests) < 120
+    assert len(server.requests) < 150
