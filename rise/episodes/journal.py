@@ -255,7 +255,8 @@ def differences(stored: dict[str, Any], config: dict[str, Any], but: Set[str] = 
     differing = [key for key in keys if stored.get(key) != plain.get(key)]
     told = {key: f"{key} {stored.get(key)!r} -> {plain.get(key)!r}" for key in differing}
     if "fingerprints" in told and stored.get("models") == plain.get("models"):
-        pairs = [stored.get("fingerprints") or (), plain.get("fingerprints") or ()]
-        changed = [m for m, one, other in zip(plain["models"], *pairs, strict=False) if one != other]
-        told["fingerprints"] = f"{' and '.join(dict.fromkeys(changed))} has changed since"
+        before, now = stored.get("fingerprints") or (), plain.get("fingerprints") or ()
+        models = zip(plain["models"], before, now, strict=False)
+        changed = dict.fromkeys(model for model, one, other in models if one != other)
+        told["fingerprints"] = f"{' and '.join(changed)} has changed since"
     return ", ".join(told.values())

@@ -70,8 +70,8 @@ def gen(place):
     """A run whose server filters problems 1, 3 and 5 until the file `willing` is there."""
 
     def answer(body):
-        asked = str(body["messages"])
-        if not (place / "willing").exists() and any(f"What is {i} + 1?" in asked for i in (1, 3, 5)):
+        is_odd = any(f"What is {i} + 1?" in str(body["messages"]) for i in (1, 3, 5))
+        if is_odd and not (place / "willing").exists():
             return chat_reply("half", reason="content_filter")
         return chat_reply("\\boxed{4}")
 

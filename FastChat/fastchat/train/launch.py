@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -58,8 +59,10 @@ def leave(code: int) -> None:
     if "wandb" in sys.modules:
         import wandb
 
-        wandb.finish(exit_code=code)
-        wandb.teardown()
+        # Its process may be gone: a scheduler's signal reaches all processes of a job.
+        with contextlib.suppress(Exception):
+            wandb.finish(exit_code=code)
+            wandb.teardown()
     sys.stdout.flush()
     sys.stderr.flush()
     # A thread of gloo that still wants the interpreter while that shuts down aborts the process

@@ -14,12 +14,13 @@ tokens, V tokens of the vocabulary.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ import transformers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import SaveStrategy
 
 from fastchat.train import signals
@@ -42,6 +44,7 @@ from fastchat.train.batches import (
 from fastchat.train.checkpoints import mark_complete, rotate, saving
 from fastchat.train.prefix_tree.flex import FLEX, FLEX_BLOCK, TOLERANCE
 from fastchat.train.prefix_tree.model import attention_inputs, can_use_trees, tree_error
+from fastchat.train.processes import logger
 from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.statistics import StepStatistics
 
@@ -128,6 +131,30 @@ class StopAtSignal(transformers.TrainerCallback):
         self._said = time.monotonic()
 
 
+class Tolerated:
+    """A tracker of transformers; where it raises, training goes on without it.
+
+    A scheduler's signal reaches all processes of a job, that of wandb too, which dies of it while
+    the step is finished and the checkpoint saved.
+    """
+
+    def __init__(self, tracker: transformers.TrainerCallback):
+        self._tracker = tracker
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._tracker, name)
+        return functools.partial(self._tell, found) if name.startswith("on_") else found
+
+    def _tell(self, event: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        try:
+            return event(*given, **more)
+        except Exception as error:  # whatever a foreign package raises
+            name, cause = type(self._tracker).__name__, " ".join(str(error).split())
+            logger.warning("%s fails (%s): it gets nothing more", name, cause)
+            self._tracker = transformers.TrainerCallback()
+            return None
+
+
 def _ends_epoch(state: transformers.TrainerState) -> bool:
     return float(state.epoch or 0.5).is_integer()
 
@@ -155,6 +182,11 @@ class RWRTrainer(transformers.Trainer):
         self.model.config.use_cache = True
         self.statistics = StepStatistics(self.args.device)
         self._tree_checked = False
+        trackers = tuple(get_reporting_integration_callbacks(self.args.report_to))
+        self.callback_handler.callbacks = [
+            Tolerated(callback) if isinstance(callback, trackers) else callback
+            for callback in self.callback_handler.callbacks
+        ]
         self.stop = StopAtSignal()
         self.add_callback(self.stop)
 

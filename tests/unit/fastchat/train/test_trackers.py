@@ -10,6 +10,7 @@ import time
 
 import pytest
 import wandb
+from transformers.integrations import WandbCallback
 
 from fastchat.tracking import start_wandb
 from fastchat.train.train import main
@@ -122,3 +123,13 @@ def test_trackers_that_are_not_installed_are_left_out_with_a_notice(tmp_path, mo
     monkeypatch.setattr("fastchat.tracking.importlib.util.find_spec", lambda name: None)
     assert start_wandb(["wandb"], str(tmp_path), None, LOG) == []
     assert "wandb is not installed (pip install wandb): it gets nothing" in caplog.text
+
+
+def test_training_goes_on_without_a_tracker_that_fails(case, tmp_path, monkeypatch, caplog):
+    def lost(*_, **__):
+        raise ConnectionResetError("Connection lost")
+
+    monkeypatch.setattr(WandbCallback, "on_log", lost)
+    entries = train(case, tmp_path / "out", "--report_to", "wandb")
+    assert len(entries) == 2 and (tmp_path / "out" / "model.safetensors").is_file()
+    assert caplog.text.count("WandbCallback fails (Connection lost): it gets nothing more") == 1
