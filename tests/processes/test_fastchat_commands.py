@@ -119,6 +119,14 @@ def test_a_problem_is_tried_again_with_verdicts(served, capsys, monkeypatch, tmp
     assert end.value.code == 2 and "has problems 0 to 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [status, message])
+def test_without_a_controller_the_way_to_one_is_named(command):
+    model = ["--model-name", "m"] if command is message else []
+    with pytest.raises(SystemExit) as end:
+        command.main([*model, "--controller-address", f"http://localhost:{free_ports(1)[0]}"])
+    assert "python -m fastchat.serve.controller" in end.value.code
+
+
 def test_a_checkpoint_that_is_none_is_one_line(capsys, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
     with pytest.raises(SystemExit) as end:

@@ -13,6 +13,10 @@ from fastchat.constants import CONTROLLER_ADDRESS
 from fastchat.utils import normal_url
 
 T = TypeVar("T")
+REMEDY = (
+    "start a controller with python -m fastchat.serve.controller (or launch_all_serve, with a "
+    "model), or say where one is with --controller-address"
+)
 
 
 def add_controller(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +34,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except PeerError as error:
-        sys.exit(f"error: {error}")
+        remedy = f"; {REMEDY}" if error.kind == "connection" else ""
+        sys.exit(f"error: {error}{remedy}")
     except KeyboardInterrupt:
         sys.exit(130)
