@@ -39,7 +39,6 @@ VENV=${VENV:-.venv}                               # environment to use if none i
 
 cd "$(dirname "$0")/.."
 . scripts/stages.sh
-refuse() { echo "rise.sh: error: $*" >&2; exit 2; }
 [ -n "${VIRTUAL_ENV:-}" ] || [ ! -x "$VENV/bin/python" ] || export PATH="$PWD/$VENV/bin:$PATH"
 case ${1-} in
     "" | --check | --dry-run | --dry_run) mode=${1-} ;;

@@ -74,6 +74,7 @@ variant() { # NAME
 }
 
 for SEED in "${seeds[@]}"; do
+    if [ ${#variants[@]} = 0 ]; then break; fi
     knobs
     # shellcheck source=scripts/real/stages.sh
     . "scripts/$LOOP/stages.sh"

@@ -25,7 +25,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from rise.policies import keys
@@ -49,9 +49,6 @@ from rise.policies.replies import (
     sample_of,
     trouble_in,
 )
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 

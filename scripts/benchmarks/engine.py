@@ -2,11 +2,12 @@
 
     python scripts/benchmarks/engine.py --size tiny --rows 1 16 64
     python scripts/benchmarks/engine.py --size 7b --rows 1 16 64 256 --device cuda
+    python scripts/benchmarks/engine.py --model data/smollm2 --dtype bfloat16 --rows 64 --profile
 
-A Llama of random weights is built in memory: bfloat16 on a GPU, float32 on a CPU. For each number
-of rows the prompts (the first part of which they share) are computed first, and then answers of a
-fixed length are generated from what the cache keeps, so that the two rates are measured apart; the
-shared part counts for each prompt and is computed once.
+A Llama of random weights is built in memory (bfloat16 on a GPU, float32 on a CPU), or --model read.
+For each number of rows the prompts (the first part of which they share) are computed first, and
+then answers of a fixed length are generated from what the cache keeps, so that the two rates are
+measured apart; the shared part counts for each prompt and is computed once.
 Prints a markdown table. More rows than the memory holds at once are not measured: some would wait
 for others to end. On a GPU the last columns are the limit that the memory's bandwidth sets to
 decoding, weights and cache being read once per step, and the share of it that was reached.
@@ -45,12 +46,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     found = parser(__doc__)
     add = found.add_argument
     add("--size", choices=SIZES, default="tiny", help="the model; default tiny")
+    add("--model", help="a checkpoint in place of --size")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of --model; float32")
     add("--rows", type=int, nargs="+", default=[1, 16, 64, 256], help="answers at the same time")
     add("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU")
     add("--prompt", type=int, default=400, help="prompt tokens; default 400")
     add("--shared", type=int, default=330, help="of them the same in all prompts; default 330")
     add("--new", type=int, default=128, help="tokens per answer; default 128")
     add("--runs", type=int, default=3, help="timed runs; default 3")
+    add("--profile", action="store_true", help="and the operators of decoding")
     args = found.parse_args(argv)
     if min(*args.rows, args.prompt, args.new, args.runs) < 1:
         found.error("--rows, --prompt, --new and --runs must be above 0")
@@ -66,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     auto = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(auto if args.device == "auto" else args.device)
     try:
-        model = build_model(args.size, device)
+        model = load(args, device) if args.model else build_model(args.size, device)
     except ValueError as error:
         print(f"engine.py: error: {error}", file=sys.stderr)
         return 2
@@ -80,6 +84,12 @@ def main(argv: list[str] | None = None) -> int:
             failed = True
             print(f"| {rows} | failed: {' '.join(str(error).split())[:100]} |", flush=True)
     return int(failed)
+
+
+def load(args: argparse.Namespace, device: Any) -> Any:
+    from fastchat.model.model_adapter import load_model
+
+    return load_model(args.model, device=str(device), dtype=args.dtype)
 
 
 def build_model(size: str, device: Any) -> Any:
@@ -132,9 +142,9 @@ def print_head(args: argparse.Namespace, model: Any, bandwidth: float | None) ->
         name = f"{torch.cuda.get_device_name(model.device)}, {bandwidth / 1e9:.0f} GB/s"
     dtype = str(model.dtype).removeprefix("torch.")
     print(
-        f"{args.size}: {model.num_parameters() / 1e6:.1f} M parameters, {dtype}, {name}; prompts "
-        f"of {args.prompt} tokens, {args.shared} of them shared; {args.new} new tokens; median "
-        f"(range) of {args.runs}\n"
+        f"{args.model or args.size}: {model.num_parameters() / 1e6:.1f} M parameters, {dtype}, "
+        f"{name}; prompts of {args.prompt} tokens, {args.shared} of them shared; {args.new} new "
+        f"tokens; median (range) of {args.runs}\n"
     )
     columns = head(bandwidth)
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
@@ -160,12 +170,25 @@ def table_row(args: argparse.Namespace, model: Any, rows: int, bandwidth: float 
         seconds, cpu = drain(engine, prompts, args.new)
         walls.append(rows * args.new / seconds)
         cpus.append(rows * args.new / cpu)
+    if args.profile:
+        profile(engine, prompts, args.new)
     # The first run warms up.
     cells = [str(rows), *(spread(rates[1:]) for rates in (walls, cpus, prefills))]
     if bandwidth is not None:
         limit = rows * bandwidth / step_bytes(args, model, engine, rows)
         cells += [f"{limit:.0f}", f"{statistics.median(walls[1:]) / limit:.0%}"]
     return f"| {' | '.join(cells)} |"
+
+
+def profile(engine: Any, prompts: list[list[int]], new: int) -> None:
+    """Print the operators of one more run by the time that they take themselves."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as recording
+
+    with recording(activities=[ProfilerActivity.CPU]) as found:
+        drain(engine, prompts, new)
+    operators = found.key_averages()
+    print(operators.table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=40))
 
 
 def slots_of(engine: Any, length: int) -> int:

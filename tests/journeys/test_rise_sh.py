@@ -172,7 +172,7 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(place
 def test_what_the_stages_refuse_is_said_in_the_first_minute(place):
     wrong = {"TRAIN_ARGS": "--lerning_rate 1", "EVAL_ARGS": "--limt 3", "EXPERT": "no.py:f"}
     printed, code = call(place, ITERATIONS=1, **wrong)
-    assert code == 2 and "rise.sh: error: nothing was begun:\nbase/eval: workflow_eval" in printed
+    assert code == 2 and "rise.sh: nothing was begun:\nbase/eval: workflow_eval" in printed
     assert "unknown argument --lerning_rate: did you mean --learning_rate?" in printed
     assert "unrecognized arguments: --limt 3" in printed and "no.py" in printed
     assert not (place / "out").exists()
@@ -197,7 +197,7 @@ def test_what_the_stages_refuse_is_said_in_the_first_minute(place):
 )
 def test_knobs_that_cannot_be_are_refused(place, words, more, said):
     printed, code = call(place, *words, **more)
-    assert code == 2 and "rise.sh: error: " in printed and said in printed
+    assert code == 2 and "rise.sh: " in printed and said in printed
     assert not (place / "out").exists()
 
 
