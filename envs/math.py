@@ -46,9 +46,9 @@ class MATH(Env):
     @classmethod
     def _examine(cls, response: str, reference: str) -> tuple[str | None, Verdict | Question]:
         answer, outcome = super()._examine(response, reference)
-        values = list_of_boxes(response) if outcome == "wrong" else None
+        values = list_of_boxes(response) if outcome != "right" else None
         if values is not None:
             again = super()._examine(f"\\boxed{{{values}}}", reference)[1]
-            if again != "wrong":
+            if again == "right" or (outcome == "wrong" and again != "wrong"):
                 return values, again
         return answer, outcome

@@ -128,7 +128,7 @@ _DECIMAL = re.compile(r"-?\d*\.(\d+)")
 _ONE_FRACTION = re.compile(r"-?\\frac")
 _REMARK = re.compile(r"(?<=\s)\((?=[A-Za-z])[A-Za-z .,'/-]{2,}\)\s*$")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])\s*\^\s*\{?[23]\}?(?=\s*(?:/|$))")
-_PERCENT_WORD = re.compile(r"(?<=[\d}\s)])per ?cent\b|\bpercent\b")
+_PERCENT_WORD = re.compile(r"(?<=[\d}\s)])(?:per ?cent|pct)\b|\bpercent\b")
 _FIRST = re.compile(r"[\d({\\]|\.\d|(?<![A-Za-z])[-+]")
 _LAST = re.compile(r"[\d)}!%][^\d)}!%]*$")
 _BEFORE = re.compile(r"[A-Za-z][A-Za-z.,:;'\"() -]*(?<=[ :.])", re.ASCII)
@@ -236,7 +236,10 @@ _GSM8K_JOINS = re.compile(r"(?<=\d)(?:,\s+|\s+,\s*|\\?_)(?=\d{3}(?!\d))")
 _ONE_MEMBER = re.compile(r"(?:\[|\\\{)([^\[\]{},;]*)(?:\]|\\\})")
 _FULL_HOUR = re.compile(r"(?<![\d:])(1?\d|2[0-4]):00(?![\d:])")
 _DIGIT = re.compile(r"(?<!\^\{)[0-9]")
-_CHAIN = re.compile(r"=|\\approx(?![a-zA-Z])|\\implies|\\(?:R|r)ightarrow|\\to(?![a-zA-Z])")
+MODULUS = re.compile(r"\s*\\pmod\{\w+\}\s*$")
+_CHAIN = re.compile(
+    r"=|\\(?:approx|equiv)(?![a-zA-Z])|\\implies|\\(?:R|r)ightarrow|\\to(?![a-zA-Z])"
+)
 _PARTS = re.compile(r",|;|\bor\b|\band\b")
 
 
@@ -253,7 +256,7 @@ def read_number(answer: str) -> Quantity | None:
     if len(answer) > MAX_ANSWER:
         return None
     text = answer if re.search(r"[(\[]", answer) else _GSM8K_JOINS.sub("", answer)
-    text = _FULL_HOUR.sub(r"\1", last_of_chain(clean(text)).strip())
+    text = _FULL_HOUR.sub(r"\1", last_of_chain(MODULUS.sub("", clean(text))).strip())
     alone = _ONE_MEMBER.fullmatch(text)
     text = _SUFFIX.sub(lambda m: rf" \cdot 10^{{{_ZEROS[m[1]]}}}", alone[1] if alone else text)
     return quantity(text)

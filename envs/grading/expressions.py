@@ -9,10 +9,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from envs.grading.answers import MAX_ANSWER, Verdict, last_of_chain, same_quantity
+from envs.grading.answers import (
+    MAX_ANSWER,
+    MODULUS,
+    Quantity,
+    Verdict,
+    last_of_chain,
+    same_quantity,
+)
 from envs.grading.exact import TooLarge
 from envs.grading.latex import clean
-from envs.grading.shapes import Group, intervals, is_equation, matrix, members, read_group, solved
+from envs.grading.shapes import (
+    NAME,
+    Group,
+    intervals,
+    is_equation,
+    matrix,
+    members,
+    read_group,
+    solved,
+)
 from envs.grading.units import number, without_unit
 from envs.grading.words import BY_NAME, in_digits
 
@@ -35,9 +51,7 @@ _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _FIGURE = re.compile(r"\\(?:overline|angle|triangle)\s*(?:\{\s*([A-Z]{2,})\s*\}|([A-Z]{2,}))")
 _THREE_DIGITS = re.compile(r"(?<=\d),(?=[1-9]\d{2}(?!\d))")
 """A comma that may separate thousands or members: 128,256."""
-_MODULUS = re.compile(
-    r"\s*(?:\\pmod|\(\s*(?:(?:\\[bp]?)?mod|\\text\{\s*mod\s*\}))\s*\{?\s*\w+\s*\}?\s*\)?\s*$"
-)
+_INTEGER = re.compile(rf"(?:,|\\text\{{[^{{}}]*\}})\s*{NAME}\s*\\in\s*\\mathbb\s*\{{?[NZQ]\}}?\s*$")
 _LONE_BRACE = re.compile(r"([\^_])\{(\w)\}")
 _LEAD = re.compile(r"^(?:\\text\{[^{}]*\}|(?:the )?(?:final )?answer)\s*(?:is|:)?\s*(?=\S)", re.I)
 _INDEX = re.compile(r"_\{?\d\}?(?=\s*=)")
@@ -59,8 +73,10 @@ def compare(candidate: str, reference: str) -> Outcome:
 
 
 def _compare(a: str, b: str) -> Outcome:
-    if not _MODULUS.search(b):
-        a = _MODULUS.sub("", a).replace(r"\equiv", "=") if _MODULUS.search(a) else a
+    if not MODULUS.search(b):
+        a = MODULUS.sub("", a).replace(r"\equiv", "=") if MODULUS.search(a) else a
+    if not (_INTEGER.search(a) and _INTEGER.search(b)):  # 4k+1, k \in \mathbb{Z}
+        a, b = (_INTEGER.sub("", text) for text in (a, b))
     if squeeze(a) == squeeze(b):
         return "right"
     for decide in (*BY_NAME, _as_equations, _as_ratios, _as_quantities, _as_shapes):
@@ -86,6 +102,8 @@ def _as_equations(a: str, b: str) -> Outcome | None:
     wanted, given = solved(b), solved(a)
     roots = wanted.roots() if wanted else None
     if "=" not in a:
+        if is_equation(b) and _is_zero(number(a)):
+            return "wrong"
         outcome = _compare(a, wanted.values(wanted.names)) if wanted else "wrong"
         return _compare(a, roots) if outcome == "wrong" and roots else outcome
     indexed = [_INDEX.search(text) is not None for text in (a, b)]
@@ -148,7 +166,10 @@ def _as_quantities(a: str, b: str) -> Outcome | None:
     wanted = number(b)
     if wanted is None:
         return None
-    if _NOT_ONE_NUMBER.search(a) or (wanted.value == 0 and is_equation(a)):
+    spellings = [number(item) for item in members(a)]  # "3/4 or 0.75" is one number
+    if len(spellings) > 1 and all(given and same_quantity(given, wanted) for given in spellings):
+        return "right"
+    if _NOT_ONE_NUMBER.search(a) or (_is_zero(wanted) and is_equation(a)):
         return "wrong"
     given = number(in_digits(a) if "=" not in a else _value(a))
     if given is not None:
@@ -156,6 +177,10 @@ def _as_quantities(a: str, b: str) -> Outcome | None:
     if len(members(_value(a))) != 1:
         return "wrong"
     return None
+
+
+def _is_zero(quantity: Quantity | None) -> bool:
+    return quantity is not None and quantity.value == 0
 
 
 def _as_shapes(a: str, b: str) -> Outcome | None:

@@ -29,7 +29,7 @@ _SYMBOLS = str.maketrans(
         **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup "},
         **{"∩": r"\cap ", "∈": r"\in ", "′": "'", "″": "''", "∅": r"\emptyset "},
         **{"√": r"\sqrt ", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]", "λ": r"\lambda "},
-        **{"∕": "/", "⁄": "/", "ℝ": r"\mathbb{R}"},
+        **{"∕": "/", "⁄": "/", "ℝ": r"\mathbb{R}", **dict.fromkeys("✓✔✅")},
         **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width １２％
     }
 )
@@ -77,10 +77,15 @@ def _repeating(dotted: re.Match) -> str:
     return rf"\overline{{{''.join(re.findall('[0-9]', dotted[0]))}}}"
 
 
+def _lines(block: re.Match) -> str:
+    """The equations of ``aligned`` without what lines them up; ``cases`` with conditions stay."""
+    return block[0] if block[1] == "cases" and "&" in block[2] else block[2].replace("&", "")
+
+
 _SIZES = r"left|right|[bB]igg?[lrm]?|middle"
 _STYLES = (
     r"displaystyle|textstyle|scriptstyle|tiny|small|normalsize|large|Large|LARGE|huge|bf|it|rm|cal|sf|tt|sc"
-    r"|limits|boldsymbol|pmb|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox"
+    r"|limits|boldsymbol|pmb|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox|checkmark"
 )
 _CONSTANT = r"[-+\d\s./{}^*]|\\(?:frac|sqrt|pi|cdot)(?![a-zA-Z])"
 _OPERATORS = r"(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|max|min|gcd"
@@ -88,7 +93,10 @@ _RULES = _rules(
     (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
     (r"^\s*([*\"“])([^*\"“”]*)[*\"”]\s*$", r"\2"),
     (r"^\s*\\(?:therefore|because|implies|[Rr]ightarrow|to)" + _END, ""),
-    (r"\\begin\{cases\}([^&]*)\\end\{cases\}", r"\1"),
+    (
+        r"\\begin\{(cases|aligned|gathered|split|(?:align|gather|equation)\*?)\}(.*?)\\end\{\1\}",
+        _lines,
+    ),
     # x = 1 \quad y = 2
     (
         r"(=[^=]*[\w})])\s*(?:\\q?quad" + _END + r"|\\[,;: \\]|~)+\s*"
@@ -101,6 +109,7 @@ _RULES = _rules(
     (r"\\sqrt(?![a-zA-Z])\s*(\[\d+\])?\s*(?:\(((?:[^()]|\([^()]*\))*)\)|(\d+))", r"\\sqrt\1{\2\3}"),
     (r"\*\*(?=[\d({-])", "^"),
     (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+    (r"(?<=[\d)])(or|and)(?=[A-Z\d(])", r" \1 "),
     (r"(?<!\\)\\[()\[\]]|`", ""),
     (
         r"\\(?:pounds|euro|yen|cents?|text(?:dollar|euro|sterling|yen|cent))"
@@ -115,6 +124,9 @@ _RULES = _rules(
     (rf"\\(?:{_SIZES}){_END}\s*", ""),
     (r"\\textcolor\s*\{[a-zA-Z]*\}|\\color\s*(?:\{[a-zA-Z]*\}|[a-z]+\s)", ""),
     (r"\\(?:hspace|vspace|phantom)\*?\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", " "),
+    # a vector is its letter, and so are the units i, j and k
+    (r"\\(?:vec|mathbf)\s*(?:\{\s*([A-Za-z])\s*\}|([A-Za-z]))", r"{\1\2}"),
+    (r"\\hat\s*(?:\{*\s*(?:([ijk])|\\([ij])math)\s*\}+|([ijk]))", r"{\1\2\3}"),
     (r"\\(?:text|math)(?:bf|it|rm|sf|tt|normal|up|md|sc)" + _END, r"\\text"),
     # a letter in another alphabet, but not the sets of numbers; a word as an operator
     (
@@ -130,9 +142,22 @@ _RULES = _rules(
         r"(?=[\s.,;)}]*(?:$|\\text|\\operatorname))",
         r"\\text\1",
     ),
+    (
+        r"\\(?:operatorname|text)\s*\{\s*cis\s*\}\s*(?:\(([^()]*)\)|([^\s+,()]+))",
+        r"(\\cos(\1\2)+i\\sin(\1\2))",
+    ),
     (r"\\text\s*\{", r"\\text{"),
+    (
+        r"^\s*(?:\\text\{)?\s*all real numbers (?:except|other than)(?: for)?[\s}]*([^{}]+)\}?$",
+        r"\\mathbb{R}\\setminus\\{\1\\}",
+    ),
     (r"\\text\s+(\w)(?!\w)", r"\\text{\1}"),
     (r"\\text\{\s*(\\text\{[^{}]*\})\s*\}", r"\1"),
+    (
+        r"\\pmod\s*\{?\s*(\w+)\s*\}?"
+        r"|\(\s*(?:\\[bp]?mod|\\text\{\s*mod\s*\}|mod)(?:\s|\\[,;: ])*\{?\s*(\w+)\s*\}?\s*\)",
+        r"\\pmod{\1\2}",
+    ),
     (r"[<>!]=", lambda m: rf"\{_RELATIONS[m[0]]} "),
     (rf"\^\s*(?:\\circ{_END}|\{{\s*\\circ\s*\}})", r"^{\\circ}"),
     (r"\\text\{([^{}]*)\^\{\\circ\}([^{}]*)\}", r"\\text{\1}^{\\circ}\\text{\2}"),
@@ -147,6 +172,7 @@ _RULES = _rules(
         r"(\.\d{0,9}?)(\d{1,6}?)\2{2,}\s*(?:\.{3}|\\[lc]?dots" + _END + ")",
         r"\1\\overline{\2}",
     ),
+    (r",\s*(?:\.{3}|…)", r",\\ldots "),
     (r"\.\((\d+)\)", r".\\overline{\1}"),
     (r"(?<!\d)\.(?=\\(?:dot|overline|bar)\b)", "0."),
     (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),

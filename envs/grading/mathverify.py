@@ -23,8 +23,9 @@ from sympy import Basic, I
 
 CPU_SECONDS = 1.5
 """Processor time for one comparison, so that a busy machine does not turn right into timeout."""
-WALL_SECONDS = 2.5
-"""Time on the clock after which a comparison is killed even when it had no processor."""
+WALL_SECONDS = 10.0
+"""Time on the clock after which a comparison is killed even when it had no processor: long, as
+others may have the processors, and right must not turn into timeout for that."""
 GROWTH_BYTES = 180 << 20
 """Memory that a child may add to the 60 MB of the libraries; powers and factorials ask for all."""
 FULL_BYTES = 120 << 20

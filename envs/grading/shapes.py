@@ -184,6 +184,8 @@ def _bare(name: str) -> str:
     if _SUM.fullmatch(bare):
         terms = (term if "^" in term else "".join(sorted(term)) for term in bare.split("+"))
         return "+".join(sorted(terms))
+    function = re.fullmatch(r"([A-EG-Za-z])\([nxtz]\)", bare)  # p(n) = 1 is P(x) = 1
+    bare = f"{function[1].lower()}(x)" if function else bare
     return "y" if bare == "f(x)" else bare
 
 
@@ -197,7 +199,10 @@ _IS_REAL = re.compile(rf"^\s*{_REAL},|,\s*{_REAL}$")
 _SET_BUILDER = re.compile(rf"\s*\\\{{\s*(?:{NAME}\s*|{_REAL})(?:\||\\mid|:)([^|:]+)\\\}}\s*")
 _UNEQUAL = re.compile(rf"\s*{NAME}\s*\\ne(?![a-zA-Z])\s*(.+)")
 _PUNCTURED = re.compile(
-    r"\s*(?:\\mathbb\s*\{?R\}?|\(-\\infty,\s*\\infty\))\s*(?:\\setminus|\\backslash|-)\s*\\\{([^,]+)\\\}\s*"
+    r"\s*(?:\\mathbb\s*\{?R\}?|\(-\\infty,\s*\\infty\))\s*(?:\\setminus|\\backslash|-)\s*\\\{(.+)\\\}\s*"
+)
+_ABSOLUTE = re.compile(
+    rf"^\s*\|({NAME})\s*([-+][^|]+)?\|\s*(<|>|\\[lg]e(?![a-zA-Z]))\s*([^<>|,]+?)\s*$"
 )
 _OR = re.compile(r"\bor\b|\\(?:vee|lor)(?![a-zA-Z])")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])")
@@ -208,10 +213,16 @@ def intervals(text: str) -> list[Group] | None:
     built = _SET_BUILDER.fullmatch(text)
     text = _IS_REAL.sub("", built[1] if built else text)
     text = _MEMBER_OF.sub("", text).replace(r"+\infty", r"\infty")
-    hole = _UNEQUAL.fullmatch(text) or _PUNCTURED.fullmatch(text)
-    if hole:
-        point = hole[1].strip()
-        return [Group("()", (r"-\infty", point)), Group("()", (point, r"\infty"))]
+    punctured = _PUNCTURED.fullmatch(text)
+    items = members(text)
+    holes = [hole for hole in map(_UNEQUAL.fullmatch, items) if hole]
+    if punctured or holes:
+        rest = [] if punctured else [item for item in items if not _UNEQUAL.fullmatch(item)]
+        groups = intervals(", ".join(rest)) if rest else [Group("()", (r"-\infty", r"\infty"))]
+        for point in members(punctured[1]) if punctured else (hole[1].strip() for hole in holes):
+            groups = _without(point, groups)
+        return groups
+    text = _ABSOLUTE.sub(_two_bounds, text)
     found: list[Group | None] = []
     for part in _CUP.split(text):
         if _RELATION.search(part):
@@ -221,6 +232,32 @@ def intervals(text: str) -> list[Group] | None:
             found.append(_plain(part))
     groups = [group for group in found if group is not None]
     return groups if len(groups) == len(found) else None
+
+
+def _two_bounds(absolute: re.Match) -> str:
+    """``-3 < x < 3`` of ``|x| < 3``."""
+    name, shift, relation, bound = absolute.groups()
+    low, high = (f"{sign}({bound}) - ({shift or 0})" for sign in ("-", ""))
+    if relation in ("<", r"\le"):
+        return f"{low} {relation} {name} {relation} {high}"
+    return f"{name} {_MIRRORED[relation]} {low} or {name} {relation} {high}"
+
+
+def _without(point: str, groups: list[Group] | None) -> list[Group] | None:
+    """Return the intervals without a point inside one of them; None where none is known to be."""
+    value = _number(point)
+    groups = groups or []
+    for at, group in enumerate(groups):
+        (low, left), (high, right) = ((_number(end), end) for end in group.items)
+        above = left == r"-\infty" or (value is not None and low is not None and low < value)
+        below = right == r"\infty" or (value is not None and high is not None and value < high)
+        if above and below:
+            halves = (
+                Group(group.kind[0] + ")", (left, point)),
+                Group("(" + group.kind[1], (point, right)),
+            )
+            return [*groups[:at], *halves, *groups[at + 1 :]]
+    return None
 
 
 def _both(found: list[Group | None]) -> list[Group | None]:

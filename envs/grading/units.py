@@ -18,7 +18,7 @@ _UNAMBIGUOUS = (
     r"|(?:m|mi)/(?:s|h|sec|min|hr)|(?<=1)st|(?<=2)nd|(?<=3)rd|units?|degrees?|inch(?:es)?|foot|feet"
     r"|yards?|miles?|(?:centi|milli|kilo|deci)?met(?:er|re)s?|(?:milli|kilo)?grams?"
     r"|(?:milli)?lit(?:er|re)s?|pounds?|ounces?|seconds?|mins?|minutes?|hours?|days?|weeks?|months?"
-    r"|years?|dollars?|cents?|points?|square|cubic)(?![A-Za-z])"
+    r"|percent|pct|years?|dollars?|cents?|points?|square|cubic)(?![A-Za-z])"
 )
 _GLUED = re.compile(_UNAMBIGUOUS)
 PRODUCT = (

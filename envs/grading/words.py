@@ -16,7 +16,7 @@ _A_WORD = re.compile(rf"(?<![A-Za-z])(?!{PRODUCT})(?![A-Z]+(?![a-z]))[A-Za-z]{{3
 _LETTERED = re.compile(r"\(?[A-Z]\)|[A-Z](?:\s*,\s*[A-Z])+")
 _FILLER = r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve)"
 _FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
-_CHOICE = re.compile(r"(?:\\text\{)?\s*\(?([A-Za-z])\)(?!.*\([A-Za-z]\))")
+_CHOICE = re.compile(r"(?:\\text\{)?\s*\(?([A-Za-z])\)(?!.*\([A-Za-z]\)|\s*[-+*/^=])")
 _BASE_NAMES = ",,two,three,four,five,six,seven,eight,nine,ten,eleven,twelve,,,,sixteen"
 _BASES = {name: str(base) for base, name in enumerate(_BASE_NAMES.split(",")) if name}
 _BASE = re.compile(r"(-?)0*([0-9][0-9A-Za-z]*)_([0-9]{1,2})")
@@ -28,12 +28,14 @@ def as_words(a: str, b: str) -> Verdict | None:
 
     None where the reference ``b`` is no words: ``p - q`` and ``xyz`` are expressions.
     """
+    choice = _CHOICE.match(a)  # "(E) 12" names a choice and repeats what it says
+    if choice and choice[1] == b and b in "ABCDE":
+        return "right"
     wanted = _words(b)
     if wanted is None or not (r"\text" in b or _A_WORD.search(b) or _LETTERED.fullmatch(b)):
         return None
     if _words(a) == wanted:
         return "right"
-    choice = _CHOICE.match(a)  # "(E) 12" names a choice and repeats what it says
     return "right" if choice and [choice[1].lower()] == wanted else "wrong"
 
 
@@ -93,24 +95,32 @@ def _flat_base(text: str) -> str:
     return flat[: name.start()] + _BASES.get(name[0], name[0]) if name else flat
 
 
+_Time = tuple[str, str, str | None, str | None]
+"""Hour, minutes, "o'clock" and the half of the day."""
 _TIME = re.compile(r"0?(\d{1,2})(?:[:.](\d\d))?(o'?clock)?([ap]m)?")
 
 
 def as_times(a: str, b: str) -> Verdict | None:
     """Judge times of the day: a half of the day that the reference names may not be left off."""
     given, wanted = map(_time, (a, b))
+    if given and wanted and (given[3] or wanted[3]):
+        given, wanted = map(_of_half_a_day, (given, wanted))
     if not (given and wanted and any((*given[2:], *wanted[2:]))):  # 3:45 may be a ratio
         return None
     return "right" if given[:2] == wanted[:2] and wanted[3] in (None, given[3]) else "wrong"
 
 
-def _time(text: str) -> tuple[str, str, str | None, str | None] | None:
-    """Hour, minutes, "o'clock" and the half of the day."""
+def _time(text: str) -> _Time | None:
     plain = re.sub(r"\\text|[{}\s]|(?<=[apm])\.", "", text.lower())
     hour = re.match("[a-z]+(?=o'?clock)", plain)
     plain = f"{_SPELLED.get(hour[0], '')}{plain[hour.end() :]}" if hour else plain
     time = _TIME.fullmatch(plain)
     return (time[1], time[2] or "00", time[3], time[4]) if time else None
+
+
+def _of_half_a_day(time: _Time) -> _Time:
+    """2:15 pm of 14:15."""
+    return (str(int(time[0]) - 12), *time[1:3], "pm") if 12 < int(time[0]) < 24 else time
 
 
 _MARKS = re.compile(r"\d\}*\s*('+)")
