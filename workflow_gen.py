@@ -90,6 +90,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(job, tracker) -> None:
     """Write the log and the summary; print success by turn and the next command."""
+    from rise.metrics.summary import text_cautions
     from rise.report.tracked import log_generation
 
     run, tally = job.run, job.tally
@@ -109,6 +110,8 @@ def report(job, tracker) -> None:
         counts = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
         cut = 100 * summary["length_share"][turn - 1]
         print(f"turn {turn}: {counts}; {cut:.1f} % cut at the limit of new tokens")
+    for warning in text_cautions(tally.unread.shares(), summary["length_share"]):
+        print(f"Warning: {warning}.")
     if tally.prices:
         print(tally.cost_in_words())
     if tracker:

@@ -39,6 +39,17 @@ class FetchError(Exception):
     """A file could not be had; the message says what to do."""
 
 
+class Unreachable(FetchError):
+    """An address does not answer; what to do about that is said once, for all of them."""
+
+
+ADVICE = (
+    "without a network, download these addresses on another machine and pass the files with "
+    "--from FILE; behind a proxy set HTTPS_PROXY; a mirror is named with --base_url. The same "
+    "command goes on where this one stopped"
+)
+
+
 @dataclass(frozen=True)
 class Source:
     """One file of a data set in its public home."""
@@ -160,7 +171,8 @@ def download(source: Source, url: str, part: Path, timeout: float) -> bytes:
             elif getattr(error, "errno", None) in FORBIDDEN:
                 raise  # the folder's, not the network's
             elif status in (401, 403, 404, 410) or attempt == TRIES - 1:
-                raise FetchError(advice(url, error)) from error
+                cause = str(error).removeprefix("<urlopen error ").removesuffix(">")
+                raise Unreachable(f"{url} cannot be read ({cause})") from error
             time.sleep(random.uniform(0.2, 0.4) * 2**attempt)
             continue
         content = part.read_bytes()
@@ -172,15 +184,6 @@ def download(source: Source, url: str, part: Path, timeout: float) -> bytes:
     raise FetchError(
         f"{url}: what came does not have the checksum {source.checksum}; a proxy or mirror may "
         "have changed it. Nothing was written; try again, or get the file elsewhere (--from FILE)"
-    )
-
-
-def advice(url: str, error: Exception) -> str:
-    cause = str(error).removeprefix("<urlopen error ").removesuffix(">")
-    return (
-        f"{url} cannot be read ({cause}). Without a network, download this address on another "
-        "machine and pass the file with --from FILE; behind a proxy set HTTPS_PROXY; a mirror is "
-        "named with --base_url. The same command goes on where this one stopped"
     )
 
 
@@ -251,7 +254,7 @@ def main() -> int:
     args = parse_args(homes)
     sources = [source for name in args.names for source in homes[name]]
     refused = f"--output_dir {args.output_dir}: give a folder that you may write to"
-    given, failed = [str(path) for path in args.files or []], 0
+    given, failed = [str(path) for path in args.files or []], list[Exception]()
     for item in args.files or sources:
         try:
             pinned = isinstance(item, Source)
@@ -264,7 +267,9 @@ def main() -> int:
                 print(f"fetch.py: error: {refused} ({error.strerror})", file=sys.stderr)
                 return 2
             print(f"fetch.py: {error}", file=sys.stderr)
-            failed += 1
+            failed.append(error)
+    if any(isinstance(error, Unreachable) for error in failed):
+        print(f"fetch.py: {ADVICE}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -64,7 +64,7 @@ def from_hub() -> Path:
     """The directory of the hub's cache that holds the checkpoint, downloaded where it is not."""
     from huggingface_hub import snapshot_download
 
-    from rise.policies import hub
+    from fastchat.model import hub
 
     away = hub.unreachable()
     try:

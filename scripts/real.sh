@@ -56,7 +56,7 @@ problems() {
         words) files=() ;;
     esac
     for file in "${files[@]}"; do
-        [ -f "$file" ] || python data/fetch.py "${names[@]}" || source=words
+        [ -f "$file" ] || python data/fetch.py "${names[@]}" || { source=words && break; }
     done
     case $source in
         asdiv) "${split[@]}" "${files[@]}" ;;

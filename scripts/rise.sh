@@ -45,7 +45,7 @@ case ${1-} in
     -h | --help) usage ;;
     *) refuse "'$1' is unknown: the knobs are variables, the flags --check and --dry-run" ;;
 esac
-[[ $ITERATIONS =~ ^[1-9][0-9]*$ ]] || refuse "ITERATIONS is '$ITERATIONS': give 1 or more"
+counts SEED ITERATIONS
 [[ $POOL =~ ^(all|last)$ ]] || refuse "POOL is '$POOL': give all or last"
 [[ $TRAIN_FROM =~ ^(base|last)$ ]] || refuse "TRAIN_FROM is '$TRAIN_FROM': give base or last"
 if [[ $TRAIN_ARGS =~ --(use_|q_)?lora([ =]+[Tt]rue|[[:space:]]+--|[[:space:]]*$) ]]; then

@@ -82,11 +82,11 @@ background() { # COMMAND...
     echo "$BESIDE" >&"$pipe"
 }
 
-# Refuses a knob that is no whole number; all but SEED must be above 0.
+# Refuses a knob that is no whole number; all but SEED must be above 0. Bash takes 08 for octal.
 counts() { # NAME...
     local knob
     for knob; do
-        [[ ${!knob} =~ ^(0|[1-9][0-9]*)$ ]] || refuse "$knob must be a whole number, not '${!knob}'"
+        [[ ${!knob} =~ ^(0|[1-9][0-9]*)$ ]] || refuse "$knob must be a whole number, not '${!knob}'$([[ ! ${!knob} =~ ^0[0-9]+$ ]] || echo ': leave out the leading 0')"
         [ "$knob" = SEED ] || ((${!knob} > 0)) || refuse "$knob must be above 0"
     done
 }

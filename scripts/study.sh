@@ -32,6 +32,7 @@ case $LOOP in
 esac
 read -ra seeds <<<"$SEEDS"
 read -ra variants <<<"$VARIANTS"
+for SEED in "${seeds[@]}"; do counts SEED; done
 export VENV
 
 # The knobs of one seed: those of its script, by its defaults.

@@ -102,13 +102,19 @@ class RunDir:
         return run
 
     def check(self, config: dict[str, Any]) -> None:
-        """Refuse another configuration than that of the run there, once an episode is finished."""
-        config = config | {"max_turns": self.max_turns}
-        changes = differences(self.stored, config) if self.stored is not None and self.done else ""
-        if changes:
+        """Refuse another configuration than that of the run there, once an episode is finished.
+
+        More problems of the same file are the same run: it has the first ones already.
+        """
+        if self.stored is None or not self.done:
+            return
+        before, now = (each.get("problems", 0) for each in (self.stored, config))
+        more = frozenset({"problems"} if now >= before else ())
+        if changes := differences(self.stored, config | {"max_turns": self.max_turns}, more):
+            fewer = "" if more else f"; with --limit {before} or more it goes on"
             raise ValueError(
                 f"{self.path} holds a run of another configuration ({changes}): give another "
-                f"--log_dir, or the same arguments to go on with it"
+                f"--log_dir, or the same arguments to go on with it{fewer}"
             )
 
     def start(self, config: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ the printed table in `rise.metrics.tables`. `cautions` says when numbers should 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -238,12 +239,10 @@ def cautions(metrics: dict[str, Any]) -> list[str]:
     >>> cautions(fine | {"m1@t1": rate | {"value": 0.97}})
     ['m1@t1 is 97.0 %, above 95 %: there is hardly a mistake to mend; take harder problems']
     """
-    found = []
-    accuracy = metrics["m1@t1"]["value"]
     unread = metrics.get("unread")
-    if unread:
-        found.append(_of_unread(unread))
-    elif accuracy < LOWEST:
+    found = text_cautions(unread, [rate["value"] if rate else 0.0 for rate in metrics["length"]])
+    accuracy = metrics["m1@t1"]["value"]
+    if accuracy < LOWEST and not unread:
         found.append(
             f"m1@t1 is {100 * accuracy:.1f} %, below {100 * LOWEST:.0f} %: read a few answers, the "
             "prompt, the chat template or the answer format may be wrong"
@@ -252,12 +251,6 @@ def cautions(metrics: dict[str, Any]) -> list[str]:
         found.append(
             f"m1@t1 is {100 * accuracy:.1f} %, above {100 * HIGHEST:.0f} %: there is hardly a "
             "mistake to mend; take harder problems"
-        )
-    shares = [rate["value"] if rate else 0.0 for rate in metrics["length"]]
-    if (most := max(shares)) > MOST_CUT and not unread:
-        found.append(
-            f"{100 * most:.1f} % of the answers of turn {1 + shares.index(most)} were cut at the "
-            f"limit of new tokens, more than {100 * MOST_CUT:.0f} %: raise --max_new_tokens"
         )
     for turn, rate in enumerate(metrics.get("check", {}).get("unclear", []), start=1):
         if rate and rate["value"] > MOST_UNCLEAR:
@@ -269,33 +262,60 @@ def cautions(metrics: dict[str, Any]) -> list[str]:
     return found
 
 
-def unread(episodes: Sequence[Episode]) -> dict[str, float] | None:
-    r"""What the attempts of turn 1 look like that have no answer; None where most have one.
-
-    {"share": of all attempts of turn 1; of those "no_box": without \boxed, "last_number_right":
-    whose last number is that of the reference, "empty": without a text}.
-
-    >>> from rise.episodes.shorthand import sketch
-    >>> unread(sketch("-", "-", "r5"))["no_box"], unread(sketch("-", "r5", "r5"))
-    (1.0, None)
-    """
-    turns = [(episode.turns[0], episode.answer) for episode in episodes if episode.turns]
-    texts = [
-        (text, reference)
-        for turn, reference in turns
-        for text, verdict in zip(turn.actions, turn.verdicts, strict=True)
-        if verdict == "no_answer"
+def text_cautions(unread: dict[str, float] | None, cut: Sequence[float]) -> list[str]:
+    """What stands against the answers as texts; `cut` has the share of each turn."""
+    if unread:
+        return [_of_unread(unread)]
+    if (most := max(cut)) <= MOST_CUT:
+        return []
+    return [
+        f"{100 * most:.1f} % of the answers of turn {1 + cut.index(most)} were cut at the limit of "
+        f"new tokens, more than {100 * MOST_CUT:.0f} %: raise --max_new_tokens"
     ]
-    share = len(texts) / max(1, sum(len(turn.actions) for turn, _ in turns))
-    if share <= MOST_UNREAD:
-        return None
-    right = [_last_number(text) == _last_number(reference) is not None for text, reference in texts]
-    return {
-        "share": share,
-        "no_box": sum("\\boxed" not in text for text, _ in texts) / len(texts),
-        "last_number_right": sum(right) / len(texts),
-        "empty": sum(not text.strip() for text, _ in texts) / len(texts),
-    }
+
+
+class Unread:
+    """Counts what the attempts of turn 1 look like that have no answer."""
+
+    def __init__(self) -> None:
+        self._attempts = 0
+        self._found: Counter[str] = Counter()
+
+    def add(self, episode: Episode) -> None:
+        for turn in episode.turns[:1]:
+            self._attempts += len(turn.actions)
+            for text, verdict in zip(turn.actions, turn.verdicts, strict=True):
+                if verdict == "no_answer":
+                    right = _last_number(text) == _last_number(episode.answer) is not None
+                    self._found.update(
+                        share=1,
+                        no_box="\\boxed" not in text,
+                        last_number_right=right,
+                        empty=not text.strip(),
+                    )
+
+    def shares(self) -> dict[str, float] | None:
+        r"""None where most attempts have an answer.
+
+        {"share": of all attempts of turn 1; of those "no_box": without \boxed,
+        "last_number_right": whose last number is that of the reference, "empty": without a text}.
+
+        >>> from rise.episodes.shorthand import sketch
+        >>> unread(sketch("-", "-", "r5"))["no_box"], unread(sketch("-", "r5", "r5"))
+        (1.0, None)
+        """
+        count = self._found["share"]
+        if count <= MOST_UNREAD * self._attempts:
+            return None
+        shares = {name: number / count for name, number in self._found.items()}
+        return shares | {"share": count / self._attempts}
+
+
+def unread(episodes: Sequence[Episode]) -> dict[str, float] | None:
+    found = Unread()
+    for episode in episodes:
+        found.add(episode)
+    return found.shares()
 
 
 def _last_number(text: str) -> float | None:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastchat.model import files
-from rise.policies import hub
+from fastchat.model.weight_files import check_files
 from rise.policies.function import FunctionPolicy, load_function
 from rise.policies.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
 from rise.policies.openai_api import OpenAIPolicy, reasons
@@ -187,10 +187,6 @@ def _kind_by_form(name: str) -> str | None:
 
 
 def _unusable(name: str, kind: str) -> str | None:
-    folder = Path(name)
-    has_model = any((folder / file).is_file() for file in files.CONFIGURATIONS)
-    if kind == "checkpoint" and folder.is_dir() and not has_model:
-        return f"{name} is a directory without config.json: give one with a saved model"
     server = SERVER_NAME.fullmatch(name) if kind == "server" else None
     if server and not urlsplit(server["url"]).path.strip("/"):
         return f"{name} has no path: give the server's URL up to and including /v1"
@@ -205,8 +201,8 @@ def _unusable(name: str, kind: str) -> str | None:
             )
         if kind == "server":
             find_key(SERVER_KEY)
-        if name.startswith("hf:"):
-            return hub.problem_with(name.removeprefix("hf:"))
+        if kind == "checkpoint":
+            check_files(name)
         if kind == "function":
             load_function(name)
     except ValueError as error:

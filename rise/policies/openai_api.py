@@ -6,9 +6,10 @@ the answer that a later attempt gave, or with the error.
 A parameter that a server refuses is found out once, said, recorded in config.json ("left_out") and
 left out from then on; where it is n, samples are asked for one by one, and where it is an answer in
 one piece ("stream=false"), answers are streamed. What the server says names the parameter in most
-cases; where it does not, those are tried that no answered request had. What was tried counts once a
-request is answered. A refusal that names none, or comes as a failure of the server (500), counts
-when it comes twice.
+cases; where it does not, those are tried that no answered request had, first all of them together:
+where that is refused in the same words for several problems, nothing more is asked. What was tried
+counts once a request is answered. A refusal that names none, or comes as a failure of the server
+(500), counts when it comes twice.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ INSTEAD = {
     WHOLE: "answers are streamed",
 }
 """What is done where one of them is refused."""
+HOPELESS = 4
+"""So many problems refused in every form, and none answered: the next one ends the run."""
 REASONED_TO_THE_END = re.compile(r"max_tokens or model output limit was reached")
 """How the OpenAI API says in a status 400 that all new tokens went into reasoning."""
 
@@ -112,6 +115,8 @@ class OpenAIPolicy(Policy):
         self._taken: set[Any] = set()
         """Parameters with their values that are not refused: an answered request had them."""
         self._answered = False
+        self._hopeless = 0
+        """Problems that were refused in the plainest form too, before anything was answered."""
         self._gives_ids: bool | None = None if self.base_url else False
         """Whether it is a vLLM, which gives the tokens that it samples; None is not known yet."""
         self._asks_the_clock = True
@@ -263,6 +268,9 @@ class OpenAIPolicy(Policy):
         tried: list[list[str]] = []
         why: dict[str, str] = {}
         fails = first.kind == "server"
+        if self._hopeless >= HOPELESS and not self._answered:
+            message = f"{first.message}, to every form of a request: the server's log may say why"
+            raise PolicyError("setup", message)
         while True:
             sent = self._fitted(request, left_out)
             new = [name for name, mark in marks(sent).items() if mark not in self._taken]
@@ -273,6 +281,9 @@ class OpenAIPolicy(Policy):
                 except RefusedRequest as error:
                     if bare(error.said) != bare(first.said):
                         raise
+                if not fails and await self._refuses_all(request, new, first, spent):
+                    self._hopeless += 1
+                    raise first
             trials = (sorted({*left_out, *names}) for names in suspects)
             trial = next((t for t in trials if t not in tried and not {*LIMITS} <= {*t}), None)
             if trial is None:
@@ -297,6 +308,22 @@ class OpenAIPolicy(Policy):
             self.left_out = trial
             self._learned(self.name, trial)
             return answers
+
+    async def _refuses_all(
+        self, request: dict[str, Any], new: list[str], first: RefusedRequest, spent: Counter[str]
+    ) -> bool:
+        """Whether a request is refused in the same words without all that is suspected."""
+        plain = {*new} - {WHOLE}
+        forms = [plain - {*LIMITS}, plain, {WHOLE} & {*new}]
+        for left_out in forms if len(plain) > 1 else []:
+            try:
+                sent = self._fitted(request, sorted({*self.left_out, *left_out}))
+                await self._ask(sent, spent)
+                return False
+            except RefusedRequest as error:
+                if bare(error.said) != bare(first.said):
+                    return False
+        return len(plain) > 1
 
     async def _ask(
         self, request: dict[str, Any], spent: Counter[str]

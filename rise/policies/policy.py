@@ -142,6 +142,10 @@ class Policy(ABC):
         """The day (YYYY-MM-DD) that the prompt of the last answer printed, if it prints one."""
         return of_run
 
+    async def drawn(self) -> dict[str, int]:
+        """Worker -> tokens drawn since its start, for whomever, where workers say it."""
+        return {}
+
     @abstractmethod
     async def check(self) -> None:
         """Raise PolicyError if a request could not be answered now. Costs no generation."""

@@ -59,6 +59,9 @@ class WorkerPolicy(Policy):
         }
         return await self.retries.run(self._generate, request)
 
+    async def drawn(self) -> dict[str, int]:
+        return await self._cluster.drawn(self.model)
+
     async def check(self) -> None:
         async with self._held():
             pass

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rise.episodes import shard
 from rise.episodes.journal import RunDir
 from rise.policies import names as choice
-from rise.policies.local import LocalServing, ServingError
+from rise.policies.local import LocalServing, ServingError, refused
 from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE, said
 from rise.program.files import read_json
 from rise.rollout.play import Plan, run_episodes
@@ -232,7 +232,10 @@ def check(
             asyncio.run(choice.wait_for(kinds, config))
         kinds = choice.decide(now, config["controller_address"])
         kinds |= dict.fromkeys(later, "checkpoint")
-        if problems := choice.unavailable_sampling(kinds, config):
+        problems = choice.unavailable_sampling(kinds, config)
+        if "checkpoint" in kinds.values():
+            problems += refused(shlex.split(args.worker_args))
+        if problems:
             raise ValueError("\n".join(problems))
         config["kinds"] = [kinds[model] for model in config["models"]]
     # A run from before kinds were recorded has what it was sampled with.

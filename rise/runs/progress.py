@@ -23,6 +23,8 @@ FIRST_LINE = 3.0
 """Seconds after which there is a line, whatever has happened."""
 LINE_EVERY = 30.0
 """Seconds between two lines where the output is no terminal but a file."""
+COUNT_EVERY = 3.0
+"""Seconds between two questions to the workers how much they have drawn."""
 GONE_FOR = 3.0
 """Seconds without an answer after which it is said who is waited for."""
 BAR = "{percentage:3.0f}%|{bar:16}| {desc}"
@@ -49,6 +51,12 @@ class Progress:
         """Turns of the episodes that this call finished."""
         self.policies: Sequence[Policy] = ()
         """Who answers, so that it is said who is waited for."""
+        self._counts: dict[str, int] = {}
+        """Worker -> tokens that it had drawn when it was asked last."""
+        self._drawn = 0
+        """Tokens that the workers have drawn since they were asked first."""
+        self._counted = [0.0, 0.0]
+        """When that was, and when it was last."""
         self._stack = contextlib.ExitStack()
         self._bar: Any = None
 
@@ -96,9 +104,26 @@ class Progress:
             self._begun_at -= begun
 
     async def keep_showing(self) -> None:
+        counting = asyncio.create_task(self._keep_counting())
+        try:
+            while True:
+                await asyncio.sleep(1.0)
+                self.show()
+        finally:
+            counting.cancel()
+
+    async def _keep_counting(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
-            self.show()
+            for policy in dict.fromkeys(self.policies):
+                for worker, count in (await policy.drawn()).items():
+                    self.count(worker, count)
+            await asyncio.sleep(COUNT_EVERY if self._counts else 0.5)
+
+    def count(self, worker: str, drawn: int) -> None:
+        """Take how many tokens a worker has drawn since its start, for whomever."""
+        self._counted = [self._counted[0] or time.monotonic(), time.monotonic()]
+        self._drawn += max(0, drawn - self._counts.get(worker, drawn))
+        self._counts[worker] = drawn
 
     def show(self, finished: int = 0) -> None:
         now = time.monotonic()
@@ -163,7 +188,10 @@ class Progress:
                 f"{kind} turn 1{f' to {len(shares)}' if len(shares) > 1 else ''}: {solved} %"
             )
         parts += [f"{numbers['errors']} failed"] if numbers["errors"] else []
-        if self.tally.completion_tokens:
+        if self._drawn:
+            rate = self._drawn / (self._counted[1] - self._counted[0])
+            parts.append(f"{rate:.0f} tokens/s at the workers")
+        elif self.tally.completion_tokens:
             parts.append(f"{numbers['tokens_per_second']:.0f} tokens/s")
         parts += [f"{numbers['cost_usd']:.2f} USD"] if "cost_usd" in numbers else []
         if "eta_seconds" in numbers:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rise.episodes.episode import Episode, is_refused
+from rise.metrics.summary import Unread
 
 MILLION = 1_000_000
 
@@ -44,6 +45,7 @@ class Tally:
         self.verdicts: list[Counter[str]] = [Counter() for _ in range(max_turns)]
         self.cut = [0] * max_turns
         self.usage: dict[str, Counter[str]] = defaultdict(Counter)
+        self.unread = Unread()
 
     def add(self, episode: Episode) -> None:
         self.add_usage(episode)
@@ -56,6 +58,7 @@ class Tally:
             self.unanswered += 1
             self.given_up += episode.is_given_up
         self.finished += 1
+        self.unread.add(episode)
         right = [turn.verdict == "right" for turn in episode.turns]
         for t in range(self.max_turns):
             self.solved[t] += any(right[: t + 1]) if self.cumulative else any(right[t : t + 1])

@@ -25,7 +25,9 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$VENV/bin/python" ]; then
     export PATH="$PWD/$VENV/bin:$PATH"
 fi
 
+. scripts/stages.sh
 case ${1-} in -h | --help) exec bash scripts/rise.sh --help ;; esac
+counts NUM_GPUS BATCH
 dry=false
 if [[ ${1-} == --dry* ]]; then dry=true; fi
 
@@ -60,8 +62,7 @@ if [ "$SMOKE" = 1 ]; then
     TRAIN_ARGS="--use_cpu True --num_train_epochs 1 --per_device_train_batch_size 4
         --learning_rate $LEARNING_RATE --logging_steps 1 --save_strategy no"
 elif [ $((BATCH % NUM_GPUS)) != 0 ]; then
-    echo "run.sh: NUM_GPUS=$NUM_GPUS does not divide BATCH=$BATCH: change one of them" >&2
-    exit 2
+    refuse "NUM_GPUS=$NUM_GPUS does not divide BATCH=$BATCH: change one of them"
 elif [ ! -f "$TRAIN_DATA" ] && ! $dry; then
     python data/fetch.py "$ENV_NAME"
 fi

@@ -182,7 +182,8 @@ def test_what_the_stages_refuse_is_said_in_the_first_minute(place):
     ("words", "more", "said"),
     [
         (["--iterations", "2"], {}, "'--iterations' is unknown: the knobs are variables"),
-        ([], {"ITERATIONS": 0}, "ITERATIONS is '0': give 1 or more"),
+        ([], {"ITERATIONS": 0}, "ITERATIONS must be above 0"),
+        ([], {"SEED": "08"}, "SEED must be a whole number, not '08': leave out the leading 0"),
         ([], {"POOL": "some"}, "POOL is 'some': give all or last"),
         ([], {"MODEL": "gpt-4"}, "MODEL=gpt-4 is no directory: give one, or hf:ORG/NAME"),
         ([], {"LAUNCHER": "no-such-thing"}, "LAUNCHER=no-such-thing: there is no such program"),

@@ -28,6 +28,8 @@ def served(checkpoint, tmp_path_factory):
     controller, worker, api = map(str, free_ports(3))
     options = [f"--model-path-address={checkpoint()}@localhost@{worker}", "--server-port", api]
     options += ["--controller-port", controller, "--log-dir", str(folder / "logs")]
+    (folder / "logs").mkdir()
+    (folder / "logs" / "controller.log").write_text("of an earlier start")
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
@@ -139,6 +141,7 @@ def test_a_checkpoint_that_is_none_is_one_line(capsys, monkeypatch):
 def test_what_was_launched_is_ended_and_nothing_else(served, capsys):
     folder, controller, _ = served
     logs = folder / "logs"
+    assert "earlier" not in (logs / "controller.log").read_text()
     kept = json.loads((logs / "serve.json").read_text())
     assert list(kept) == ["controller", "model_worker.0", "openai_api_server"]
     with pytest.raises(SystemExit) as end:

@@ -41,7 +41,10 @@ def test_every_checkpoint_answers_and_nothing_is_left_running(checkpoints, tmp_p
         policy = WorkerPolicy(name, controller, model=model)
         await policy.check()
         answers = [await policy.sample(MESSAGES, n=2, seed=s, **SETTINGS) for s in (1, 1, 2)]
+        drawn = sum((await policy.drawn()).values())
+        assert drawn == sum(sample.completion_tokens for each in answers for sample in each)
         await policy.close()
+        assert not await policy.drawn()
         return [[sample.text for sample in samples] for samples in answers]
 
     with LocalServing(paths, tmp_path / "logs", worker_args=["--device", "cpu"]) as serving:
@@ -108,14 +111,16 @@ def test_a_directory_is_all_that_evaluation_needs(checkpoints, tmp_path):
     }
 
 
-def test_checkpoint_that_cannot_be_loaded_is_one_line_and_a_usage_error(tmp_path):
+def test_what_a_worker_refuses_once_it_is_there_is_one_line_and_a_usage_error(
+    checkpoints, tmp_path
+):
     write_inputs(tmp_path)
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text("{}")
-    failed = call(tmp_path, "workflow_eval.py", "--model", "broken", "--log_dir", "log")
+    model = str(checkpoints / "first")
+    words = ("--model", model, "--log_dir", "log", "--worker_args", "--context-length 99999")
+    failed = call(tmp_path, "workflow_eval.py", *words)
     assert failed.returncode == 2
-    [line] = [line for line in failed.stderr.splitlines() if "error: " in line]
-    assert "error: cannot serve broken: broken holds no" in line
+    [line] = [line for line in failed.stderr.splitlines() if "error: cannot" in line]
+    assert f"error: cannot serve {model}: --context-length 99999 is longer than" in line
     assert "usage:" not in failed.stderr + failed.stdout and "--help" not in line
 
 
@@ -144,7 +149,7 @@ def test_a_hub_that_does_not_answer_is_one_error_within_seconds(tmp_path):
         words, cwd=tmp_path, env=environment(**place), capture_output=True, text=True, timeout=30
     )
     assert refused.returncode == 2 and not (tmp_path / "log").exists()
-    assert "hf:nobody/nothing is not in the cache of this machine, and http" in refused.stderr
+    assert "nobody/nothing is no directory here and not in the cache" in refused.stderr
 
 
 def test_free_ports_are_different():

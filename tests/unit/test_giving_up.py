@@ -151,8 +151,9 @@ def test_evaluation_counts_what_is_given_up_in_every_rate(place):
 
 def test_whoever_refuses_everything_does_not_use_up_the_problems(place):
     write_inputs(place, problems=300)
-    with OpenAI(lambda _: web.Response(status=400)) as server:
+    with OpenAI(lambda _: web.json_response({"error": "Bad Request"}, status=400)) as server:
         model = ("--max_turns", 1, "--models", f"teacher@{server.url}/v1", "--log_dir", "log")
         done = call(place, "workflow_gen.py", *model, "--concurrency", 8)
-    assert done.returncode == 1 and "Given up after many failures in a row" in done.stdout
-    assert len(server.requests) < 150
+    assert done.returncode == 1 and "Stopped at once" in done.stdout
+    assert "0 of 300 episodes" in done.stdout and "to every form of a request" in done.stdout
+    assert len(server.requests) < 35

@@ -79,6 +79,27 @@ def test_turns_that_nobody_needs_are_said(place):
     assert len(load_episodes(place / "a")) == 8
 
 
+def test_answers_without_a_box_come_with_the_warning_of_evaluation(place):
+    (place / "experts.py").write_text("def f(problem, messages): return 'so it is 1'")
+    for _ in range(2):
+        done = gen(place, "--max_turns", 1, "--models", "experts.py:f", "--log_dir", "run")
+        assert "Warning: 100 % of the attempts of turn 1 have no answer: 100 %" in done.stdout
+        assert "the last number is right in 8 %. The model does not know" in done.stdout
+
+
+def test_more_problems_go_on_with_the_run_and_fewer_are_refused(place):
+    assert gen(place, *RUN, "--limit", 5).returncode == 0
+    first = (place / "run" / "rows.jsonl").read_bytes()
+    assert gen(place, *RUN).returncode == 0
+    assert gen(place, *TWO, "--log_dir", "whole").returncode == 0
+    assert (place / "run" / "rows.jsonl").read_bytes().startswith(first)
+    assert load_episodes(place / "run") == load_episodes(place / "whole")
+    assert json.loads((place / "run" / "summary.json").read_text())["counts"]["problems"] == 12
+    fewer = gen(place, *RUN, "--limit", 5)
+    assert fewer.returncode == 2 and "(problems 12 -> 5)" in fewer.stderr
+    assert "with --limit 12 or more it goes on" in fewer.stderr
+
+
 def test_finished_run_says_so_and_changes_nothing(place):
     gen(place, *RUN)
     before = files_in(place / "run")
@@ -200,6 +221,20 @@ def test_bad_input_is_one_error_and_nothing_is_written(place, arguments, message
     assert "ClientConnector" not in refused.stderr and refused.stderr.count("max_turns is 0") < 2
     after = {k: v for k, v in files_in(place).items() if "__pycache__" not in k}
     assert after == before
+
+
+def test_what_a_worker_would_refuse_is_found_before_anything_is_written(place):
+    (place / "model").mkdir()
+    (place / "model" / "config.json").write_text("{}")
+    words = ("--max_turns", 1, "--models", "model", "--log_dir", "run")
+    wrong = gen(place, *words)
+    assert wrong.returncode == 2 and "error: model holds no model.safetensors" in wrong.stderr
+    (place / "model" / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    wrong = gen(place, *words, "--worker_args", "--dtyp float32", "--check")
+    said = "error: --worker_args: unrecognized arguments: --dtyp float32: did you mean --dtype?\n"
+    assert wrong.returncode == 2 and wrong.stderr.endswith(said)
+    assert gen(place, *words, "--worker_args", "--dtype float32", "--check").returncode == 0
+    assert not (place / "run").exists()
 
 
 def test_workers_answer_and_their_errors_never_become_texts(place):

@@ -21,8 +21,6 @@ from pathlib import Path
 from fastchat.client.http import accepts
 from fastchat.constants import MAX_REPLY_BYTES
 
-log = logging.getLogger(__name__)
-
 STOP_SECONDS = 10.0
 """Between the request to stop and the kill."""
 POLL_SECONDS = 0.1
@@ -32,6 +30,8 @@ TAIL_LINES = 15
 _REFUSALS = 3
 """Refused connections in a row after which a server that nobody here started is gone."""
 _WATCH_SECONDS = 0.5
+_USAGE = 2
+"""The exit code of a program that cannot do what its arguments say."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -81,6 +81,13 @@ class Child:
         tail = "\n".join(f"    {line}" for line in self.tail())
         return f"{self.name} ended with code {self.code}; {self.log} ends with:\n{tail}"
 
+    def refusal(self) -> str | None:
+        """What is wrong with its arguments, in its own words; None where it took them."""
+        if self.code != _USAGE:
+            return None
+        said = self.log.read_text(encoding="utf-8", errors="replace").rpartition(" error: ")[2]
+        return " ".join(said.split()).removesuffix(" (--help lists the flags)")
+
     def tail(self) -> list[str]:
         """The last lines that it printed."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -114,9 +121,9 @@ def wait_until(
     ready: Callable[[], bool],
     children: Sequence[Child],
     seconds: float,
-    logger: logging.Logger = log,
+    say: Callable[[str], object] | None = None,
 ) -> None:
-    """Return when servers are ready; say every ten seconds what they are at.
+    """Return when servers are ready; say every ten seconds what the last one is at.
 
     ServerEnded if one of them ended, or they took longer than that.
     """
@@ -131,7 +138,8 @@ def wait_until(
         if now - said > PROGRESS_SECONDS:
             said = now
             last = (children[-1].tail() or ["nothing yet"])[-1]
-            logger.info("waiting for %s, %.0f s; it says: %s", children[-1].name, now - began, last)
+            tell = say or (lambda text: print(text, file=sys.stderr, flush=True))
+            tell(f"waiting for {children[-1].name}, {now - began:.0f} s; it says: {last}")
         time.sleep(POLL_SECONDS)
 
 

@@ -50,6 +50,13 @@ FAILED = (*GONE, "overloaded", "server", "malformed")
 """Kinds of errors after which other workers are preferred."""
 
 
+class Status(WorkerStatus):
+    """What a worker of this repository says about itself."""
+
+    engine: dict[str, float] | None = None
+    """Counts and levels of the embedded engine; None where vLLM generates."""
+
+
 @dataclass
 class Worker:
     """One worker, and how many of our requests it holds."""
@@ -177,6 +184,22 @@ class Cluster:
             raise workers._trouble
         return sorted(workers._known)
 
+    async def drawn(self, model: str) -> dict[str, int]:
+        """Address -> tokens since its start, of the model's workers that were asked and say it."""
+        session, workers, found = self._opened, self._workers.get(model), dict[str, int]()
+        if session is None or workers is None:
+            return found
+
+        async def count(address: str) -> None:
+            url = f"{address}/worker_get_status"
+            with contextlib.suppress(PeerError):
+                status = await post(session, url, {}, Status, CONTROL_SECONDS)
+                if status.engine:
+                    found[address] = int(status.engine.get("generated_tokens", 0))
+
+        await asyncio.gather(*(count(worker.address) for worker in workers.alive()))
+        return found
+
     async def context_length(self, model: str) -> int:
         """Of the worker that comes first, in tokens; 0 where it does not say.
 
@@ -243,7 +266,7 @@ class Workers:
         while True:
             await self._some_alive()
             now = time.monotonic()
-            free = [worker for worker in self._alive() if worker.in_flight < worker.limit]
+            free = [worker for worker in self.alive() if worker.in_flight < worker.limit]
             if free:
                 chosen = min(free, key=lambda w: (now - w.failed_at < REST, w.in_flight, w.used_at))
                 chosen.used_at = now
@@ -287,7 +310,7 @@ class Workers:
                 waiter.set_result(None)
                 count -= 1
 
-    def _alive(self) -> list[Worker]:
+    def alive(self) -> list[Worker]:
         """The workers that may get a request."""
         oldest = time.monotonic() - 2 * CHECK_AFTER
         return [worker for worker in self._known.values() if worker.seen_at >= oldest]
@@ -297,14 +320,14 @@ class Workers:
         now = time.monotonic()
         unseen = [w for w in self._known.values() if -math.inf < w.seen_at < now - CHECK_AFTER]
         tasks = {self._once(self._check, worker.address) for worker in unseen}
-        if not self._alive() or now - self._asked_at >= LOOK_UP_EVERY:
+        if not self.alive() or now - self._asked_at >= LOOK_UP_EVERY:
             tasks.add(self._once(self._look_up))
-        if self._alive():
+        if self.alive():
             return
         await asyncio.wait(tasks, timeout=TOGETHER)
-        while not self._alive() and (others := set(self._tasks.values())):
+        while not self.alive() and (others := set(self._tasks.values())):
             await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
-        if not self._alive():
+        if not self.alive():
             nobody = f"the controller at {self._controller} has no worker of {self._model}"
             raise self._trouble or PeerError("no_worker", nobody)
 
@@ -345,7 +368,7 @@ class Workers:
                     named[address] = self._once(self._check, address) if is_new else None
         except PeerError as error:
             self._trouble = error
-            if self._alive():
+            if self.alive():
                 log.warning("%s; going on with the workers that are known", error)
         if checks := [task for task in named.values() if task]:
             await asyncio.wait(checks)

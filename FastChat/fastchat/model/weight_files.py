@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastchat.model import hub
 from fastchat.model.adapters import is_adapter
 from fastchat.model.model_adapter import base_source, resolve
 
@@ -32,11 +33,16 @@ ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 FETCH = "fetch it again (`git lfs pull`, or `hf download`)"
 
 
-def check_files(path: str | Path, base: str | None = None) -> None:
-    """Refuse a checkpoint or an adapter of which files are missing, cut off, or not fetched."""
+def check_files(path: str | Path, base: str | None = None, cache_dir: str | None = None) -> None:
+    """Refuse a checkpoint or an adapter of which files are missing, cut off, or not fetched.
+
+    One of the hub is refused where neither its cache nor the hub itself can be asked for it.
+    """
     folders = [resolve(path), base_source(path, base)] if is_adapter(resolve(path)) else []
     for folder in map(Path, folders or [resolve(path)]):
         if not folder.is_dir():
+            if problem := hub.problem_with(str(folder), cache_dir):
+                raise ValueError(problem)
             continue
         for file in _read_files(folder):
             problem = _problem(file)

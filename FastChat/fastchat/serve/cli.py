@@ -113,9 +113,8 @@ def served(args: argparse.Namespace) -> Iterator[None]:
             wait_until(lambda: asked(status, b"{}") is not None, [child], _START_SECONDS)
             yield
         except ServerEnded:
-            if child.code == 2:
-                said = child.tail()[-1].partition("error: ")[2]
-                args.error(said.removesuffix(" (--help lists the flags)"))
+            if refusal := child.refusal():
+                args.error(refusal)
             raise
         finally:
             stop([child])

@@ -3,8 +3,9 @@
     python -m fastchat.serve.launch_all_serve --model-path-address ./model ORG/NAME@localhost@21003
     python -m fastchat.serve.shutdown_serve --down all
 
-Each writes to a file in --log-dir, which also keeps what shutdown_serve needs to end them. It
-returns when all of them answer. Flags that are not listed go to every model worker.
+Each writes to a file of its own in --log-dir, in place of that of an earlier start; the folder also
+keeps what shutdown_serve needs to end them. It returns when all of them answer. Flags that are not
+listed go to every model worker.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import get_args
 
 from fastchat.client.process import Child, ServerEnded, asked, stop, wait_until
 from fastchat.constants import CONTROLLER_PORT, WORKER_PORT, controller_headers
+from fastchat.model.weight_files import check_files
+from fastchat.serve import model_worker
 from fastchat.serve.stock_flags import ELSEWHERE
 from fastchat.serve.worker_registry import DispatchMethod
 from fastchat.utils import Parser, read_json, write_json
@@ -67,7 +70,7 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
     """The command line of each server by its name: module, and number where there are several.
 
     Raises:
-        ValueError: an address is not MODEL@HOST@PORT.
+        ValueError: an address is not MODEL@HOST@PORT, or no model can be there.
     """
     controller = f"http://{args.controller_host}:{args.controller_port}"
     found = {
@@ -85,6 +88,8 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
             *("--model-path", model, "--host", host, "--port", port),
             *("--controller-address", controller, *args.worker_args),
         ]
+        worker = model_worker.parse_args(found[f"model_worker.{number}"])
+        check_files(worker.model_path, worker.base_model_path)
     found["openai_api_server"] = [
         *("--host", args.server_host, "--port", str(args.server_port)),
         *("--controller-address", controller),
@@ -107,20 +112,25 @@ def launch(args: argparse.Namespace) -> None:
     if running := [name for name, kept in (read_json(record) or {}).items() if is_alive(kept)]:
         remedy = "shutdown_serve --down all ends them; or give another --log-dir"
         raise ValueError(f"{', '.join(running)} of {record} still run: {remedy}")
+    wanted, children = commands(args), dict[str, Child]()
     args.log_dir.mkdir(parents=True, exist_ok=True)
-    children: dict[str, Child] = {}
     try:
-        for name, command in commands(args).items():
+        for name, command in wanted.items():
             log = args.log_dir / f"{name}.log"
+            log.unlink(missing_ok=True)
             children[name] = Child(name, command, log, at_our_death=None)
             print(f"{name}: {shlex.join(command[1:])}, log in {log}", flush=True)
             write_json(
                 record, {n: {"pid": c.pid, "command": c.command} for n, c in children.items()}
             )
-        wait_until(_ready(args), list(children.values()), _START_SECONDS)
-    except BaseException:
+        slow_ones_last = sorted(children.values(), key=lambda child: "worker" in child.name)
+        wait_until(_ready(args), slow_ones_last, _START_SECONDS)
+    except BaseException as error:
+        refusals = [f"{name}: {said}" for name, c in children.items() if (said := c.refusal())]
         stop(children.values())
         record.unlink(missing_ok=True)
+        if refusals and isinstance(error, ServerEnded):
+            raise ValueError(refusals[0]) from error
         raise
 
 

@@ -11,19 +11,11 @@ import asyncio
 import time
 
 from fastchat.client.http import PeerError, post
-from fastchat.client.workers import CONTROL_SECONDS, Cluster
-from fastchat.protocol.controller_protocol import WorkerStatus
+from fastchat.client.workers import CONTROL_SECONDS, Cluster, Status
 from fastchat.serve.terminal import add_controller, run
 from fastchat.utils import Parser, visible
 
 COLUMNS = ("worker", "models", "queue", "running", "tokens/s", "context")
-
-
-class Status(WorkerStatus):
-    """What a worker of this repository says about itself."""
-
-    engine: dict[str, float] | None = None
-    """Counts and levels of the embedded engine; None where vLLM generates."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -225,7 +225,10 @@ def run(args: argparse.Namespace) -> None:
                 server, url = start_server(args, logger)
                 at_the_end.callback(stop, [server])
                 wait_until(
-                    lambda: asked(f"{url}/health") is not None, [server], _START_SECONDS, logger
+                    lambda: asked(f"{url}/health") is not None,
+                    [server],
+                    _START_SECONDS,
+                    logger.info,
                 )
                 base_url = f"{url}/v1"
             worker = build_worker(args, base_url, template, logger)

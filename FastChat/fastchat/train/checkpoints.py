@@ -72,9 +72,13 @@ def checkpoints(output_dir: Path) -> list[Path]:
     return [path for path in found if path.is_dir() and path.name.split("-")[1].isdigit()]
 
 
-def clear(output_dir: Path) -> None:
+def remove(output_dir: Path) -> None:
     for directory in checkpoints(output_dir):
         shutil.rmtree(directory)
+
+
+def clear(output_dir: Path) -> None:
+    remove(output_dir)
     # A full model and an adapter have other files: what is left of the one would be taken for
     # the other.
     for pattern in (*MODEL_FILES, *RESULTS):

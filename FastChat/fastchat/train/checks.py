@@ -14,7 +14,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK
 from fastchat.model.adapters import is_adapter
 from fastchat.model.model_adapter import resolve
 from fastchat.model.weight_files import check_files
-from fastchat.train.arguments import Arguments, DataArguments, ModelArguments, TrainingArguments
+from fastchat.train.arguments import Arguments, DataArguments, TrainingArguments
 from fastchat.train.lora import lora_problems
 
 ORDERS = ("random", "sequential", "group_by_length")
@@ -43,8 +43,8 @@ def check(arguments: Arguments) -> None:
     args = arguments.training
     problems = [] if args.check else _data_problems(arguments.data)
     if not (args.check and is_absent(arguments.model.model_name_or_path)):
-        problems += _model_problems(arguments.model.model_name_or_path, str(args.directory))
-        problems += _adapter_problems(arguments.lora.lora_weight_path, arguments.model)
+        problems += _model_problems(arguments.model.model_name_or_path, args)
+        problems += _adapter_problems(arguments)
     problems += contradictions(arguments)
     if problems:
         raise ValueError("\n".join(problems))
@@ -170,24 +170,25 @@ def _number_problems(training: TrainingArguments) -> list[str]:
     return problems
 
 
-def _model_problems(model: str, output_dir: str) -> list[str]:
+def _model_problems(model: str, training: TrainingArguments) -> list[str]:
     try:
         source = Path(resolve(model))
-        check_files(model)
+        check_files(model, cache_dir=training.cache_dir)
     except ValueError as error:
         return [f"--model_name_or_path: {error}"]
-    if source.is_dir() and source.resolve() == Path(output_dir).resolve():
+    if source.is_dir() and source.resolve() == training.directory.resolve():
         return [
-            f"--output_dir {output_dir} is the model's own directory; the result would overwrite "
-            "its source, so name another one"
+            f"--output_dir {training.directory} is the model's own directory; the result would "
+            "overwrite its source, so name another one"
         ]
     return []
 
 
-def _adapter_problems(adapter: str, model: ModelArguments) -> list[str]:
+def _adapter_problems(arguments: Arguments) -> list[str]:
+    adapter, base = arguments.lora.lora_weight_path, arguments.model.model_name_or_path
     try:
         if adapter and is_adapter(adapter):
-            check_files(adapter, model.model_name_or_path)
+            check_files(adapter, base, arguments.training.cache_dir)
     except ValueError as error:
         return [f"--lora_weight_path: {error}"]
     return []

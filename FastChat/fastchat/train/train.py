@@ -276,6 +276,8 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
         "log_history": state.log_history,
     }
     write_json(run.output_dir / RECORD, run.record)
+    if run.args.save_strategy == "no":
+        checkpoints.remove(run.output_dir)  # that of a signal, where an earlier call ended
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     # A run shorter than --logging_steps has logged no loss.
     course = f", loss {losses[0]:.4f} -> {losses[-1]:.4f}" if losses else ""

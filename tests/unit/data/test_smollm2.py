@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from data import smollm2
-from rise.policies import hub
+from fastchat.model import hub
 from tests.support.stages import run_main
 from tests.support.tiny import save_tiny_model
 

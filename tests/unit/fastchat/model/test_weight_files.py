@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from fastchat.model import hub
 from fastchat.model.weight_files import check_files
 from fastchat.serve import model_worker
 from fastchat.train.train import main
@@ -104,7 +105,14 @@ def test_whole_checkpoints_pass_whatever_else_lies_beside_them(whole, model):
     (model / "pytorch_model.bin").unlink()
     shard(model)
     check_files(model)
+
+
+def test_a_model_that_is_neither_here_nor_to_be_had_is_refused_without_retries(monkeypatch):
+    monkeypatch.setattr(hub, "unreachable", lambda: None)
     check_files("some-org/on-the-hub")
+    monkeypatch.setattr(hub, "unreachable", lambda: "no route to host")
+    with pytest.raises(ValueError, match="typo is no directory here .*no route to host"):
+        check_files("typo")
 
 
 def test_a_whole_bin_passes_and_an_adapter_is_looked_at_with_its_base(model, tmp_path):

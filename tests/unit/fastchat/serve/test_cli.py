@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from fastchat.client.http import PeerError
+from fastchat.model import hub
 from fastchat.serve import cli, launch_all_serve
 
 STOCK = {
@@ -97,8 +98,24 @@ def test_a_dialogue_that_stock_fastchat_has_saved_goes_on(typed, capsys, tmp_pat
     ]
 
 
-def test_a_folder_of_logs_that_is_a_file_is_one_line(capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["./typo"], "there is no directory './typo'"),
+        (["org/typo"], "org/typo is no directory here"),
+        (["m@localhost"], "give MODEL or MODEL@HOST@PORT"),
+        (["m", "--dtyp", "float32"], "did you mean --dtype?"),
+        (["m", "--log-dir", "file"], "File exists"),
+    ],
+)
+def test_what_cannot_be_launched_is_one_line_and_nothing_is_started(
+    words, said, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "unreachable", lambda: None if "file" in words else "no network")
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as end:
-        launch_all_serve.main(["--model-path-address", "m", "--log-dir", str(tmp_path / "file")])
-    assert end.value.code == 2 and "File exists" in capsys.readouterr().err
+        launch_all_serve.main(["--model-path-address", *words])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and said in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -220,6 +220,7 @@ def test_a_signal_saves_though_the_strategy_would_not(
     monkeypatch.undo()
     assert main(words) == 0
     assert figures(output) == figures(finished)
+    assert (output / "checkpoint-4").exists() == (strategy == "best")
 
 
 def test_what_users_of_the_hf_trainer_look_for_is_there(finished):

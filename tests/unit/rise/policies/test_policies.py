@@ -11,6 +11,7 @@ import time
 import pytest
 
 from fastchat.client.process import free_ports
+from fastchat.model import hub
 from rise.policies import names as choice
 from rise.policies.function import FunctionPolicy
 from rise.policies.policy import PolicyError, Retries
@@ -225,9 +226,10 @@ def test_a_name_that_the_controller_serves_comes_first(functions):
 
 def test_kinds_by_form(functions, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    monkeypatch.setattr(choice.hub, "unreachable", lambda: None)  # tests have no network
+    monkeypatch.setattr(hub, "unreachable", lambda: None)  # tests have no network
     (functions / "checkpoint").mkdir()
     (functions / "checkpoint" / "config.json").write_text("{}")
+    (functions / "checkpoint" / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     names = {
         "./checkpoint": "checkpoint",
         "hf:org/name": "checkpoint",

@@ -83,6 +83,16 @@ def test_earlier_calls_count_as_done_and_not_for_the_rate(clock, monkeypatch):
         )
 
 
+def test_before_an_answer_ends_the_workers_say_how_much_they_draw(clock):
+    shown = Progress(Tally(1, cumulative=True), 5, Recorder())
+    for seconds, counts in ((1, {"a": 7_000}), (3, {"a": 7_600, "b": 90}), (3, {"a": 8_200})):
+        clock[0] += seconds
+        for worker, count in counts.items():
+            shown.count(worker, count)
+    # What a worker has drawn for others before is not counted.
+    assert shown.line() == "0 of 5 episodes, 200 tokens/s at the workers"
+
+
 def test_it_says_who_is_waited_for(clock):
     policy = Somebody(Retries(patience=600))
     shown = Progress(Tally(1, cumulative=True), 5, Recorder())

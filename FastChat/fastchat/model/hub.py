@@ -10,20 +10,20 @@ import functools
 from fastchat.client import http
 
 
-def problem_with(repository: str) -> str | None:
+def problem_with(repository: str, cache_dir: str | None = None) -> str | None:
     """Why ORG/NAME cannot be loaded: it is not on this machine and the hub does not answer."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    cause = unreachable()
     cached = (
-        isinstance(try_to_load_from_cache(repository, name), str)
+        isinstance(try_to_load_from_cache(repository, name, cache_dir=cache_dir), str)
         for name in ("config.json", "adapter_config.json")
     )
-    if cause is None or any(cached):
+    if any(cached) or (cause := unreachable()) is None:
         return None
     return (
-        f"hf:{repository} is not in the cache of this machine, and {constants.ENDPOINT} does not "
-        f"answer ({cause}): check the network, or give the directory of a checkpoint"
+        f"{repository} is no directory here and not in the cache of this machine, and "
+        f"{constants.ENDPOINT} does not answer ({cause}): give the directory of a checkpoint, or "
+        "check the name and the network"
     )
 
 
