@@ -12,7 +12,7 @@ from typing import Any
 from rise.policies import keys, streams
 from rise.policies.policy import PolicyError, Sample
 
-LENGTH = re.compile(r"length|max_?(\w*_)?tokens?|token_limit")
+LENGTH = re.compile(r"length|max_?(\w*_)?tokens?|token_limit|context_window")
 """Ends at the limit of new tokens: length, max_tokens, model_length, MAX_TOKENS, ..."""
 FILTERED = re.compile(r"content_?filter")
 BLOCKED = re.compile(r'"block_?reason": "(?!block_reason_un)|"filtered": true', re.IGNORECASE)
@@ -28,13 +28,20 @@ WORDS += ("description", "base_resp", "status_msg", "error_msg", "errorMessage")
 REPEATED = {"body", "choices", "content", "ctx", "id", "input", "loc", "messages", "model", "usage"}
 """Fields of what is no list of wrong parameters."""
 CONTEXT = re.compile(
-    r"(?:max_model_len|n_ctx|(?:context|model|allowed) (?:length|size|window))\D{0,12}(\d+)"
+    r"(?:max_model_len|n_ctx|(?:context|model|allowed) (?:length|size|window)"
+    r"|`max_new_tokens` must)\D{0,12}(\d+)"
 )
 PROMPT = re.compile(
     r"(at least )?(\d+) (?:tokens? )?"
-    r"(?:in the messages|in (?:the|your) prompt|input tokens|from the input)"
+    r"(?:in the messages|in (?:the|your) prompt|input tokens|`inputs` tokens"
+    r"|(?:from the|of text) input)"
 )
-"""How servers say how long their context is, and how long the prompt."""
+SUM = re.compile(r"(\d+) \+ \d+ > (\d+)")
+"""How servers say how long their context is, and how long the prompt; both in one."""
+WAIT = re.compile(
+    r"\b(?:again|retry|wait)\b\D{0,12}((?:\d+(?:\.\d+)?\s*(?:ms|milli|[hms])[a-z]*\s*)+)"
+)
+SECONDS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001, "milli": 0.001}
 LARGEST_COUNT = 10**12
 
 REFUSED = (400, 413, 422)
@@ -60,10 +67,10 @@ KIND_WORDS = (
     (
         "context_overflow",
         (None, *REFUSED),
-        r"context[ _](length|size|window|limit)|n_ctx|max_model_len|input length|"
+        r"(?<!`)context[ _](length|size|window|limit)|n_ctx|max_model_len|input length|"
         r"maximum (model|allowed|prompt|input) length|(prompt|input) is too long|"
         r"maximum number of tokens allowed|too many (input |prompt )?tokens(?! per)|"
-        r"`inputs` (tokens \+|must have)|reduce the length|exceeded model token limit",
+        r"`inputs` (tokens \+|must have)|reduce the length|exceeded model token limit|超长",
     ),
     (
         "content_filter",
@@ -76,12 +83,14 @@ KIND_WORDS = (
         "quota",
         (None, 400, 401, 402, 403, 429),
         r"insufficient[ _](quota|balance|credit|fund)|(credit|account) balance|payment required|"
-        r"(out of|no|enough|more) credits|billing[ _](hard_)?(limit|not_active)|top up|recharge|"
-        r"current quota(?!.*retry)|all available credits|spending limit|usage limits|欠费|余额",
+        r"(out of|no|any|enough|more) credits|billing[ _](hard_)?(limit|not_active)|top up|"
+        r"recharge|current quota(?!.*retry)|all available credits|spending limit|usage limits|"
+        r"欠费|余额",
     ),
     (
         "unauthorized",
         (None, 400),
+        r"(location|region|country) .{0,20}not supported|"
         r"(invalid|incorrect|missing|no|wrong) api[ _-]?key|"
         r"api[ _-]?key (is )?(invalid|not valid|expired|missing|required|incorrect)",
     ),
@@ -90,9 +99,11 @@ KIND_WORDS = (
         (None, 400, 422),
         r"^(?!.*\b(parameter|argument|field)\b).*?"
         r"((model|deployment)[ _]?not[ _]?(found|exist)|"
-        r"model .{0,80}(not found|(not|n't) exist|is unknown)|"
+        r"model .{0,80}(not found|(not|n't) exist|is unknown|decommissioned|been retired)|"
+        r"model (identifier|name) is invalid|"
         r"(unknown|no such|invalid) model\b|not a valid model|no endpoints found)",
     ),
+    ("overloaded", (400, 403, 500), r"throttl|too many requests"),
     ("overloaded", (None,), r"rate.?limit|too many requests|overload|capacity|try again|busy"),
 )
 """(kind, statuses, words): how servers say what their status does not."""
@@ -130,6 +141,8 @@ class Trouble:
         """As a PolicyError: the server's words, and what helps."""
         kind, status = self.kind, self.status or "200 with an error"
         message = f"{where} answered HTTP {status}: {self.words or 'nothing'}"
+        if kind == "overloaded" and retry_after is None:
+            retry_after = wait_in(self.words.lower())
         if kind == "overloaded" and (retry_after or 0) > LONGEST_ASKED:
             kind, message = "quota", f"{message} (it asks to wait {retry_after:.0f} s)"
         if kind in REMEDIES:
@@ -146,14 +159,29 @@ def room_in(said: str, asked: int) -> int | None:
     8191
     >>> room_in("maximum context length is 4096 tokens (296 in the messages, 4000 in", 4000)
     3800
+    >>> room_in("exceed context limit: 190000 + 20000 > 200000, decrease input length", 20000)
+    10000
     """
-    context, prompt = CONTEXT.search(said), PROMPT.search(said)
+    context, prompt, both = CONTEXT.search(said), PROMPT.search(said), SUM.search(said)
+    if both:
+        return int(both[2]) - int(both[1]) if 0 < int(both[2]) - int(both[1]) < asked else None
     if not context:
         return None
     room = int(context[1]) - (int(prompt[2]) if prompt else 1)
     if prompt and prompt[1] and asked <= int(context[1]):
         room //= 2  # a server that did not count to the end
     return room if 0 < room < asked else None
+
+
+def wait_in(said: str) -> float | None:
+    """Seconds that a server asks to wait, in its words.
+
+    >>> wait_in("please try again in 1m2.5s."), wait_in("retry later")
+    (62.5, None)
+    """
+    asked = WAIT.search(said)
+    times = re.findall(r"([\d.]+)\s*(ms|milli|[hms])", asked[1]) if asked else []
+    return sum(float(number) * SECONDS[unit] for number, unit in times) if times else None
 
 
 def parse(content: bytes) -> Any:

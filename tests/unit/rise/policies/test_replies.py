@@ -59,6 +59,7 @@ def reply(text=GOOD, reason="stop", n=1, **message):
             "stop",
         ),
         ("length model_length max_tokens MAX_TOKENS max_output_tokens maxTokens", "length"),
+        ("model_context_window_exceeded LENGTH", "length"),
     ],
 )
 def test_every_spelling_of_an_end(reasons, end):
@@ -284,9 +285,16 @@ def test_where_all_tokens_went_into_reasoning_there_is_an_attempt_without_an_ans
         assert len(server.requests) == 1 and not answering.left_out
 
 
-@pytest.mark.parametrize("header", [("Retry-After", "3600"), ("retry-after-ms", "3600000")])
-def test_who_asks_to_wait_an_hour_is_not_asked_again(header):
-    answer = lambda _: web.Response(status=429, text="daily", headers=dict([header]))  # noqa: E731
+@pytest.mark.parametrize(
+    ("words", "headers"),
+    [
+        ("daily", {"Retry-After": "3600"}),
+        ("daily", {"retry-after-ms": "3600000"}),
+        ("Limit 100000. Please try again in 59m60s.", {}),
+    ],
+)
+def test_who_asks_to_wait_an_hour_is_not_asked_again(words, headers):
+    answer = lambda _: web.Response(status=429, text=words, headers=headers)  # noqa: E731
     with OpenAI(answer) as server:
         error, _ = ask(server)
         assert error.kind == "quota" and "wait 3600 s" in str(error) and len(server.requests) == 1
