@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rise.episodes.episode import Episode
-from rise.episodes.rows import is_task_id, naming, rows
+from rise.episodes.rows import check_fetched, is_task_id, naming, rows
 
 ROLES = ("system", "user", "assistant")
 
@@ -120,14 +120,14 @@ def _records(path: Path) -> Iterator[tuple[int | None, int, dict[str, Any]]]:
                     key, _, value = line.rstrip(b",\r\n ").partition(b": ")
                     try:
                         record = json.loads(value)
-                    except ValueError as error:
+                    except (ValueError, RecursionError) as error:
                         raise _damaged(path, f"line {number}: {error}") from error
                     yield offset + len(key) + 2, len(value), _checked(path, key.decode(), record)
                 offset += len(line)
     else:
         try:
             log = json.loads(path.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(path, str(error)) from error
         if not isinstance(log, dict):
             raise ValueError(
@@ -158,6 +158,8 @@ def _checked(path: Path, key: str, record: Any) -> dict[str, Any]:
 
 
 def _damaged(path: Path, cause: str) -> ValueError:
+    with open(path, "rb") as file:
+        check_fetched(path, file.readline(100))
     return ValueError(
         f"{path} is not valid JSON ({cause}): give the run's rows.jsonl, which loses nothing"
     )

@@ -37,6 +37,7 @@ def rows(
             value = _parse(line) if is_ended or not to_append else None
             row = value if isinstance(value, dict) and is_task_id(value.get("task_id")) else None
             if row is None:
+                check_fetched(path, line)
                 is_last = offset + len(line) >= size
                 if number == 1 and isinstance(value, dict):
                     raise ValueError(
@@ -52,6 +53,12 @@ def rows(
                     _warn_torn(path, number)
             yield offset, line, row
             offset += len(line)
+
+
+def check_fetched(path: Path, start: bytes) -> None:
+    """Raise ValueError for a file that git-lfs has not fetched."""
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS: `git lfs pull` fetches the file")
 
 
 def finished(path: Path) -> dict[int, int]:
@@ -115,7 +122,7 @@ def is_task_id(value: object) -> bool:
 def _parse(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

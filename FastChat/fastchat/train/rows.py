@@ -34,6 +34,8 @@ ROW_KEYS |= {"tokenizer", "prompt_date"}
 TURN_KEYS = {"from", "value", "loss", "token_ids", "finish_reason"}
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
 """How a file begins that git-lfs has not fetched."""
+PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""How files begin that gzip, bzip2, xz and zstd write."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -99,7 +101,7 @@ def targets_of(
         trained = answers[-1:]
     trained = trained[-1:] if loss_on == "last" else trained
     _check_stated_weight(row, [weights[i] for i in trained])
-    name = str(row.get("id", f"row {position}"))
+    name = f"row {position}" if row.get("id") is None else str(row["id"])
     reward = None if row.get("reward") is None else _number(row["reward"], "reward")
     opening = _opening(row, messages)
     return [
@@ -134,7 +136,7 @@ def _turns_of(row: Any, notes: Notes) -> tuple[list[dict[str, Any]], list[Messag
 
 
 def _weights(turns: Sequence[dict[str, Any]], answers: Sequence[int]) -> dict[int, float]:
-    if not any("loss" in turn for turn in turns):
+    if all(turn.get("loss") is None for turn in turns):  # null where a table was written as rows
         return dict.fromkeys(answers, 1.0)
     weights = {i: _number(turn.get("loss") or 0, "loss") for i, turn in enumerate(turns)}
     for i in weights.keys() - set(answers):
@@ -224,7 +226,9 @@ def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
                 f"{path}, row {row}, is not JSON: {error.msg} at byte {byte}; {remedy}"
             ) from error
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}; save it as UTF-8") from error
+            packed = error.object.startswith(PACKED)
+            remedy = "it is compressed, so unpack it" if packed else "save it as UTF-8"
+            raise ValueError(f"{path} is not JSON: {error}; {remedy}") from error
         except RecursionError as error:
             raise ValueError(f"{path}, row {row}, is nested too deeply; {remedy}") from error
 

@@ -37,7 +37,13 @@ def test_a_last_answer_of_weight_zero_still_counts_as_an_example():
 
 
 def test_rows_without_loss_are_plain_supervised_data():
-    assert [t.weight for t in targets_of(conversation(None, None))] == [1.0, 1.0]
+    plain = conversation(None, None)
+    assert [t.weight for t in targets_of(plain)] == [1.0, 1.0]
+    nulls = [turn | {"loss": None} for turn in plain["conversations"]]
+    found = targets_of({"id": None, "conversations": nulls}, position=3)
+    assert [(t.row, t.weight) for t in found] == [("row 3", 1.0)] * 2
+    nulls[-1]["loss"] = 2.0
+    assert [t.weight for t in targets_of({"conversations": nulls})] == [2.0]
 
 
 def test_a_row_that_ends_in_a_question_trains_nothing():

@@ -63,6 +63,8 @@ def test_the_last_finished_row_of_a_problem_counts_and_order_is_by_problem(tmp_p
     [
         ("[]", "not an object of episodes keyed by index"),
         ("", "not valid JSON"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:x\n", "git lfs pull"),
+        ("[" * 100_000, "not valid JSON"),
         ('{"0": GOOD', "not valid JSON"),
         ('{"0": GOOD,\n"1": {"task_id": 1, oops}}', "line 2"),
         ('{"0": GOOD,\n\n"1": {"task_id": "x}', "line 3"),
@@ -100,6 +102,11 @@ def test_a_record_of_another_shape_is_named_by_its_line(tmp_path, key, value):
     bad["turn_history"][key] = value
     with pytest.raises(ValueError, match=r"rows.jsonl, line 2: .*take it out of the log"):
         episodes(tmp_path / "rows.jsonl", json.dumps(good) + "\n" + json.dumps(bad) + "\n")
+
+
+def test_a_file_that_git_lfs_has_not_fetched_is_named(tmp_path):
+    with pytest.raises(ValueError, match="rows.jsonl is a pointer .*git lfs pull"):
+        episodes(tmp_path / "rows.jsonl", "version https://git-lfs.github.com/spec/v1\noid x\n")
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "2_turns.json"])
