@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastchat.serve.engine import decode_attention
 from fastchat.serve.engine.kv_pool import KVPool, LayerShape, PoolCache, Span, token_bytes
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class EngineModel:
                 f"{', '.join(sorted(self._layers)) or 'unknown'}; serve it with vLLM and name it "
                 "as NAME@http://HOST:PORT/v1"
             )
+        if self.device.type == "cpu" and self.config._attn_implementation == "sdpa":
+            decode_attention.use(self.config)
 
     def layer_shapes(self) -> list[LayerShape]:
         """What one token leaves in each layer's cache, found by running one token."""
@@ -67,7 +70,8 @@ class EngineModel:
         from transformers.integrations import sdpa_attention
 
         packs = hasattr(sdpa_attention, "pack_gqa")
-        return self.config._attn_implementation != "sdpa" or not packs
+        implementation = self.config._attn_implementation
+        return implementation not in ("sdpa", decode_attention.NAME) or not packs
 
     def forward(
         self,
