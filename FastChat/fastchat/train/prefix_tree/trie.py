@@ -49,9 +49,9 @@ class TokenTree:
 def build_tree(rows: Sequence[Sequence[int]]) -> TokenTree:
     """The trie of rows of token ids, in any order, in which every common prefix is stored once."""
     arrays = [np.asarray(row, dtype=np.int64) for row in rows]
-    ends = np.zeros(sum(map(len, arrays)), dtype=np.int64)
+    ends: np.ndarray = np.zeros(sum(map(len, arrays)), dtype=np.int64)
     before: np.ndarray = np.empty(0, dtype=np.int64)
-    path: np.ndarray = before
+    path = before
     tokens, depths, paths, cuts = [], [], {}, {0}
     size = 0
     for index in _order([_key(array) for array in arrays]):
