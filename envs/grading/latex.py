@@ -138,6 +138,10 @@ _RULES = _rules(
         r"\\\1 ",
     ),
     (
+        r"\\((?:operatorname|text)\s*\{\s*)?(arc|)(c|)tg(?![a-zA-Z])(?(1)\s*\})",
+        lambda m: rf"\{m[2]}{'cot' if m[3] else 'tan'} ",
+    ),
+    (
         r"\\(?:operatorname\*?|mathop)\s*(\{[A-Za-z ]+\})"
         r"(?=[\s.,;)}]*(?:$|\\text|\\operatorname))",
         r"\\text\1",
@@ -169,8 +173,8 @@ _RULES = _rules(
     ),
     (r"(\.\d*)\{((?:\\(?:dot|overline|bar)\s*(?:\{\s*\d+\s*\}|\d)|\d)+)\}", r"\1\2"),
     (
-        r"(\.\d{0,9}?)(\d{1,6}?)\2{2,}\s*(?:\.{3}|\\[lc]?dots" + _END + ")",
-        r"\1\\overline{\2}",
+        r"(\.\d{0,9}?)(?:(\d)\2{2,}|(\d{2,6}?)\3+)\s*(?:\.{3}|\\[lc]?dots" + _END + ")",
+        r"\1\\overline{\2\3}",
     ),
     (r",\s*(?:\.{3}|…)", r",\\ldots "),
     (r"\.\((\d+)\)", r".\\overline{\1}"),
@@ -211,7 +215,10 @@ _LATE_RULES = _rules(
     # not after a backslash: "\\ " ends a row of a matrix
     (r"~|(?<!\\)\\[,;:!> ]|\\q?quad" + _END + r"|\\(?:thinspace|enspace)" + _END, " "),
     (r"(?<![\w.}])(-?\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.])", r"\1\\frac{\2}{\3}"),
-    (r"(?<![\w.}])(-?\d+)\s*\\text\{\s*and\s*\}\s*(?=\\frac)", r"\1"),
+    (
+        r"(?<![\w.}])(-?\d+)\s*\\text\{\s*and\s*\}\s*(?=\\frac\s*(?:\{\d+\}|\d)\s*(?:\{\d+\}|\d))",
+        r"\1",
+    ),
     (r"\s*\\text\{\s*(hundred|[mb]illion|thousand)\b", r" \1 \\text{"),
     (
         r"(?<=[\d}])(?:\s|\\text\{\s*\})*(hundred|thousand|million|billion)\b",

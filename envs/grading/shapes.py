@@ -139,7 +139,7 @@ def is_equation(text: str) -> bool:
 
 _SUM = re.compile(r"(?:[a-w]+|[A-Z]{2}|[a-w]\^\d)(?:\+(?:[a-w]+|[A-Z]{2}|[a-w]\^\d))*")
 _ROOT = re.compile(r"^(x|z|\\lambda)_\d$")
-_SIDES = re.compile(r"=(?![^{}]*\})(?![^()]*\))")
+_SIDES = re.compile(r"=(?![^{}]*\})(?![^()\[\]]*\))")
 _NAME = re.compile(rf"{NAME}(?:\^\{{-1\}})?(?:\([A-Za-z, ]+\))?")
 _VECTOR = re.compile(rf"\(\s*{NAME}(?:\s*,\s*{NAME})+\s*\)")
 _COMMAND = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")

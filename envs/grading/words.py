@@ -34,6 +34,7 @@ def as_words(a: str, b: str) -> Verdict | None:
     wanted = _words(b)
     if wanted is None or not (r"\text" in b or _A_WORD.search(b) or _LETTERED.fullmatch(b)):
         return None
+    a = a.rpartition("=")[2]
     if _words(a) == wanted:
         return "right"
     return "right" if choice and [choice[1].lower()] == wanted else "wrong"
@@ -90,13 +91,19 @@ def in_base(a: str, b: str) -> Verdict | None:
 
 
 def _flat_base(text: str) -> str:
-    flat = re.sub(r"\\text|[{}()\s]", "", text).replace("base", "_")
+    flat = re.sub(r"\\text|[{}()\s]", "", text.rpartition("=")[2]).replace("base", "_")
     name = re.search(r"(?<=_)[a-z]+$", flat)
     return flat[: name.start()] + _BASES.get(name[0], name[0]) if name else flat
 
 
 _Time = tuple[str, str, str | None, str | None]
 """Hour, minutes, "o'clock" and the half of the day."""
+_HALVES = (
+    ("inthemorning$", "am"),
+    ("inthe(?:afternoon|evening)$", "pm"),
+    ("^(?:12(?::00)?)?noon$", "12pm"),
+    ("^(?:12(?::00)?)?midnight$", "12am"),
+)
 _TIME = re.compile(r"0?(\d{1,2})(?:[:.](\d\d))?(o'?clock)?([ap]m)?")
 
 
@@ -112,6 +119,8 @@ def as_times(a: str, b: str) -> Verdict | None:
 
 def _time(text: str) -> _Time | None:
     plain = re.sub(r"\\text|[{}\s]|(?<=[apm])\.", "", text.lower())
+    for words, half in _HALVES:
+        plain = re.sub(words, half, plain)
     hour = re.match("[a-z]+(?=o'?clock)", plain)
     plain = f"{_SPELLED.get(hour[0], '')}{plain[hour.end() :]}" if hour else plain
     time = _TIME.fullmatch(plain)
