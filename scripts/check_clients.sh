@@ -12,17 +12,11 @@ OUT=${OUT:-log/clients}        # where everything is written, the clients' envir
 VENV=${VENV:-.venv}            # the environment that scripts/setup.sh makes
 CLIENTS=${CLIENTS:-openai litellm inspect_ai lm_eval}
 
-case ${1:-} in
-    "") ;;
-    -h | --help) sed -n '2,/^case /{/^set /d;/^case /d;s/^# \{0,1\}//;p}' "$0"; exit ;;
-    *) echo "check_clients.sh takes no arguments, not '$1': its knobs are variables, see --help" >&2; exit 2 ;;
-esac
 cd "$(dirname "$0")/.."
+. scripts/stages.sh
+no_arguments "$@"
 VENV=$(realpath "$VENV")
-if [ ! -x "$VENV/bin/python" ]; then
-    echo "check_clients.sh: no $VENV/bin/python: run scripts/setup.sh, or say which with VENV=" >&2
-    exit 2
-fi
+[ -x "$VENV/bin/python" ] || refuse "no $VENV/bin/python: run scripts/setup.sh, or say which with VENV="
 mkdir -p "$OUT"
 if [ ! -e "$OUT/env/done" ]; then
     echo "+ pip install $CLIENTS, into $OUT/env"

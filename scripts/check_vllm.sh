@@ -19,10 +19,12 @@ OUT=${OUT:-log/check_vllm}      # emptied first
 PYTHON=${PYTHON:-.venv/bin/python}
 
 cd "$(dirname "$0")/.."
+. scripts/stages.sh
+no_arguments "$@"
 export PYTHONPATH=$PWD:$PWD/FastChat${PYTHONPATH:+:$PYTHONPATH} HF_HUB_OFFLINE=1
 VLLM_BIN=$("$PYTHON" -c 'from fastchat.serve.upstream import command; print(command.find() or "")')
-[ -n "$VLLM_BIN" ] || { echo "check_vllm.sh: no vLLM: run scripts/setup.sh --vllm" >&2; exit 2; }
-[ -d "$MODEL" ] || { echo "check_vllm.sh: MODEL=$MODEL is no directory" >&2; exit 2; }
+[ -n "$VLLM_BIN" ] || refuse "no vLLM: run scripts/setup.sh --vllm"
+[ -d "$MODEL" ] || refuse "MODEL=$MODEL is no directory"
 export VLLM_BIN VLLM_NO_USAGE_STATS=1 VLLM_CPU_OMP_THREADS_BIND=${VLLM_CPU_OMP_THREADS_BIND:-nobind}
 rm -rf "$OUT"
 mkdir -p "$OUT"

@@ -22,17 +22,15 @@ OUT=${OUT:-log/gpu_check}      # where the reports are written
 PYTHON=${PYTHON:-.venv/bin/python}
 
 cd "$(dirname "$0")/.."
-if [ ! -x "$PYTHON" ] && ! command -v "$PYTHON" >/dev/null; then
-    echo "gpu_check.sh: no $PYTHON: run scripts/setup.sh, or say which one with PYTHON=" >&2
-    exit 2
-fi
+. scripts/stages.sh
+no_arguments "$@"
+command -v "$PYTHON" >/dev/null || refuse "no $PYTHON: run scripts/setup.sh, or say which one with PYTHON="
 DEVICE=cuda eager=()
 if [ "$SMOKE" = 1 ]; then
     echo "SMOKE=1: toy sizes on the CPU; none of the numbers says anything about a GPU"
     DEVICE=cpu eager=(--eager) SIZES=tiny ROWS="1 4" NEW=8 STEP=4 RUNS=1
 elif ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    echo "gpu_check.sh: torch sees no GPU; SMOKE=1 runs the same commands on the CPU" >&2
-    exit 2
+    refuse "torch sees no GPU; SMOKE=1 runs the same commands on the CPU"
 fi
 mkdir -p "$OUT"
 : >"$OUT/report.md"

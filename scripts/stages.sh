@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034,SC2153,SC2154  # scripts that source it share variables
-# How rise.sh, quickstart.sh, study.sh and real.sh, which source this file, run a stage: its output
-# goes to OUT/logs/STAGE.log, and the screen gets one line. They need OUT. Then, for the last three,
-# the stages themselves.
+# What scripts that source this file say of their arguments; how rise.sh, quickstart.sh, study.sh and
+# real.sh run a stage: its output goes to OUT/logs/STAGE.log, and the screen gets one line. They need
+# OUT. Then, for the last three, the stages themselves.
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 refuse() { echo "${0##*/}: $*" >&2; exit 2; }

@@ -288,4 +288,4 @@ def _no_file(path: str, env: str) -> str:
     if Path(path).is_dir():
         return f"{path} is a directory: give a file in it"
     known = env in NAMES and NAMES[env].fetched
-    return f"{path} is not a file" + (f": `python data/fetch.py {env}` downloads it" * known)
+    return f"{path} is not a file" + (f": `python data/fetch.py {env}` fills data/{env}/" * known)

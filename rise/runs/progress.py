@@ -23,7 +23,7 @@ FIRST_LINE = 3.0
 """Seconds after which there is a line, whatever has happened."""
 LINE_EVERY = 30.0
 """Seconds between two lines where the output is no terminal but a file."""
-COUNT_EVERY = 3.0
+COUNT_EVERY = 2.0
 """Seconds between two questions to the workers how much they have drawn."""
 GONE_FOR = 3.0
 """Seconds without an answer after which it is said who is waited for."""

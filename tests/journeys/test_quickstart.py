@@ -136,6 +136,9 @@ def test_a_study_of_real_sh_trains_its_variants_from_the_warm_start_of_the_first
         ("quickstart.sh", "EPOCHS=${EPOCHS:-4} "),
         ("study.sh", "SEEDS=${SEEDS:-0 1 2 3 4}"),
         ("real.sh", "ROLLOUTS=${ROLLOUTS:-2} "),
+        ("gpu_check.sh", "SIZES=${SIZES:-1b 7b} "),
+        ("check_vllm.sh", "PROBLEMS=${PROBLEMS:-48} "),
+        ("check_clients.sh", "CLIENTS=${CLIENTS:-openai "),
     ],
 )
 def test_arguments_start_nothing(tmp_path, script, knob):

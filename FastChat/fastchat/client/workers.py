@@ -197,7 +197,9 @@ class Cluster:
                 if status.engine:
                     found[address] = int(status.engine.get("generated_tokens", 0))
 
-        await asyncio.gather(*(count(worker.address) for worker in workers.alive()))
+        # Those that answer nothing for minutes, since they are at work, look asleep otherwise.
+        there = [worker.address for worker in workers._known.values() if worker.error is None]
+        await asyncio.gather(*map(count, there))
         return found
 
     async def context_length(self, model: str) -> int:
@@ -266,7 +268,7 @@ class Workers:
         while True:
             await self._some_alive()
             now = time.monotonic()
-            free = [worker for worker in self.alive() if worker.in_flight < worker.limit]
+            free = [worker for worker in self._alive() if worker.in_flight < worker.limit]
             if free:
                 chosen = min(free, key=lambda w: (now - w.failed_at < REST, w.in_flight, w.used_at))
                 chosen.used_at = now
@@ -310,7 +312,7 @@ class Workers:
                 waiter.set_result(None)
                 count -= 1
 
-    def alive(self) -> list[Worker]:
+    def _alive(self) -> list[Worker]:
         """The workers that may get a request."""
         oldest = time.monotonic() - 2 * CHECK_AFTER
         return [worker for worker in self._known.values() if worker.seen_at >= oldest]
@@ -320,14 +322,14 @@ class Workers:
         now = time.monotonic()
         unseen = [w for w in self._known.values() if -math.inf < w.seen_at < now - CHECK_AFTER]
         tasks = {self._once(self._check, worker.address) for worker in unseen}
-        if not self.alive() or now - self._asked_at >= LOOK_UP_EVERY:
+        if not self._alive() or now - self._asked_at >= LOOK_UP_EVERY:
             tasks.add(self._once(self._look_up))
-        if self.alive():
+        if self._alive():
             return
         await asyncio.wait(tasks, timeout=TOGETHER)
-        while not self.alive() and (others := set(self._tasks.values())):
+        while not self._alive() and (others := set(self._tasks.values())):
             await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
-        if not self.alive():
+        if not self._alive():
             nobody = f"the controller at {self._controller} has no worker of {self._model}"
             raise self._trouble or PeerError("no_worker", nobody)
 
@@ -368,7 +370,7 @@ class Workers:
                     named[address] = self._once(self._check, address) if is_new else None
         except PeerError as error:
             self._trouble = error
-            if self.alive():
+            if self._alive():
                 log.warning("%s; going on with the workers that are known", error)
         if checks := [task for task in named.values() if task]:
             await asyncio.wait(checks)

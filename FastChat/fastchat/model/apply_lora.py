@@ -25,12 +25,11 @@ from fastchat.model.model_adapter import (
     load_tokenizer,
     pick_dtype,
 )
+from fastchat.utils import Parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
-    )
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--lora-path", required=True, help="directory of the adapter")
     parser.add_argument("--base-model-path", help="its base model (the one that it names)")
     parser.add_argument(

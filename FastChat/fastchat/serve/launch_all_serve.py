@@ -11,6 +11,7 @@ listed go to every model worker.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shlex
 import signal
@@ -25,7 +26,7 @@ from fastchat.model.weight_files import check_files
 from fastchat.serve import model_worker
 from fastchat.serve.stock_flags import ELSEWHERE
 from fastchat.serve.worker_registry import DispatchMethod
-from fastchat.utils import Parser, read_json, write_json
+from fastchat.utils import Parser, listen, read_json, write_json
 
 RECORD = "serve.json"
 """In the folder of the logs: name -> process id and command of what was started."""
@@ -70,7 +71,7 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
     """The command line of each server by its name: module, and number where there are several.
 
     Raises:
-        ValueError: an address is not MODEL@HOST@PORT, or no model can be there.
+        ValueError: an address is not MODEL@HOST@PORT or taken, or no model can be there.
     """
     controller = f"http://{args.controller_host}:{args.controller_port}"
     found = {
@@ -95,6 +96,14 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
         *("--controller-address", controller),
         *(("--api-keys", args.api_keys) if args.api_keys else ()),
     ]
+    flags = {"controller": "--controller-port", "openai_api_server": "--server-port"}
+    for name, words in found.items():
+        place = dict(itertools.pairwise(words))
+        try:  # whoever has the port would answer in the place of what ends at its start
+            listen(place["--host"], int(place["--port"])).close()
+        except ValueError as error:
+            flag = flags.get(name, "--model-path-address MODEL@HOST@PORT")
+            raise ValueError(str(error).replace("--port", flag)) from error
     return {
         name: [sys.executable, "-m", f"fastchat.serve.{name.partition('.')[0]}", *words]
         for name, words in found.items()

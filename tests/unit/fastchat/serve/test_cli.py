@@ -6,11 +6,13 @@ python -m pytest tests/unit/fastchat/serve/test_cli.py
 import io
 import json
 import re
+import socket
 import sys
 
 import pytest
 
 from fastchat.client.http import PeerError
+from fastchat.client.process import free_ports
 from fastchat.model import hub
 from fastchat.serve import cli, launch_all_serve
 
@@ -106,16 +108,23 @@ def test_a_dialogue_that_stock_fastchat_has_saved_goes_on(typed, capsys, tmp_pat
         (["m@localhost"], "give MODEL or MODEL@HOST@PORT"),
         (["m", "--dtyp", "float32"], "did you mean --dtype?"),
         (["m", "--log-dir", "file"], "File exists"),
+        (["m", "--controller-port", "TAKEN"], "choose another one with --controller-port"),
+        (["m@localhost@TAKEN"], "choose another one with --model-path-address MODEL@HOST@PORT"),
     ],
 )
 def test_what_cannot_be_launched_is_one_line_and_nothing_is_started(
     words, said, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "unreachable", lambda: None if "file" in words else "no network")
+    monkeypatch.setattr(hub, "unreachable", lambda: "no network" if "org" in words[0] else None)
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit) as end:
-        launch_all_serve.main(["--model-path-address", *words])
+    ports = map(str, free_ports(3))
+    places = [f"--server-port={next(ports)}", f"--controller-port={next(ports)}"]
+    with pytest.raises(SystemExit) as end, socket.create_server(("localhost", 0)) as other:
+        taken = str(other.getsockname()[1])
+        address, *more = [word.replace("TAKEN", taken) for word in words]
+        address += "" if "@" in address else f"@localhost@{next(ports)}"
+        launch_all_serve.main([*places, "--model-path-address", address, *more])
     error = capsys.readouterr().err
     assert end.value.code == 2 and said in error and error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
