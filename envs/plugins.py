@@ -91,7 +91,8 @@ def _module(path: Path, name: str) -> ModuleType:
 
 def _checked(name: str, kind: object) -> type[Env]:
     if not (isinstance(kind, type) and issubclass(kind, Env)):
-        raise ValueError(f"environment {name}: give a class that is derived from envs.Env")
+        unknown = " (there is none of that name)" * (kind is None)
+        raise ValueError(f"environment {name}: give a class that is derived from envs.Env{unknown}")
     missing = [attribute for attribute in NEEDED if not hasattr(kind, attribute)]
     missing += sorted(kind.__abstractmethods__)
     if missing:

@@ -44,8 +44,9 @@ def is_written(output: Path, settings: dict[str, Any]) -> bool:
     before, now = read_json(report).get("settings", {}), json.loads(json.dumps(settings))
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
+        names = ", ".join("the logs" if key == "inputs" else key for key in differing)
         raise ValueError(
-            f"{output} was made with other settings ({', '.join(differing)}): give another "
+            f"{output} was made with other settings ({names}): give another "
             "--output, or --overwrite to replace it"
         )
     return True

@@ -166,7 +166,7 @@ def test_an_output_of_other_settings_is_kept_unless_told(log, output, capsys):
     assert "(criteria)" in capsys.readouterr().err
     write_run(log.parent, sketch("w7 r5", "r5"))
     assert convert("--filepath", log, "--output", output) == 2
-    assert "(inputs)" in capsys.readouterr().err
+    assert "(the logs)" in capsys.readouterr().err
     assert output.read_bytes() == before
     assert convert("--filepath", log, "--output", output, "--overwrite") == 0
     assert len(read(output)) == 3

@@ -146,6 +146,9 @@ class Chat:
                     COMMANDS[word](self, rest.strip())
                 except OSError as error:  # of a file; the dialogue is kept
                     self.screen.say(str(error))
+            elif text.startswith("!!"):
+                known = ", ".join(COMMANDS).replace("/", "!!")
+                self.screen.say(f"{text.split()[0]} is none of !!exit, {known}")
             else:
                 self.messages.append({"role": "user", "content": text})
                 self.ask()

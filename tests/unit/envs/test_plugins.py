@@ -219,7 +219,7 @@ def test_without_texts_of_its_own_a_plug_in_gets_some(place):
         ("import nothing_like_this", "raised ModuleNotFoundError"),
         ("raise SystemError('x')", "raised SystemError: x"),
         ("class (", "raised SyntaxError"),
-        ("", "give a class that is derived from envs.Env"),
+        ("", "give a class that is derived from envs.Env (there is none of that name)"),
         ("class Own: pass", "give a class that is derived from envs.Env"),
         ("Own = 5", "give a class that is derived from envs.Env"),
         (

@@ -88,9 +88,9 @@ def test_files_that_cannot_be_written_or_read_leave_the_dialogue(typed, capsys, 
 
 def test_a_dialogue_that_stock_fastchat_has_saved_goes_on(typed, capsys, tmp_path):
     (tmp_path / "old.txt").write_text(json.dumps(STOCK))
-    typed("!!load old.txt", "More", "!!save new", "!!reset", "Hi")
+    typed("!!load old.txt", "More", "!!save new", "!!rest", "!!reset", "Hi")
     shown = capsys.readouterr().out
-    assert "USER: Hi\nASSISTANT: Hello\n" in shown
+    assert "USER: Hi\nASSISTANT: Hello\n" in shown and "!!rest is none of !!exit, !!" in shown
     # What the model sees begins with the system message, until the dialogue is another one.
     assert re.findall(r"sees (\d)", shown) == ["4", "1"]
     kept = json.loads((tmp_path / "new.json").read_text())
