@@ -6,6 +6,7 @@ python -m pytest tests/unit/fastchat/model/test_weight_files.py
 import json
 import shutil
 
+import huggingface_hub
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -113,6 +114,16 @@ def test_a_model_that_is_neither_here_nor_to_be_had_is_refused_without_retries(m
     monkeypatch.setattr(hub, "unreachable", lambda: "no route to host")
     with pytest.raises(ValueError, match="typo is no directory here .*no route to host"):
         check_files("typo")
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [("[SSL: CERTIFICATE_VERIFY_FAILED] own CA", None), ("no route", "no route"), (None, None)],
+)
+def test_a_hub_whose_certificate_python_does_not_know_answers(monkeypatch, cause, said):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.http, "unreachable", lambda _: cause)
+    assert hub.unreachable.__wrapped__() == said
 
 
 def test_a_whole_bin_passes_and_an_adapter_is_looked_at_with_its_base(model, tmp_path):
