@@ -234,6 +234,7 @@ _SUFFIX = re.compile(r"(?<=\d)([kKM])$")
 _ZEROS = {"k": 3, "K": 3, "M": 6}
 _GSM8K_JOINS = re.compile(r"(?<=\d)(?:,\s+|\s+,\s*|\\?_)(?=\d{3}(?!\d))")
 _ONE_MEMBER = re.compile(r"(?:\[|\\\{)([^\[\]{},;]*)(?:\]|\\\})")
+_TIMES = re.compile(r"(?<=\d)\s+[xX]\s+(?=\d)")
 _FULL_HOUR = re.compile(r"(?<![\d:])(1?\d|2[0-4]):00(?![\d:])")
 _DIGIT = re.compile(r"(?<!\^\{)[0-9]")
 MODULUS = re.compile(r"\s*\\pmod\{\w+\}\s*$")
@@ -255,6 +256,7 @@ def read_number(answer: str) -> Quantity | None:
     """Return the number that a boxed answer states, after its last "="; None for none."""
     if len(answer) > MAX_ANSWER:
         return None
+    answer = _TIMES.sub(r"\\times ", answer)
     text = answer if re.search(r"[(\[]", answer) else _GSM8K_JOINS.sub("", answer)
     text = _FULL_HOUR.sub(r"\1", last_of_chain(MODULUS.sub("", clean(text))).strip())
     alone = _ONE_MEMBER.fullmatch(text)

@@ -7,6 +7,7 @@ another process because it can take for ever (``checker.py``). Pure functions; n
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 
 from envs.grading.answers import (
@@ -123,9 +124,15 @@ def _approximated(a: str, b: str) -> Outcome:
     return "right" if "right" in outcomes else outcomes[0] if outcomes else "wrong"
 
 
+_EITHER = re.compile(
+    r"(?:[<>]|\\[lg]e(?![a-zA-Z])).*\bor\b.*=|=.*\bor\b.*(?:[<>]|\\[lg]e(?![a-zA-Z]))"
+)
+"""x < 1 or x = 3"""
+
+
 def _value(text: str) -> str:
     r"""Return ``5`` of ``x = 5\text{ cm}``: no name, no words before it, no unit after it."""
-    if "=" in text:
+    if "=" in text and not _EITHER.search(text):
         named = solved(text)
         first, last = text.split("=")[0], last_of_chain(text)
         last = first if number(first) and not number(last) else last
@@ -275,6 +282,8 @@ _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _PRIMED = re.compile(r"([A-Za-z])(?:_\{?(\w+)\}?)?('+)(?![a-z])")
 """A letter with primes, which math-verify would drop; it does read indices."""
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
+_DECIMAL_POWER = re.compile(r"\^\{(-?\d{0,9}\.\d{1,9})\}")
+"""An exponent that math-verify would compute in floats."""
 
 
 def _question(given: Sequence[str], wanted: Sequence[str], *, ordered: bool = True) -> Outcome:
@@ -294,5 +303,6 @@ def _spelled(text: str) -> str:
     text = without_unit(text)
     if _TRIG.search(text):
         text = _ANGLE.sub(r"(\\frac{\1 \\pi}{180})", text)
+    text = _DECIMAL_POWER.sub(lambda m: f"^{{{Fraction(m[1])}}}", text)
     text = _PRIMED.sub(lambda m: f"{m[1]}_{{{m[2] or ''}{'p' * len(m[3])}}}", text)
     return _IMAGINARY.sub(" i ", text.replace(r"^{\circ}", ""))

@@ -54,7 +54,14 @@ _COMMANDS = {
     **dict.fromkeys(("degree", "degrees"), r"^{\circ}"),
     **dict.fromkeys(("lvert", "rvert"), "|"),
     **{"lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lparen": "(", "rparen": ")"},
-    **{"lbrack": "[", "rbrack": "]", "colon": ":", "percent": "%", "Bbb": r"\mathbb"},
+    **{
+        "lg": r"\log ",
+        "lbrack": "[",
+        "rbrack": "]",
+        "colon": ":",
+        "percent": "%",
+        "Bbb": r"\mathbb",
+    },
 }
 """What commands are written as; all others stay."""
 _RUNS: list[_Rule] = [
@@ -79,7 +86,11 @@ def _repeating(dotted: re.Match) -> str:
 
 def _lines(block: re.Match) -> str:
     """The equations of ``aligned`` without what lines them up; ``cases`` with conditions stay."""
-    return block[0] if block[1] == "cases" and "&" in block[2] else block[2].replace("&", "")
+    return (
+        block[0]
+        if block[1] in ("cases", "array") and "&" in block[2]
+        else block[2].replace("&", "")
+    )
 
 
 _SIZES = r"left|right|[bB]igg?[lrm]?|middle"
@@ -94,7 +105,12 @@ _RULES = _rules(
     (r"^\s*([*\"“])([^*\"“”]*)[*\"”]\s*$", r"\2"),
     (r"^\s*\\(?:therefore|because|implies|[Rr]ightarrow|to)" + _END, ""),
     (
-        r"\\begin\{(cases|aligned|gathered|split|(?:align|gather|equation)\*?)\}(.*?)\\end\{\1\}",
+        r"(?:\\left\s*\\\{\s*)?\\begin\{(cases|aligned|gathered|split|(?:align|gather|equation)\*?)\}"
+        r"(.*?)\\end\{\1\}(?:\s*\\right\s*\.)?",
+        _lines,
+    ),
+    (
+        r"\\left\s*\\\{\s*\\begin\{(array)\}\s*\{[lcr\s]*\}(.*?)\\end\{array\}\s*\\right\s*\.",
         _lines,
     ),
     # x = 1 \quad y = 2
@@ -181,6 +197,10 @@ _RULES = _rules(
     (r"(?<!\d)\.(?=\\(?:dot|overline|bar)\b)", "0."),
     (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),
     (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
+    (
+        r"(?:\{\})?[_^]\{?(\d+)\}?\s*(?:\\text\{\s*)?C\}?\s*_\{?(\d+)\}?",
+        r"\\binom{\1}{\2}",
+    ),
     (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\\log\s*_\s*(?:e" + _END + r"|\{\s*e\s*\})", r"\\ln "),
     (r"\\varnothing" + _END + r"|\\\{\s*\\\}|\\text\{\s*(?:the )?empty set\s*\}", r"\\emptyset "),
@@ -191,6 +211,12 @@ _RULES = _rules(
         lambda m: f"{m[1]}{m[2].lower()}m",
     ),
     (r"(?<=\d)\s*\"", "''"),
+    # a reason behind the answer
+    (
+        r"(?<=\S)(?:\\q?quad|\\[,;: ]|\s)*(?:\\text\{\s*\(|\(\s*\\text\{)\s*"
+        r"(?:since|as|because|when|if)\b[^{}]*\}.*\)\s*$",
+        "",
+    ),
     # a point with its name: A(2,3)
     (
         r"(^|[,;]|\b(?:and|or)\b)((?:\s|\\text\{\s*\}|\})*)([A-Z](?:_\{?\d\}?)?'*)\s*"

@@ -15,11 +15,11 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, I
+from sympy import Basic, Expr, I, expand_log, log
 
 CPU_SECONDS = 1.5
 """Processor time for one comparison, so that a busy machine does not turn right into timeout."""
@@ -71,9 +71,16 @@ def _silence() -> None:
 def same(candidate: str, reference: str) -> bool:
     """Whether math-verify holds two LaTeX expressions for equal; unreadable ones never are."""
     found, wanted = map(_read, (candidate, reference))
-    return bool(found and wanted) and verify(
-        wanted, found, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None
+    return bool(found and wanted) and (
+        verify(wanted, found, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None)
+        or _are_equal_logarithms(found[0], wanted[0])
     )
+
+
+def _are_equal_logarithms(a: Any, b: Any) -> bool:
+    """Whether two expressions are equal where all variables are positive, as in ln x + ln y."""
+    logarithms = all(isinstance(side, Expr) and side.has(log) for side in (a, b))
+    return logarithms and expand_log(a - b, force=True).simplify() == 0
 
 
 def _read(text: str) -> list:

@@ -127,6 +127,8 @@ def solved(text: str) -> Solved | None:
         else:
             return None
     names = tuple(dict.fromkeys(name for name, _ in pairs))
+    if not names:
+        return None
     rows = tuple(dict(pairs[i : i + len(names)]) for i in range(0, len(pairs), len(names)))
     complete = all(len(row) == len(names) for row in rows)
     return Solved(names, rows, label.startswith("(")) if complete else None
@@ -226,10 +228,13 @@ def intervals(text: str) -> list[Group] | None:
     found: list[Group | None] = []
     for part in _CUP.split(text):
         if _RELATION.search(part):
-            read = [_related(piece) for piece in members(part)]
-            found += read if _OR.search(part) else _both(read)
+            pieces = members(part)
+            if _OR.search(part):  # a value beside them is a point: x < 1 or x = 3
+                found += [_related(p) if _RELATION.search(p) else Group("{}", (p,)) for p in pieces]
+            else:
+                found += _both([_related(piece) for piece in pieces])
         else:
-            found.append(_plain(part))
+            found += _plain(part, alone=part == text)
     groups = [group for group in found if group is not None]
     return groups if len(groups) == len(found) else None
 
@@ -279,13 +284,15 @@ def _number(text: str) -> Fraction | None:
         return None
 
 
-def _plain(text: str) -> Group | None:
+def _plain(text: str, *, alone: bool) -> list[Group | None]:
     if text.strip().startswith("]"):  # the French ]a, b[ is (a, b)
         text = "(" + text.strip()[1:]
     if text.strip().endswith("["):
         text = text.strip()[:-1] + ")"
     group = read_group(text)
-    return group if group.kind not in ("", "{}") and len(group.items) == 2 else None
+    if group.kind == "{}" and not alone:
+        return [Group("{}", (item,)) for item in group.items]
+    return [group if group.kind not in ("", "{}") and len(group.items) == 2 else None]
 
 
 def _related(text: str) -> Group | None:

@@ -54,6 +54,7 @@ _SETS = {
         r"|(?:the )?(?:set of )?(?:all )?real(?:s| numbers))",
         re.IGNORECASE,
     ),
+    "no value": re.compile(r"DNE|(?:it |the limit )?does not exist", re.IGNORECASE),
     "empty": re.compile(
         r"\\emptyset|(?:there (?:is|are) )?no (?:real )?(?:solutions?|roots?)", re.IGNORECASE
     ),

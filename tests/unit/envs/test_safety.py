@@ -3,9 +3,12 @@ r"""No response and no reference raises, hangs, or runs code.
 python -m pytest tests/unit/envs/test_safety.py
 """
 
+import random
+
 import pytest
 
 import envs
+from envs.grading.expressions import compare
 
 HOSTILE = {
     "a megabyte before the box": ("a" * 1_000_000 + r"\boxed{72}", "right"),
@@ -50,6 +53,21 @@ def test_hostile_references_get_a_verdict(name):
         for mark in ("", "#### ")
     }
     assert [case for case, verdict in given.items() if verdict not in ("wrong", "timeout")] == []
+
+
+PIECES = r"""
+x y = < \le \ne \cup \{ \} ( ) [ ] { } , ; | 3 -1 \infty \frac \sqrt ^ _ 2 \pm \setminus \in : & \\
+\begin{cases} \end{cases} \left\{ \right. \pmod{7} \equiv ... p.m. 4:30 ' f(x) % or and \vec{a} ! i
+\begin{pmatrix} \end{pmatrix} \mathbb{R} _5 10^{99} 1/0 .5 \quad $ # \text{or} \binom{3}{2} \log e
+"""
+
+
+def test_pieces_of_answers_in_any_order_get_a_verdict():
+    draw = random.Random(1)
+    for _ in range(2000):
+        a, b = ("".join(draw.choices(PIECES.split(), k=draw.randint(1, 9))) for _ in range(2))
+        compare(a, b)
+        envs.Numeric._examine(f"\\boxed{{{a}}}", b)
 
 
 PAYLOADS = [
