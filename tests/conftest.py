@@ -7,16 +7,15 @@ import sys
 import pytest
 
 SLOW = (
+    "test_documented_commands.py",
+    "test_slurm.py",
     "test_quickstart.py",
     "test_launchers.py",
-    "test_readme_commands.py",
-    "test_slurm.py",
-    "test_docs_commands.py",
     "test_rise_sh.py",
+    "test_real.py",
     "test_reproduce.py",
-    "test_nodes.py",
-    "test_stock_fschat.py",
-    "test_kill.py",
+    "test_vllm_server.py",
+    "test_gpu_check.py",
 )
 """Files that take longest, in this order. Begun last, one of them would run alone at the end."""
 

@@ -108,14 +108,13 @@ def test_a_second_run_has_nothing_to_do_and_another_recipe_is_refused(base, warm
     assert (base / "model.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize(("size", "parameters"), [("medium", 850_000), ("large", 5_000_000)])
-def test_larger_bases_are_trained_and_are_another_recipe(warmup, base, tmp_path, size, parameters):
-    done = run(warmup, tmp_path / size, "--size", size)
+def test_a_larger_base_is_trained_and_is_another_recipe(warmup, base, tmp_path):
+    done = run(warmup, tmp_path / "large", "--size", "large")
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / size / "recipe.json").read_text())
-    assert record["parameters"] > parameters
+    record = json.loads((tmp_path / "large" / "recipe.json").read_text())
+    assert record["parameters"] > 5_000_000
     assert record["learning_rate"] < json.loads((base / "recipe.json").read_text())["learning_rate"]
-    refused = run(warmup, base, "--size", size)
+    refused = run(warmup, base, "--size", "large")
     assert refused.returncode == 2 and "size" in refused.stderr
 
 

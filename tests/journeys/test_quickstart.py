@@ -1,4 +1,4 @@
-"""The quickstart at a hundredth of its size: every stage, its results; then the study of that seed.
+"""The quickstart at a hundredth of its size, and the commands of the loops over its stages.
 
     python -m pytest tests/journeys/test_quickstart.py
 
@@ -8,12 +8,13 @@ script (docs/benchmarks.md), not here.
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from scripts.quickstart import study
+from tests.support.stages import planned, value
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("venv")
@@ -29,7 +30,7 @@ def quickstart(out, script="quickstart.sh", **knobs):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
+def test_the_quickstart_runs_and_a_study_reads_it(tmp_path):
     out = tmp_path / "seed0"
     code, stdout, stderr = quickstart(out)
     assert code == 0, stdout[-3000:] + stderr[-3000:]
@@ -49,85 +50,54 @@ def test_the_quickstart_runs_and_a_study_goes_on_from_it(tmp_path):
     ]
     assert steps[0] == steps[1] > 0
 
-    weights = out / "rise" / "model.safetensors"
-    before = weights.stat().st_mtime_ns
-    knobs = {"SEEDS": "0", "VARIANTS": "all-none"}
-    code, stdout, stderr = quickstart(tmp_path, "study.sh", **knobs)
-    assert code == 0, stdout[-3000:] + stderr[-3000:]
-    assert weights.stat().st_mtime_ns == before
-    assert "finished; nothing to do" in (out / "logs" / "train-rise.log").read_text()
-    study = json.loads((tmp_path / "study.json").read_text())
-    assert list(study) == ["base", "control", "rise", "all-none"]
-    assert study["rise"]["m1@t5"]["by_seed"] == {"0": results["rise"]["m1@t5"]["value"]}
-    trained = json.loads((out / "all-none" / "training.json").read_text())
-    assert trained["steps"] == steps[0]
-    assert (tmp_path / "study.md").read_text().count("\n") == 6 + 1 + 6
+    assert study.main([str(tmp_path), "--seeds", "0", "--models", "base", "control", "rise"]) == 0
+    rates = json.loads((tmp_path / "study.json").read_text())
+    assert rates["rise"]["m1@t5"]["by_seed"] == {"0": results["rise"]["m1@t5"]["value"]}
 
     code, _, stderr = quickstart(out, TEST="17")
     assert code == 2
     assert "give another OUT" in stderr
 
 
-GENERATED = ("gen1", "gen2", "iteration2_gen1", "iteration2_gen2")
-FINISHED = """
-mkdir -p "$OUT/rise" "$OUT"/{,iteration2_}gen{1,2}
-echo '{"steps": 3}' >"$OUT/rise/training.json"
-"""
-"""What is left of a finished quickstart, for the study, and what its second iteration makes."""
-
-
-def studied(place, loop, finished=FINISHED, **knobs):
-    """Where study.sh has run, with stand-ins for the script of a seed and for what stages call."""
-    for name in ("study.sh", "stages.sh", f"{loop}/stages.sh"):
-        target = place / "scripts" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "scripts" / name, target)
-    (place / "scripts" / f"{loop}.sh").write_text(finished)
-    python = place / "bin" / "python"
-    python.parent.mkdir()
-    python.write_text(f'#!/bin/bash\n[ "$1" != -c ] || exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    subprocess.run(
-        ["bash", place / "scripts" / "study.sh"],
-        env=os.environ | knobs | {"LOOP": loop, "OUT": str(place / "log"), "VENV": "."},
-        capture_output=True,
-        check=True,
-    )
-    return place / "log"
-
-
 @pytest.mark.parametrize(
     ("expert", "models", "samples"),
     [("self", "{rise} {rise}", "1 16"), ("program", "{rise} data/arithmetic.py:expert", "1 1")],
 )
-def test_the_second_iteration_of_a_study_is_taught_as_the_first(tmp_path, expert, models, samples):
-    knobs = {"EXPERT": expert, "SEEDS": "0", "VARIANTS": "iteration2 grouped", "ROLLOUTS": "2"}
-    seed = studied(tmp_path, "quickstart", **knobs) / "seed0"
-    lines = (seed / "logs" / "iteration2_gen1.log").read_text().splitlines()
-    [asked] = [line for line in lines if "workflow_gen.py" in line]
-    assert f"--models {models.format(rise=seed / 'rise')} --correct_to_correct" in asked
-    assert f"--num_of_samples {samples} --models" in asked
-    pooled = " ".join(f"{seed / name}" for name in GENERATED)
-    converted = (seed / "logs" / "convert-iteration2.log").read_text()
-    assert f" --filepath {pooled} --output " in converted
-    for name in ("iteration2", "grouped"):
-        log = (seed / "logs" / f"train-{name}.log").read_text()
-        assert "--max_steps 3" in log
-        assert ("--group_trajectories True" in log) == (name == "grouped")
+def test_a_study_teaches_its_second_iteration_as_the_first(tmp_path, expert, models, samples):
+    variants = "iteration2 grouped all-none"
+    knobs = {"EXPERT": expert, "SEEDS": "0", "VARIANTS": variants, "ROLLOUTS": "2"}
+    made, seed = planned(tmp_path, "study.sh", **knobs), tmp_path / "log" / "seed0"
+    asked = made["seed0/iteration2_gen1"]
+    assert value(asked, "--models") == models.format(rise=seed / "rise")
+    assert value(asked, "--num_of_samples") == samples and "--correct_to_correct" in asked
+    pooled = [seed / name for name in ("gen1", "gen2", "iteration2_gen1", "iteration2_gen2")]
+    assert value(made["seed0/iteration2.json"], "--filepath") == " ".join(map(str, pooled))
+    assert value(made["seed0/all-none.json"], "--weighting") == "none"
+    for name in variants.split():
+        words = made[f"seed0/{name}"]
+        assert value(words, "--max_steps") == "3"
+        assert ("--group_trajectories" in words) == (name == "grouped")
+        data = "finetune" if name == "grouped" else name
+        assert value(words, "--data_path") == f"{seed}/{data}.json"
 
 
 def test_a_study_of_real_sh_trains_its_variants_from_the_warm_start_of_the_first_seed(tmp_path):
-    said = 'echo "$SEED $ROLLOUTS $MODEL $WARM" >"$OUT/said"\n'
-    knobs = {"SEEDS": "4 7", "VARIANTS": "all-none", "DTYPE": "bfloat16"}
-    study = studied(tmp_path, "real", FINISHED + said, **knobs)
-    first = f"{study}/seed4"
-    assert (study / "seed4" / "said").read_text() == "4 2  \n"
-    assert (study / "seed7" / "said").read_text() == f"7 2 {first}/base {first}/warm\n"
-    log = (study / "seed7" / "logs" / "train-all-none.log").read_text()
-    assert f"--model_name_or_path {first}/warm" in log and "--max_steps 3" in log
-    assert "--per_device_train_batch_size 30" in log and "--bf16 True" in log
-    converted = (study / "seed7" / "logs" / "convert-all-none.log").read_text()
-    assert f"--weighting none --filepath {study}/seed7/gen1 {study}/seed7/gen2" in converted
+    knobs = {"LOOP": "real", "SEEDS": "4 7", "VARIANTS": "all-none", "DTYPE": "bfloat16"}
+    made = planned(tmp_path, "study.sh", **knobs, EXPERT="self", COOLER="0.5", ITERATIONS="2")
+    study = tmp_path / "log"
+    assert "seed4/warm" in made and "seed7/warm" not in made
+    for seed in (4, 7):
+        words = made[f"seed{seed}/all-none"]
+        assert value(words, "--model_name_or_path") == f"{study}/seed4/warm"
+        assert value(words, "--max_steps") == "3" and value(words, "--bf16") == "True"
+        assert value(words, "--per_device_train_batch_size") == "30"
+        student = f"{study}/seed4/warm"
+        assert value(made[f"seed{seed}/gen1-1"], "--models") == f"{student} {student}"
+        student = f"{study}/seed{seed}/rise1"
+        assert value(made[f"seed{seed}/gen2-1"], "--models") == f"{student} {student}"
+        assert value(made[f"seed{seed}/eval/rise-cooler"], "--temperature") == "0.5"
+    logs = " ".join(f"{study}/seed7/gen{i}-{j}" for i in (1, 2) for j in (1, 2))
+    assert value(made["seed7/all-none.json"], "--filepath") == logs
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from aiohttp import web
 
 from tests.support.scripted_servers import Wire, wire_reply
 from tests.support.servers import alive, wait_for
-from tests.support.stages import environment, parsed, write_inputs
+from tests.support.stages import environment, parsed, value, write_inputs
 
 ROOT = Path(__file__).parents[2]
 PYTHON = f"""#!/bin/bash
@@ -209,13 +209,6 @@ def planned(place, **more):
     return {
         name: shlex.split(line) for name, line in re.findall(r"# (\S+)\n(.+)\n", printed) if line
     }
-
-
-def value(words, flag):
-    """The values of a flag; the last one counts."""
-    rest = words[len(words) - words[::-1].index(flag) :]
-    ends = [k for k, word in enumerate(rest) if word.startswith("--")]
-    return " ".join(rest[: ends[0] if ends else None])
 
 
 @pytest.mark.parametrize(

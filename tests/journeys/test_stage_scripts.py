@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.stages import value
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("gen", "convert", "finetune_deepspeed", "eval_sequential", "eval_parallel")
 
@@ -50,23 +52,16 @@ def call(tmp_path):
     return run
 
 
-def value(words: list[str], flag: str) -> list[str]:
-    """The values of a flag."""
-    rest = words[words.index(flag) + 1 :]
-    ends = [i for i, word in enumerate(rest) if word.startswith("--")]
-    return rest[: ends[0] if ends else None]
-
-
 def test_gen_is_the_published_command(call):
     words = call("gen")
     assert words[:2] == ["python", "workflow_gen.py"]
-    assert value(words, "--models") == ["Llama-2-7b-chat-hf", "gpt-3.5-turbo"]
-    assert value(words, "--num_of_samples") == ["1", "1"]
-    assert value(words, "--max_turns") == ["2"]
+    assert value(words, "--models") == "Llama-2-7b-chat-hf gpt-3.5-turbo"
+    assert value(words, "--num_of_samples") == "1 1"
+    assert value(words, "--max_turns") == "2"
     words = call("gen", MODELS="M M", NUM_OF_SAMPLES="1 16", ENV_NAME="MATH")
-    assert value(words, "--models") == ["M", "M"]
-    assert value(words, "--num_of_samples") == ["1", "16"]
-    assert value(words, "--env") == ["MATH"]
+    assert value(words, "--models") == "M M"
+    assert value(words, "--num_of_samples") == "1 16"
+    assert value(words, "--env") == "MATH"
 
 
 def test_convert_pools_logs_and_parses(call):
@@ -102,23 +97,23 @@ def test_finetune_is_the_published_command(call):
         "--report_to wandb"
     )
     assert words[0] == "deepspeed"
-    assert value(words, "--master_port") == ["20001", "FastChat/fastchat/train/train_mem.py"]
+    assert value(words, "--master_port") == "20001 FastChat/fastchat/train/train_mem.py"
     for flag, setting in zip(published[::2], published[1::2], strict=True):
-        assert value(words, flag) == [setting]
+        assert value(words, flag) == setting
     assert (ROOT / "deepspeed" / "zero3.json").is_file()
     words = call("finetune_deepspeed", NUM_GPUS="2", ACCUMULATION="32", OUTPUT_DIR="out dir")
     assert "--num_gpus=2" in words
-    assert value(words, "--gradient_accumulation_steps") == ["32"]
-    assert value(words, "--output_dir") == ["out dir"]
+    assert value(words, "--gradient_accumulation_steps") == "32"
+    assert value(words, "--output_dir") == "out dir"
 
 
 def test_both_evaluations_take_the_same_number_of_answers(call):
     words = call("eval_sequential", MODEL="M")
-    assert value(words, "--max_turns") == ["5"] and value(words, "--num_of_samples") == ["1"]
-    assert value(words, "--context_window") == ["2"]
-    assert value(words, "--model") == ["M"]
+    assert value(words, "--max_turns") == "5" and value(words, "--num_of_samples") == "1"
+    assert value(words, "--context_window") == "2"
+    assert value(words, "--model") == "M"
     parallel = call("eval_parallel", MODEL="M")
-    assert value(parallel, "--max_turns") == ["1"] and value(parallel, "--num_of_samples") == ["5"]
+    assert value(parallel, "--max_turns") == "1" and value(parallel, "--num_of_samples") == "5"
     for flag in ("--log_dir", "--data_path", "--env", "--seed"):
         assert value(parallel, flag) == value(words, flag)
 

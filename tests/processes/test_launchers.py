@@ -1,12 +1,12 @@
-"""The published command and every launcher, with real DeepSpeed processes on the CPU.
+"""Every launcher, with real DeepSpeed processes on the CPU.
 
 python -m pytest tests/processes/test_launchers.py
 """
 
+import fcntl
 import json
 import os
 import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -18,8 +18,8 @@ import pytest
 from safetensors.torch import load_file
 
 from fastchat.model.model_adapter import load_model
+from fastchat.train.output_lock import LOCK
 from fastchat.train.train import main
-from tests.support.offline_wandb import read_offline_run
 from tests.support.servers import free_port
 from tests.support.training_data import make_case
 
@@ -30,24 +30,18 @@ SECONDS = 300
 
 PAIR = """
 import json, sys, torch
-from fastchat.train import launch
+from fastchat.train import launch, output_lock
 launch.name_accelerator()
 from fastchat.train.train import main
 
 # DeepSpeed goes on with the groups of its first run.
 torch.distributed.destroy_process_group = lambda *_: None
-launch.leave(max(map(main, json.loads(sys.argv[1]))))
+output_lock.LOCK_WAIT = 0.2
+launch.leave([main(words) for words in json.loads(sys.argv[1])] != [2, 0, 0, 0])
 """
 """Several runs one after the other in the same processes: each start takes seconds."""
 ADAPTERS = {"q_lora": "zero2.json", "use_lora": "zero3.json"}
 """A flag of an adapter -> the file with which it is trained."""
-PUBLISHED = """deepspeed --master_port 20001 FastChat/fastchat/train/train_mem.py
---deepspeed deepspeed/zero3.json --model_name_or_path M --data_path D --bf16 True --output_dir O
---num_train_epochs 1 --per_device_train_batch_size 1 --per_device_eval_batch_size 1
---gradient_accumulation_steps 16 --evaluation_strategy "steps" --save_strategy "steps"
---save_steps 100 --save_total_limit 8 --learning_rate 1e-5 --weight_decay 0. --warmup_ratio 0.04
---lr_scheduler_type "cosine" --logging_steps 1 --tf32 True --model_max_length 2048
---gradient_checkpointing True --lazy_preprocess False --report_to wandb"""
 
 pytestmark = pytest.mark.timeout(SECONDS)
 
@@ -145,16 +139,27 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair(case, small, tmp_path_factory):
-    """What two processes have trained: the case, and adapters of the small one."""
+    """What two processes have trained, but where another one does, and what they have said."""
     place = tmp_path_factory.mktemp("pair")
     (place / "pair.py").write_text(PAIR)
+    (place / "held").mkdir()
     more = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]
-    runs = [[str(part) for part in arguments(case, place / "case", *more)]]
+    runs = [[*map(str, arguments(case, place / name, *more))] for name in ("held", "case")]
     for flag, file in ADAPTERS.items():
         more = ["--per_device_train_batch_size", "4", "--deepspeed", f"deepspeed/{file}"]
         runs.append(adapter(small, place / flag, flag, *more))
-    run([*two("torchrun", place / "pair.py"), json.dumps(runs)])
+    with (place / "held" / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        printed = run([*two("torchrun", place / "pair.py"), json.dumps(runs)])
+    (place / "printed").write_text(printed)
     return place
+
+
+def test_all_processes_end_where_the_first_is_refused(pair):
+    printed = (pair / "printed").read_text()
+    assert printed.count(f"another process is training in {pair}/held: wait for it, or ") == 1
+    assert "Traceback" not in printed
+    assert {path.name for path in (pair / "held").iterdir()} == {LOCK}
 
 
 def test_two_processes_train_as_one_does(pair, reference):
@@ -231,25 +236,6 @@ def test_adapters_train_in_two_processes_as_in_one(small, pair, tmp_path, flag):
     ours, theirs = (load_file(n / "adapter_model.safetensors") for n in (pair / flag, tmp_path))
     for name, value in ours.items():
         assert (value - theirs[name]).abs().max().item() < 1e-3, name
-
-
-def test_the_published_command_runs_and_is_tracked_offline(case, tmp_path):
-    model, data = case
-    output = tmp_path / "out"
-    values = {"M": model, "D": data, "O": output, "20001": str(free_port())}
-    command = [values.get(word, word) for word in shlex.split(PUBLISHED)]
-    printed = run([*command, "--gradient_accumulation_steps", "4", "--max_steps", "3"])
-    assert printed.count("no wandb login: metrics are kept offline") == 1
-    record, entries = log(output)
-    assert record["settings"]["zero_stage"] == 3 and record["settings"]["bf16"]
-    tracked = read_offline_run(output)
-    rows = [row for row in tracked["history"] if "train/loss" in row]
-    assert [row["train/loss"] for row in rows] == pytest.approx([e["loss"] for e in entries])
-    for name in ("grad_norm", "learning_rate", "nll_right", "nll_wrong", "nll_no_answer"):
-        assert any(f"train/{name}" in row for row in rows)
-    for name in ("effective_samples", "tokens_per_second"):
-        assert all(row[f"train/{name}"] > 0 for row in rows)
-    assert load_model(output, device="cpu").num_parameters() == record["parameters"]
 
 
 def test_a_port_in_use_is_one_clear_error(case, tmp_path, monkeypatch, capsys):

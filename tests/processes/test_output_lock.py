@@ -15,7 +15,7 @@ import pytest
 from fastchat.train import output_lock
 from fastchat.train.output_lock import LOCK
 from fastchat.train.train import main
-from tests.processes.test_launchers import SCRIPT, SECONDS, arguments, start, two
+from tests.processes.test_launchers import SCRIPT, SECONDS, start
 from tests.support.training_data import command, make_case, record
 
 
@@ -66,16 +66,3 @@ def test_a_file_system_without_locks_is_a_notice(case, tmp_path, monkeypatch, ca
     monkeypatch.setattr(fcntl, "flock", unknown)
     assert main(command(case, tmp_path / "out", "--max_steps", "1")) == 0
     assert "cannot be locked ([Errno 38] Function not implemented)" in caplog.text
-
-
-@pytest.mark.timeout(SECONDS)
-def test_all_processes_end_where_the_first_is_refused(case, tmp_path):
-    more = ["--deepspeed", "deepspeed/zero3.json"]
-    with (tmp_path / LOCK).open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        process = start([*two("deepspeed"), *arguments(case, tmp_path, *more)])
-        printed, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode != 0
-    assert printed.count(f"another process is training in {tmp_path}: wait for it, or ") == 1
-    assert "Traceback" not in printed
-    assert {path.name for path in tmp_path.iterdir()} == {LOCK}

@@ -26,7 +26,7 @@ import pytest
 import requests
 
 from scripts.flags import PROGRAMS
-from tests.support.readme_commands import ROOT, Command, commands
+from tests.support.readme_commands import ROOT, Command
 from tests.support.scripted_servers import OpenAI, chat_reply
 from tests.support.servers import free_port, post, wait_for
 from tests.support.tiny import tiny_config, tiny_tokenizer
@@ -61,8 +61,6 @@ SERVERS = {
 """What goes on until it is stopped -> what it answers when it is ready."""
 
 NAMES = "Llama-2-7b-chat-hf,Mistral-7B-Instruct-v0.2"
-GIVEN = r"keys.cfg|controller$|model_worker|workflow_gen.py .* gpt-3.5-turbo|finetune.json --mod"
-"""Commands of the README whose results other pages start from."""
 MADE = {
     "log/gsm8k/2_turns.json": "workflow_gen.py .* gpt-3.5-turbo",
     "dataset/finetune.json": "workflow_convert.py .*finetune.json",
@@ -267,11 +265,6 @@ def world(directory: Path) -> Iterator[World]:
             yield place
         finally:
             place.stop()
-
-
-def given() -> list[Command]:
-    """The README's commands that make what GENERATED pages start from."""
-    return [command for command in commands(["README.md"]) if re.search(GIVEN, command.text)]
 
 
 def runs_here(command: Command) -> bool:

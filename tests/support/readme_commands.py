@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TRAINED = ("README.md", "docs/train.md", "docs/evaluate.md", "docs/serving.md")
-TRAINED += ("docs/tracking.md", "docs/reports.md")
-"""Pages that serve, train and evaluate one model: tests/journeys/test_readme_commands.py."""
-GENERATED = ("data/README.md", "docs/generate.md", "docs/convert.md", "docs/baselines.md")
-GENERATED += ("docs/cluster.md", "docs/grading.md", "docs/quickstart.md", "docs/iterate.md")
-GENERATED += ("docs/reproduce.md", "docs/real.md", "FastChat/README.md", "CONTRIBUTING.md")
-"""Pages that start from its log and its data: tests/journeys/test_docs_commands.py."""
-PAGES = TRAINED + GENERATED
+PAGES = ("README.md", "docs/train.md", "docs/evaluate.md", "docs/serving.md")
+PAGES += ("docs/tracking.md", "docs/reports.md")
+# These start from the log and the data of those.
+PAGES += ("data/README.md", "docs/generate.md", "docs/convert.md", "docs/baselines.md")
+PAGES += ("docs/cluster.md", "docs/grading.md", "docs/quickstart.md", "docs/iterate.md")
+PAGES += ("docs/reproduce.md", "docs/real.md", "FastChat/README.md", "CONTRIBUTING.md")
 """Those with shell blocks; that no other has any is tested."""
 
 

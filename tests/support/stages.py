@@ -8,6 +8,8 @@ import importlib
 import io
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -77,6 +79,66 @@ def call(
 def parsed(words: list[str]) -> argparse.Namespace:
     """What a script reads of `python SCRIPT ARGUMENTS...`."""
     return importlib.import_module(words[1].removesuffix(".py")).parse_args(words[2:])
+
+
+def value(words: list[str], flag: str) -> str:
+    """The values of a flag, as one text; the last one given counts."""
+    rest = words[len(words) - words[::-1].index(flag) :]
+    ends = [i for i, word in enumerate(rest) if word.startswith("--")]
+    return " ".join(rest[: ends[0] if ends else None])
+
+
+STAND_IN = """#!/bin/bash
+[ "$1" != -c ] || exec {python} "$@"
+printf '%q ' "${{0##*/}}" "$@" >>{calls} && echo >>{calls}
+while [ $# -gt 1 ]; do
+    case $1 in
+        --log_dir | --output_dir) mkdir -p "$2" && echo '{{"steps": 3}}' >"$2/training.json" ;;
+    esac
+    shift
+done
+"""
+"""Python that writes down what it is asked for, and makes folders that look finished."""
+OUTPUTS = ("--log_dir", "--output_dir", "--output", "-o", "data/smollm2.py")
+"""What stands before a place that a command writes."""
+
+
+def planned(place: Path, script: str, **knobs: str) -> dict[str, list[str]]:
+    """What quickstart.sh, real.sh or study.sh runs, by what it writes below OUT.
+
+    Stand-ins take the place of Python. Each stage is understood and reads what another one writes.
+    """
+    from fastchat.train import arguments
+
+    shutil.copytree(ROOT / "scripts", place / "scripts", ignore=shutil.ignore_patterns("*.py"))
+    (place / "scripts" / "setup.sh").write_text("")
+    python, calls, out = place / "bin" / "python", place / "calls", place / "log"
+    python.parent.mkdir()
+    python.write_text(STAND_IN.format(python=sys.executable, calls=calls))
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", place / "scripts" / script],
+        env=os.environ | knobs | {"OUT": str(out), "VENV": "."},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    commands = [shlex.split(line) for line in calls.read_text().splitlines()]
+    made = {
+        words[words.index(flag) + 1]: words
+        for words in commands
+        for flag in OUTPUTS
+        if flag in words
+    }
+    for words in commands:
+        for path in (Path(word) for word in words if word.startswith(f"{out}/")):
+            known = {str(path), *map(str, path.parents)} & made.keys()
+            assert known or path.name.startswith("seed"), f"who makes {path}? {words}"
+        if words[1].startswith("workflow_"):
+            parsed(words)
+        elif words[1].endswith("train_mem.py"):
+            arguments.parse(words[2:])
+    return {str(Path(path).relative_to(out)): words for path, words in made.items()}
 
 
 def own_environment(folder: Path) -> str:

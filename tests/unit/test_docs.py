@@ -2,8 +2,7 @@
 
     python -m pytest tests/unit/test_docs.py
 
-The commands that can run on this machine are run by tests/journeys/test_readme_commands.py and
-test_docs_commands.py.
+tests/journeys/test_documented_commands.py runs those that can run on this machine.
 """
 
 import doctest

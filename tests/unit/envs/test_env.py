@@ -238,7 +238,7 @@ def test_problems_are_read_again_when_asked_for(tmp_path, write):
 
 
 def test_memory_does_not_grow_with_the_file(write):
-    path = write([{"question": f"{i}" * 500, "answer": f"#### {i}"} for i in range(20_000)])
+    path = write([{"question": f"{i:05}" * 500, "answer": f"#### {i}"} for i in range(10_000)])
     tracemalloc.start()
     env = envs.make("gsm8k", path)
     asked = max(len(env.question(index)) for index in range(len(env)))
