@@ -227,7 +227,6 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong in one line and exit with 2."""
         line = " ".join(message.split())
         self.exit(2, f"{self.prog}: error: {line}{self._nearest(line)} (--help lists the flags)\n")
 

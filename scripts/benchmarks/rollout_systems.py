@@ -10,15 +10,14 @@ import asyncio
 import contextlib
 import json
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import requests
 import stock_fschat
-from bench import ROOT, ask, wait_for
+from bench import ask, wait_for
 
 START_LIMIT = 180.0
 MODEL = "random"
@@ -146,7 +145,7 @@ class Ours:
         import envs
         from rise.policies.local import LocalServing
 
-        self._settings, self._problems, self._log_dir = settings, problems, log_dir
+        self._settings = settings
         self._env = envs.make("gsm8k", problems)
         self._serving = LocalServing(
             [str(checkpoint)],
@@ -201,107 +200,3 @@ class Ours:
         finally:
             await policy.close()
         return tokens
-
-    def workflow(self, turns: int, seed: int) -> Path:
-        """Run workflow_gen.py on all problems; returns the rows that it wrote."""
-        log_dir = self._log_dir / f"workflow-{seed}"
-        words = [sys.executable, ROOT / "workflow_gen.py", "--data_path", self._problems]
-        words += ["--env", "gsm8k", "--log_dir", log_dir, "--max_turns", turns]
-        words += ["--models", self.model, "--controller_address", self.controller]
-        words += ["--max_new_tokens", self._settings.max_new_tokens]
-        words += ["--concurrency", self._settings.concurrency, "--seed", seed]
-        done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(
-                f"workflow_gen.py failed: {done.stdout[-1000:]}{done.stderr[-1000:]}"
-            )
-        return next(log_dir.rglob("rows.jsonl"))
-
-
-class Replay:
-    """Generates again what a run generated: no HTTP, no thread, no driver, no grading.
-
-    Every turn is submitted when the one before it has ended, and an episode when another one has,
-    so that the engine sees what it saw in the run, with as many episodes in flight.
-    """
-
-    def __init__(self, checkpoint: Path, problems: Path, concurrency: int, dtype: str = "float32"):
-        import envs
-        from fastchat.conversation import ChatTemplate
-        from fastchat.model.model_adapter import load_model, load_tokenizer
-        from fastchat.serve.engine.engine import SlotEngine
-
-        self._concurrency = concurrency
-        self._env = envs.make("gsm8k", problems)
-        self._template = ChatTemplate(load_tokenizer(str(checkpoint)))
-        self._engine = SlotEngine(
-            load_model(str(checkpoint), device="cpu", dtype=dtype),
-            self._template.tokenizer,
-            max_rows=concurrency,
-            max_length=CONTEXT,
-        )
-
-    def prepare(self, rows: Path, max_new_tokens: int, seed: int) -> int:
-        """Build the requests of a run from its rows; returns the tokens that it generated."""
-        from rise.episodes.journal import load_episodes
-
-        episodes = load_episodes(rows)
-        self._requests = [self._requests_of(e, max_new_tokens, seed) for e in episodes]
-        self._texts = [[turn.action for turn in episode.turns] for episode in episodes]
-        return sum(turn.usage["completion_tokens"] for e in episodes for turn in e.turns)
-
-    def run(self) -> int:
-        before = self._engine.stats.generated_tokens
-        waiting = iter(self._requests)
-        for _ in range(self._concurrency):
-            self._advance(iter(()), waiting)
-        while self._engine.step():
-            pass
-        return self._engine.stats.generated_tokens - before
-
-    def differing(self) -> int:
-        """Answers whose text is not the one of the run; both drew with the same seeds."""
-        from fastchat.serve.stopping import decode
-
-        wrong = 0
-        for requests_, texts in zip(self._requests, self._texts, strict=True):
-            for request, text in zip(requests_, texts, strict=True):
-                tokens = list(request.samples[0].tokens)
-                if tokens[-1] in request.stop_ids:
-                    tokens.pop()
-                wrong += decode(self._template.tokenizer, tokens) != text
-        return wrong
-
-    def _requests_of(self, episode: Any, max_new_tokens: int, seed: int) -> list[Any]:
-        from fastchat.serve.engine.request import EngineRequest
-        from fastchat.serve.engine.sampling import SamplingParams
-        from rise.episodes.episode import visible
-        from rise.rollout.play import draw_seed
-
-        opening, found = self._env.opening(episode.task_id), []
-        actions = [turn.action for turn in episode.turns]
-        told = [turn.observation for turn in episode.turns]
-        for t in range(len(actions)):
-            messages = visible(opening, actions[:t], told[:t], None)
-            found.append(
-                EngineRequest(
-                    prompt=self._template.prompt_ids(messages),
-                    params=SamplingParams(),
-                    max_new_tokens=max_new_tokens,
-                    stop_ids=self._template.stop_token_ids,
-                    seed=draw_seed(seed, episode.task_id, t),
-                )
-            )
-        return found
-
-    def _advance(self, turns: Iterator[Any], waiting: Iterator[list[Any]]) -> None:
-        """Submit an episode's next turn; after the last one the next episode begins."""
-        request = next(turns, None)
-        while request is None:
-            episode = next(waiting, None)
-            if episode is None:
-                return
-            turns = iter(episode)
-            request = next(turns, None)
-        request.done.add_done_callback(lambda _: self._advance(turns, waiting))
-        self._engine.submit(request)

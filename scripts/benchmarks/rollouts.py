@@ -9,8 +9,7 @@ tokens: (a) controller and worker of stock fschat 0.2.36, one request at a time 
 controller; (b) `generate` of transformers on batches of 32; (c) our controller, worker and driver
 with 64 episodes in flight; (d) the same with a vLLM as the engine (VLLM_BIN, or where
 `scripts/setup.sh --vllm` put it), its default being compiled: `--vllm_args=--enforce-eager` is not.
-16 samples of a problem by (a), (c) and (d), episodes of 5 turns by (c) and (d); `workflow_gen.py`
-from beginning to end beside the engine alone on the same requests ("driver"). The systems take
+16 samples of a problem by (a), (c) and (d), episodes of 5 turns by (c) and (d). The systems take
 turns, round by round, so that what else the machine does hits all of them; compare the ratios, not
 the rates, and on a busy machine only those per second of processor time.
 
@@ -43,20 +42,17 @@ from typing import Any
 from bench import ROOT, parser, spread, train_tokenizer
 
 SAMPLES = 16
-TURNS = 2
 EPISODE = 5
 """Turns of an evaluation."""
-SYSTEMS = ("stock", "hf", "ours", "vllm", "driver")
+SYSTEMS = ("stock", "hf", "ours", "vllm")
 STOCK, HF, OURS = "(a) stock, one by one", "(b) HF generate", "(c) ours"
 STOCK_BEST, OURS_BEST = f"(a) stock, {SAMPLES} samples", f"(c) ours, {SAMPLES} samples"
 VLLM, VLLM_BEST = "(d) vLLM", f"(d) vLLM, {SAMPLES} samples"
 OURS_TURNS, VLLM_TURNS = f"(c) ours, {EPISODE} turns", f"(d) vLLM, {EPISODE} turns"
-WORKFLOW, ENGINE = f"workflow_gen.py, {TURNS} turns", "its requests, engine alone"
 RATIOS = {
     "(c) / (a)": (OURS, STOCK, 8.0),
     "(c) / (b)": (OURS, HF, 1.7),
     f"best of {SAMPLES}, (c) / (a)": (OURS_BEST, STOCK_BEST, 7.0),
-    "workflow_gen.py / engine alone": (WORKFLOW, ENGINE, 0.9),
     "(c) / (d)": (OURS, VLLM, 1.0),
     f"best of {SAMPLES}, (c) / (d)": (OURS_BEST, VLLM_BEST, 1.3),
     f"{EPISODE} turns, (c) / (d)": (OURS_TURNS, VLLM_TURNS, 1.3),
@@ -75,7 +71,7 @@ class Timing:
     server: float
     """Processor time of the processes that serve."""
     client: float
-    """Processor time of this process and of workflow_gen.py."""
+    """Processor time of this process."""
     wall: float
 
     @property
@@ -112,8 +108,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             found.error(f"--{name} is {getattr(args, name)}: give 1 or more")
     if args.model and not (args.model / "config.json").is_file():
         found.error(f"--model {args.model} is no directory with a checkpoint")
-    if "driver" in args.systems and "ours" not in args.systems:
-        found.error("--systems driver needs ours")
     if args.data_path and not args.data_path.is_file():
         found.error(f"--data_path {args.data_path} is not a file")
     return args
@@ -205,10 +199,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
         timings: list[Timing] = []
         try:
             for number in range(args.rounds):
-                found = [*one_round(args, number, dialogues, systems)]
-                if "driver" in systems:
-                    found += end_to_end(args, number + 1, systems["ours"], systems["driver"])
-                timings += found
+                timings += [*one_round(args, number, dialogues, systems)]
                 print(f"round {number + 1} of {args.rounds} done", file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             if not timings:
@@ -223,7 +214,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
 def start(args, checkpoint: Path, problems: Path, directory: Path, stack) -> dict[str, Any]:
     """The systems that are compared, by their names."""
     import stock_fschat
-    from rollout_systems import HuggingFace, Ours, Replay, Stock
+    from rollout_systems import HuggingFace, Ours, Stock
 
     def stock() -> Stock:
         python = stock_fschat.make(args.stock_env or stock_fschat.DEFAULT)
@@ -236,7 +227,6 @@ def start(args, checkpoint: Path, problems: Path, directory: Path, stack) -> dic
 
     makers = {
         "hf": lambda: HuggingFace(checkpoint, args),
-        "driver": lambda: Replay(checkpoint, problems, args.concurrency, args.dtype),
         "ours": lambda: ours("embedded"),
         "vllm": lambda: ours("vllm", f"--vllm-args={args.vllm_args}"),
         "stock": stock,
@@ -267,18 +257,6 @@ def one_round(args, number, dialogues, systems) -> Iterable[Timing]:
     turned = number % len(runs)
     for name, key, run in runs[turned:] + runs[:turned]:
         yield timed(name, systems[key].processes, lambda: run(systems[key]))  # noqa: B023
-
-
-def end_to_end(args, seed, ours, replay) -> Iterable[Timing]:
-    """`workflow_gen.py`, then its requests to the engine alone."""
-
-    def workflow() -> int:
-        return replay.prepare(ours.workflow(TURNS, seed), args.max_new_tokens, seed)
-
-    yield timed(WORKFLOW, ours.processes, workflow)
-    yield timed(ENGINE, [], replay.run)
-    if replay.differing():
-        raise RuntimeError(f"{replay.differing()} answers of the replay are not those of the run")
 
 
 def timed(name: str, processes: list, run: Callable[[], int]) -> Timing:

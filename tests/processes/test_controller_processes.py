@@ -10,7 +10,6 @@ import resource
 import signal
 
 import aiohttp
-import pytest
 import requests
 
 from fastchat.constants import ErrorCode
@@ -80,30 +79,24 @@ def test_workers_that_hang_expire_return_and_leave_when_killed():
         assert codes["rise_controller_workers"] == 1
 
 
-@pytest.mark.parametrize("method", ["shortest_queue", "lottery"])
-def test_a_thousand_streams_at_a_time_pass_through(method):
-    if method == "lottery":
-        workers, wanted = ["m", "m"], -1
-    else:
-        workers, wanted = ["m"], STREAMS
+def test_a_thousand_streams_at_a_time_pass_through():
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(controller("--dispatch-method", method, before=soft_limit))
-        for names in workers:
-            stack.enter_context(pacing_worker(url, names, before=soft_limit))
-        wait_for(lambda: scrape(url)["rise_controller_workers"] == len(workers))
-        answers = asyncio.run(stream_all(url, wanted))
+        url = stack.enter_context(controller(before=soft_limit))
+        stack.enter_context(pacing_worker(url, "m", before=soft_limit))
+        wait_for(lambda: scrape(url)["rise_controller_workers"] == 1)
+        answers = asyncio.run(stream_all(url))
         assert answers == [f"{i}..." for i in range(STREAMS)]
         numbers = scrape(url)
     done = "rise_controller_requests_total{0}{/worker_generate_stream}"
     assert numbers[done] == STREAMS and numbers["rise_controller_streams"] == 0
 
 
-async def stream_all(url, together):
+async def stream_all(url):
     """The last texts of many streams; an error anywhere is raised."""
     raise_file_limit()
 
     async def one(i):
-        body = {"model": "m", "prompt": str(i), "n": 3, "top_k": together}
+        body = {"model": "m", "prompt": str(i), "n": 3, "top_k": STREAMS}
         async with session.post(f"{url}/worker_generate_stream", json=body) as reply:
             messages = (await reply.read()).split(b"\0")[:-1]
         assert len(messages) == 3

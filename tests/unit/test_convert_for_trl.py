@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import List, Value, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 import workflow_convert
 from rise.episodes.shorthand import sketch
@@ -43,18 +41,22 @@ def data(tmp_path, request):
     output = tmp_path / "data.jsonl"
     arguments = ["--filepath", log, "--output", output, *request.param]
     assert workflow_convert.main([str(argument) for argument in arguments]) == 0
+    from datasets import load_dataset
+
     return load_dataset(
         "json", data_files=str(output), split="train", cache_dir=str(tmp_path / "cache")
     )
 
 
-def step(trainer_class, config_class, dataset, model_path, output_dir):
+def step(kind, dataset, model_path, output_dir):
     """One step of training; returns (loss, whether the weights have changed)."""
+    import trl  # takes seconds, and every process of the suite imports this file
+
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     before = model.lm_head.weight.detach().clone()
-    trainer = trainer_class(
+    trainer = getattr(trl, f"{kind}Trainer")(
         model=model,
-        args=config_class(output_dir=str(output_dir), **ONE_STEP),
+        args=getattr(trl, f"{kind}Config")(output_dir=str(output_dir), **ONE_STEP),
         train_dataset=dataset,
         processing_class=AutoTokenizer.from_pretrained(model_path),
     )
@@ -64,6 +66,8 @@ def step(trainer_class, config_class, dataset, model_path, output_dir):
 
 @pytest.mark.parametrize("data", [["--format", "messages"]], indirect=True)
 def test_messages_have_features_and_are_trained_by_sft_trainer(data, model_path, tmp_path):
+    from datasets import List, Value
+
     assert len(data) == 5 and data[1]["weight"] == pytest.approx(12.1825)
     text, number = Value("string"), Value("int64")
     assert data.features == {
@@ -73,7 +77,7 @@ def test_messages_have_features_and_are_trained_by_sft_trainer(data, model_path,
         "weight": Value("float64"),
         **dict.fromkeys(["task_id", "turn", "opening"], number),
     }
-    loss, changed = step(SFTTrainer, SFTConfig, data, model_path, tmp_path / "out")
+    loss, changed = step("SFT", data, model_path, tmp_path / "out")
     assert 0 < loss < 20 and changed
 
 
@@ -83,7 +87,7 @@ def test_pairs_are_trained_by_dpo_trainer(data, model_path, tmp_path):
     assert data[1]["prompt"][-1] == {"role": "user", "content": "incorrect"}
     assert data[1]["chosen"] == [{"role": "assistant", "content": "the answer is 5"}]
     assert data[1]["rejected"] == [{"role": "assistant", "content": "the answer is 8"}]
-    loss, changed = step(DPOTrainer, DPOConfig, data, model_path, tmp_path / "out")
+    loss, changed = step("DPO", data, model_path, tmp_path / "out")
     assert loss == pytest.approx(0.6931, abs=1e-3) and changed  # log 2 before the first step
 
 

@@ -89,17 +89,14 @@ class Child:
         return " ".join(said.split()).removesuffix(" (--help lists the flags)")
 
     def tail(self) -> list[str]:
-        """The last lines that it printed."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return [line for line in lines if line.strip()][-TAIL_LINES:]
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the process and all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait for its end, at most so long."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
 

@@ -92,7 +92,6 @@ class Cluster:
         return self._opened
 
     async def close(self) -> None:
-        """Give up connections and what still uses them."""
         for workers in self._workers.values():
             workers.close()
         self._workers.clear()
@@ -254,7 +253,6 @@ class Workers:
         return not self._known
 
     def close(self) -> None:
-        """End what still asks."""
         for task in list(self._tasks.values()):
             task.cancel()
 

@@ -22,7 +22,6 @@ from fastapi.responses import Response, StreamingResponse
 from fastchat.chat_templates import BUILT_IN
 from fastchat.constants import (
     CHARACTERS_PER_TOKEN,
-    CONTROLLER_ADDRESS,
     LONG_TEXT,
     WORKER_PORT,
     ErrorCode,
@@ -32,6 +31,7 @@ from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, par
 from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads, unless_dropped
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.registration import Registration
+from fastchat.serve.terminal import add_address, add_controller
 from fastchat.utils import WILDCARDS, normal_url, positive_int, tell_if_open
 
 T = TypeVar("T")
@@ -236,21 +236,13 @@ def _add_description_routes(app: FastAPI, worker: BaseModelWorker) -> None:
 
 def add_worker_arguments(parser: argparse.ArgumentParser, counted: str) -> None:
     """The options of every kind of worker; `counted` is what its concurrency counts."""
-    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
-    parser.add_argument(
-        "--port", type=int, default=WORKER_PORT, help="port, 0 takes a free one (21002)"
-    )
+    add_address(parser, WORKER_PORT)
     parser.add_argument(
         "--worker-address",
         type=normal_url,
         help="URL under which controller and clients reach this worker (http://HOST:PORT)",
     )
-    parser.add_argument(
-        "--controller-address",
-        type=normal_url,
-        default=CONTROLLER_ADDRESS,
-        help=f"URL or port of the controller ({CONTROLLER_ADDRESS})",
-    )
+    add_controller(parser)
     parser.add_argument(
         "--model-names",
         type=lambda text: [name.strip() for name in text.split(",") if name.strip()],

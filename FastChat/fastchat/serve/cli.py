@@ -191,7 +191,6 @@ class Chat:
             await cluster.close()
 
     def load_problem(self, number: str) -> None:
-        """Ask the model a problem of the file."""
         if self.tab is None or not number.isdecimal():
             self.screen.say("say which problem, /problem 3; the file is that of --data-path")
             return
@@ -284,7 +283,6 @@ COMMANDS: dict[str, Callable[[Chat, str], None]] = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Chat until the input ends."""
     tabs = [found.load() for found in entry_points(group=TABS)]
     args = parse_args(argv, tabs)
     tab = next((each for each in tabs if hasattr(each, "Problem")), None)

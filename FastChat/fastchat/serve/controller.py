@@ -39,6 +39,7 @@ from fastchat.protocol.worker_protocol import parse
 from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.stock_flags import ELSEWHERE
+from fastchat.serve.terminal import add_address
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry
 from fastchat.utils import Parser, build_logger, listen, serve, tell_if_open, url_of
 
@@ -69,7 +70,6 @@ class Controller:
         self.session = open_session(worker_timeout())
 
     async def stop(self) -> None:
-        """Close the client session."""
         if self.session is not None:
             await self.session.close()
 
@@ -121,7 +121,6 @@ class Controller:
         return ""
 
     def drop(self, name: str, why: str) -> None:
-        """Take a worker out and log why."""
         if self.registry.remove(name):
             logger.warning("removed %s: it %s", name, why)
 
@@ -175,7 +174,6 @@ def _broken(name: str, error: PeerError) -> RequestError:
 
 
 def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
-    """The controller as an ASGI application."""
     controller = Controller(dispatch_method)
 
     @contextlib.asynccontextmanager
@@ -215,7 +213,6 @@ def _add_worker_routes(app: FastAPI, controller: Controller) -> None:
 
 
 def _add_list_routes(app: FastAPI, controller: Controller) -> None:
-    """Which models are served."""
     registry = controller.registry
 
     @app.post("/refresh_all_workers")
@@ -265,12 +262,8 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = Parser(ELSEWHERE, description=__doc__.splitlines()[0])
-    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
-    parser.add_argument(
-        "--port", type=int, default=CONTROLLER_PORT, help="port, 0 takes a free one (21001)"
-    )
+    add_address(parser, CONTROLLER_PORT)
     parser.add_argument(
         "--dispatch-method",
         choices=get_args(DispatchMethod),
@@ -283,7 +276,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Serve until interrupted."""
     args = parse_args(argv)
     try:
         heart_beat_expiration(), worker_timeout()

@@ -17,11 +17,11 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-from fastchat.constants import CONTROLLER_ADDRESS
 from fastchat.conversation import Message
 from fastchat.serve.stock_flags import ELSEWHERE
+from fastchat.serve.terminal import add_address, add_controller
 from fastchat.serve.web_chat import WebChat, WebChatError
-from fastchat.utils import Parser, build_logger, listen, normal_url, serve, url_of
+from fastchat.utils import Parser, build_logger, listen, serve, url_of
 
 logger = build_logger("gradio_web_server")
 
@@ -31,7 +31,6 @@ _PORT = 7860
 
 
 def build(args: argparse.Namespace, tabs: list[ModuleType]) -> Any:
-    """The pages as gradio Blocks."""
     import gradio as gr
 
     chat = WebChat(args.controller_url)
@@ -104,7 +103,6 @@ def two_chatbots(second: Any) -> list[Any]:
 
 
 def sampling_sliders() -> list[Any]:
-    """Temperature, top_p and the limit of new tokens."""
     import gradio as gr
 
     with gr.Accordion("Sampling", open=False):
@@ -170,16 +168,8 @@ def parse_args(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
-    parser.add_argument(
-        "--port", type=int, default=_PORT, help=f"port, 0 takes a free one ({_PORT})"
-    )
-    parser.add_argument(
-        "--controller-url",
-        type=normal_url,
-        default=CONTROLLER_ADDRESS,
-        help=f"URL or port of the controller ({CONTROLLER_ADDRESS})",
-    )
+    add_address(parser, _PORT)
+    add_controller(parser, "--controller-url")
     for tab in tabs or []:
         tab.add_arguments(parser.add_argument_group(tab.TITLE))
     args = parser.parse_args(argv)
@@ -188,7 +178,6 @@ def parse_args(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Serve until interrupted."""
     tabs = [found.load() for found in entry_points(group=TABS)]
     args = parse_args(argv, tabs)
     try:

@@ -90,7 +90,6 @@ class Bodies:
         self._authorization = f"Bearer {token}".encode() if token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with its whole body."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
@@ -143,7 +142,6 @@ class AsciiJSON(JSONResponse):
     """JSON in ASCII: a text may repeat half a character, which has no bytes of its own."""
 
     def render(self, content: Any) -> bytes:
-        """The bytes of a reply."""
         return json.dumps(content).encode()
 
 

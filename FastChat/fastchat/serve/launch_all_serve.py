@@ -34,7 +34,6 @@ _START_SECONDS = 1800.0
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = Parser(ELSEWHERE, description=__doc__)
     parser.add_argument(
         "--model-path-address",
@@ -165,7 +164,6 @@ def is_alive(kept: dict) -> bool:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Start them and say where they are."""
     args = parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

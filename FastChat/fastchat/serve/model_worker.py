@@ -163,7 +163,6 @@ class ModelWorker(BaseModelWorker):
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = Parser(stock_flags.ELSEWHERE, description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "answers (a request for n samples takes n)")
     parser.add_argument(
@@ -333,7 +332,6 @@ def _memory_explained(args: argparse.Namespace) -> Iterator[None]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Load the model, register and serve until interrupted."""
     args = parse_args(argv)
     logger = build_logger("model_worker")
     try:

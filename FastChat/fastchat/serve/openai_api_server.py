@@ -24,18 +24,18 @@ from starlette.exceptions import HTTPException
 
 from fastchat.client.http import PeerError
 from fastchat.client.workers import Cluster
-from fastchat.constants import CONTROLLER_ADDRESS, RequestError
+from fastchat.constants import RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
 from fastchat.serve.http import AsciiJSON, Bodies, read_json, reads
 from fastchat.serve.openai.answers import Answers
 from fastchat.serve.openai.errors import ApiError, from_worker, parse
 from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, served
 from fastchat.serve.stock_flags import ELSEWHERE
+from fastchat.serve.terminal import add_address, add_controller
 from fastchat.utils import (
     Parser,
     build_logger,
     listen,
-    normal_url,
     positive_int,
     serve,
     tell_if_open,
@@ -165,18 +165,9 @@ def split_keys(text: str) -> list[str]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = Parser(ELSEWHERE, description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
-    parser.add_argument(
-        "--port", type=int, default=_PORT, help=f"port, 0 takes a free one ({_PORT})"
-    )
-    parser.add_argument(
-        "--controller-address",
-        type=normal_url,
-        default=CONTROLLER_ADDRESS,
-        help=f"URL or port of the controller ({CONTROLLER_ADDRESS})",
-    )
+    add_address(parser, _PORT)
+    add_controller(parser)
     parser.add_argument(
         "--api-keys",
         type=split_keys,
@@ -203,7 +194,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Serve until interrupted."""
     args = parse_args(argv)
     keys = args.api_keys + split_keys(os.environ.get(KEYS_VARIABLE, ""))
     try:

@@ -20,7 +20,6 @@ from fastchat.utils import Parser, normal_url
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = Parser(description=__doc__)
     add_controller(parser)
     parser.add_argument("--worker-name", type=normal_url, required=True, help="URL of the worker")
@@ -36,7 +35,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 async def register(args: argparse.Namespace) -> None:
-    """Tell the controller."""
     body: dict[str, Any] = {
         "worker_name": args.worker_name,
         "check_heart_beat": args.check_heart_beat,
@@ -50,7 +48,6 @@ async def register(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Register one worker."""
     run(register(parse_args(argv)))
 
 

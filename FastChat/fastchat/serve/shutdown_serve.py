@@ -23,7 +23,6 @@ PARTS = ("all", "controller", "model_worker", "openai_api_server")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--down", choices=PARTS, required=True, help="which of them to end")
     parser.add_argument(
@@ -35,7 +34,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """End them: a request, and after ten seconds the kill."""
     args = parse_args(argv)
     record = args.log_dir / RECORD
     kept = read_json(record)

@@ -19,7 +19,6 @@ COLUMNS = ("worker", "models", "queue", "running", "tokens/s", "context")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = Parser(description=__doc__)
     add_controller(parser)
     parser.add_argument(
@@ -29,7 +28,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 async def show(args: argparse.Namespace) -> None:
-    """Print a line per worker."""
     cluster = Cluster(args.controller_address)
     try:
         models = await cluster.models()
@@ -75,7 +73,6 @@ async def _row(cluster: Cluster, address: str, seconds: float) -> tuple[str, ...
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Show it once."""
     run(show(parse_args(argv)))
 
 

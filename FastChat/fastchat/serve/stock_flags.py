@@ -56,7 +56,6 @@ OF_VLLM = ELSEWHERE | {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those that a worker takes."""
     parser.add_argument("--gpus", help="GPUs that it may see, such as 1 or 0,2 (all)")
     parser.add_argument(
         "--num-gpus",

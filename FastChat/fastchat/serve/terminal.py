@@ -1,4 +1,4 @@
-"""What the commands that ask controllers and workers share: a flag, and how they end."""
+"""What the commands share: where to listen and whom to ask, and how those that ask end."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ REMEDY = (
 )
 
 
-def add_controller(parser: argparse.ArgumentParser) -> None:
-    """`--controller-address`."""
+def add_address(parser: argparse.ArgumentParser, port: int) -> None:
+    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
+    parser.add_argument("--port", type=int, default=port, help=f"port, 0 takes a free one ({port})")
+
+
+def add_controller(parser: argparse.ArgumentParser, flag: str = "--controller-address") -> None:
     parser.add_argument(
-        "--controller-address",
+        flag,
         type=normal_url,
         default=CONTROLLER_ADDRESS,
         help=f"URL or port of the controller ({CONTROLLER_ADDRESS})",

@@ -15,7 +15,6 @@ from fastchat.utils import Parser, normal_url, positive_int
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = Parser(description=__doc__)
     add_controller(parser)
     parser.add_argument(
@@ -33,7 +32,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 async def ask(args: argparse.Namespace) -> None:
-    """Print question and answer."""
     body = {
         "messages": [{"role": "user", "content": args.message}],
         "temperature": args.temperature,
@@ -49,7 +47,6 @@ async def ask(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Ask once."""
     run(ask(parse_args(argv)))
 
 

@@ -65,7 +65,6 @@ _OWN_OPTIONS = ("--host", "--port", "--uds")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = Parser(OF_VLLM, description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "requests")
     parser.add_argument(
@@ -100,7 +99,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the server that is started."""
     parser.add_argument(
         "--base-model-path", help="base model of an adapter (the one that the adapter names)"
     )
@@ -197,12 +195,10 @@ def build_worker(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Start the server or find it, register and serve until interrupted or the server is gone."""
     run(parse_args(argv))
 
 
 def run(args: argparse.Namespace) -> None:
-    """As `main`, from what the command line says."""
     logger = build_logger("vllm_worker")
     watch: Watch | None = None
 

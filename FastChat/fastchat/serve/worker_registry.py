@@ -43,7 +43,6 @@ class WorkerRegistry:
         self._clock = clock
 
     def add(self, request: RegisterRequest, status: WorkerStatus) -> None:
-        """Enter a worker, or renew its entry."""
         self.workers[request.worker_name] = WorkerInfo(
             model_names=status.model_names,
             speed=status.speed,

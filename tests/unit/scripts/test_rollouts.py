@@ -3,7 +3,6 @@
 python -m pytest tests/unit/scripts/test_rollouts.py
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -11,10 +10,6 @@ import psutil
 import pytest
 import rollouts
 import stock_fschat
-from rollout_systems import Replay
-
-from rise.episodes.episode import Episode, Turn
-from tests.support.tiny import save_tiny_model
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "scripts/benchmarks"
 
@@ -68,54 +63,6 @@ def test_too_few_problems_are_refused(tmp_path):
         rollouts.write_problems(2, path, tmp_path)
     problems, source = rollouts.write_problems(3, None, tmp_path)
     assert len(problems.read_text().splitlines()) == 3 and source
-
-
-def test_a_replay_generates_what_the_run_did(tmp_path):
-    checkpoint = save_tiny_model(tmp_path / "model", max_position_embeddings=2048)
-    problems = tmp_path / "problems.jsonl"
-    problems.write_text('{"question": "1+1?", "answer": "#### 2"}\n' * 3)
-    replay = Replay(checkpoint, problems, concurrency=2)
-    rows = tmp_path / "rows.jsonl"
-
-    def write(texts):
-        """Texts of three episodes of two turns."""
-        lines = []
-        for task_id, actions in enumerate(texts):
-            turns = [turn(text) for text in actions]
-            episode = Episode(task_id, "1+1?", "#### 2", dialogue=[], turns=turns)
-            lines.append(json.dumps(episode.to_dict()) + "\n")
-        rows.write_text("".join(lines))
-
-    def drawn():
-        """The texts that the engine drew."""
-        return [
-            [replay._template.tokenizer.decode(r.samples[0].tokens) for r in requests]
-            for requests in replay._requests
-        ]
-
-    write([["?", "?"]] * 3)
-    assert replay.prepare(rows, max_new_tokens=6, seed=5) == 3 * 2 * 4
-    assert 0 < replay.run() <= 3 * 2 * 6
-    assert replay.differing() == 6
-    first = [texts[0] for texts in drawn()]
-    write([[text, "?"] for text in first])
-    replay.prepare(rows, max_new_tokens=6, seed=5)
-    replay.run()
-    assert replay.differing() == 3  # the second turns only: the first were drawn again
-    assert len(set(first)) == 3
-
-
-def turn(text):
-    return Turn(
-        actions=[text],
-        answers=[None],
-        verdicts=["wrong"],
-        rewards=[0],
-        observations=["No."],
-        finish_reasons=["length"],
-        model="student",
-        usage={"prompt_tokens": 3, "completion_tokens": 4},
-    )
 
 
 def test_the_stock_worker_is_run_by_the_helper_itself():

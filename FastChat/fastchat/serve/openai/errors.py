@@ -41,7 +41,6 @@ class ApiError(Exception):
         self.param = param or None
 
     def body(self) -> dict[str, Any]:
-        """The JSON of the reply."""
         kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else _KINDS[400])
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         return {"error": error}

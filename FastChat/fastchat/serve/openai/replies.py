@@ -68,7 +68,6 @@ class Shape:
         return self._chunk([], usage)
 
     def usage(self, replies: list[GenerateReply]) -> dict[str, int]:
-        """Tokens of all answers."""
         prompt = sum(reply.usage.prompt_tokens for reply in replies)
         completion = sum(reply.usage.completion_tokens for reply in replies)
         return {
@@ -158,5 +157,4 @@ def _spelled(token: str) -> dict[str, Any]:
 
 
 def event(body: dict[str, Any]) -> bytes:
-    """One server-sent event."""
     return b"data: " + json.dumps(body).encode() + b"\n\n"

@@ -49,7 +49,6 @@ class Choice(BaseModel):
 
     @property
     def said(self) -> str:
-        """Its text."""
         message = self.message or self.delta
         return (message.content if message else self.text) or ""
 
@@ -92,7 +91,6 @@ class UpstreamClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None
