@@ -30,11 +30,12 @@ fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # two cores, several processes: threads would fight
 export TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
-"$VENV/bin/mypy" & # half a minute, on the other core
-types=$!
+"$VENV/bin/mypy" & # a minute, beside the first tests
+types=$! code=0
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
 PYTHONPATH=.:FastChat "$VENV/bin/lint-imports" --no-cache --no-logo
 git ls-files '*.sh' .ci/run | xargs "$VENV/bin/shellcheck"
-wait "$types"
-"$VENV/bin/python" -m pytest -n "$JOBS" --dist loadfile --no-loadscope-reorder "$@"
+"$VENV/bin/python" -m pytest -n "$JOBS" --dist loadfile --no-loadscope-reorder "$@" || code=$?
+wait "$types" || { code=$? && echo "test.sh: mypy refuses something, see its lines above" >&2; }
+exit "$code"
