@@ -102,8 +102,8 @@ _CONSTANT = r"[-+\d\s./{}^*]|\\(?:frac|sqrt|pi|cdot)(?![a-zA-Z])"
 _OPERATORS = r"(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|max|min|gcd"
 _RULES = _rules(
     (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
-    (r"^\s*([*\"“])([^*\"“”]*)[*\"”]\s*$", r"\2"),
-    (r"^\s*\\(?:therefore|because|implies|[Rr]ightarrow|to)" + _END, ""),
+    (r"^\s*([*\"“'])([^*\"“”']*)[*\"”']\s*$", r"\2"),
+    (r"^\s*\\(?:therefore|because|sim|implies|[Rr]ightarrow|to)" + _END, ""),
     (
         r"(?:\\left\s*\\\{\s*)?\\begin\{(cases|aligned|gathered|split|(?:align|gather|equation)\*?)\}"
         r"(.*?)\\end\{\1\}(?:\s*\\right\s*\.)?",
@@ -175,7 +175,8 @@ _RULES = _rules(
     (r"\\text\{\s*(\\text\{[^{}]*\})\s*\}", r"\1"),
     (
         r"\\pmod\s*\{?\s*(\w+)\s*\}?"
-        r"|\(\s*(?:\\[bp]?mod|\\text\{\s*mod\s*\}|mod)(?:\s|\\[,;: ])*\{?\s*(\w+)\s*\}?\s*\)",
+        r"|(?:\\text\{\s*)?\(\s*(?:\\[bp]?mod|\\text\{\s*mod\s*\}|mod)"
+        r"(?:\s|\\[,;: ]|\})*\{?\s*(\w+)\s*\}?\s*\)",
         r"\\pmod{\1\2}",
     ),
     (r"[<>!]=", lambda m: rf"\{_RELATIONS[m[0]]} "),
@@ -193,6 +194,10 @@ _RULES = _rules(
         r"\1\\overline{\2\3}",
     ),
     (r",\s*(?:\.{3}|…)", r",\\ldots "),
+    (
+        r"(?<=\d)\s*(\\text\{\s*)?and (?:a|one) (half|quarter)\b",
+        lambda m: f".{5 if m[2] == 'half' else 25}{m[1] or ''}",
+    ),
     (r"\.\((\d+)\)", r".\\overline{\1}"),
     (r"(?<!\d)\.(?=\\(?:dot|overline|bar)\b)", "0."),
     (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),
