@@ -70,14 +70,16 @@ KIND_WORDS = (
         r"(?<!`)context[ _](length|size|window|limit)|n_ctx|max_model_len|input length|"
         r"maximum (model|allowed|prompt|input) length|(prompt|input) is too long|"
         r"maximum number of tokens allowed|too many (input |prompt )?tokens(?! per)|"
-        r"`inputs` (tokens \+|must have)|reduce the length|exceeded model token limit|超长",
+        r"`inputs` (tokens \+|must have)|reduce the length|exceeded model token limit|超长|"
+        r"tokens too long|token limit exceeded|exceeds? (the )?max (token limit|message tokens)|"
+        r"max_seq_len",
     ),
     (
         "content_filter",
         (None, 400, 403, 422),
         r"content[ _-]?(filter|policy|management)|responsibleaipolicy|moderation|flagged|"
         r"inappropriate content|sensitive (word|content)|敏感|(exists|high) risk|"
-        r"safety (system|setting|filter|polic)",
+        r"safety (system|setting|filter|polic)|violates usage",
     ),
     (
         "quota",
@@ -85,7 +87,7 @@ KIND_WORDS = (
         r"insufficient[ _](quota|balance|credit|fund)|(credit|account) balance|payment required|"
         r"(out of|no|any|enough|more) credits|billing[ _](hard_)?(limit|not_active)|top up|"
         r"recharge|current quota(?!.*retry)|all available credits|spending limit|usage limits|"
-        r"欠费|余额",
+        r"欠费|余额|overdue|arrearage",
     ),
     (
         "unauthorized",
@@ -101,7 +103,7 @@ KIND_WORDS = (
         r"((model|deployment)[ _]?not[ _]?(found|exist)|"
         r"model .{0,80}(not found|(not|n't) exist|is unknown|decommissioned|been retired)|"
         r"model (identifier|name) is invalid|"
-        r"(unknown|no such|invalid) model\b|not a valid model|no endpoints found)",
+        r"(unknown|no such|invalid) model\b|model unloaded|not a valid model|no endpoints found)",
     ),
     ("overloaded", (400, 403, 500), r"throttl|too many requests"),
     ("overloaded", (None,), r"rate.?limit|too many requests|overload|capacity|try again|busy"),
