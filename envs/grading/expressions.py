@@ -52,7 +52,9 @@ _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _FIGURE = re.compile(r"\\(?:overline|angle|triangle)\s*(?:\{\s*([A-Z]{2,})\s*\}|([A-Z]{2,}))")
 _THREE_DIGITS = re.compile(r"(?<=\d),(?=[1-9]\d{2}(?!\d))")
 """A comma that may separate thousands or members: 128,256."""
-_INTEGER = re.compile(rf"(?:,|\\text\{{[^{{}}]*\}})\s*{NAME}\s*\\in\s*\\mathbb\s*\{{?[NZQ]\}}?\s*$")
+_INTEGER = re.compile(
+    rf"(?:,|\(|\\text\{{[^{{}}]*\}})\s*{NAME}\s*\\in\s*\\mathbb\s*\{{?([NZQ])\}}?\s*\)?\s*$"
+)
 _LONE_BRACE = re.compile(r"([\^_])\{(\w)\}")
 _LEAD = re.compile(r"^(?:\\text\{[^{}]*\}|(?:the )?(?:final )?answer)\s*(?:is|:)?\s*(?=\S)", re.I)
 _INDEX = re.compile(r"_\{?\d\}?(?=\s*=)")
@@ -76,7 +78,8 @@ def compare(candidate: str, reference: str) -> Outcome:
 def _compare(a: str, b: str) -> Outcome:
     if not MODULUS.search(b):
         a = MODULUS.sub("", a).replace(r"\equiv", "=") if MODULUS.search(a) else a
-    if not (_INTEGER.search(a) and _INTEGER.search(b)):  # 4k+1, k \in \mathbb{Z}
+    domains = {found[1] for found in map(_INTEGER.search, (a, b)) if found}
+    if len(domains) == 1:  # 4k+1, k \in \mathbb{Z}
         a, b = (_INTEGER.sub("", text) for text in (a, b))
     if squeeze(a) == squeeze(b):
         return "right"
@@ -138,7 +141,7 @@ def _value(text: str) -> str:
         last = first if number(first) and not number(last) else last
         pair = named and len(named.names) > 1 == len(named.solutions)
         text = last if named is None or pair else named.values(named.names)
-    text = _LEAD.sub("", text.strip()).strip()
+    text = (text if _LABELS.search(text) else _LEAD.sub("", text.strip())).strip()
     return without_unit(text)
 
 
@@ -221,13 +224,23 @@ def _singles(items: Sequence[str]) -> list[Group]:
     return [Group("", (item,)) for item in {squeeze(item): item for item in items}.values()]
 
 
+_LABELS = re.compile(r",\s*\\text\{\s*(?!and|or)[a-z]")
+_LEADING = re.compile(r"^\s*\\text\{([^{}]*)\}\s*(?=\S)")
+"""A label of a member, as in "maximum 5, minimum -1"."""
+
+
 def _same(a: str, b: str) -> bool | None:
     """None when strings and numbers cannot tell."""
     if squeeze(a) == squeeze(b):
         return True
     given, wanted = number(a), number(b)
     if given and wanted:
-        return same_quantity(given, wanted)
+        labels = [
+            re.findall("[a-z]+", found[0].lower())
+            for found in map(_LEADING.findall, (a, b))
+            if found
+        ]
+        return same_quantity(given, wanted) and (len(labels) < 2 or labels[0] == labels[1])
     points = read_group(a), read_group(b)
     if points[0].kind == points[1].kind == "()" and len(points[0].items) == len(points[1].items):
         verdicts = set(map(_same, points[0].items, points[1].items))
@@ -282,6 +295,10 @@ _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _PRIMED = re.compile(r"([A-Za-z])(?:_\{?(\w+)\}?)?('+)(?![a-z])")
 """A letter with primes, which math-verify would drop; it does read indices."""
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
+_LOGARITHM = re.compile(
+    r"(\\(?:log|ln)(?:\s*_\s*(?:\{\w+\}|\w))?)\s*(\d+|[a-z])\s*(?=\\(?:cdot|times)\b)"
+)
+"""A logarithm as a factor, which math-verify would take of the whole product."""
 _DECIMAL_POWER = re.compile(r"\^\{(-?\d{0,9}\.\d{1,9})\}")
 """An exponent that math-verify would compute in floats."""
 
@@ -303,6 +320,7 @@ def _spelled(text: str) -> str:
     text = without_unit(text)
     if _TRIG.search(text):
         text = _ANGLE.sub(r"(\\frac{\1 \\pi}{180})", text)
+    text = _LOGARITHM.sub(r"\1(\2) ", text)
     text = _DECIMAL_POWER.sub(lambda m: f"^{{{Fraction(m[1])}}}", text)
     text = _PRIMED.sub(lambda m: f"{m[1]}_{{{m[2] or ''}{'p' * len(m[3])}}}", text)
     return _IMAGINARY.sub(" i ", text.replace(r"^{\circ}", ""))

@@ -79,8 +79,8 @@ def same(candidate: str, reference: str) -> bool:
 
 def _are_equal_logarithms(a: Any, b: Any) -> bool:
     """Whether two expressions are equal where all variables are positive, as in ln x + ln y."""
-    logarithms = all(isinstance(side, Expr) and side.has(log) for side in (a, b))
-    return logarithms and expand_log(a - b, force=True).simplify() == 0
+    comparable = isinstance(a, Expr) and isinstance(b, Expr) and (a - b).has(log)
+    return comparable and expand_log(a - b, force=True).simplify() == 0
 
 
 def _read(text: str) -> list:
