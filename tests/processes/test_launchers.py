@@ -37,7 +37,7 @@ from fastchat.train.train import main
 # DeepSpeed goes on with the groups of its first run.
 torch.distributed.destroy_process_group = lambda *_: None
 output_lock.LOCK_WAIT = 0.2
-launch.leave([main(words) for words in json.loads(sys.argv[1])] != [2, 0, 0, 0])
+launch.leave([main(words) for words in json.loads(sys.argv[1])] != [2, 0, 0, 0, 0])
 """
 """Several runs one after the other in the same processes: each start takes seconds."""
 ADAPTERS = {"q_lora": "zero2.json", "use_lora": "zero3.json"}
@@ -64,9 +64,9 @@ def start(command, **more):
     )
 
 
-def run(command):
+def run(command, **more):
     """Run a command to its end and return its output; fails the test on another code than 0."""
-    process = start(command)
+    process = start(command, **more)
     try:
         output, _ = process.communicate(timeout=SECONDS)
     finally:
@@ -138,7 +138,32 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pair(case, small, tmp_path_factory):
+def ended(case, tmp_path_factory):
+    """A run of ZeRO-3 that SIGTERM and then kill -9 have ended: its place and its arguments."""
+    output = tmp_path_factory.mktemp("ended") / "out"
+    more = ["--per_device_train_batch_size", "4", "--deepspeed", "deepspeed/zero3.json"]
+    more += ["--save_strategy", "steps", "--save_steps", "1"]
+    words = [str(part) for part in arguments(case, output, *more)]
+    for number, wanted in ((signal.SIGTERM, 1), (signal.SIGKILL, 4)):
+        process, printed = start([*two("deepspeed"), *words]), ""
+        deadline = time.monotonic() + SECONDS
+        while not (output / f"checkpoint-{wanted}" / "complete.json").exists():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+            time.sleep(0.02)
+        # deepspeed alone is told to end: it says nothing to its processes.
+        (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
+        printed, _ = process.communicate(timeout=SECONDS)
+        assert json.loads((output / "training.json").read_text())["status"] == "running"
+        if number == signal.SIGTERM:
+            [step] = re.findall(r"SIGTERM: stopped after step (\d) of 6, which is saved", printed)
+            assert (output / f"checkpoint-{step}" / "complete.json").exists()
+        else:
+            assert f"resuming from {output}/checkpoint-{step}" in printed
+    return output, words
+
+
+@pytest.fixture(scope="module")
+def pair(case, small, ended, tmp_path_factory):
     """What two processes have trained, but where another one does, and what they have said."""
     place = tmp_path_factory.mktemp("pair")
     (place / "pair.py").write_text(PAIR)
@@ -148,6 +173,7 @@ def pair(case, small, tmp_path_factory):
     for flag, file in ADAPTERS.items():
         more = ["--per_device_train_batch_size", "4", "--deepspeed", f"deepspeed/{file}"]
         runs.append(adapter(small, place / flag, flag, *more))
+    runs.append(ended[1])
     with (place / "held" / LOCK).open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         printed = run([*two("torchrun", place / "pair.py"), json.dumps(runs)])
@@ -168,28 +194,9 @@ def test_two_processes_train_as_one_does(pair, reference):
     assert_same_run(pair / "case", reference, rel=1e-5)
 
 
-def test_zero3_in_two_processes_goes_on_after_sigterm_and_kill_9(case, reference, tmp_path):
-    output = tmp_path / "out"
-    more = ["--per_device_train_batch_size", "4", "--deepspeed", "deepspeed/zero3.json"]
-    more += ["--save_strategy", "steps", "--save_steps", "1"]
-    command = [*two("deepspeed"), *arguments(case, output, *more)]
-    for number, wanted in ((signal.SIGTERM, 1), (signal.SIGKILL, 4)):
-        process, printed = start(command), ""
-        deadline = time.monotonic() + SECONDS
-        while not (output / f"checkpoint-{wanted}" / "complete.json").exists():
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
-            time.sleep(0.02)
-        # deepspeed alone is told to end: it says nothing to its processes.
-        (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
-        printed, _ = process.communicate(timeout=SECONDS)
-        assert json.loads((output / "training.json").read_text())["status"] == "running"
-        if number == signal.SIGTERM:
-            [step] = re.findall(r"SIGTERM: stopped after step (\d) of 6, which is saved", printed)
-            assert (output / f"checkpoint-{step}" / "complete.json").exists()
-        else:
-            assert f"resuming from {output}/checkpoint-{step}" in printed
-    assert "resuming from" in run([*two("torchrun"), *command[6:]])
-    assert_same_run(output, reference, rel=1e-5)
+def test_zero3_in_two_processes_goes_on_after_sigterm_and_kill_9(ended, pair, reference):
+    assert f"resuming from {ended[0]}/checkpoint-" in (pair / "printed").read_text()
+    assert_same_run(ended[0], reference, rel=1e-5)
 
 
 def test_an_interrupt_saves_the_step_and_ends_with_130_on_an_ascii_terminal_too(tmp_path):

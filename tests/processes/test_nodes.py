@@ -5,40 +5,18 @@ python -m pytest tests/processes/test_nodes.py
 
 import os
 import shlex
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from fastchat.train.train import main
+from tests.processes.test_launchers import ROOT, run
 from tests.support.cluster import NODES, SECONDS, ssh_nodes
 from tests.support.servers import free_port
-from tests.support.stages import ROOT, environment
 from tests.support.training_data import figures, make_case, record
 
 pytestmark = pytest.mark.timeout(2 * SECONDS)
-
-
-def run(**variables):
-    """Run the script with two steps to its end; returns what it printed."""
-    flags = ["--bf16", "False", "--max_steps", "2", "--learning_rate", "1e-3"]
-    process = subprocess.Popen(
-        ["bash", ROOT / "scripts" / "finetune_deepspeed.sh", *flags],
-        env=environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        printed, _ = process.communicate(timeout=SECONDS)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, printed[-4000:]
-    return printed
 
 
 def test_a_hostfile_trains_on_its_nodes_what_one_process_does(tmp_path):
@@ -52,7 +30,9 @@ def test_a_hostfile_trains_on_its_nodes_what_one_process_does(tmp_path):
         knobs["PATH"] = os.pathsep.join([str(place), str(folder), os.environ["PATH"]])
         # DeepSpeed hands it on.
         knobs["PYTHONPATH"] = os.pathsep.join([str(ROOT / "FastChat"), str(place)])
-        printed = run(VIRTUAL_ENV=str(folder.parent), **knobs)
+        flags = ["--bf16", "False", "--max_steps", "2", "--learning_rate", "1e-3"]
+        script = ["bash", ROOT / "scripts" / "finetune_deepspeed.sh", *flags]
+        printed = run(script, VIRTUAL_ENV=str(folder.parent), **knobs)
 
     launched = next(line for line in printed.splitlines() if line.startswith("+ deepspeed"))
     words = shlex.split(launched)
