@@ -15,7 +15,7 @@ import requests
 from fastchat.serve import base_model_worker, controller, gradio_web_server, model_worker
 from rise import web_tab
 from tests.support.browser import browser, needs_browser  # noqa: F401  (a fixture)
-from tests.support.servers import ENVIRONMENT, ROOT, free_port, process, running, wait_for
+from tests.support.servers import ENVIRONMENT, ROOT, free_port, process, register, running, wait_for
 
 HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=2</script>"
 
@@ -74,9 +74,7 @@ def url(checkpoint, problems):
         running(controller.create_app()) as controller_url,
     ):
         for address, worker in ((one, tiny), (two, solver)):
-            body = {"worker_name": address, "worker_status": worker.status()}
-            register = f"{controller_url}/register_worker"
-            requests.post(register, json=body, timeout=10).raise_for_status()
+            register(controller_url, address, worker)
         port = free_port()
         arguments = ["--controller-url", controller_url, "--port", port]
         arguments += ["--data-path", problems, "--prompt-style", "bare"]

@@ -31,7 +31,7 @@ from fastchat import conversation, utils
 from fastchat.client import http as client_http
 from fastchat.constants import TOKEN_VARIABLE, ErrorCode, RequestError
 from fastchat.protocol.controller_protocol import WorkerStatus
-from fastchat.serve import base_model_worker, controller, model_worker, openai_api_server
+from fastchat.serve import base_model_worker, controller, openai_api_server
 from fastchat.serve.upstream.client import Completion, UpstreamClient
 from rise.metrics import tables
 from rise.policies.openai_api import OpenAIPolicy
@@ -41,6 +41,7 @@ from rise.program import files
 from rise.report import __main__ as report
 from tests.support import scripted_servers
 from tests.support.pacing_worker import PacingWorker
+from tests.support.served import started
 from tests.support.servers import ENVIRONMENT, ROOT, frames, post, running, wait_for
 from tests.support.tiny import save_tiny_model, tiny_tokenizer
 
@@ -189,13 +190,9 @@ def test_a_client_that_hangs_up_in_its_body_is_one_line(caplog):
 def model_url(tmp_path_factory):
     """A tiny model with four slots and a context of 200 tokens."""
     path = save_tiny_model(tmp_path_factory.mktemp("tiny"))
-    options = ["--device", "cpu", "--context-length", "200", "--limit-worker-concurrency", "4"]
-    args = model_worker.parse_args(["--model-path", str(path), *options])
-    worker = model_worker.build_worker(args, logging.getLogger("test"))
-    worker.engine.start()
-    with running(base_model_worker.create_app(worker)) as address:
-        yield address
-    worker.engine.stop()
+    options = ("--context-length", "200", "--limit-worker-concurrency", "4")
+    with started(path, *options) as worker, running(base_model_worker.create_app(worker)) as url:
+        yield url
 
 
 def test_a_long_text_is_refused_before_it_is_tokenized(model_url):

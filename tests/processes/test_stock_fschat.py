@@ -18,9 +18,9 @@ import torch
 from fastchat.client.process import free_ports
 from fastchat.serve.base_model_worker import create_app
 from fastchat.serve.controller import create_app as create_controller
-from fastchat.serve.model_worker import build_worker, parse_args
 from fastchat.serve.registration import Registration
 from scripts.benchmarks import stock_fschat
+from tests.support.served import started
 from tests.support.servers import frames, post, running, wait_for
 
 MODEL = "tiny-llama"
@@ -82,11 +82,8 @@ def our_controller():
 
 @pytest.fixture(scope="module")
 def engine_worker(checkpoint):
-    arguments = ["--model-path", str(checkpoint()), "--device", "cpu", "--context-length", "400"]
-    worker = build_worker(parse_args(arguments), logging.getLogger("test"))
-    worker.engine.start()
-    yield worker
-    worker.engine.stop()
+    with started(checkpoint(), "--context-length", "400") as worker:
+        yield worker
 
 
 @pytest.fixture

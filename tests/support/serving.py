@@ -1,6 +1,5 @@
 """Tiny models and engines that the tests of serving share."""
 
-import logging
 import time
 
 import openai
@@ -8,7 +7,8 @@ import pytest
 import torch
 
 from fastchat.model.model_adapter import load_model, load_tokenizer
-from fastchat.serve import base_model_worker, controller, model_worker, openai_api_server
+from fastchat.serve import base_model_worker, controller, openai_api_server
+from tests.support.served import started
 from tests.support.servers import CONTEXT, KEY, register, running
 from tests.support.tiny import save_tiny_model
 
@@ -48,12 +48,8 @@ def tokenizer(checkpoint):
 @pytest.fixture(scope="module")
 def worker(checkpoint):
     """A worker with a short context, on its own."""
-    options = ["--model-path", str(checkpoint()), "--device", "cpu"]
-    args = model_worker.parse_args([*options, "--context-length", str(CONTEXT)])
-    worker = model_worker.build_worker(args, logging.getLogger("test"))
-    worker.engine.start()
-    yield worker
-    worker.engine.stop()
+    with started(checkpoint(), "--context-length", str(CONTEXT)) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="module")

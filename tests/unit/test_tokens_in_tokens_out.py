@@ -4,14 +4,14 @@ python -m pytest tests/unit/test_tokens_in_tokens_out.py
 """
 
 import json
-import logging
 
 import pytest
 
 import workflow_convert
 from fastchat.conversation import ChatTemplate, unpack_ids
-from fastchat.serve import base_model_worker, controller, model_worker, openai_api_server
+from fastchat.serve import base_model_worker, controller, openai_api_server
 from fastchat.train.rwr_dataset import RWRDataset
+from tests.support.served import started
 from tests.support.servers import register, running
 from tests.support.stages import call, write_inputs
 from tests.support.thinking import tokenizer_of
@@ -36,21 +36,18 @@ def served(request, tmp_path):
     """(controller's URL, what the worker answered, the checkpoint's chat template)."""
     write_inputs(tmp_path, problems=4)
     path = save(tmp_path / "model", request.param)
-    args = model_worker.parse_args(["--model-path", str(path), "--device", "cpu"])
-    worker = model_worker.build_worker(args, logging.getLogger("test"))
-    replies, generate = [], worker.generate
+    replies = []
+    with started(path) as worker, running(controller.create_app()) as control:
+        generate = worker.generate
 
-    async def recorded(job):
-        replies.append(await generate(job))
-        return replies[-1]
+        async def recorded(job):
+            replies.append(await generate(job))
+            return replies[-1]
 
-    worker.generate = recorded
-    worker.engine.start()
-    app = base_model_worker.create_app(worker)
-    with running(app) as url, running(controller.create_app()) as control:
-        register(control, url, worker)
-        yield control, replies, worker.template
-    worker.engine.stop()
+        worker.generate = recorded
+        with running(base_model_worker.create_app(worker)) as url:
+            register(control, url, worker)
+            yield control, replies, worker.template
 
 
 def generate(tmp_path, control, *more):

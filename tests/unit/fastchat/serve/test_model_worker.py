@@ -16,6 +16,7 @@ from fastchat.constants import ErrorCode
 from fastchat.serve import model_worker
 from fastchat.serve.base_model_worker import create_app
 from fastchat.serve.model_worker import build_worker, parse_args
+from tests.support.served import started
 from tests.support.servers import frames, post, running, wait_for
 from tests.support.serving import slow_down
 
@@ -264,33 +265,22 @@ def test_a_client_that_hangs_up_stops_its_generation(url, worker, endpoint, monk
 def test_more_requests_than_slots_are_all_answered(checkpoint):
     from concurrent.futures import ThreadPoolExecutor
 
-    command = f"--model-path {checkpoint()} --device cpu --limit-worker-concurrency 2".split()
-    small = build_worker(parse_args(command), logging.getLogger("test"))
-    small.engine.start()
-    try:
+    with started(checkpoint(), "--limit-worker-concurrency", "2") as small:
         with running(create_app(small)) as address, ThreadPoolExecutor(12) as pool:
             bodies = [{**HELLO, "max_new_tokens": 3 + i, "n": 1 + i % 3} for i in range(12)]
             replies = list(pool.map(lambda body: post(f"{address}/worker_generate", body), bodies))
         for body, reply in zip(bodies, replies, strict=True):
             assert reply["usage"]["completion_tokens"] == body["max_new_tokens"] * body["n"]
         assert idle(small)
-    finally:
-        small.engine.stop()
 
 
 def test_the_workers_seed_is_used_by_requests_without_one(checkpoint):
-    command = f"--model-path {checkpoint()} --device cpu --seed 5".split()
-    seeded = build_worker(parse_args(command), logging.getLogger("test"))
-    seeded.engine.start()
-    try:
-        with running(create_app(seeded)) as address:
-            body = {**HELLO, "temperature": 1.0, "n": 2}
-            first = post(f"{address}/worker_generate", body)
-            assert first == post(f"{address}/worker_generate", {**body, "seed": 5})
-            assert first == post(f"{address}/worker_generate", body)
-            assert first["text"][0] != first["text"][1]
-    finally:
-        seeded.engine.stop()
+    with started(checkpoint(), "--seed", "5") as seeded, running(create_app(seeded)) as address:
+        body = {**HELLO, "temperature": 1.0, "n": 2}
+        first = post(f"{address}/worker_generate", body)
+        assert first == post(f"{address}/worker_generate", {**body, "seed": 5})
+        assert first == post(f"{address}/worker_generate", body)
+        assert first["text"][0] != first["text"][1]
 
 
 def test_a_gpu_that_is_not_there_is_said_before_anything_is_loaded(checkpoint, monkeypatch):
