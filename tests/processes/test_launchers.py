@@ -43,8 +43,6 @@ launch.leave([main(words) for words in json.loads(sys.argv[1])] != [2, 0, 0, 0, 
 ADAPTERS = {"q_lora": "zero2.json", "use_lora": "zero3.json"}
 """A flag of an adapter -> the file with which it is trained."""
 
-pytestmark = pytest.mark.timeout(SECONDS)
-
 
 def start(command, **more):
     """Start a command as a shell without a login, a terminal or GPUs would."""
