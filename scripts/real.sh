@@ -13,6 +13,7 @@
 set -euo pipefail
 
 DATA=${DATA:-asdiv}          # asdiv (and SVAMP) | gsm8k | words (made by data/word_problems.py)
+ANSWER=${ANSWER:-expression} # in the box: expression | equation, whose slips the feedback names
 EXPERT=${EXPERT:-reference}  # who answers at turn 2: reference | self (the student's best of 8)
 ITERATIONS=${ITERATIONS:-1}  # how often to generate and train; the data are pooled
 ROLLOUTS=${ROLLOUTS:-2}      # episodes of each problem
@@ -37,7 +38,9 @@ if [ -n "$SMOKE" ]; then
     sizes=(--test 8 --validation 2 --warm 16 --generate 8) words=60
 fi
 counts SEED ITERATIONS ROLLOUTS TEST
-remember DATA EXPERT ITERATIONS ROLLOUTS TEST COOLER SEED MODEL WARM DTYPE SMOKE
+others=()
+[ "$ANSWER" = expression ] || others=(ANSWER)
+remember DATA EXPERT ITERATIONS ROLLOUTS TEST COOLER SEED MODEL WARM DTYPE SMOKE "${others[@]}"
 
 stage install env VENV="$VENV" bash scripts/setup.sh
 export PATH="$PWD/$VENV/bin:$PATH"

@@ -7,6 +7,11 @@ case $EXPERT in
     self) SAMPLES=8 ;;
     *) refuse "EXPERT must be reference or self, not '$EXPERT'" ;;
 esac
+case ${ANSWER:=expression} in
+    expression) ENV_NAME=scripts/real/calculator.py:Calculator TEACHER=data/splits.py:expert ;;
+    equation) ENV_NAME=scripts/real/calculator.py:Equation TEACHER=scripts/real/calculator.py:expert ;;
+    *) refuse "ANSWER must be expression or equation, not '$ANSWER'" ;;
+esac
 if [ -z "$DTYPE" ]; then
     DTYPE=float32
     if grep -q -m 1 -E 'avx512_bf16|amx_bf16' /proc/cpuinfo; then DTYPE=bfloat16; fi
@@ -16,8 +21,8 @@ if [ -n "$SMOKE" ]; then batch=4 TEST=8 ROLLOUTS=1; fi
 # Two processes share two cores: one thread each.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false DS_ACCELERATOR=cpu
 
-ENV_NAME=scripts/real/calculator.py:Calculator BASE=${MODEL:-$OUT/base} STUDENT=${WARM:-$OUT/warm}
-START=$STUDENT GENERATE=generate DATASET=rise TEACHER=data/splits.py:expert
+BASE=${MODEL:-$OUT/base} STUDENT=${WARM:-$OUT/warm}
+START=$STUDENT GENERATE=generate DATASET=rise
 asked=(--env "$ENV_NAME" --max_new_tokens 32 --concurrency 96 --seed "$SEED")
 asked+=(--worker_args "--num-threads 1 --dtype $DTYPE --kv-memory 1GiB")
 trainer=(--use_cpu True --bf16 "$([ "$DTYPE" = bfloat16 ] && echo True || echo False)")

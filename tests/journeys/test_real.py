@@ -32,7 +32,15 @@ def test_every_stage_after_the_warm_start_runs_in_small(tmp_path):
     """That one's commands are those of tests/journeys/test_quickstart.py's study of real.sh."""
     base, out = tmp_path / "tiny", tmp_path / "out"
     save_tiny_model(base, max_position_embeddings=2048)
-    knobs = {"SMOKE": 1, "DATA": "words", "COOLER": "", "MODEL": base, "WARM": base, "OUT": out}
+    knobs = {
+        "SMOKE": 1,
+        "DATA": "words",
+        "ANSWER": "equation",
+        "COOLER": "",
+        "MODEL": base,
+        "WARM": base,
+        "OUT": out,
+    }
     done = real(**knobs)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(done.stdout.splitlines()) <= 70, done.stdout

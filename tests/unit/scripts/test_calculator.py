@@ -14,15 +14,27 @@ from scripts.real import calculator
 QUESTION = "Ann had 57 pens, Bob 26. How many have they? {question}"
 
 
+PROBLEM = {"question": QUESTION, "answer": "57+26=83\n#### 83"}
+
+
+def made(tmp_path, name):
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps(PROBLEM) + "\n")
+    return envs.make(f"scripts/real/calculator.py:{name}", path)
+
+
 @pytest.fixture
 def env(tmp_path):
-    path = tmp_path / "problems.jsonl"
-    path.write_text(json.dumps({"question": QUESTION, "answer": "57+26=83\n#### 83"}) + "\n")
-    return envs.make("scripts/real/calculator.py:Calculator", path)
+    return made(tmp_path, "Calculator")
+
+
+@pytest.fixture
+def equations(tmp_path):
+    return made(tmp_path, "Equation")
 
 
 def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(calculator) == (0, 1)
+    assert doctest.testmod(calculator) == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +59,29 @@ def test_expressions_are_graded_by_what_they_come_to(env):
     assert env.grade(r"\boxed{26 + 57}", 0).verdict == "right"
     assert env.grade(r"\boxed{57 - 26}", 0).verdict == "wrong"
     assert env.feedback_on(r"\boxed{83}", 0, "right") == "That is correct."
+
+
+@pytest.mark.parametrize(
+    ("attempt", "verdict", "said", "answered"),
+    [
+        (r"\boxed{57 + 26 = 83}", "right", "57 + 26 is 83. ", r"\boxed{57 + 26 = 83}"),
+        (r"\boxed{83 - 0 = 83}", "right", "83 - 0 is 83. ", r"\boxed{83 - 0 = 83}"),
+        (r"\boxed{26 + 57 = 73}", "wrong", "26 + 57 is 83, not 73. ", r"\boxed{26 + 57 = 83}"),
+        (r"\boxed{57 - 26 = 31}", "wrong", "57 - 26 is 31. ", r"\boxed{57 + 26 = 83}"),
+        (r"\boxed{57 - 26 = 83}", "right", "57 - 26 is 31, not 83. ", r"\boxed{57 - 26 = 83}"),
+        (r"\boxed{57 + 26}", "no_answer", "", r"\boxed{57 + 26 = 83}"),
+        (r"\boxed{57 = 31 + 26}", "no_answer", "57 is 57, not that. ", r"\boxed{57 + 26 = 83}"),
+        (r"\boxed{83}", "right", "", r"\boxed{83}"),
+        ("83", "no_answer", "", r"\boxed{57 + 26 = 83}"),
+    ],
+)
+def test_of_an_equation_the_result_counts_and_slips_are_named_and_mended(
+    equations, attempt, verdict, said, answered
+):
+    assert equations.grade(attempt, 0).verdict == verdict
+    assert equations.feedback_on(attempt, 0, "wrong") == (
+        f"{said}That is incorrect. Try again.\n{QUESTION}"
+    )
+    messages = [{"role": "assistant", "content": attempt}]
+    assert calculator.expert(PROBLEM, messages) == answered
+    assert calculator.expert(PROBLEM) == r"\boxed{57 + 26 = 83}"
