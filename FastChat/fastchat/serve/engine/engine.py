@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fastchat.constants import ErrorCode, RequestError
@@ -186,6 +187,7 @@ class SlotEngine:
         Requests for more samples than there are slots leave some to the others, and wait behind
         them for more.
         """
+        self._order()
         for _ in range(len(self._waiting)):
             row = self._waiting[0]
             room = len(row.samples) if row.over else self._table.room(row.request.length)
@@ -209,6 +211,16 @@ class SlotEngine:
         with self._wake:
             waiting = list(self._waiting)
         self._table.expect(waiting)
+
+    def _order(self) -> None:
+        """Sort the requests that can all begin now: those that are computed together are padded."""
+        head = list(islice(self._waiting, self._table.room(1)))
+        longest = max((row.request.length for row in head), default=0)
+        if len(head) > 1 and sum(len(row.samples) for row in head) <= self._table.room(longest):
+            head.sort(key=lambda row: row.to_compute)
+            with self._wake:
+                for place, row in enumerate(head):
+                    self._waiting[place] = row
 
     def _begin(self, request: EngineRequest, samples: list[Any]) -> None:
         try:

@@ -47,6 +47,11 @@ class Row:
     def over(self) -> bool:
         return self.request.done.done() or self.samples[0].finish_reason is not None
 
+    @property
+    def to_compute(self) -> int:
+        """Tokens of the prompt that its own kept row does not hold."""
+        return len(self.request.prompt) - (self.held_by(self.continues) if self.continues else 0)
+
     def shared(self, other: Row) -> int:
         """How many tokens of this row's prompt the other's slot holds or will hold."""
         longest = min(len(self.request.prompt) - 1, len(other.key) // _SIZE)

@@ -274,3 +274,33 @@ def test_bfloat16_runs(checkpoint, tokenizer):
     drain(engine)
     assert [len(s.tokens) for s in request.samples] == [20] * 4
     assert engine.pool.keys[0].dtype == torch.bfloat16
+
+
+def begun(engine, sizes, monkeypatch):
+    """The sizes of the prompts in each pass, the tokens being different in all of them."""
+    passes = []
+    forward = engine._prefills.forward
+
+    def spy(rows, pieces, watch=None):
+        passes.append([len(pieces[row]) for row in rows])
+        return forward(rows, pieces, watch)
+
+    monkeypatch.setattr(engine._prefills, "forward", spy)
+    for place, size in enumerate(sizes):
+        engine.submit(EngineRequest([4 + place] * size, GREEDY, 2))
+    drain(engine)
+    return passes
+
+
+def test_prompts_that_begin_together_are_computed_by_length(model, tokenizer, monkeypatch):
+    engine = SlotEngine(model, tokenizer, max_rows=6, max_length=128, prefill_tokens=60)
+    passes = begun(engine, [20, 4, 19, 5, 18, 6], monkeypatch)
+    assert passes == [[4, 5, 6], [18, 19, 20]]
+
+
+def test_where_not_all_fit_the_first_come_first(model, tokenizer, monkeypatch):
+    engine = SlotEngine(
+        model, tokenizer, max_rows=6, max_length=128, pool_tokens=128, prefill_tokens=60
+    )
+    passes = begun(engine, [50, 4, 49, 5], monkeypatch)
+    assert passes[0][0] == 50
