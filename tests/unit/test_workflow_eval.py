@@ -4,6 +4,7 @@ pytest tests/unit/test_workflow_eval.py
 """
 
 import json
+import pathlib
 import shlex
 
 import pytest
@@ -166,14 +167,16 @@ def test_a_resumed_evaluation_reads_its_rows_once_and_once_more_for_the_report(p
     (place / "willing").touch()
     opened = []
 
-    def opening(file, mode="r", *more, **options):
-        if str(file).endswith("rows.jsonl"):
-            opened.append(mode)
-        return builtin_open(file, mode, *more, **options)
+    def counting(open):
+        def opening(file, mode="r", *more, **options):
+            if str(file).endswith("rows.jsonl"):
+                opened.append(mode)
+            return open(file, mode, *more, **options)
 
-    builtin_open = open
-    monkeypatch.setattr("builtins.open", opening)
-    monkeypatch.setattr("io.open", opening)
+        return opening
+
+    monkeypatch.setattr("builtins.open", counting(open))
+    monkeypatch.setattr("pathlib.Path.open", counting(pathlib.Path.open))
     assert evaluate(place, *arguments).returncode == 0
     assert opened == ["rb", "ab", "rb"]
     del opened[:]

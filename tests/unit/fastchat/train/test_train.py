@@ -49,7 +49,7 @@ def test_the_record_says_what_was_done(finished):
     assert (written["data"]["rows"], written["data"]["examples"]) == (10, 10)
     assert written["data"]["dropped"] == 0
     assert len(written["data"]["sha256"]) == 64
-    assert written["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(written["versions"]["torch"])
     assert len(figures(finished)) == len(figures(finished, "grad_norm")) == 6
 
 
