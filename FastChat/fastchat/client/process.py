@@ -82,10 +82,11 @@ class Child:
         return f"{self.name} ended with code {self.code}; {self.log} ends with:\n{tail}"
 
     def refusal(self) -> str | None:
-        """What is wrong with its arguments, in its own words; None where it took them."""
-        if self.code != _USAGE:
+        """What is wrong with its arguments, in its own words; None where it says nothing of them."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        _, marked, said = text.rpartition(" error: ")
+        if self.code != _USAGE or not marked:
             return None
-        said = self.log.read_text(encoding="utf-8", errors="replace").rpartition(" error: ")[2]
         return " ".join(said.split()).removesuffix(" (--help lists the flags)")
 
     def tail(self) -> list[str]:
