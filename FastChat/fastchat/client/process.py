@@ -82,7 +82,7 @@ class Child:
         return f"{self.name} ended with code {self.code}; {self.log} ends with:\n{tail}"
 
     def refusal(self) -> str | None:
-        """What is wrong with its arguments, in its own words; None where it says nothing of them."""
+        """What is wrong with its arguments, in its own words; None where nothing is."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         _, marked, said = text.rpartition(" error: ")
         if self.code != _USAGE or not marked:
