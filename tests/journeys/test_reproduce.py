@@ -6,7 +6,6 @@ python -m pytest tests/journeys/test_reproduce.py
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,12 +114,3 @@ def test_the_stand_in_for_the_expert_knows_the_answers():
             key = "solution" if name == "math" else "answer"
             assert envs.grade(name, answer, problem[key]) == 1, answer
     envs.shutdown()
-
-
-def test_the_scripts_are_clean():
-    shellcheck = shutil.which("shellcheck") or shutil.which("shellcheck", path=ROOT / ".venv/bin")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed")
-    paths = [*ROOT.glob("scripts/*.sh"), *ROOT.glob("scripts/*/*.sh")]
-    done = subprocess.run([shellcheck, "-x", *paths], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
