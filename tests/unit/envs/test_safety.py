@@ -4,11 +4,13 @@ python -m pytest tests/unit/envs/test_safety.py
 """
 
 import random
+from typing import get_args
 
 import pytest
 
 import envs
-from envs.grading.expressions import compare
+from envs.grading.answers import Verdict
+from envs.grading.expressions import Question, compare
 
 HOSTILE = {
     "a megabyte before the box": ("a" * 1_000_000 + r"\boxed{72}", "right"),
@@ -66,8 +68,9 @@ def test_pieces_of_answers_in_any_order_get_a_verdict():
     draw = random.Random(1)
     for _ in range(2000):
         a, b = ("".join(draw.choices(PIECES.split(), k=draw.randint(1, 9))) for _ in range(2))
-        compare(a, b)
-        envs.Numeric._examine(f"\\boxed{{{a}}}", b)
+        outcome = compare(a, b)  # or the question that math-verify is to answer
+        assert isinstance(outcome, Question) or outcome in get_args(Verdict), (a, b, outcome)
+        envs.Numeric._examine(f"\\boxed{{{a}}}", b)  # as a reference, it raises nothing
 
 
 PAYLOADS = [
