@@ -33,7 +33,7 @@ CASES = {
     "preference pairs": ["--to", "dpo"],
 }
 READ_ROWS = (
-    "import sys; from fastchat.train.rows import read_targets; "
+    "import sys; from fastchat.train.data.rows import read_targets; "
     "print(sum(1 for row in read_targets(sys.argv[1])))"
 )
 COST = "seconds | CPU seconds | episodes per CPU second | peak memory, MB"

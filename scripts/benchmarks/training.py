@@ -139,8 +139,8 @@ def prepare(args: argparse.Namespace, turns: int) -> Case:
     from training_modes import LENGTH, OneStep
 
     from fastchat.conversation import ChatTemplate
-    from fastchat.train.batches import StepBatches
-    from fastchat.train.rwr_dataset import RWRDataset
+    from fastchat.train.data.batches import StepBatches
+    from fastchat.train.data.rwr_dataset import RWRDataset
 
     with args.data_path.open(encoding="utf-8") as lines:
         problems = [json.loads(line) for line in islice(lines, args.problems)]

@@ -30,8 +30,8 @@ from engine import SIZES
 from training import build_tokenizer
 from training_modes import LENGTH, OneStep, ours, trl
 
+from fastchat.train.data.rwr_dataset import Example
 from fastchat.train.prefix_tree.trie import divide
-from fastchat.train.rwr_dataset import Example
 
 PREAMBLE, QUESTION, ATTEMPT = 330, 100, 150
 

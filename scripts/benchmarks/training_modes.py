@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from fastchat.train.arguments import TrainingArguments
-from fastchat.train.batches import Collator
+from fastchat.train.data.batches import Collator
+from fastchat.train.data.rwr_dataset import Example
 from fastchat.train.prefix_tree.model import use_trees
 from fastchat.train.prefix_tree.trie import PrefixOrder
-from fastchat.train.rwr_dataset import Example
 from fastchat.train.rwr_trainer import RWRTrainer
 
 LENGTH = 2048

@@ -18,7 +18,7 @@ import pytest
 from safetensors.torch import load_file
 
 from fastchat.model.model_adapter import load_model
-from fastchat.train.output_lock import LOCK
+from fastchat.train.run_record import LOCK
 from fastchat.train.train import main
 from tests.support.servers import free_port
 from tests.support.training_data import make_case
@@ -30,13 +30,13 @@ SECONDS = 300
 
 PAIR = """
 import json, sys, torch
-from fastchat.train import launch, output_lock
+from fastchat.train import launch, run_record
 launch.name_accelerator()
 from fastchat.train.train import main
 
 # DeepSpeed goes on with the groups of its first run.
 torch.distributed.destroy_process_group = lambda *_: None
-output_lock.LOCK_WAIT = 0.2
+run_record.LOCK_WAIT = 0.2
 launch.leave([main(words) for words in json.loads(sys.argv[1])] != [2, 0, 0, 0, 0])
 """
 """Several runs one after the other in the same processes: each start takes seconds."""

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from fastchat.train import output_lock
-from fastchat.train.output_lock import LOCK
+from fastchat.train import run_record
+from fastchat.train.run_record import LOCK
 from fastchat.train.train import main
 from tests.processes.test_launchers import SCRIPT, SECONDS, start
 from tests.support.training_data import command, make_case, record
@@ -26,7 +26,7 @@ def case(tmp_path_factory):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(output_lock, "LOCK_WAIT", 0.2)
+    monkeypatch.setattr(run_record, "LOCK_WAIT", 0.2)
 
 
 @pytest.mark.timeout(SECONDS)

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from fastchat.conversation import ChatTemplate
 from fastchat.train.arguments import TrainingArguments
-from fastchat.train.batches import Collator
+from fastchat.train.data.batches import Collator
+from fastchat.train.data.rwr_dataset import RWRDataset
 from fastchat.train.prefix_tree.model import use_trees
-from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.rwr_trainer import RWRTrainer
 from tests.support.tiny import tiny_config, tiny_tokenizer
 from tests.support.training_data import in_float64

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastchat.conversation import ChatTemplate
-from fastchat.train.rows import targets_of
+from fastchat.train.data.rows import targets_of
 from rise.dataset import writer
 from rise.episodes.shorthand import sketch
 from tests.support.conversion import convert, read, write_run

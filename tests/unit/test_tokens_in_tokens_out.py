@@ -10,7 +10,7 @@ import pytest
 import workflow_convert
 from fastchat.conversation import ChatTemplate, unpack_ids
 from fastchat.serve import base_model_worker, controller, openai_api_server
-from fastchat.train.rwr_dataset import RWRDataset
+from fastchat.train.data.rwr_dataset import RWRDataset
 from tests.support.served import started
 from tests.support.servers import register, running
 from tests.support.stages import call, write_inputs

@@ -13,7 +13,7 @@ import pytest
 
 import workflow_convert
 from fastchat.conversation import ChatTemplate
-from fastchat.train.rows import read_targets
+from fastchat.train.data.rows import read_targets
 from rise.episodes.shorthand import sketch
 from tests.support.conversion import convert, read, write_run
 from tests.support.tiny import tiny_tokenizer

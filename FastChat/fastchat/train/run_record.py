@@ -1,24 +1,34 @@
-"""`training.json`: what a run is, and whether it is finished.
+"""The output directory of a run: its lock, and `training.json`, which says what the run is.
 
-It holds the settings that decide the result (a run with other settings is refused in the same
-directory), the data with its checksum and what became of its rows, versions, and at the end the
-log of all steps.
+Two runs in one directory would delete each other's checkpoints. The record holds the settings that
+decide the result (a run with other settings is refused in the same directory), the data with its
+checksum and what became of its rows, versions, and at the end the log of all steps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
 
 from fastchat.model.files import file_sha256, fingerprint, git_commit, versions
 from fastchat.model.model_adapter import resolve
 from fastchat.tracking import TRACKING
-from fastchat.train import processes
 from fastchat.train.arguments import Arguments, TrainingArguments
 from fastchat.train.checkpoints import checkpoints, clear, missing_files
+from fastchat.train.processes import is_first_process, logger, say
 from fastchat.utils import read_json
 
+LOCK = ".training.lock"
+"""Hidden, since it stays behind after kill -9; the lock itself ends with its process."""
+LOCK_WAIT = 10.0
+"""Seconds to wait for what a killed run has left behind: processes that load its data."""
+PACKAGES = ("fschat", "torch", "transformers", "accelerate", "deepspeed", "flash_attn")
 RECORD = "training.json"
 
 DECISIVE = (
@@ -71,6 +81,48 @@ ADDED_LATER = {
     *(f"deepspeed_{name}" for name in DEEPSPEED),
 }
 """Settings that records from before they existed lack, and that are not compared with those."""
+
+
+@contextlib.contextmanager
+def output_lock(args: TrainingArguments) -> Iterator[None]:
+    """Hold the output directory, on the first process; all processes fail if it cannot."""
+    refusal: list[Exception | None] = [None]
+    with contextlib.ExitStack() as held:
+        if is_first_process():
+            try:
+                _lock(args.directory, held)
+            except (ValueError, OSError) as error:
+                refusal = [error]
+        if args.world_size > 1:
+            # The others look at the directory only now: the run that was waited for has changed it.
+            torch.distributed.broadcast_object_list(refusal, src=0)
+        if refusal[0] is not None:
+            raise refusal[0]
+        yield
+
+
+def _lock(directory: Path, held: contextlib.ExitStack) -> None:
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    held.callback(_remove_empty, made)
+    lock = FileLock(directory / LOCK, timeout=LOCK_WAIT, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(
+            f"another process is training in {directory}: wait for it, or name another --output_dir"
+        ) from error
+    except OSError as error:
+        # Some file systems of clusters know no locks; training there is no mistake.
+        logger.warning("%s cannot be locked (%s): let no other run write there", directory, error)
+    held.callback(lock.release)
+    held.callback((directory / LOCK).unlink, missing_ok=True)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with contextlib.suppress(OSError):  # not empty: something was written
+        for folder in folders:
+            folder.rmdir()
 
 
 def new_record(arguments: Arguments) -> dict[str, Any]:
@@ -132,7 +184,7 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
     ]
     is_begun = checkpoints(output_dir) or list(output_dir.glob("*.safetensors"))
     if differing and record["status"] != "finished" and not is_begun:
-        processes.say(f"{output_dir}: a run with other settings ended before it saved anything")
+        say(f"{output_dir}: a run with other settings ended before it saved anything")
         return False
     if differing:
         raise ValueError(
@@ -143,11 +195,9 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
         return False
     lost = missing_files(output_dir, record)
     if lost:
-        processes.say(f"{output_dir} was finished, but {lost}: it is made again")
+        say(f"{output_dir} was finished, but {lost}: it is made again")
         return False
-    processes.say(
-        f"{output_dir} is finished; nothing to do (--overwrite_output_dir trains it anew)"
-    )
+    say(f"{output_dir} is finished; nothing to do (--overwrite_output_dir trains it anew)")
     return True
 
 
@@ -162,6 +212,3 @@ def start_anew(args: TrainingArguments) -> None:
 def _plain(value: Any) -> Any:
     """Enumerations as their values, so that the setting survives JSON; nothing given is None."""
     return None if value == {} else getattr(value, "value", value)
-
-
-PACKAGES = ("fschat", "torch", "transformers", "accelerate", "deepspeed", "flash_attn")

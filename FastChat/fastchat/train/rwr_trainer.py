@@ -33,7 +33,8 @@ from transformers.trainer_utils import SaveStrategy
 
 from fastchat.train import signals
 from fastchat.train.arguments import TrainingArguments
-from fastchat.train.batches import (
+from fastchat.train.checkpoints import mark_complete, rotate, saving
+from fastchat.train.data.batches import (
     IGNORED,
     Collator,
     Passes,
@@ -41,11 +42,10 @@ from fastchat.train.batches import (
     StepCollator,
     TreeCollator,
 )
-from fastchat.train.checkpoints import mark_complete, rotate, saving
+from fastchat.train.data.rwr_dataset import RWRDataset
 from fastchat.train.prefix_tree.flex import FLEX, FLEX_BLOCK, TOLERANCE
 from fastchat.train.prefix_tree.model import attention_inputs, can_use_trees, tree_error
 from fastchat.train.processes import logger
-from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.statistics import StepStatistics
 
 SILENCE = 60.0

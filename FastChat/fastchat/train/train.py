@@ -54,14 +54,20 @@ from fastchat.model.model_adapter import (
 from fastchat.tracking import start_wandb
 from fastchat.train import checkpoints, processes, signals
 from fastchat.train.arguments import Arguments, TrainingArguments, parse
-from fastchat.train.batches import Collator
 from fastchat.train.checks import check, check_schedule, is_absent
+from fastchat.train.data.batches import Collator
+from fastchat.train.data.rwr_dataset import RWRDataset, marked_sample, read_data
 from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
-from fastchat.train.output_lock import output_lock
 from fastchat.train.prefix_tree.model import use_trees
 from fastchat.train.processes import fail, say
-from fastchat.train.run_record import RECORD, fingerprint, is_finished, new_record, start_anew
-from fastchat.train.rwr_dataset import RWRDataset, marked_sample, read_data
+from fastchat.train.run_record import (
+    RECORD,
+    fingerprint,
+    is_finished,
+    new_record,
+    output_lock,
+    start_anew,
+)
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
 from fastchat.utils import write_json
 

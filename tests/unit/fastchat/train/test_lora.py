@@ -16,8 +16,8 @@ from fastchat.conversation import ChatTemplate
 from fastchat.model import apply_lora
 from fastchat.model.model_adapter import load_model, load_tokenizer
 from fastchat.train.arguments import TrainingArguments
+from fastchat.train.data.rwr_dataset import RWRDataset
 from fastchat.train.lora import LoraArguments, add_adapter
-from fastchat.train.rwr_dataset import RWRDataset
 from fastchat.train.train import main
 from rise.policies import names
 from tests.support import training_data as shared

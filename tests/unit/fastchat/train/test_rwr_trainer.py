@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fastchat.train.batches import Collator
-from fastchat.train.rwr_dataset import Example
+from fastchat.train.data.batches import Collator
+from fastchat.train.data.rwr_dataset import Example
 from fastchat.train.rwr_trainer import TrainingError, action_nll, rwr_loss
 from tests.support.tiny import save_tiny_model
 from tests.support.training_data import make_case, rows, write_rows

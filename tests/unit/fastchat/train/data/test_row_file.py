@@ -1,14 +1,14 @@
 """A JSON list read row by row: the rows, where they stand, and what is refused.
 
-python -m pytest tests/unit/fastchat/train/test_row_file.py
+python -m pytest tests/unit/fastchat/train/data/test_row_file.py
 """
 
 import json
 
 import pytest
 
-from fastchat.train import rows as row_file
-from fastchat.train.rows import RowReader, read_rows
+from fastchat.train.data import rows as row_file
+from fastchat.train.data.rows import RowReader, read_rows
 from tests.support.training_data import rows
 
 CONTENT = [*rows(5), 123456789, {"text": 'é 漢 \u2028 😀 ] , " \\ [{'}, {}, {"long": "ü" * 300}]

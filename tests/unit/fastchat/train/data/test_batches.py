@@ -1,15 +1,15 @@
 """The examples of an optimizer step do not depend on how it is split.
 
-python -m pytest tests/unit/fastchat/train/test_batches.py
+python -m pytest tests/unit/fastchat/train/data/test_batches.py
 """
 
 from itertools import chain
 
 import pytest
 
-from fastchat.train.batches import IGNORED, Collator, StepBatches, TreeCollator, keep_together
+from fastchat.train.data.batches import IGNORED, Collator, StepBatches, TreeCollator, keep_together
+from fastchat.train.data.rwr_dataset import Example
 from fastchat.train.prefix_tree.trie import PrefixOrder
-from fastchat.train.rwr_dataset import Example
 
 LENGTHS = [(37 * i) % 101 + 3 for i in range(45)]
 ROWS = [[1, 2, i % 3, i % 5, *range(length - 4)] for i, length in enumerate(LENGTHS)]

@@ -1,11 +1,11 @@
 """Rows of a fine-tuning file: which answers are trained with which weight, what is refused.
 
-python -m pytest tests/unit/fastchat/train/test_rows.py
+python -m pytest tests/unit/fastchat/train/data/test_rows.py
 """
 
 import pytest
 
-from fastchat.train.rows import Notes, read_targets, targets_of
+from fastchat.train.data.rows import Notes, read_targets, targets_of
 from tests.support.training_data import row, rows, write_rows
 
 QUESTION = {"from": "human", "value": "q"}

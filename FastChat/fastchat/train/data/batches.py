@@ -16,9 +16,9 @@ import torch
 from torch.utils.data import Dataset
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from fastchat.train.data.rwr_dataset import Example
 from fastchat.train.prefix_tree.model import tree_inputs
 from fastchat.train.prefix_tree.trie import PrefixOrder, build_tree, divide
-from fastchat.train.rwr_dataset import Example
 
 IGNORED = -100
 

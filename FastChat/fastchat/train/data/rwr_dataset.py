@@ -17,9 +17,9 @@ from typing import Any
 
 from fastchat.conversation import ChatTemplate
 from fastchat.train.arguments import DataArguments
+from fastchat.train.data.rows import Notes, Place, RowReader, Target, read_targets, targets_of
 from fastchat.train.prefix_tree.trie import PrefixOrder
 from fastchat.train.processes import say
-from fastchat.train.rows import Notes, Place, RowReader, Target, read_targets, targets_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Examples: token ids as served, the trained span, what is cut and what is dropped.
 
-python -m pytest tests/unit/fastchat/train/test_rwr_dataset.py
+python -m pytest tests/unit/fastchat/train/data/test_rwr_dataset.py
 """
 
 from itertools import chain
@@ -8,8 +8,8 @@ from itertools import chain
 import pytest
 
 from fastchat.conversation import BUILT_IN, ChatTemplate, messages_from_sharegpt
-from fastchat.train.rows import targets_of
-from fastchat.train.rwr_dataset import RWRDataset, encode, marked_sample
+from fastchat.train.data.rows import targets_of
+from fastchat.train.data.rwr_dataset import RWRDataset, encode, marked_sample
 from tests.support.tiny import tiny_tokenizer
 from tests.support.training_data import row, rows, write_rows
 

@@ -1,0 +1,1 @@
+"""Fine-tuning rows, the examples that are trained, and the batches of a step."""
