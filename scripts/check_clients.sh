@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The OpenAI server, asked by the clients that people use: openai, litellm, inspect_ai and
+# The OpenAI server, asked by clients that people use: litellm, inspect_ai and
 # lm-evaluation-harness, newest versions from the registry, in an environment of their own.
 #
 #   bash scripts/check_clients.sh
@@ -10,7 +10,7 @@ set -euo pipefail
 
 OUT=${OUT:-log/clients}        # where everything is written, the clients' environment too
 VENV=${VENV:-.venv}            # the environment that scripts/setup.sh makes
-CLIENTS=${CLIENTS:-openai litellm inspect_ai lm_eval}
+CLIENTS=${CLIENTS:-litellm inspect_ai lm_eval}
 
 cd "$(dirname "$0")/.."
 . scripts/stages.sh

@@ -9,7 +9,7 @@ import resource
 from pathlib import Path
 from typing import TypeVar
 
-from fastchat.utils import words
+from fastchat.utils import normal_url, words
 from rise.episodes import shard
 from rise.episodes.feedback import FEEDBACK
 from rise.runs.tally import parse_prices
@@ -244,14 +244,12 @@ def controller_url(address: str) -> str:
     """
     if Path(address).is_file():
         return address
-    if re.fullmatch(r"\d+", address):
-        return f"http://localhost:{address}"
-    url = address if re.match(r"https?://", address) else f"http://{address}"
+    url = normal_url(address)
     if not re.fullmatch(r"https?://[^\s/:]+(:\d+)?/?|https?://\[[0-9a-f:]+\](:\d+)?/?", url):
         raise ValueError(
             f"--controller_address is {address!r}: give a URL like {DEFAULT_CONTROLLER}, or a port"
         )
-    return url.rstrip("/")
+    return url
 
 
 def window(context_window: int | None, dialogue_limit: int | None) -> int | None:
@@ -273,13 +271,6 @@ SPARE = 64
 def most_connections() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**31 if hard == resource.RLIM_INFINITY else hard - SPARE
-
-
-def allow_connections(count: int) -> None:
-    """Raise the limit of open files, often 1,024, for `count` connections; children inherit it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft not in (hard, resource.RLIM_INFINITY) and soft < count + SPARE:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count + SPARE, hard))
 
 
 def _no_file(path: str, env: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastchat.utils import raise_file_limit
 from rise.episodes import shard
 from rise.episodes.journal import RunDir
 from rise.policies import names as choice
@@ -26,7 +27,7 @@ from rise.program.files import read_json
 from rise.rollout.play import Plan, run_episodes
 from rise.rollout.shown import Shown, attempts_of, checksum
 from rise.runs import tally as cost
-from rise.runs.arguments import allow_connections, controller_url, per_turn, problems_with
+from rise.runs.arguments import controller_url, per_turn, problems_with
 from rise.runs.config import configuration, make_env
 from rise.runs.messages import interrupted, none_fit, none_fits, unanswered, unfinished
 from rise.runs.progress import Progress
@@ -146,7 +147,7 @@ class Job:
         limit, concurrency = config["max_cost_usd"], config["concurrency"]
         if cost.exceeded(limit, tally):
             return None
-        allow_connections(concurrency)
+        raise_file_limit()
         # First those that nobody has refused: else the refused ones, failing again in a row, would
         # end every call before the others are asked.
         owed = [task_id for task_id in shard.task_ids(config) if task_id not in run.done]

@@ -1,6 +1,6 @@
 """Ask the server of serve.py as several clients do, and compare what they count: one line each.
 
-    python scripts/clients/ask.py --directory log/clients --clients openai lm_eval
+    python scripts/clients/ask.py --directory log/clients --clients litellm lm_eval
 
 Reads   --directory: server.json, as serve.py writes it.
 Writes  there: tasks/ and the caches and logs of the clients.
@@ -25,96 +25,41 @@ def check(what: str, holds: bool) -> None:
         raise AssertionError(what)
 
 
-def ask_openai(server: dict[str, Any], _: Path) -> str:
-    """Chats, streams, choices, log-probabilities, completions, errors."""
-    import openai
-
-    model, problem = server["model"], server["problems"][0]
-    with openai.OpenAI(base_url=server["base_url"], api_key=KEY, max_retries=0) as client:
-        create = client.chat.completions.create
-        chat = {"model": model, "messages": problem["messages"], "max_tokens": 64}
-        right = 0
-        for one in server["problems"]:
-            asked = {**chat, "messages": one["messages"], "temperature": 0}
-            right += f"\\boxed{{{one['target']}}}" in create(**asked).choices[0].message.content
-        check("m1@t1", right / len(server["problems"]) == server["m1_t1"])
-        scored = {"n": 2, "seed": 5, "logprobs": True, "top_logprobs": 3}
-        whole = create(**chat, **scored).choices
-        texts, tokens = ["", ""], [[], []]
-        for chunk in create(**chat, **scored, stream=True):
-            for choice in chunk.choices:
-                texts[choice.index] += choice.delta.content or ""
-                tokens[choice.index] += choice.logprobs.content if choice.logprobs else []
-        check("a stream's texts", texts == [choice.message.content for choice in whole])
-        check("a stream's logprobs", tokens == [choice.logprobs.content for choice in whole])
-        both = [one["prompt"] for one in server["problems"][:2]]
-        scoring = {"prompt": both, "echo": True, "logprobs": 1, "max_tokens": 0}
-        echoed = client.completions.create(model=model, **scoring)
-        check(
-            "echo", [choice.logprobs.token_logprobs[0] for choice in echoed.choices] == [None] * 2
-        )
-        refusals = [
-            (
-                openai.BadRequestError,
-                lambda: create(**chat, response_format={"type": "json_object"}),
-            ),
-            (openai.NotFoundError, lambda: create(**{**chat, "model": "other"})),
-            (openai.NotFoundError, lambda: client.embeddings.create(model=model, input="Hi")),
-        ]
-        for kind, call in refusals:
-            try:
-                call()
-            except kind as error:
-                check("an error's words", bool(error.body["message"]))
-            else:
-                check(kind.__name__, False)
-    return f"m1@t1 {right / len(server['problems']):.3f}, n in streams, logprobs, echo, errors"
-
-
 def ask_litellm(server: dict[str, Any], _: Path) -> str:
     """Chats, streams, completions, errors."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import litellm
 
     litellm.suppress_debug_info = True
-    problem = server["problems"][0]
-    common = {
-        "model": f"openai/{server['model']}",
-        "api_base": server["base_url"],
-        "api_key": KEY,
-        "max_tokens": 64,
-    }
+    problem, address = server["problems"][0], {"api_base": server["base_url"], "api_key": KEY}
+    chat = {**address, "model": f"openai/{server['model']}", "max_tokens": 64, "temperature": 0}
     right = 0
     for one in server["problems"]:
-        reply = litellm.completion(**common, messages=one["messages"], temperature=0)
+        reply = litellm.completion(**chat, messages=one["messages"])
         right += f"\\boxed{{{one['target']}}}" in reply.choices[0].message.content
-    check("m1@t1", right / len(server["problems"]) == server["m1_t1"])
-    asked = {**common, "messages": problem["messages"], "n": 2, "seed": 5, "logprobs": True}
-    whole = litellm.completion(**asked, top_logprobs=2, presence_penalty=0.5)
+    m1_t1 = right / len(server["problems"])
+    check("m1@t1", m1_t1 == server["m1_t1"])
+    asked = {**chat, "messages": problem["messages"]}
+    sampled = {"temperature": 1, "n": 2, "seed": 5, "presence_penalty": 0.5}
+    whole = litellm.completion(**asked | sampled, logprobs=True, top_logprobs=2)
     check("logprobs", all(choice.logprobs.content for choice in whole.choices))
-    text = ""
-    for chunk in litellm.completion(
-        **common, messages=problem["messages"], temperature=0, stream=True
-    ):
-        text += chunk.choices[0].delta.content or "" if chunk.choices else ""
+    chunks = [chunk for chunk in litellm.completion(**asked, stream=True) if chunk.choices]
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     check("a stream's text", text == problem["answer"])
-    done = litellm.text_completion(
-        **{**common, "model": f"text-completion-openai/{server['model']}"},
-        prompt=problem["prompt"],
-        temperature=0,
-    )
+    completed = chat | {"model": f"text-completion-openai/{server['model']}"}
+    done = litellm.text_completion(**completed, prompt=problem["prompt"])
     check("a completion", done.choices[0].text == problem["answer"])
     long = [{"role": "user", "content": "word " * 4000}]
     for kind, changed in (
         (litellm.ContextWindowExceededError, {"messages": long}),
-        (litellm.NotFoundError, {"model": "openai/other", "messages": problem["messages"]}),
+        (litellm.NotFoundError, {"model": "openai/other"}),
     ):
         try:
-            litellm.completion(**{**common, **changed})
+            litellm.completion(**asked | changed)
         except kind:
             continue
         check(kind.__name__, False)
-    return f"m1@t1 {right / len(server['problems']):.3f}, n, logprobs, streams, completions, errors"
+    return f"m1@t1 {m1_t1:.3f}, n, logprobs, streams, completions, errors"
 
 
 def ask_inspect_ai(server: dict[str, Any], directory: Path) -> str:
@@ -133,18 +78,12 @@ def ask_inspect_ai(server: dict[str, Any], directory: Path) -> str:
         )
         for one in server["problems"]
     ]
-    model = get_model(
-        f"openai-api/rise/{server['model']}", base_url=server["base_url"], api_key=KEY
-    )
     task = inspect_ai.Task(dataset=MemoryDataset(samples), solver=generate(), scorer=pattern(BOX))
-    (log,) = inspect_ai.eval(
-        task,
-        model=model,
-        temperature=0.0,
-        max_tokens=64,
-        display="none",
-        log_dir=str(directory / "inspect"),
-    )
+    name = f"openai-api/rise/{server['model']}"
+    model = get_model(name, base_url=server["base_url"], api_key=KEY)
+    sampling = {"temperature": 0.0, "max_tokens": 64}
+    quiet = {"display": "none", "log_dir": str(directory / "inspect")}
+    (log,) = inspect_ai.eval(task, model=model, **sampling, **quiet)
     check(f"status {log.status}: {log.error}", log.status == "success")
     accuracy = log.results.scores[0].metrics["accuracy"].value
     check("m1@t1", accuracy == server["m1_t1"])
@@ -164,29 +103,18 @@ def ask_lm_eval(server: dict[str, Any], directory: Path) -> str:
     system = next((m["content"] for m in server["problems"][0]["messages"][:-1]), None)
 
     def run(model: str, args: dict[str, Any], task: str, **more: Any) -> dict[str, Any]:
-        found = simple_evaluate(
-            model=model,
-            model_args=args,
-            tasks=[task],
-            task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
-            bootstrap_iters=0,
-            verbosity="ERROR",
-            **more,
-        )
+        manager = TaskManager(include_path=str(tasks), include_defaults=False)
+        more |= {"task_manager": manager, "bootstrap_iters": 0, "verbosity": "ERROR"}
+        found = simple_evaluate(model=model, model_args=args, tasks=[task], **more)
         return {"samples": found["samples"][task], **found["results"][task]}
 
     api = {"model": server["model"], "num_concurrent": 4, "max_retries": 1}
     completions = {**api, "base_url": f"{server['base_url']}/completions"}
     completions["tokenizer"] = server["checkpoint"]
     chats = {**api, "base_url": f"{server['base_url']}/chat/completions"}
+    asked = {"apply_chat_template": True, "system_instruction": system}
     text = run("local-completions", completions, "rise_text")["exact_match,box"]
-    chat = run(
-        "local-chat-completions",
-        chats,
-        "rise_chat",
-        apply_chat_template=True,
-        system_instruction=system,
-    )["exact_match,box"]
+    chat = run("local-chat-completions", chats, "rise_chat", **asked)["exact_match,box"]
     check(f"m1@t1 {server['m1_t1']}: {text}, {chat}", text == chat == server["m1_t1"])
     ours = run("local-completions", {**completions, "batch_size": 4}, "rise_choice")
     own = {"pretrained": server["checkpoint"], "device": "cpu", "dtype": "float32"}
@@ -212,14 +140,11 @@ def write_tasks(tasks: Path, server: dict[str, Any]) -> None:
     rows = []
     for one in server["problems"]:
         numbers = [str(int(one["target"]) + more) for more in (1, 0, 7)]
-        rows.append(
-            {
-                "question": one["messages"][-1]["content"],
-                "prompt": one["prompt"],
-                "target": one["target"],
-                "choices": [f"The answer is \\boxed{{{number}}}." for number in numbers],
-            }
-        )
+        row = {"question": one["messages"][-1]["content"]} | {
+            k: one[k] for k in ("prompt", "target")
+        }
+        choices = [f"The answer is \\boxed{{{number}}}." for number in numbers]
+        rows.append(row | {"choices": choices})
     data = tasks / "problems.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     common = {
@@ -253,12 +178,7 @@ def write_tasks(tasks: Path, server: dict[str, Any]) -> None:
         (tasks / f"{name}.yaml").write_text(json.dumps({"task": name, **task}, indent=1))
 
 
-CLIENTS = {
-    "openai": ask_openai,
-    "litellm": ask_litellm,
-    "inspect_ai": ask_inspect_ai,
-    "lm_eval": ask_lm_eval,
-}
+CLIENTS = {"litellm": ask_litellm, "inspect_ai": ask_inspect_ai, "lm_eval": ask_lm_eval}
 
 
 def main() -> int:

@@ -108,7 +108,7 @@ def test_a_study_of_real_sh_trains_its_variants_from_the_warm_start_of_the_first
         ("real.sh", "ROLLOUTS=${ROLLOUTS:-2} "),
         ("gpu_check.sh", "SIZES=${SIZES:-1b 7b} "),
         ("check_vllm.sh", "PROBLEMS=${PROBLEMS:-48} "),
-        ("check_clients.sh", "CLIENTS=${CLIENTS:-openai "),
+        ("check_clients.sh", "CLIENTS=${CLIENTS:-litellm "),
     ],
 )
 def test_arguments_start_nothing(tmp_path, script, knob):
