@@ -138,8 +138,7 @@ async def _attempt(env, chat, models, problem, past, window, settings) -> AsyncI
     """One more attempt of every chosen model: (state, dialogue, dialogue, button) as they grow."""
     import gradio as gr
 
-    from fastchat.serve.gradio_web_server import chosen
-    from fastchat.serve.web_chat import WebChatError
+    from fastchat.serve.gradio_web_server import WebChatError, chosen
 
     names = chosen(*models)
     index, question, reference = problem

@@ -28,10 +28,10 @@ from fastchat.constants import (
     RequestError,
 )
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
+from fastchat.serve.commands import add_address, add_controller
 from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads, unless_dropped
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.registration import Registration
-from fastchat.serve.terminal import add_address, add_controller
 from fastchat.utils import WILDCARDS, normal_url, positive_int, tell_if_open
 
 T = TypeVar("T")

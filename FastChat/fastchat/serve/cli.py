@@ -30,9 +30,8 @@ from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop,
 from fastchat.client.workers import Cluster
 from fastchat.conversation import Message
 from fastchat.protocol.worker_protocol import ChatMessage
+from fastchat.serve.commands import ELSEWHERE, add_controller
 from fastchat.serve.screens import SCREENS, Screen, screen_of
-from fastchat.serve.stock_flags import ELSEWHERE
-from fastchat.serve.terminal import add_controller
 from fastchat.utils import Parser, normal_url, positive_int, read_json, write_json
 
 TABS = "fastchat.web_tabs"

@@ -36,10 +36,9 @@ from fastchat.protocol.controller_protocol import (
     WorkerStatus,
 )
 from fastchat.protocol.worker_protocol import parse
+from fastchat.serve.commands import ELSEWHERE, add_address
 from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads
 from fastchat.serve.prometheus import HUNG_UP, Metrics
-from fastchat.serve.stock_flags import ELSEWHERE
-from fastchat.serve.terminal import add_address
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry
 from fastchat.utils import Parser, build_logger, listen, serve, tell_if_open, url_of
 

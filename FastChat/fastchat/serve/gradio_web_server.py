@@ -12,15 +12,20 @@ unless told otherwise; there is no login.
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
+from fastchat.client.http import PeerError
+from fastchat.client.workers import Cluster
+from fastchat.constants import RequestError
 from fastchat.conversation import Message
-from fastchat.serve.stock_flags import ELSEWHERE
-from fastchat.serve.terminal import add_address, add_controller
-from fastchat.serve.web_chat import WebChat, WebChatError
+from fastchat.serve.commands import ELSEWHERE, add_address, add_controller
+from fastchat.serve.http import together
+from fastchat.serve.openai.errors import ApiError, from_worker
+from fastchat.serve.openai.requests import held
 from fastchat.utils import Parser, build_logger, listen, serve, url_of
 
 logger = build_logger("gradio_web_server")
@@ -28,6 +33,65 @@ logger = build_logger("gradio_web_server")
 TABS = "fastchat.web_tabs"
 NOBODY = "(none)"
 _PORT = 7860
+_SILENCE = 600.0
+"""Seconds that a worker may send nothing."""
+
+
+class WebChatError(Exception):
+    """There is no answer; the message says why, in words for the page."""
+
+
+class WebChat:
+    """Answers of the models that a controller serves, as they grow."""
+
+    def __init__(self, controller: str):
+        self._cluster = Cluster(controller, _SILENCE)
+
+    async def models(self) -> list[str]:
+        """The names that the controller serves; none where it does not answer."""
+        try:
+            return await self._cluster.models()
+        except PeerError:
+            return []
+
+    async def reply(
+        self, model: str, messages: Sequence[Message], max_tokens: int, **sampling: float
+    ) -> AsyncGenerator[str, None]:
+        """The answer to a dialogue: its text so far, again and again."""
+        body = {"messages": list(messages), "max_new_tokens": max_tokens, **sampling}
+        try:
+            async with held(self._cluster, model) as worker:
+                texts = self._cluster.texts(model, body, worker.address)
+                async with contextlib.aclosing(texts):
+                    async for text in texts:
+                        yield text
+        except RequestError as error:
+            raise WebChatError(str(from_worker(error))) from error
+        except ApiError as error:
+            raise WebChatError(str(error)) from error
+
+    async def replies(
+        self, asked: Sequence[tuple[str, Sequence[Message]]], max_tokens: int, **sampling: float
+    ) -> AsyncGenerator[list[str], None]:
+        """All texts so far, again and again, of several models with a dialogue each.
+
+        WebChatError if one of them gives no answer, once the others are complete.
+        """
+        texts, failures = ["" for _ in asked], list[WebChatError]()
+
+        async def reply(model: str, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
+            try:
+                async for text in self.reply(model, messages, max_tokens, **sampling):
+                    yield text
+            except WebChatError as error:
+                failures.append(error)
+
+        async with contextlib.aclosing(together([reply(*each) for each in asked])) as news:
+            async for index, text in news:
+                texts[index] = text
+                yield list(texts)
+        for failure in failures:
+            raise failure
 
 
 def build(args: argparse.Namespace, tabs: list[ModuleType]) -> Any:

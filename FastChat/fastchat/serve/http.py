@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -17,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastchat.constants import MAX_BODY_BYTES, TOKEN_VARIABLE, ErrorCode, RequestError
 
 T = TypeVar("T")
+_WAITING = 64
+"""Items that are kept for a client that reads slowly; then the workers wait."""
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -58,6 +61,37 @@ async def unless_dropped(request: Request, answer: Awaitable[T]) -> T | None:
     finally:
         work.cancel()
         gone.cancel()
+
+
+async def together(
+    streams: Sequence[AsyncGenerator[T, None]],
+) -> AsyncGenerator[tuple[int, T], None]:
+    """What several streams yield as it comes, with the stream's number; an error ends them all."""
+    queue: asyncio.Queue[Any] = asyncio.Queue(_WAITING)
+
+    async def pump(number: int, stream: AsyncGenerator[T, None]) -> None:
+        try:
+            async with contextlib.aclosing(stream):
+                async for item in stream:
+                    await queue.put((number, item))
+            await queue.put(None)
+        except Exception as error:
+            await queue.put(error)
+
+    tasks = [asyncio.create_task(pump(*each)) for each in enumerate(streams)]
+    try:
+        running = len(tasks)
+        while running:
+            item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                running -= 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _disconnected(request: Request) -> None:

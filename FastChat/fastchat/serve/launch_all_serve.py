@@ -24,7 +24,7 @@ from fastchat.client.process import Child, ServerEnded, asked, stop, wait_until
 from fastchat.constants import CONTROLLER_PORT, WORKER_PORT, controller_headers
 from fastchat.model.weight_files import check_files
 from fastchat.serve import model_worker
-from fastchat.serve.stock_flags import ELSEWHERE
+from fastchat.serve.commands import ELSEWHERE
 from fastchat.serve.worker_registry import DispatchMethod
 from fastchat.utils import Parser, listen, read_json, write_json
 

@@ -36,7 +36,7 @@ from fastchat.model.model_adapter import (
 )
 from fastchat.model.weight_files import check_files
 from fastchat.protocol.worker_protocol import GenerateRequest
-from fastchat.serve import stock_flags, vllm_worker
+from fastchat.serve import commands, vllm_worker
 from fastchat.serve.base_model_worker import (
     BaseModelWorker,
     add_worker_arguments,
@@ -51,7 +51,6 @@ from fastchat.serve.engine.request import EngineRequest
 from fastchat.serve.engine.sampling import SamplingParams
 from fastchat.serve.prometheus import read_engine
 from fastchat.serve.prompts import Prompts
-from fastchat.serve.upstream import choice
 from fastchat.serve.upstream import command as vllm
 from fastchat.utils import (
     Parser,
@@ -163,7 +162,7 @@ class ModelWorker(BaseModelWorker):
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(stock_flags.ELSEWHERE, description=(__doc__ or "").splitlines()[0])
+    parser = Parser(commands.ELSEWHERE, description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "answers (a request for n samples takes n)")
     parser.add_argument(
         "--model-path",
@@ -210,7 +209,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="CPU threads of torch (OMP_NUM_THREADS, or the cores that this process may use)",
     )
     parser.add_argument("--seed", type=int, help="seed of requests that bring none (none)")
-    stock_flags.add_arguments(parser)
+    commands.add_gpus(parser)
     args = parser.parse_args(argv)
     args.error = parser.error
     return args
@@ -222,12 +221,12 @@ def vllm_instead(args: argparse.Namespace, logger: logging.Logger) -> argparse.N
     Raises:
         ValueError: vLLM is asked for, and is not there or cannot do what the command line says.
     """
-    stock_flags.settle(args)
+    commands.settle(args)
     check_files(args.model_path, args.base_model_path)
     command = vllm.find() if args.engine != "embedded" else None
-    reason = choice.against(args, command)
+    reason = vllm.against(args, command)
     if reason and args.num_gpus > 1 and args.engine == "auto":
-        why = f"{stock_flags.ONE_GPU}; vLLM does not generate, since {reason}"
+        why = f"{commands.ONE_GPU}; vLLM does not generate, since {reason}"
         raise ValueError(f"--num-gpus {args.num_gpus}: {why}")
     if reason and (args.engine == "vllm" or args.vllm_args):
         raise ValueError(f"{'--vllm-args' if args.vllm_args else '--engine vllm'}: {reason}")
@@ -237,7 +236,7 @@ def vllm_instead(args: argparse.Namespace, logger: logging.Logger) -> argparse.N
     logger.info("vLLM generates: %s (--engine embedded overrides)", command)
     own = vllm_worker.parse_args(["--model-path", args.model_path, "--vllm-bin", command])
     shared = {name: value for name, value in vars(args).items() if hasattr(own, name)}
-    options = choice.options(args, vllm.is_for_cpus(command))
+    options = vllm.worker_options(args, vllm.is_for_cpus(command))
     shared["vllm_args"] = f"{shlex.join(options)} {args.vllm_args}"
     os.environ["OMP_NUM_THREADS"] = str(args.num_threads or threads_of())
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -250,8 +249,8 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
     Raises:
         ValueError: the checkpoint, the template, the device or the memory will not do.
     """
-    stock_flags.settle(args)
-    stock_flags.device_of(args)
+    commands.settle(args)
+    commands.device_of(args)
     check_files(args.model_path, args.base_model_path)
     weights = base_source(args.model_path, args.base_model_path)
     tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)
@@ -285,8 +284,8 @@ def _load_engine(
     torch.set_num_threads(threads)
     keep_freed_memory()
     device = pick_device(args.device) or "cpu"
-    memory_fraction = stock_flags.memory_fraction(args, device)
-    options = stock_flags.load_options(args, device)
+    memory_fraction = commands.memory_fraction(args, device)
+    options = commands.load_options(args, device)
     model = load_model(args.model_path, device=device, base=args.base_model_path, **options)
     logger.info(
         "%s; %s", _dtype_in_words(args, model, own), f"{threads} CPU thread{'s' * (threads > 1)}"

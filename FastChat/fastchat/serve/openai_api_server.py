@@ -26,12 +26,11 @@ from fastchat.client.http import PeerError
 from fastchat.client.workers import Cluster
 from fastchat.constants import RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
+from fastchat.serve.commands import ELSEWHERE, add_address, add_controller
 from fastchat.serve.http import AsciiJSON, Bodies, read_json, reads
 from fastchat.serve.openai.answers import Answers
 from fastchat.serve.openai.errors import ApiError, from_worker, parse
 from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, served
-from fastchat.serve.stock_flags import ELSEWHERE
-from fastchat.serve.terminal import add_address, add_controller
 from fastchat.utils import (
     Parser,
     build_logger,

@@ -15,7 +15,7 @@ from pydantic import RootModel
 from fastchat.client.http import open_session, post
 from fastchat.client.workers import CONTROL_SECONDS
 from fastchat.constants import controller_headers
-from fastchat.serve.terminal import add_controller, run
+from fastchat.serve.commands import add_controller, run
 from fastchat.utils import Parser, normal_url
 
 

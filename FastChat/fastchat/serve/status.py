@@ -12,7 +12,7 @@ import time
 
 from fastchat.client.http import PeerError, post
 from fastchat.client.workers import CONTROL_SECONDS, Cluster, Status
-from fastchat.serve.terminal import add_controller, run
+from fastchat.serve.commands import add_controller, run
 from fastchat.utils import Parser, visible
 
 COLUMNS = ("worker", "models", "queue", "running", "tokens/s", "context")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 
 from fastchat.client.workers import Cluster
+from fastchat.serve.commands import add_controller, run
 from fastchat.serve.screens import Screen
-from fastchat.serve.terminal import add_controller, run
 from fastchat.utils import Parser, normal_url, positive_int
 
 

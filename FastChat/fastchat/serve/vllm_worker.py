@@ -43,7 +43,7 @@ from fastchat.serve.base_model_worker import (
     create_app,
     registration_of,
 )
-from fastchat.serve.stock_flags import OF_VLLM
+from fastchat.serve.commands import OF_VLLM
 from fastchat.serve.upstream import command as vllm
 from fastchat.serve.upstream.client import Abilities, UpstreamClient, explore
 from fastchat.serve.upstream.worker import UpstreamWorker

@@ -17,16 +17,13 @@ from fastchat.client.workers import Cluster, Worker
 from fastchat.constants import RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
 from fastchat.protocol.worker_protocol import GenerateReply
-from fastchat.serve.http import unless_dropped
+from fastchat.serve.http import together, unless_dropped
 from fastchat.serve.openai.errors import ApiError, from_worker
 from fastchat.serve.openai.replies import DONE, Progress, Shape, event
 from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, Ask, asks_of, held
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 
 log = logging.getLogger("fastchat.openai_api_server")
-
-_WAITING_FRAMES = 64
-"""Frames that are kept for a client that reads slowly; then the workers wait."""
 
 
 @dataclass
@@ -87,12 +84,13 @@ class Answers:
                 async with held(self.cluster, wanted.model) as worker:
                     asks = await asks_of(self.cluster, worker, wanted, self.default_max_tokens)
                     sent = [Progress(ask, shape) for ask in asks]
-                    async with contextlib.aclosing(self._frames(worker, sent)) as frames:
-                        async for progress, frame in frames:
+                    streams = [self.cluster.stream(worker, ask.body) for ask in asks]
+                    async with contextlib.aclosing(together(streams)) as frames:
+                        async for number, frame in frames:
                             if not begun:
                                 begun = True
-                                yield shape.roles(sum(one.ask.n for one in sent))
-                            for chunk in progress.chunks(frame):
+                                yield shape.roles(sum(ask.n for ask in asks))
+                            for chunk in sent[number].chunks(frame):
                                 yield chunk
                 outcome.usage = shape.usage([one.last for one in sent if one.last])
                 outcome.code = 0
@@ -114,37 +112,6 @@ class Answers:
         tasks = [asyncio.create_task(call) for call in calls]
         try:
             return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _frames(
-        self, worker: Worker, sent: list[Progress]
-    ) -> AsyncGenerator[tuple[Progress, GenerateReply], None]:
-        """The frames of all asks as they come."""
-        queue: asyncio.Queue[Any] = asyncio.Queue(_WAITING_FRAMES)
-
-        async def pump(progress: Progress) -> None:
-            try:
-                stream = self.cluster.stream(worker, progress.ask.body)
-                async with contextlib.aclosing(stream) as frames:
-                    async for frame in frames:
-                        await queue.put((progress, frame))
-                await queue.put(None)
-            except Exception as error:
-                await queue.put(error)
-
-        tasks = [asyncio.create_task(pump(progress)) for progress in sent]
-        try:
-            running = len(tasks)
-            while running:
-                item = await queue.get()
-                if isinstance(item, Exception):
-                    raise item
-                if item is None:
-                    running -= 1
-                else:
-                    yield item
         finally:
             for task in tasks:
                 task.cancel()

@@ -10,7 +10,6 @@ import os
 import pytest
 
 from fastchat.serve import model_worker
-from fastchat.serve.upstream import choice
 from fastchat.serve.upstream import command as vllm
 
 
@@ -37,7 +36,7 @@ def installed(tmp_path, monkeypatch):
 @pytest.fixture
 def choose(checkpoint, monkeypatch):
     def choose(*options, device="cuda"):
-        monkeypatch.setattr(choice, "pick_device", lambda _: device)
+        monkeypatch.setattr(vllm, "pick_device", lambda _: device)
         args = model_worker.parse_args(["--model-path", str(checkpoint()), *options])
         return model_worker.vllm_instead(args, logging.getLogger("test"))
 

@@ -1,6 +1,6 @@
 """The flags of stock FastChat: honoured, or refused with the way out.
 
-python -m pytest tests/unit/fastchat/serve/test_stock_flags.py
+python -m pytest tests/unit/fastchat/serve/test_commands.py
 """
 
 import os
@@ -10,7 +10,7 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from fastchat.serve import cli, controller, launch_all_serve, model_worker, screens, stock_flags
+from fastchat.serve import cli, commands, controller, launch_all_serve, model_worker, screens
 from tests.support.served import greedy
 from tests.support.tiny import save_tiny_model
 
@@ -31,26 +31,26 @@ def parsed(*words):
 )
 def test_what_cannot_be_honoured_is_refused_before_anything_is_loaded(words, said):
     with pytest.raises(ValueError, match=said):
-        stock_flags.settle(parsed(*words))
+        commands.settle(parsed(*words))
 
 
 def test_memory_of_a_gpu_is_none_of_a_cpu():
     with pytest.raises(ValueError, match="--kv-memory"):
-        stock_flags.memory_fraction(parsed("--max-gpu-memory", "13Gib"), "cpu")
-    assert stock_flags.memory_fraction(parsed("--gpu-memory-fraction", "0.4"), "cpu") == 0.4
+        commands.memory_fraction(parsed("--max-gpu-memory", "13Gib"), "cpu")
+    assert commands.memory_fraction(parsed("--gpu-memory-fraction", "0.4"), "cpu") == 0.4
 
 
 def test_gpus_are_hidden(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    stock_flags.settle(parsed("--gpus", "1, GPU-8"))
+    commands.settle(parsed("--gpus", "1, GPU-8"))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,GPU-8"
 
 
 def test_a_gpu_that_is_none_is_no_reason_to_take_the_cpu(monkeypatch):
-    monkeypatch.setattr(stock_flags, "pick_device", lambda _: "cpu")
-    assert stock_flags.device_of(parsed()) == "cpu"
+    monkeypatch.setattr(commands, "pick_device", lambda _: "cpu")
+    assert commands.device_of(parsed()) == "cpu"
     with pytest.raises(ValueError, match="--gpus 7: torch sees no such GPU"):
-        stock_flags.device_of(parsed("--gpus", "7"))
+        commands.device_of(parsed("--gpus", "7"))
 
 
 @pytest.mark.parametrize(

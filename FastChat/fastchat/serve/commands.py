@@ -1,4 +1,4 @@
-"""The flags of stock FastChat that say where a model lies and how small it is, and those not here.
+"""What the commands share: where to listen, whom to ask, what is done about stock FastChat's flags.
 
 Of one model on several GPUs, and of quantized checkpoints, vLLM takes care.
 """
@@ -6,13 +6,23 @@ Of one model on several GPUs, and of quantized checkpoints, vLLM takes care.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib.util
 import os
-from typing import Any
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
+from fastchat.client.http import PeerError
+from fastchat.constants import CONTROLLER_ADDRESS
 from fastchat.model.model_adapter import pick_device
-from fastchat.utils import byte_count, positive_int
+from fastchat.utils import byte_count, normal_url, positive_int
 
+T = TypeVar("T")
+REMEDY = (
+    "start a controller with python -m fastchat.serve.controller (or launch_all_serve, with a "
+    "model), or say where one is with --controller-address"
+)
 VLLM = "python -m fastchat.serve.vllm_worker --vllm-bin vllm"
 _QUANTIZED = f"serve quantized checkpoints with vLLM: {VLLM}"
 _CORS = "a proxy in front of the server sets headers for other origins"
@@ -55,7 +65,32 @@ OF_VLLM = ELSEWHERE | {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_address(parser: argparse.ArgumentParser, port: int) -> None:
+    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
+    parser.add_argument("--port", type=int, default=port, help=f"port, 0 takes a free one ({port})")
+
+
+def add_controller(parser: argparse.ArgumentParser, flag: str = "--controller-address") -> None:
+    parser.add_argument(
+        flag,
+        type=normal_url,
+        default=CONTROLLER_ADDRESS,
+        help=f"URL or port of the controller ({CONTROLLER_ADDRESS})",
+    )
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns; a peer that gives no answer is one line and exit code 1, Ctrl-C 130."""
+    try:
+        return asyncio.run(work)
+    except PeerError as error:
+        remedy = f"; {REMEDY}" if error.kind == "connection" else ""
+        sys.exit(f"error: {error}{remedy}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def add_gpus(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", help="GPUs that it may see, such as 1 or 0,2 (all)")
     parser.add_argument(
         "--num-gpus",
