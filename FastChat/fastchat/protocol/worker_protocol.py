@@ -1,14 +1,13 @@
 """What a worker reads and answers.
 
 The fields and their defaults are FastChat's; `messages`, `prompt_token_ids`, `date`, `n`, `seed`
-and `return_token_ids` are ours. A null stands for the default. Fields that would change the answer
-and that no worker here implements are refused unless they hold their neutral value.
+and `return_token_ids` are ours.
 """
 
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -23,15 +22,8 @@ from pydantic import (
 
 from fastchat.constants import MAX_MESSAGES, MAX_SAMPLES, ErrorCode, RequestError
 
-MAX_STOPS = 64
-MAX_STOP_IDS = 1024
+M = TypeVar("M", bound=BaseModel)
 FinishReason = Literal["stop", "length", "abort"]
-
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "use_beam_search": (False,),
-    "best_of": (1,),
-    "images": ([],),
-}
 
 
 def _encodable(text: str) -> str:
@@ -48,16 +40,11 @@ def _day(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
-
-
 Stop = Annotated[Text, Field(max_length=1000)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Length = Annotated[int, Field(ge=1, lt=2**31)]
-TopK = Annotated[int, Field(ge=-1, lt=2**31)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
 TopLogprobs = Annotated[int, Field(ge=0, le=20, strict=True)]
 Logprob = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -69,10 +56,71 @@ class ChatMessage(BaseModel):
     content: Text
 
 
-class GenerateRequest(BaseModel):
-    """Body of `/worker_generate` and `/worker_generate_stream`."""
+class Sampling(BaseModel):
+    """What every request says of the draw of its answers. A null stands for the default.
+
+    A field that would change the answer and that no worker implements is refused by its name,
+    unless it holds a neutral value.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False)
+    neutral: ClassVar[dict[str, tuple[Any, ...] | None]] = {}
+    """Values of fields that no worker implements under which they change nothing; None: any."""
+    instead: ClassVar[dict[str, str]] = {}
+    """What to do in place of such a field."""
+
+    temperature: float = Field(default=1.0, ge=0)
+    """Below 1e-5: greedy."""
+    top_p: float = Field(default=1.0, ge=0, le=1)
+    """Probability mass to keep; below 1e-8: greedy."""
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] = -1
+    """Number of tokens to keep; -1 and 0 keep all."""
+    presence_penalty: Penalty = 0.0
+    """Taken from the logit of every token of the answer so far."""
+    frequency_penalty: Penalty = 0.0
+    """Taken as often as the answer has the token."""
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    """Divides the positive logits of the tokens of prompt and answer, multiplies the others."""
+    stop: list[Stop] = Field(default_factory=list, max_length=64)
+    """Texts that end an answer and are not part of it; a single string is allowed."""
+    stop_token_ids: list[TokenId] = Field(default_factory=list, max_length=1024)
+    n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
+    """Number of answers."""
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    """Sample i draws from the seed `seed + i`; None draws afresh."""
+    return_token_ids: bool = False
+    """Whether token ids of prompt and answers come with the reply."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        given = {key: value for key, value in body.items() if value is not None}
+        found = sorted(given.keys() & cls.neutral.keys())
+        known = {name: cls.neutral[name] for name in found}
+        refused = [
+            k for k, values in known.items() if values is not None and given[k] not in values
+        ]
+        if refused:
+            instead = cls.instead.get(refused[0], "not supported here; leave it out")
+            raise ValueError(f"{', '.join(refused)}: {instead}")
+        for name in found:
+            del given[name]
+        if isinstance(given.get("stop"), str):
+            given["stop"] = [given["stop"]]
+        if given.get("logprobs") is False:
+            del given["logprobs"]
+        return given
+
+
+class GenerateRequest(Sampling):
+    """Body of `/worker_generate` and `/worker_generate_stream`.
+
+    With n > 1 `text` and `finish_reason` of the reply are lists.
+    """
+
+    neutral: ClassVar = {"use_beam_search": (False,), "best_of": (1,), "images": ([],)}
 
     prompt: Text | None = None
     """A finished prompt string; special tokens are added once."""
@@ -80,48 +128,12 @@ class GenerateRequest(BaseModel):
     date: Annotated[str, AfterValidator(_day)] | None = None
     """The day (YYYY-MM-DD) for templates that print one; None is `fastchat.chat_templates.DATE`."""
     prompt_token_ids: list[TokenId] | None = Field(default=None, min_length=1)
-    temperature: float = Field(default=1.0, ge=0)
-    """Below 1e-5: greedy."""
-    top_p: float = Field(default=1.0, ge=0, le=1)
-    """Probability mass to keep; below 1e-8: greedy."""
-    top_k: TopK = -1
-    """Number of tokens to keep; -1 and 0 keep all."""
     max_new_tokens: Annotated[int, Field(ge=0, lt=2**31)] = 256
     """0 scores a prompt: it needs `echo` and `logprobs`."""
-    presence_penalty: Penalty = 0.0
-    """Taken from the logit of every token of the answer so far."""
-    frequency_penalty: Penalty = 0.0
-    """Taken as often as the answer has the token."""
-    repetition_penalty: RepetitionPenalty = 1.0
-    """Divides the positive logits of the tokens of prompt and answer, multiplies the others."""
     logprobs: TopLogprobs | None = None
     """How many likeliest tokens are told at each place beside the one there; with `echo` the places
     of the prompt count too. None: no log-probabilities."""
-    stop: list[Stop] = Field(default_factory=list, max_length=MAX_STOPS)
-    """Texts that end an answer and are not part of it; a single string is allowed."""
-    stop_token_ids: list[TokenId] = Field(default_factory=list, max_length=MAX_STOP_IDS)
     echo: bool = True
-    n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
-    """Number of answers; with n > 1 `text` and `finish_reason` are lists."""
-    seed: Seed | None = None
-    """Sample i draws from the seed `seed + i`; None draws afresh."""
-    return_token_ids: bool = False
-    """Whether the reply carries `prompt_token_ids`, `token_ids` and `tokenizer`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_default(cls, body: Any) -> Any:
-        if not isinstance(body, dict):
-            return body
-        refused = [k for k, neutral in _NEUTRAL.items() if body.get(k) not in (None, *neutral)]
-        if refused:
-            raise ValueError(f"this worker does not implement {', '.join(refused)}; leave it out")
-        known = {key: value for key, value in body.items() if value is not None}
-        if isinstance(known.get("stop"), str):
-            known["stop"] = [known["stop"]]
-        if known.get("logprobs") is False:
-            del known["logprobs"]
-        return known
 
     @model_validator(mode="after")
     def _one_prompt(self) -> GenerateRequest:
@@ -238,20 +250,19 @@ class CountReply(BaseModel):
     count: Count
 
 
-def parse(kind: type[BaseModel], body: Any) -> Any:
+def parse(kind: type[M], body: Any) -> M:
+    """A JSON body as what it should be; RequestError with the first field that is wrong."""
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        raise _refusal(error) from error
-
-
-def _refusal(error: ValidationError) -> RequestError:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    ranged = first["type"].startswith(("greater_than", "less_than", "finite"))
-    code = ErrorCode.PARAM_OUT_OF_RANGE if ranged else ErrorCode.VALIDATION_TYPE_ERROR
-    return RequestError(code, f"{place}: {message}" if place else message)
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "unknown field; leave it out"
+        ranged = first["type"].startswith(("greater_than", "less_than", "finite"))
+        code = ErrorCode.PARAM_OUT_OF_RANGE if ranged else ErrorCode.VALIDATION_TYPE_ERROR
+        raise RequestError(code, f"{place}: {message}" if place else message) from error
 
 
 def wire_reply(

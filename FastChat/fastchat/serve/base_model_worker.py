@@ -14,6 +14,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -27,10 +28,14 @@ from fastchat.constants import (
     ErrorCode,
     RequestError,
 )
+from fastchat.conversation import ChatTemplate
+from fastchat.model.model_adapter import resolve
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
 from fastchat.serve.commands import add_address, add_controller
+from fastchat.serve.conv_style import conv_fields
 from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads, unless_dropped
 from fastchat.serve.prometheus import HUNG_UP, Metrics
+from fastchat.serve.prompts import Prompts
 from fastchat.serve.registration import Registration
 from fastchat.utils import WILDCARDS, normal_url, positive_int, tell_if_open
 
@@ -45,7 +50,16 @@ class BaseModelWorker(ABC):
     `limit` requests generate at the same time; more of them wait, first come first served.
     """
 
-    def __init__(self, model_names: list[str], limit: int, logger: logging.Logger):
+    def __init__(
+        self,
+        model_names: list[str],
+        limit: int,
+        logger: logging.Logger,
+        template: ChatTemplate | None = None,
+    ):
+        if template is not None:
+            self.template, self.prompts = template, Prompts(template, logger)
+            self._conv = conv_fields(template, model_names[0])
         self.model_names = model_names
         self.limit = limit
         self.logger = logger
@@ -97,13 +111,13 @@ class BaseModelWorker(ABC):
     def stream(self, prepared: Any) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as it grows: `text` is cumulative, the last reply has a finish reason."""
 
-    @abstractmethod
     def count_tokens(self, prompt: str) -> int:
         """Tokens of a prompt string, special tokens included; called beside the event loop."""
+        return len(self.prompts.template.plain_prompt_ids(prompt))
 
-    @abstractmethod
     def conv_fields(self) -> dict[str, Any]:
         """The fields of FastChat's `Conversation` for clients that build prompts themselves."""
+        return self._conv
 
     async def close(self) -> None:  # noqa: B027 most workers hold nothing open
         """Called when the server stops."""
@@ -220,10 +234,8 @@ def _add_description_routes(app: FastAPI, worker: BaseModelWorker) -> None:
     @app.post("/count_token", **reads(CountRequest))
     async def count_token(request: Request) -> dict[str, int]:
         text = parse(CountRequest, await read_json(request)).prompt
-        return {
-            "count": await worker.tokenize(len(text), worker.count_tokens, text),
-            "error_code": 0,
-        }
+        count = await worker.tokenize(len(text), worker.count_tokens, text)
+        return {"count": count, "error_code": 0}
 
     @app.post("/worker_get_conv_template")
     async def worker_get_conv_template() -> dict[str, Any]:
@@ -263,6 +275,20 @@ def add_worker_arguments(parser: argparse.ArgumentParser, counted: str) -> None:
         help="chat template for a checkpoint without one, or instead of its own: "
         f"{', '.join(BUILT_IN)}, or a Jinja file",
     )
+
+
+def names_of(args: argparse.Namespace) -> list[str]:
+    return args.model_names or [Path(resolve(args.model_path)).absolute().name]
+
+
+def longest_of(args: argparse.Namespace, most: int, whose: str) -> int:
+    """`--context-length`, or the most that `whose` has; ValueError if it is longer."""
+    if args.context_length and args.context_length > most:
+        raise ValueError(
+            f"--context-length {args.context_length} is longer than the {whose}'s {most}; leave it "
+            "out or lower it"
+        )
+    return args.context_length or most
 
 
 def advertised_url(args: argparse.Namespace, own_url: str) -> str | None:

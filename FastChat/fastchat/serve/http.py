@@ -7,7 +7,7 @@ import contextlib
 import hmac
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -28,18 +28,14 @@ async def read_json(request: Request) -> dict[str, Any]:
     RequestError if it is no JSON, or no object.
     """
     raw = await request.body()
-    if not raw:
-        return {}
     try:
-        body = json.loads(raw)
+        body = json.loads(raw or "{}")
     except (ValueError, RecursionError) as error:
-        code = ErrorCode.VALIDATION_TYPE_ERROR
-        raise RequestError(code, f"the body is no JSON: {error}") from error
+        said = f"the body is no JSON: {error}"
+        raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, said) from error
     if not isinstance(body, dict):
-        raise RequestError(
-            ErrorCode.VALIDATION_TYPE_ERROR,
-            f"the body must be a JSON object, got {type(body).__name__}",
-        )
+        said = f"the body must be a JSON object, got {type(body).__name__}"
+        raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, said)
     return body
 
 
@@ -61,6 +57,16 @@ async def unless_dropped(request: Request, answer: Awaitable[T]) -> T | None:
     finally:
         work.cancel()
         gone.cancel()
+
+
+async def gathered(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What all calls return; the first that fails ends the others."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def together(

@@ -18,7 +18,6 @@ import logging
 import os
 import shlex
 from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
 from typing import Any
 
 from fastchat.constants import heart_beat_interval
@@ -32,7 +31,6 @@ from fastchat.model.model_adapter import (
     load_stop_ids,
     load_tokenizer,
     pick_device,
-    resolve,
 )
 from fastchat.model.weight_files import check_files
 from fastchat.protocol.worker_protocol import GenerateRequest
@@ -42,15 +40,15 @@ from fastchat.serve.base_model_worker import (
     add_worker_arguments,
     advertised_url,
     create_app,
+    longest_of,
+    names_of,
     registration_of,
 )
-from fastchat.serve.conv_style import conv_fields
 from fastchat.serve.engine.gpu_errors import end_when_lost, is_full
 from fastchat.serve.engine.replies import Job, reply_of
 from fastchat.serve.engine.request import EngineRequest
 from fastchat.serve.engine.sampling import SamplingParams
 from fastchat.serve.prometheus import read_engine
-from fastchat.serve.prompts import Prompts
 from fastchat.serve.upstream import command as vllm
 from fastchat.utils import (
     Parser,
@@ -70,11 +68,9 @@ _STREAM_TOKENS = 2
 
 
 class ModelWorker(BaseModelWorker):
-    """A model on this machine.
+    """A model on this machine, in a started `SlotEngine`.
 
-    Args:
-        engine: a started `SlotEngine`.
-        seed: the seed of requests that bring none; None draws afresh.
+    `seed` is that of requests that bring none; None draws afresh.
     """
 
     def __init__(
@@ -88,13 +84,10 @@ class ModelWorker(BaseModelWorker):
         logger: logging.Logger,
     ):
         # Twice as many requests as rows: a freed row has its successor at hand.
-        super().__init__(model_names, 2 * limit, logger)
+        super().__init__(model_names, 2 * limit, logger, template)
         self.engine = engine
-        self.template = template
         self.tokenizer = template.tokenizer
         self.seed = seed
-        self._conv = conv_fields(template, model_names[0])
-        self.prompts = Prompts(template, logger)
         read_engine(self.metrics, engine.load)
 
     @property
@@ -150,12 +143,6 @@ class ModelWorker(BaseModelWorker):
 
     def _whole(self, job: Job) -> dict[str, Any]:
         return reply_of(job, self.prompts.template, final=True)
-
-    def count_tokens(self, prompt: str) -> int:
-        return len(self.prompts.template.plain_prompt_ids(prompt))
-
-    def conv_fields(self) -> dict[str, Any]:
-        return self._conv
 
     def status(self) -> dict[str, Any]:
         return {**super().status(), "engine": self.engine.load()}
@@ -218,8 +205,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def vllm_instead(args: argparse.Namespace, logger: logging.Logger) -> argparse.Namespace | None:
     """The arguments of `vllm_worker` where a vLLM generates; None for the engine here.
 
-    Raises:
-        ValueError: vLLM is asked for, and is not there or cannot do what the command line says.
+    ValueError if vLLM is asked for, and is not there or cannot do what the command line says.
     """
     commands.settle(args)
     check_files(args.model_path, args.base_model_path)
@@ -246,8 +232,7 @@ def vllm_instead(args: argparse.Namespace, logger: logging.Logger) -> argparse.N
 def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorker:
     """Load everything that the command line names; what is quick, and fails if wrong, comes first.
 
-    Raises:
-        ValueError: the checkpoint, the template, the device or the memory will not do.
+    ValueError if the checkpoint, the template, the device or the memory will not do.
     """
     commands.settle(args)
     commands.device_of(args)
@@ -256,17 +241,11 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
     tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)
     config = load_config(weights)
     template = ChatTemplate(tokenizer, args.conv_template, load_stop_ids(weights))
-    longest = context_length(config)
-    if args.context_length and args.context_length > longest:
-        raise ValueError(
-            f"--context-length {args.context_length} is longer than the model's {longest}; leave "
-            "it out or lower it"
-        )
+    longest = longest_of(args, context_length(config), "model")
     with _memory_explained(args):
         own = getattr(config, "dtype", None)
-        engine = _load_engine(args, tokenizer, args.context_length or longest, own, logger)
-    names = args.model_names or [Path(resolve(args.model_path)).absolute().name]
-    limit = args.limit_worker_concurrency
+        engine = _load_engine(args, tokenizer, longest, own, logger)
+    limit, names = args.limit_worker_concurrency, names_of(args)
     return ModelWorker(engine, template, names, limit=limit, seed=args.seed, logger=logger)
 
 

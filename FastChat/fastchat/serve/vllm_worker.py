@@ -41,6 +41,8 @@ from fastchat.serve.base_model_worker import (
     add_worker_arguments,
     advertised_url,
     create_app,
+    longest_of,
+    names_of,
     registration_of,
 )
 from fastchat.serve.commands import OF_VLLM
@@ -114,11 +116,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_args(args: argparse.Namespace) -> None:
-    """Find contradictions in the command line.
-
-    Raises:
-        ValueError: there are some; it names all of them.
-    """
+    """ValueError with all contradictions in the command line."""
     problems = []
     if bool(args.vllm_bin) == bool(args.base_url):
         problems.append("give either --vllm-bin or --base-url")
@@ -159,8 +157,7 @@ def build_worker(
 ) -> UpstreamWorker:
     """Ask the server behind `base_url` what it can do, and stand in front of it.
 
-    Raises:
-        ValueError: it does not answer, or cannot do what the command line asks for.
+    ValueError if it does not answer, or cannot do what the command line asks for.
     """
     client = UpstreamClient(base_url, os.environ.get(KEY_VARIABLE, ""))
     wanted = args.upstream_model or resolve(args.model_path)
@@ -178,18 +175,13 @@ def build_worker(
         found = Abilities(found.model, found.context_length, takes_ids=False)
     weights = base_source(args.model_path, args.base_model_path)
     served = found.context_length or context_length(load_config(weights))
-    if args.context_length and args.context_length > served:
-        raise ValueError(
-            f"--context-length {args.context_length} is longer than the server's {served}; leave "
-            "it out or lower it"
-        )
     return UpstreamWorker(
         client,
         found,
         template,
-        args.model_names or [Path(resolve(args.model_path)).absolute().name],
+        names_of(args),
         limit=args.limit_worker_concurrency,
-        longest=args.context_length or served,
+        longest=longest_of(args, served, "server"),
         logger=logger,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -13,14 +12,13 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
-from fastchat.client.workers import Cluster, Worker
+from fastchat.client.workers import Cluster
 from fastchat.constants import RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
-from fastchat.protocol.worker_protocol import GenerateReply
-from fastchat.serve.http import together, unless_dropped
+from fastchat.serve.http import gathered, together, unless_dropped
 from fastchat.serve.openai.errors import ApiError, from_worker
 from fastchat.serve.openai.replies import DONE, Progress, Shape, event
-from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, Ask, asks_of, held
+from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, asks_of, held
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 
 log = logging.getLogger("fastchat.openai_api_server")
@@ -37,9 +35,7 @@ class _Outcome:
 class Answers:
     """Answers requests with the workers of a controller.
 
-    Args:
-        cluster: the controller and its workers.
-        default_max_tokens: longest answer to a chat that names no length.
+    `default_max_tokens` is the longest answer to a chat that names no length.
     """
 
     def __init__(self, cluster: Cluster, default_max_tokens: int = DEFAULT_MAX_TOKENS):
@@ -52,8 +48,7 @@ class Answers:
     async def answer(self, request: Request, wanted: ChatRequest | CompletionRequest) -> Response:
         """The reply to a request; a client that hangs up ends its generation.
 
-        Raises:
-            ApiError: there is no answer, and nothing has been sent.
+        ApiError if there is no answer, and nothing has been sent.
         """
         path = request.url.path
         if not wanted.stream:
@@ -70,7 +65,8 @@ class Answers:
         with self._counted(path) as outcome:
             async with held(self.cluster, wanted.model) as worker:
                 asks = await asks_of(self.cluster, worker, wanted, self.default_max_tokens)
-                reply = Shape(wanted).whole(asks, await self._together(worker, asks))
+                calls = (self.cluster.generate(worker, ask.body) for ask in asks)
+                reply = Shape(wanted).whole(asks, await gathered(calls))
             outcome.code, outcome.usage = 0, reply["usage"]
             return reply
 
@@ -106,15 +102,6 @@ class Answers:
                 raise
             log.exception("an answer broke off")
             yield event(ApiError(500, f"the server failed: {type(error).__name__}").body())
-
-    async def _together(self, worker: Worker, asks: list[Ask]) -> list[GenerateReply]:
-        calls = (self.cluster.generate(worker, ask.body) for ask in asks)
-        tasks = [asyncio.create_task(call) for call in calls]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
 
     @contextlib.contextmanager
     def _counted(self, path: str) -> Iterator[_Outcome]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from fastchat.client.http import PeerError
 from fastchat.constants import ErrorCode, RequestError
+from fastchat.protocol import worker_protocol
 
 _KINDS = {
     400: "invalid_request_error",
@@ -26,13 +25,7 @@ _WORKER_STATUS = {
 
 
 class ApiError(Exception):
-    """A request that gets an error reply.
-
-    Args:
-        status: of the HTTP reply.
-        code: a word for programs.
-        param: the field that is wrong, if one is.
-    """
+    """A request that gets an error reply: with an HTTP status, a word for programs, and a field."""
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str = ""):
         super().__init__(message)
@@ -56,19 +49,9 @@ def from_worker(error: RequestError) -> ApiError:
     return ApiError(status, text, code)
 
 
-def parse(kind: type[BaseModel], body: Any) -> Any:
-    """Validate a JSON body.
-
-    Raises:
-        ApiError: status 400; it names the field.
-    """
+def parse(kind: type[worker_protocol.M], body: Any) -> worker_protocol.M:
+    """A JSON body as what it should be; ApiError 400, which names the field."""
     try:
-        return kind.model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = "unknown field; leave it out"
-        text = f"{place}: {message}" if place else message
-        raise ApiError(400, text, param=place or message.split(":")[0]) from error
+        return worker_protocol.parse(kind, body)
+    except RequestError as error:
+        raise ApiError(400, str(error), param=str(error).partition(":")[0]) from error

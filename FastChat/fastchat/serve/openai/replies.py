@@ -19,11 +19,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Shape:
-    """What all replies to one request have in common.
-
-    Args:
-        wanted: the request.
-    """
+    """What all replies to one request have in common."""
 
     def __init__(self, wanted: ChatRequest | CompletionRequest):
         self.chat = isinstance(wanted, ChatRequest)
@@ -37,7 +33,6 @@ class Shape:
         }
 
     def whole(self, asks: list[Ask], replies: list[GenerateReply]) -> dict[str, Any]:
-        """The reply to a request that does not stream."""
         choices = []
         for ask, reply in zip(asks, replies, strict=True):
             for i, (text, reason) in enumerate(zip(reply.texts, reply.reasons, strict=True)):

@@ -30,11 +30,7 @@ class Ask:
 
 
 async def served(cluster: Cluster) -> list[str]:
-    """The names that the controller serves.
-
-    Raises:
-        ApiError: it does not answer.
-    """
+    """The names that the controller serves; ApiError if it does not answer."""
     try:
         return await cluster.models()
     except PeerError as error:
@@ -46,8 +42,7 @@ async def served(cluster: Cluster) -> list[str]:
 async def held(cluster: Cluster, model: str) -> AsyncIterator[Worker]:
     """A worker of a model, as `Cluster.hold` gives it.
 
-    Raises:
-        ApiError: 404 for a model that nobody serves, 503 where no worker can be reached.
+    ApiError 404 for a model that nobody serves, 503 where no worker can be reached.
     """
     async with contextlib.AsyncExitStack() as stack:
         try:
@@ -72,15 +67,7 @@ async def asks_of(
 ) -> list[Ask]:
     """The requests to `worker` that answer `wanted`, their choices in order.
 
-    Args:
-        cluster: the one that `worker` belongs to.
-        worker: the one that will answer.
-        wanted: the request.
-        default_max_tokens: longest answer to a chat that names no length.
-
-    Raises:
-        ApiError: the prompt does not fit.
-        PeerError: the worker fails.
+    ApiError if the prompt does not fit, PeerError if the worker fails.
     """
     if isinstance(wanted, ChatRequest):
         messages = [message.plain() for message in wanted.messages]

@@ -139,8 +139,11 @@ class UpstreamClient:
             raise RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, reason) from error
         except (ValueError, RecursionError) as error:
             said = " ".join(str(error).split())[:_SHOWN]
-            reason = f"the server behind the worker sent what is no answer: {said}"
-            raise RequestError(ErrorCode.INTERNAL_ERROR, reason) from error
+            raise broken(f"sent what is no answer: {said}") from error
+
+
+def broken(said: str) -> RequestError:
+    return RequestError(ErrorCode.INTERNAL_ERROR, f"the server behind the worker {said}")
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.conversation import ChatTemplate
 from fastchat.protocol.worker_protocol import FinishReason, GenerateRequest, Logprobs, wire_reply
 from fastchat.serve.base_model_worker import BaseModelWorker
-from fastchat.serve.conv_style import conv_fields
-from fastchat.serve.prompts import Prompts, plain_messages
+from fastchat.serve.http import gathered
+from fastchat.serve.prompts import plain_messages
 from fastchat.serve.stopping import cut_at_stop, decode, hold_back
-from fastchat.serve.upstream.client import Abilities, Choice, Completion, UpstreamClient
+from fastchat.serve.upstream.client import Abilities, Choice, Completion, UpstreamClient, broken
 
 
 @dataclass
@@ -49,6 +49,12 @@ class Sample:
             raise RequestError(ErrorCode.INTERNAL_ERROR, "the server gave the answer up")
         if reason is not None:
             self.finish_reason = "length" if reason == "length" else "stop"
+
+    def count(self, tokenizer: Any) -> int:
+        """Its tokens; where the server counts none in its streams, those of its text."""
+        if self.tokens or self.counted is not None or tokenizer is None:
+            return len(self.tokens) or self.counted or 0
+        return len(tokenizer(self.text, add_special_tokens=False)["input_ids"])
 
     def told(self) -> Logprobs:
         """The log-probabilities since this was asked last."""
@@ -86,8 +92,7 @@ class UpstreamJob:
         for i, choice in enumerate(reply.choices):
             index = i if choice.index is None else choice.index
             if index >= len(self.samples):
-                reason = f"the server behind the worker sent a choice with the index {index}"
-                raise RequestError(ErrorCode.INTERNAL_ERROR, reason)
+                raise broken(f"sent a choice with the index {index}")
             self.samples[index].take(choice)
             if not self.max_new_tokens:
                 # vLLM generates one all the same.
@@ -100,8 +105,7 @@ class UpstreamJob:
         RequestError if it is `final`, and the server left a sample without an end.
         """
         if final and any(sample.finish_reason is None for sample in self.samples):
-            reason = "the server behind the worker broke an answer off"
-            raise RequestError(ErrorCode.INTERNAL_ERROR, reason)
+            raise broken("broke an answer off")
         scored = self.request.logprobs is not None
         if final and scored and not all(sample.is_scored for sample in self.samples):
             reason = "the server behind the worker gives no log-probabilities; leave logprobs out"
@@ -116,7 +120,7 @@ class UpstreamJob:
             texts.append(self.echo + cut)
             reasons.append(sample.finish_reason if final else None)
         tokens = [list(sample.tokens) for sample in self.samples]
-        counts = [_count(sample, template.tokenizer if final else None) for sample in self.samples]
+        counts = [sample.count(template.tokenizer if final else None) for sample in self.samples]
         with_ids = self.request.return_token_ids and any(tokens)
         times = self.request.n // len(self.samples)
         return wire_reply(
@@ -140,19 +144,7 @@ class UpstreamJob:
         for prompt in (self.echo, decode(tokenizer, self.ids), tokenizer.decode(self.ids)):
             if sample.text.startswith(prompt):
                 return sample.text[len(prompt) :]
-        reason = "the server behind the worker echoed another prompt"
-        raise RequestError(ErrorCode.INTERNAL_ERROR, reason)
-
-
-def _count(sample: Sample, tokenizer: Any) -> int:
-    if sample.tokens:
-        return len(sample.tokens)
-    if sample.counted is not None:
-        return sample.counted
-    # A server that counts nothing in its streams: the text's own tokens are what is known.
-    if tokenizer is None:
-        return 0
-    return len(tokenizer(sample.text, add_special_tokens=False)["input_ids"])
+        raise broken("echoed another prompt")
 
 
 _PENALTIES = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
@@ -176,13 +168,10 @@ class UpstreamWorker(BaseModelWorker):
         longest: int,
         logger: logging.Logger,
     ):
-        super().__init__(model_names, limit, logger)
+        super().__init__(model_names, limit, logger, template)
         self.client, self.served_by = client, client.base_url
         self.abilities = abilities
-        self.template = template
-        self.prompts = Prompts(template, logger)
         self._longest = longest
-        self._conv = conv_fields(template, model_names[0])
         self._compared = False
 
     @property
@@ -192,61 +181,45 @@ class UpstreamWorker(BaseModelWorker):
     def prepare(self, request: GenerateRequest) -> UpstreamJob:
         ids, longest = self.prompts.fitted(request, self._longest)
         if not self.abilities.takes_ids and request.messages is None:
-            raise RequestError(
-                ErrorCode.VALIDATION_TYPE_ERROR,
-                "the server behind this worker renders dialogues itself; send messages",
-            )
+            said = "the server behind this worker renders dialogues itself; send messages"
+            raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, said)
         if not self.abilities.takes_ids and request.logprobs is not None:
-            raise RequestError(
-                ErrorCode.VALIDATION_TYPE_ERROR,
-                "logprobs need a server behind this worker that takes token ids; leave them out",
-            )
+            said = "logprobs need a server behind this worker that takes token ids; leave them out"
+            raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, said)
         return UpstreamJob(request, ids, longest, self.prompts.echo(request))
 
     async def generate(self, prepared: UpstreamJob) -> dict[str, Any]:
-        if self.abilities.takes_ids:
-            body = self._completion(prepared)
-            prepared.take(await self.client.ask("/completions", Completion, body))
-        else:
-            tasks = [
-                asyncio.create_task(self._chat_sample(prepared, i))
-                for i in range(len(prepared.samples))
-            ]
-            try:
-                await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
+        async def ask(path: str, body: dict[str, Any], take: Callable[[Completion], None]) -> None:
+            take(await self.client.ask(path, Completion, body))
+
+        await gathered(ask(*call) for call in self._calls(prepared))
         return await self._whole(prepared)
 
     async def stream(self, prepared: UpstreamJob) -> AsyncGenerator[dict[str, Any], None]:
-        if self.abilities.takes_ids:
-            body = {**self._completion(prepared), "stream": True}
-            async with contextlib.aclosing(self.client.events("/completions", body)) as events:
-                async for event in events:
-                    prepared.take(event)
-                    yield prepared.reply(self.template, final=False)
-        else:
-            # One sample after the other: such servers give one sample per request.
-            for i in range(len(prepared.samples)):
-                body = {**self._chat(prepared, i), "stream": True}
+        for path, body, take in self._calls(prepared):
+            body["stream"] = True
+            if not self.abilities.takes_ids:
                 body["stream_options"] = {"include_usage": True}
-                events = self.client.events("/chat/completions", body)
-                async with contextlib.aclosing(events):
-                    async for event in events:
-                        self._take_chat(prepared, i, event)
-                        yield prepared.reply(self.template, final=False)
+            async with contextlib.aclosing(self.client.events(path, body)) as events:
+                async for event in events:
+                    take(event)
+                    yield prepared.reply(self.template, final=False)
         yield await self._whole(prepared)
+
+    def _calls(
+        self, job: UpstreamJob
+    ) -> Iterator[tuple[str, dict[str, Any], Callable[[Completion], None]]]:
+        """The requests for the samples: path, body, and what takes the reply or its chunks."""
+        if self.abilities.takes_ids:
+            yield "/completions", self._completion(job), job.take
+            return
+        # Such servers give one sample per request.
+        for i in range(len(job.samples)):
+            yield "/chat/completions", self._chat(job, i), partial(self._take_chat, job, i)
 
     async def _whole(self, job: UpstreamJob) -> dict[str, Any]:
         size = sum(len(sample.text) for sample in job.samples)
         return await self.beside(size, lambda: job.reply(self.prompts.template, final=True))
-
-    def count_tokens(self, prompt: str) -> int:
-        return len(self.prompts.template.plain_prompt_ids(prompt))
-
-    def conv_fields(self) -> dict[str, Any]:
-        return self._conv
 
     async def close(self) -> None:
         await self.client.close()
@@ -298,10 +271,6 @@ class UpstreamWorker(BaseModelWorker):
         if request.seed is not None:
             body["seed"] = request.seed + sample
         return body
-
-    async def _chat_sample(self, job: UpstreamJob, sample: int) -> None:
-        reply = await self.client.ask("/chat/completions", Completion, self._chat(job, sample))
-        self._take_chat(job, sample, reply)
 
     def _take_chat(self, job: UpstreamJob, sample: int, reply: Completion) -> None:
         for choice in reply.choices[:1]:
