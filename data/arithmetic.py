@@ -26,7 +26,6 @@ The test problems share no numbers (first number and changes) with the other two
 import argparse
 import json
 import random
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -61,8 +60,6 @@ RIGHT_TRIAL = 0.7
 Numbers = tuple[int, ...]
 """What identifies a problem up to its words: the first number, then the changes."""
 
-QUESTION = re.compile(r"(\w+) had some (\w+), (.*)\. Now \1 has (\d+)\. How many at first\?")
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -75,10 +72,6 @@ class Problem:
     @property
     def end(self) -> int:
         return self.start + sum(self.changes)
-
-    @property
-    def numbers(self) -> Numbers:
-        return (self.start, *self.changes)
 
 
 def all_numbers(changes: int = CHANGES) -> list[Numbers]:
@@ -105,15 +98,6 @@ def word_problem(numbers: Numbers, rng: random.Random) -> Problem:
     end = start + sum(changes)
     question = f"{name} had some {thing}, {story}. Now {name} has {end}. How many at first?"
     return Problem(question, start, tuple(changes))
-
-
-def read_numbers(question: str) -> Numbers:
-    match = QUESTION.fullmatch(question)
-    if match is None:
-        raise ValueError(f"not an embedded problem: {question!r}; see data/arithmetic.py")
-    steps = [step.split() for step in match[3].split(", ")]
-    changes = [int(size) if verb in GAINS else -int(size) for verb, size in steps]
-    return (int(match[4]) - sum(changes), *changes)
 
 
 def working(problem: Problem, guess: int) -> str:
@@ -201,15 +185,6 @@ def problem_rows(numbers: list[Numbers], count: int, rng: random.Random) -> list
     return [row(word_problem(chosen, rng)) for chosen in order[:count]]
 
 
-def check_disjoint(test: Iterable[dict], train: Iterable[dict]) -> None:
-    seen = {read_numbers(problem["question"]) for problem in train}
-    shared = [p["question"] for p in test if read_numbers(p["question"]) in seen]
-    if shared:
-        raise ValueError(
-            f"{len(shared)} test problems share their numbers with training, e.g. {shared[0]!r}"
-        )
-
-
 def write_lines(path: Path, rows: Iterable[dict]) -> int:
     count = 0
     with replacing(path) as file:
@@ -241,7 +216,6 @@ def main() -> int:
     train_numbers, test_numbers = split_numbers(args.seed, args.changes)
     train = problem_rows(train_numbers, args.train, random.Random(f"train {args.seed}"))
     test = problem_rows(test_numbers, args.test, random.Random(f"test {args.seed}"))
-    check_disjoint(test, train)
     files: dict[str, Iterable[dict]] = {"train.jsonl": train, "test.jsonl": test}
     if args.warmup:
         files["warmup.jsonl"] = warmup_chats(args.warmup, args.seed, args.changes)

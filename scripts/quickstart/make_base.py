@@ -13,17 +13,22 @@ Writes  --output_dir: a Hugging Face checkpoint (config, weights, tokenizer with
         second run with the same arguments has nothing to do.
 """
 
+from __future__ import annotations
+
 import argparse
-import hashlib
 import json
 import math
 import random
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from fastchat.model.files import file_sha256
+from fastchat.utils import Parser
+from rise.program.exits import run_program, usage_errors
+from rise.program.files import read_object, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +62,8 @@ SIZES = {
 }
 """Wide initial ranges are what lets such small models learn quickly; they and the rate fall with
 the width, as 1 / sqrt(hidden) and 1 / hidden."""
+BATCH_SIZE = 16
+"""Chats per step."""
 VOCABULARY = 512
 TOKENIZER_CHATS = 2000
 """The vocabulary is learned from this many chats, in which every word occurs often."""
@@ -88,7 +95,7 @@ def render(messages: list[dict[str, str]]) -> tuple[str, list[tuple[int, int]]]:
     return text, spans
 
 
-def build_tokenizer(texts: list[str]) -> "PreTrainedTokenizerFast":
+def build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE; every digit is a token, and other tokens may reach over several words.
 
     The texts are so alike that this makes them a third shorter, and every stage that much quicker.
@@ -118,7 +125,7 @@ def build_tokenizer(texts: list[str]) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
-def encode(chats: list[list[dict]], tokenizer: "PreTrainedTokenizerFast") -> list[Example]:
+def encode(chats: list[list[dict]], tokenizer: PreTrainedTokenizerFast) -> list[Example]:
     """Token ids and what is learned, from one rendering and one tokenization of each chat."""
     rendered = [render(messages) for messages in chats]
     encoded = tokenizer(
@@ -133,8 +140,8 @@ def encode(chats: list[list[dict]], tokenizer: "PreTrainedTokenizerFast") -> lis
 
 
 def build_model(
-    tokenizer: "PreTrainedTokenizerFast", seed: int, size: Size = SIZES["small"]
-) -> "LlamaForCausalLM":
+    tokenizer: PreTrainedTokenizerFast, seed: int, size: Size = SIZES["small"]
+) -> LlamaForCausalLM:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -158,18 +165,16 @@ def build_model(
     return model
 
 
-def length_batches(
-    examples: list[Example], size: int, rng: random.Random
-) -> Iterator[list[Example]]:
+def length_batches(examples: list[Example], rng: random.Random) -> Iterator[list[Example]]:
     """Batches of similar length, so that little of a batch is padding, in random order."""
     order = rng.sample(examples, len(examples))
-    for begin in range(0, len(order), size * LENGTH_GROUP):
-        group = sorted(order[begin : begin + size * LENGTH_GROUP], key=lambda e: len(e.ids))
-        cuts = [group[k : k + size] for k in range(0, len(group), size)]
+    for begin in range(0, len(order), BATCH_SIZE * LENGTH_GROUP):
+        group = sorted(order[begin : begin + BATCH_SIZE * LENGTH_GROUP], key=lambda e: len(e.ids))
+        cuts = [group[k : k + BATCH_SIZE] for k in range(0, len(group), BATCH_SIZE)]
         yield from rng.sample(cuts, len(cuts))
 
 
-def batch_loss(model: "LlamaForCausalLM", batch: list[Example]) -> "torch.Tensor":
+def batch_loss(model: LlamaForCausalLM, batch: list[Example]) -> torch.Tensor:
     """Mean -log p over the learned tokens of a batch; logits are computed for those only."""
     import torch
 
@@ -195,22 +200,22 @@ def rate_share(step: int, steps: int) -> float:
     return FINAL_SHARE + (1 - FINAL_SHARE) * fall
 
 
-def train(model: "LlamaForCausalLM", examples: list[Example], args: argparse.Namespace) -> float:
+def train(model: LlamaForCausalLM, examples: list[Example], rate: float, seed: int) -> float:
     """One epoch of AdamW; returns the moving average of the loss at the end, in nats."""
     import torch
     from tqdm import tqdm
 
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    steps = math.ceil(len(examples) / args.batch_size)
+    steps = math.ceil(len(examples) / BATCH_SIZE)
     average = 0.0
     model.train()
-    batches = length_batches(examples, args.batch_size, random.Random(args.seed))
+    batches = length_batches(examples, random.Random(seed))
     with tqdm(total=steps, desc="base", unit="step", mininterval=1.0) as progress:
         for step, batch in enumerate(batches):
             for group in optimizer.param_groups:
-                group["lr"] = args.learning_rate * rate_share(step, steps)
+                group["lr"] = rate * rate_share(step, steps)
             loss = batch_loss(model, batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -222,30 +227,15 @@ def train(model: "LlamaForCausalLM", examples: list[Example], args: argparse.Nam
     return average
 
 
-def read_chats(path: Path) -> list[list[dict[str, str]]]:
-    """The message lists of a JSON-lines file; `ValueError` names a line that holds none."""
-    chats = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            chats.append(json.loads(line)["messages"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number} is not a chat ({error!r}); write the file again with "
-                "python data/arithmetic.py --warmup 28000"
-            ) from error
-    return chats
-
-
-def is_complete(output_dir: Path, recipe: dict[str, object]) -> bool:
+def is_complete(output_dir: Path, recipe: dict[str, Any]) -> bool:
     """Whether the checkpoint is there; `ValueError` names what else is, or differs."""
     if not output_dir.exists() or not any(output_dir.iterdir()):
         return False
     record = output_dir / "recipe.json"
     if not record.is_file():
         raise ValueError(f"{output_dir} is not empty and holds no base; choose another folder")
-    found = json.loads(record.read_text(encoding="utf-8"))
-    differing = sorted(key for key in recipe if found.get(key) != recipe[key])
-    if differing:
+    found = read_object(record)
+    if differing := sorted(key for key in recipe if found.get(key) != recipe[key]):
         raise ValueError(
             f"{output_dir} holds a base with another {', '.join(differing)}; "
             "remove the folder or choose another one"
@@ -254,73 +244,62 @@ def is_complete(output_dir: Path, recipe: dict[str, object]) -> bool:
 
 
 def save(
-    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", record: dict, to: Path
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, record: dict[str, Any], to: Path
 ) -> None:
     partial = to.with_name(f"{to.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    (partial / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(partial / "recipe.json", record)
     partial.replace(to)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    description = "Train the embedded base model from scratch."
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--data_path", type=Path, required=True, help="warmup.jsonl of data/arithmetic.py")
     add("--output_dir", type=Path, required=True, help="the checkpoint's folder")
     add("--seed", type=int, default=0, help="seed of the weights and the order (default 0)")
-    add("--batch_size", type=int, default=16, help="chats per step (default 16)")
     add("--size", choices=SIZES, default="small", help="hidden size and layers (default small)")
-    add("--learning_rate", type=float, help="peak rate of AdamW (default that of --size)")
     add("--device", default="cpu", help="where it is trained: cpu (default), cuda, cuda:1, ...")
-    add("--threads", type=int, default=1, help="CPU threads (default 1)")
     args = parser.parse_args(argv)
-    if args.learning_rate is None:
-        args.learning_rate = SIZES[args.size].learning_rate
-    if min(args.batch_size, args.threads) < 1 or args.learning_rate <= 0:
-        parser.error("--batch_size, --threads and --learning_rate must be positive")
     if not args.data_path.is_file():
         parser.error(f"{args.data_path} is not a file; data/arithmetic.py --warmup N writes it")
     return args
 
 
-def main() -> int:
-    args = parse_args()
-    recipe = {"data_sha256": hashlib.sha256(args.data_path.read_bytes()).hexdigest()}
-    recipe |= {key: getattr(args, key) for key in ("size", "seed", "batch_size", "learning_rate")}
-    try:
-        if is_complete(args.output_dir, recipe):
-            print(f"{args.output_dir} is complete: nothing to do")
-            return 0
-        chats = read_chats(args.data_path)
-    except ValueError as error:
-        print(f"make_base.py: {error}", file=sys.stderr)
-        return 2
+def make(args: argparse.Namespace) -> None:
+    rate, to = SIZES[args.size].learning_rate, args.output_dir
+    recipe = {"data_sha256": file_sha256(args.data_path), "size": args.size, "seed": args.seed}
+    recipe |= {"batch_size": BATCH_SIZE, "learning_rate": rate}
+    if is_complete(to, recipe):
+        print(f"{to} is complete: nothing to do")
+        return
+    lines = args.data_path.read_text(encoding="utf-8").splitlines()
+    chats = [json.loads(line)["messages"] for line in lines]
 
     import torch
 
     if args.device.startswith("cuda") and not torch.cuda.is_available():
-        print(
-            f"make_base.py: --device {args.device}: torch sees no GPU; give cpu (the quickstart: "
-            "DEVICE=cpu)",
-            file=sys.stderr,
+        raise ValueError(
+            f"--device {args.device}: torch sees no GPU; give cpu (the quickstart: DEVICE=cpu)"
         )
-        return 2
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     tokenizer = build_tokenizer([render(messages)[0] for messages in chats[:TOKENIZER_CHATS]])
     model = build_model(tokenizer, args.seed, SIZES[args.size]).to(args.device)
-    loss = train(model, encode(chats, tokenizer), args)
+    loss = train(model, encode(chats, tokenizer), rate, args.seed)
     result = {"parameters": model.num_parameters(), "loss": round(loss, 4)}
-    save(model, tokenizer, recipe | result, args.output_dir)
-    print(f"{args.output_dir}: {model.num_parameters():,} parameters, loss {loss:.4f}")
+    save(model, tokenizer, recipe | result, to)
+    print(f"{to}: {model.num_parameters():,} parameters, loss {loss:.4f}")
+
+
+def main() -> int:
+    args = parse_args()
+    with usage_errors("make_base.py"):
+        make(args)
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_program(main)

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -101,10 +100,8 @@ def test_a_second_run_has_nothing_to_do_and_another_recipe_is_refused(base, warm
     before = (base / "model.safetensors").stat().st_mtime_ns
     again = run(warmup, base)
     assert again.returncode == 0 and "nothing to do" in again.stdout
-    other = run(warmup, base, "--seed", 1, "--learning_rate", 1e-3)
-    assert other.returncode == 2
-    assert "seed" in other.stderr and "learning_rate" in other.stderr
-    assert "batch_size" not in other.stderr
+    other = run(warmup, base, "--seed", 1)
+    assert other.returncode == 2 and "another seed;" in other.stderr
     assert (base / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -122,7 +119,7 @@ def test_a_gpu_that_is_not_there_is_one_error(warmup, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     done = run(warmup, tmp_path / "base", "--device", "cuda")
     assert done.returncode == 2
-    assert done.stderr.strip().startswith("make_base.py: --device cuda: torch sees no GPU")
+    assert done.stderr.strip().startswith("make_base.py: error: --device cuda: torch sees no GPU")
     assert not (tmp_path / "base").exists()
 
 
@@ -148,14 +145,6 @@ def test_a_killed_run_leaves_nothing_and_the_same_command_completes(tmp_path):
     assert (folder / "model.safetensors").is_file()
 
 
-def test_a_broken_line_is_named(tmp_path):
-    (tmp_path / "warmup.jsonl").write_text('{"messages": []}\n{"messages": [{"role\n')
-    done = run(tmp_path / "warmup.jsonl", tmp_path / "base")
-    assert done.returncode == 2
-    assert "line 2" in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "base").exists()
-
-
 def test_a_missing_file_is_a_usage_error_that_names_the_command(tmp_path):
     done = run(tmp_path / "warmup.jsonl", tmp_path / "base")
     assert done.returncode == 2
@@ -166,7 +155,7 @@ def test_the_loss_falls(chats, tokenizer):
     model = make_base.build_model(tokenizer, seed=0)
     examples = make_base.encode(chats, tokenizer)
     before = float(make_base.batch_loss(model, examples[:32]).detach())
-    make_base.train(model, examples, Namespace(learning_rate=4e-3, batch_size=16, seed=0))
+    make_base.train(model, examples, 4e-3, seed=0)
     assert float(make_base.batch_loss(model, examples[:32]).detach()) < 0.7 * before
 
 

@@ -5,6 +5,7 @@ python -m pytest tests/unit/data/test_arithmetic.py
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ from tests.support.stages import run_main
 EVA = arithmetic.Problem(
     "Eva had some cards, lost 2, lost 2, found 5. Now Eva has 9. How many at first?", 8, (-2, -2, 5)
 )
+
+QUESTION = re.compile(r"(\w+) had some (\w+), (.*)\. Now \1 has (\d+)\. How many at first\?")
+
+
+def read_numbers(question: str) -> tuple[int, ...]:
+    match = QUESTION.fullmatch(question)
+    steps = [step.split() for step in match[3].split(", ")]
+    changes = [int(size) if verb in arithmetic.GAINS else -int(size) for verb, size in steps]
+    return (int(match[4]) - sum(changes), *changes)
 
 
 def lines(path: Path) -> list[dict]:
@@ -51,7 +61,7 @@ def test_rows_have_the_gsm8k_format(folder):
 
 def test_the_reference_solves_the_question(folder):
     for row in lines(folder / "test.jsonl"):
-        start, *changes = arithmetic.read_numbers(row["question"])
+        start, *changes = read_numbers(row["question"])
         assert row["answer"].endswith(f"0 left\n#### {start}")
         end = int(row["question"].split(" has ")[1].split(".")[0])
         assert start + sum(changes) == end
@@ -72,11 +82,11 @@ def test_the_expert_refuses_a_row_without_a_reference():
 
 
 def test_no_numbers_of_the_test_occur_in_training_or_warm_up(folder):
-    test = {arithmetic.read_numbers(row["question"]) for row in lines(folder / "test.jsonl")}
+    test = {read_numbers(row["question"]) for row in lines(folder / "test.jsonl")}
     assert len(test) == arithmetic.HELD_OUT
-    train = {arithmetic.read_numbers(row["question"]) for row in lines(folder / "train.jsonl")}
+    train = {read_numbers(row["question"]) for row in lines(folder / "train.jsonl")}
     warm = {
-        arithmetic.read_numbers(message["content"].removeprefix(arithmetic.RETRY))
+        read_numbers(message["content"].removeprefix(arithmetic.RETRY))
         for chat in lines(folder / "warmup.jsonl")
         for message in chat["messages"]
         if message["role"] == "user"
@@ -85,17 +95,10 @@ def test_no_numbers_of_the_test_occur_in_training_or_warm_up(folder):
     assert not test & (train | warm)
 
 
-def test_a_shared_problem_is_noticed():
-    with pytest.raises(ValueError, match="share their numbers"):
-        arithmetic.check_disjoint([arithmetic.row(EVA)], [arithmetic.row(EVA)])
-
-
 def test_a_larger_test_set_uses_the_same_held_out_numbers(tmp_path, folder):
     write(tmp_path, "--train", 10, "--test", 700, "--seed", 3)
-    numbers = {arithmetic.read_numbers(row["question"]) for row in lines(tmp_path / "test.jsonl")}
-    assert numbers == {
-        arithmetic.read_numbers(row["question"]) for row in lines(folder / "test.jsonl")
-    }
+    numbers = {read_numbers(row["question"]) for row in lines(tmp_path / "test.jsonl")}
+    assert numbers == {read_numbers(row["question"]) for row in lines(folder / "test.jsonl")}
 
 
 def test_the_same_seed_writes_the_same_files_and_another_one_does_not(tmp_path, folder):
@@ -122,10 +125,11 @@ def test_all_numbers_are_there_once_and_stay_in_range(count, combinations):
 def test_harder_problems_are_solved_and_kept_apart_as_well(tmp_path, changes):
     write(tmp_path, "--train", 200, "--warmup", 200, "--changes", changes)
     rows = lines(tmp_path / "test.jsonl")
-    assert {len(arithmetic.read_numbers(row["question"])) for row in rows} == {changes + 1}
+    assert {len(read_numbers(row["question"])) for row in rows} == {changes + 1}
     for row in rows:
         assert envs.grade("gsm8k", arithmetic.expert(row, []), row["answer"]) == 1
-    arithmetic.check_disjoint(rows, lines(tmp_path / "train.jsonl"))
+    train = {read_numbers(row["question"]) for row in lines(tmp_path / "train.jsonl")}
+    assert not train & {read_numbers(row["question"]) for row in rows}
 
 
 def test_wrong_guesses_are_wrong_and_never_leave_the_range():
