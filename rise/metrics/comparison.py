@@ -12,7 +12,7 @@ from typing import Any
 
 from rise.episodes.episode import Episode
 from rise.metrics.evaluation import EvaluatedRun
-from rise.metrics.statistics import mcnemar, paired_difference
+from rise.metrics.statistics import paired
 from rise.metrics.tables import fresh_differences, headline_order
 
 SETTINGS = (
@@ -135,11 +135,10 @@ def _against(run: EvaluatedRun, first: EvaluatedRun) -> dict[str, Any]:
 
 
 def _difference(a: dict[int, bool], b: dict[int, bool]) -> dict[str, Any]:
-    shared = sorted(a.keys() & b.keys())
-    left, right = [a[task_id] for task_id in shared], [b[task_id] for task_id in shared]
-    test = mcnemar(left, right)
-    counts = {"only_first": test.only_a, "only_second": test.only_b, "p_value": test.p_value}
-    return paired_difference(left, right).to_dict() | counts
+    shared = a.keys() & b.keys()
+    only_first = sum(a[task_id] and not b[task_id] for task_id in shared)
+    only_second = sum(b[task_id] and not a[task_id] for task_id in shared)
+    return paired(a, b) | {"only_first": only_first, "only_second": only_second}
 
 
 def _notes(runs: Sequence[EvaluatedRun]) -> list[str]:

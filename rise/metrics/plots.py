@@ -1,12 +1,11 @@
 """Pictures for people: accuracy by turn, and the weights of a data set.
 
 The colours are Okabe and Ito's, which people with any colour vision can tell apart; each line also
-carries its own marker and its name beside its last point.
+carries its own marker.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,40 +19,35 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK = "#333333"
 NARROW = 1e-6
 """Share of their size by which weights must differ to be told apart in a histogram."""
-DODGE = 0.04  # turns between two runs' points, so that their intervals do not hide each other
 
 
-def plot_accuracy_by_turn(runs: dict[str, dict[str, Any]], path: str | Path) -> Path:
-    """Draw acc@t of one to seven runs, name -> metrics, with 95 % intervals as a PNG."""
-    if not 1 <= len(runs) <= len(COLOURS):
-        raise ValueError(f"{len(runs)} runs to draw: give 1 to {len(COLOURS)}")
-    for name, metrics in runs.items():
-        if not metrics.get("acc@t"):
-            raise ValueError(f"run {name!r} has no acc@t: evaluate it with workflow_eval.py")
-    figure, axes = _canvas(width=6.4)
-    ends = []
-    for index, (name, metrics) in enumerate(runs.items()):
-        shift = DODGE * (index - (len(runs) - 1) / 2)
-        ends.append((name, COLOURS[index], _draw_run(axes, metrics["acc@t"], index, shift)))
-    last = max(len(metrics["acc@t"]) for metrics in runs.values())
-    axes.set_xlim(0.7, last + 0.3)
-    axes.set_xticks(range(1, last + 1))
-    top = max(100 * rate["high"] for metrics in runs.values() for rate in metrics["acc@t"])
-    axes.set_ylim(0, min(101, 10 * (top // 10 + 1)))
+def plot_accuracy_by_turn(runs: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw acc@t of runs, name -> metrics, as a PNG."""
+    _save(accuracy_by_turn({name: metrics["acc@t"] for name, metrics in runs.items()}), path)
+
+
+def accuracy_by_turn(runs: dict[str, list[dict[str, float]]]) -> Any:
+    """Lines of acc@t with bands of their 95 % intervals, one per run: name -> rates."""
+    figure, (axes,) = canvas()
+    for index, (name, rates) in enumerate(runs.items()):
+        turns, colour = range(1, len(rates) + 1), COLOURS[index % len(COLOURS)]
+        values, low, high = ([100 * r[key] for r in rates] for key in ("value", "low", "high"))
+        marker = MARKERS[index % len(MARKERS)]
+        axes.plot(turns, values, color=colour, marker=marker, label=name, linewidth=2)
+        axes.fill_between(turns, low, high, color=colour, alpha=0.18, linewidth=0)
+    longest = max(map(len, runs.values()))
+    axes.set_xticks(range(1, longest + 1))
+    axes.set_xlim(0.8, longest + 0.2)
+    axes.set_ylim(0, 100)
     axes.set_xlabel("turn")
-    axes.set_ylabel("problems answered right, %")
-    sizes = sorted({rate["n"] for metrics in runs.values() for rate in metrics["acc@t"]})
-    count = f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"
-    axes.set_title(f"Accuracy by turn ({count}, bars: 95 % intervals)", loc="left", fontsize=11)
-    _label_ends(axes, ends)
-    return _save(figure, path)
+    axes.set_ylabel("right, %")
+    axes.legend(frameon=False, labelcolor=INK)
+    return figure
 
 
-def plot_weights(weights: Sequence[float], path: str | Path) -> Path:
+def plot_weights(weights: Sequence[float], path: Path) -> None:
     """Draw how many rows have which weight as a PNG."""
-    if not weights:
-        raise ValueError("there is no row, so there are no weights to draw")
-    figure, axes = _canvas(width=5.6)
+    figure, (axes,) = canvas()
     # matplotlib makes an object of every number that is not in a numpy array.
     values = np.asarray(weights)
     axes.hist(values, bins=40, range=_span(values), color=COLOURS[0])
@@ -62,7 +56,24 @@ def plot_weights(weights: Sequence[float], path: str | Path) -> Path:
     axes.set_xlabel("weight of a row")
     axes.set_ylabel("rows (logarithmic)")
     axes.set_title(f"Weights of {len(weights)} rows", loc="left", fontsize=11)
-    return _save(figure, path)
+    _save(figure, path)
+
+
+def canvas(panels: int = 1) -> tuple[Any, Sequence[Any]]:
+    """A figure, and its axes side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2 if panels == 1 else 3.6 * panels, 3.4), layout="constrained")
+    panes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
+    for axes in panes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        axes.tick_params(colors=INK)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+        axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure, panes
 
 
 def _span(values: np.ndarray) -> tuple[float, float]:
@@ -73,62 +84,6 @@ def _span(values: np.ndarray) -> tuple[float, float]:
     return low - size / 2, high + size / 2
 
 
-def _canvas(width: float) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, 4.0), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(colors=INK)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _draw_run(axes: Any, rates: list[dict[str, float]], index: int, shift: float) -> float:
-    values = [100 * rate["value"] for rate in rates]
-    below = [100 * (rate["value"] - rate["low"]) for rate in rates]
-    above = [100 * (rate["high"] - rate["value"]) for rate in rates]
-    axes.errorbar(
-        [turn + shift for turn in range(1, len(rates) + 1)],
-        values,
-        yerr=[below, above],
-        color=COLOURS[index],
-        marker=MARKERS[index],
-        markersize=6,
-        linewidth=2,
-        elinewidth=1.2,
-        capsize=3,
-    )
-    return values[-1]
-
-
-def _label_ends(axes: Any, ends: list[tuple[str, str, float]]) -> None:
-    """Write each name to the right of its line, moved up where two would overlap."""
-    gap = 0.055 * axes.get_ylim()[1]
-    previous = -gap
-    for name, colour, height in sorted(ends, key=lambda end: end[2]):
-        previous = max(height, previous + gap)
-        axes.annotate(
-            f"{name}  {height:.0f} %",
-            xy=(axes.get_xlim()[1], previous),
-            color=colour,
-            va="center",
-            fontweight="bold",
-            annotation_clip=False,
-        )
-
-
-def _save(figure: Any, path: str | Path) -> Path:
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with new_file(temporary, "b") as file:
-            figure.savefig(file, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+def _save(figure: Any, path: Path) -> None:
+    with new_file(path, "b") as file:
+        figure.savefig(file, format="png", dpi=160)

@@ -6,9 +6,9 @@ first averaged within the problem. Intervals are at the 95 % level.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -36,15 +36,6 @@ class Rate:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """McNemar's exact test of two lists of hits over the same problems, two-sided."""
-
-    only_a: int
-    only_b: int
-    p_value: float
-
-
 def wilson(hits: Sequence[bool]) -> Rate:
     """The share of true values with its Wilson interval, which holds near 0 and 1 as well.
 
@@ -53,7 +44,6 @@ def wilson(hits: Sequence[bool]) -> Rate:
     """
     from scipy.stats import binomtest
 
-    _check_some(hits)
     count = sum(map(bool, hits))
     interval = binomtest(count, len(hits)).proportion_ci(LEVEL, method="wilson")
     # At 0 and n hits the ends of the Wilson interval are exact; scipy leaves rounding behind.
@@ -74,7 +64,6 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Rate:
     import numpy as np
     from scipy.stats import bootstrap
 
-    _check_some(values)
     sample = np.asarray(values, dtype=float)
     mean = float(sample.mean())
     if (sample == sample[0]).all():
@@ -110,24 +99,26 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> 
     >>> print(paired_difference([1, 1, 0, 1], [0, 1, 0, 1]))
     25.0 % (0.0 to 75.0, n = 4)
     """
-    _check_paired(a, b)
     return bootstrap_mean([float(x) - float(y) for x, y in zip(a, b, strict=True)], seed)
 
 
-def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
-    """McNemar's exact test: of the problems where a and b disagree, is half won by each?
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+    """The p value of McNemar's exact test: of the problems where a and b disagree, half each?
 
     >>> mcnemar([1, 1, 1, 1, 0, 1], [0, 0, 0, 0, 0, 1])
-    McNemar(only_a=4, only_b=0, p_value=0.125)
+    0.125
     """
     from scipy.stats import binomtest
 
-    _check_paired(a, b)
-    only_a = sum(bool(x) and not y for x, y in zip(a, b, strict=True))
-    only_b = sum(bool(y) and not x for x, y in zip(a, b, strict=True))
-    if only_a + only_b == 0:
-        return McNemar(0, 0, 1.0)
-    return McNemar(only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue))
+    wins = [bool(x) for x, y in zip(a, b, strict=True) if bool(x) != bool(y)]
+    return float(binomtest(sum(wins), len(wins)).pvalue) if wins else 1.0
+
+
+def paired(a: Mapping[int, bool], b: Mapping[int, bool]) -> dict[str, Any]:
+    """The difference of two metrics over the problems that both have, with McNemar's "p_value"."""
+    shared = sorted(a.keys() & b.keys())
+    left, right = [a[task_id] for task_id in shared], [b[task_id] for task_id in shared]
+    return paired_difference(left, right).to_dict() | {"p_value": mcnemar(left, right)}
 
 
 def effective_sample_size(weights: Sequence[float]) -> float:
@@ -145,20 +136,6 @@ def effective_sample_size(weights: Sequence[float]) -> float:
     largest = max(map(abs, weights), default=0.0)
     if largest == 0:
         return 0.0
-    # Brought near 1, without rounding: the square of a large one may be too large for a number.
-    exponent = -math.frexp(largest)[1]
-    total = sum(math.ldexp(abs(weight), exponent) for weight in weights)
-    return total**2 / sum(math.ldexp(weight, exponent) ** 2 for weight in weights)
-
-
-def _check_some(values: Sequence[float]) -> None:
-    if len(values) == 0:
-        raise ValueError("there is no episode to measure: the run holds no finished episode")
-
-
-def _check_paired(a: Sequence[float], b: Sequence[float]) -> None:
-    if len(a) != len(b):
-        raise ValueError(
-            f"{len(a)} and {len(b)} values cannot be paired: give both lists for the same problems"
-        )
-    _check_some(a)
+    # Brought to at most 1: the square of a large one may be too large for a number.
+    sizes = [abs(weight / largest) for weight in weights]
+    return sum(sizes) ** 2 / sum(size**2 for size in sizes)

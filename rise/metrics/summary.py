@@ -44,7 +44,7 @@ from typing import Any, NamedTuple
 
 from rise.episodes.episode import Episode
 from rise.episodes.feedback import knows_truth
-from rise.metrics.statistics import bootstrap_mean, mcnemar, mean_share, paired_difference, wilson
+from rise.metrics.statistics import bootstrap_mean, mean_share, paired, wilson
 from rise.metrics.turns import (
     acc_t,
     broken,
@@ -111,7 +111,6 @@ def summarise(
     if feedback not in ALLOWED:
         raise ValueError(f"feedback is {feedback!r}: it must be one of {', '.join(ALLOWED)}")
     source = episodes if parallel is None else parallel
-    _check_same_problems(episodes, source)
     chosen_by_truth = knows_truth(feedback) and not _one_sample(episodes)
     allowed = set() if chosen_by_truth else ALLOWED[feedback]
     vote, turns = f"m1@t{max_turns}", range(1, max_turns + 1)
@@ -174,24 +173,8 @@ def _paired(hits: dict[str, dict[int, bool]], sequential: str, parallel: str) ->
     for a, b in ((sequential, parallel), (sequential, "m1@t1"), (parallel, "m1@t1")):
         # At one turn the sequential metric is m1@t1 itself.
         if a in hits and b in hits and a != "m1@t1":
-            shared = [task_id for task_id in hits[a] if task_id in hits[b]]
-            left, right = ([hits[name][task_id] for task_id in shared] for name in (a, b))
-            difference = paired_difference(left, right).to_dict()
-            found[f"{a} - {b}"] = difference | {"p_value": mcnemar(left, right).p_value}
+            found[f"{a} - {b}"] = paired(hits[a], hits[b])
     return found
-
-
-def _check_same_problems(episodes: Sequence[Episode], others: Sequence[Episode]) -> None:
-    queries = {episode.task_id: episode.query for episode in episodes}
-    shared = [episode for episode in others if episode.task_id in queries]
-    if episodes and others and not shared:
-        raise ValueError("the two runs have no finished problem in common")
-    for episode in shared:
-        if episode.query != queries[episode.task_id]:
-            raise ValueError(
-                f"problem {episode.task_id} differs between the two runs: compare runs that were "
-                "made with the same --data_path"
-            )
 
 
 def _transitions(episodes: Sequence[Episode], max_turns: int) -> dict[str, Any]:

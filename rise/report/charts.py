@@ -9,10 +9,12 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
+from rise.metrics import plots
 from rise.metrics.evaluation import EvaluatedRun
-from rise.metrics.plots import COLOURS, INK, MARKERS
+from rise.metrics.plots import COLOURS, INK
 
 VERDICT_COLOURS = {
     "right": "#009E73",
@@ -24,31 +26,13 @@ BINS = 30
 
 
 def accuracy_by_turn(runs: Sequence[EvaluatedRun]) -> str:
-    """Lines of acc@t with bands of their 95 % intervals, one per run."""
-    figure, axes = _canvas(1)
-    longest = 1
-    for index, run in enumerate(runs):
-        rates = run.metrics["acc@t"]
-        turns = list(range(1, len(rates) + 1))
-        longest = max(longest, len(rates))
-        colour = COLOURS[index % len(COLOURS)]
-        values = [100 * rate["value"] for rate in rates]
-        marker = MARKERS[index % len(MARKERS)]
-        axes[0].plot(turns, values, color=colour, marker=marker, label=run.name, linewidth=2)
-        low, high = ([100 * rate[key] for rate in rates] for key in ("low", "high"))
-        axes[0].fill_between(turns, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes[0].set_xticks(range(1, longest + 1))
-    axes[0].set_xlim(0.8, longest + 0.2)
-    axes[0].set_ylim(0, 100)
-    axes[0].set_xlabel("turn")
-    axes[0].set_ylabel("right, %")
-    axes[0].legend(frameon=False, labelcolor=INK)
+    figure = plots.accuracy_by_turn({run.name: run.metrics["acc@t"] for run in runs})
     return _svg(figure, "Accuracy by turn with 95 % intervals; the table below has the numbers")
 
 
 def verdicts_by_turn(runs: Sequence[EvaluatedRun]) -> str:
     """Stacked bars: the share of each verdict (so of each reward) at each turn, a panel per run."""
-    figure, panels = _canvas(len(runs))
+    figure, panels = plots.canvas(len(runs))
     for axes, run in zip(panels, runs, strict=True):
         counts = _verdicts(run)
         below = [0.0] * len(counts)
@@ -75,7 +59,7 @@ def verdicts_by_turn(runs: Sequence[EvaluatedRun]) -> str:
 
 
 def lengths(runs: Sequence[EvaluatedRun]) -> str:
-    figure, panels = _canvas(len(runs))
+    figure, panels = plots.canvas(len(runs))
     found = [_lengths(run) for run in runs]
     longest = max((max(turn, default=0) for turns in found for turn in turns), default=0) or 1
     for axes, run, turns in zip(panels, runs, found, strict=True):
@@ -95,7 +79,7 @@ def lengths(runs: Sequence[EvaluatedRun]) -> str:
     panels[0].set_ylabel("problems")
     panels[0].legend(frameon=False, labelcolor=INK, fontsize=8)
     medians = [
-        f"{run.name}: median by turn {', '.join(f'{_median(turn):.0f}' for turn in turns)}"
+        f"{run.name}: median by turn {', '.join(f'{median(turn or [0]):.0f}' for turn in turns)}"
         for run, turns in zip(runs, found, strict=True)
     ]
     return _svg(figure, "Lengths of the answers in tokens. " + "; ".join(medians))
@@ -127,34 +111,12 @@ def _lengths(run: EvaluatedRun) -> list[list[float]]:
     return found
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2] if values else 0.0
-
-
 def _spoken(verdict: str) -> str:
     return verdict.replace("_", " ")
 
 
 def _short(name: str) -> str:
     return name if len(name) <= 28 else f"{name[:27]}…"
-
-
-def _canvas(panels: int) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2 if panels == 1 else 3.6 * panels, 3.4), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
-    figure.patch.set_alpha(0)
-    for each in axes:
-        each.patch.set_alpha(0)
-        each.spines[["top", "right"]].set_visible(False)
-        each.spines[["left", "bottom"]].set_color(INK)
-        each.tick_params(colors=INK)
-        each.xaxis.label.set_color(INK)
-        each.yaxis.label.set_color(INK)
-        each.grid(axis="y", color=INK, alpha=0.15, linewidth=0.8)
-        each.set_axisbelow(True)
-    return figure, axes
 
 
 def _svg(figure: Any, description: str) -> str:
@@ -164,7 +126,9 @@ def _svg(figure: Any, description: str) -> str:
     buffer = io.StringIO()
     # Text stays text: smaller, searchable, and readable aloud. The salt makes ids repeatable.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -101,16 +101,6 @@ def test_a_parallel_run_in_another_directory_is_paired_by_problem():
     assert found["paired"]["m1@t2 - m2@t1"]["value"] == 0  # -1 on the first, +1 on the second
 
 
-def test_runs_on_other_problems_are_not_paired():
-    sequential, parallel = make("w7 r5"), make("r5,r5")
-    parallel[0].query = "something else"
-    with pytest.raises(ValueError, match="--data_path"):
-        summarise(sequential, same_number, max_turns=2, feedback="none", parallel=parallel)
-    parallel[0].task_id = 8
-    with pytest.raises(ValueError, match="no finished problem in common"):
-        summarise(sequential, same_number, max_turns=2, feedback="none", parallel=parallel)
-
-
 def test_an_oracle_run_keeps_what_is_solved_and_never_votes():
     run = make("r5", "w7 r5", "w7 - r5", "w7 w8 w9")
     found = summarise(run, same_number, max_turns=3, feedback="oracle").metrics
@@ -165,7 +155,6 @@ def test_equal_answers_are_compared_by_the_grader_once():
 @pytest.mark.parametrize(
     ("run", "feedback", "message"),
     [
-        ([], "none", "no episode"),
         (make("r5 r5"), "none", "turn 3"),
         (make("r5 r5 r5"), "maybe", "one of none, oracle, verdict"),
     ],
