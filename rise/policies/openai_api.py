@@ -2,19 +2,10 @@
 
 What a server counted is never lost: the tokens of attempts that gave no answer are reported with
 the answer that a later attempt gave, or with the error.
-
-A parameter that a server refuses is found out once, said, recorded in config.json ("left_out") and
-left out from then on; where it is n, samples are asked for one by one, and where it is an answer in
-one piece ("stream=false"), answers are streamed. What the server says names the parameter in most
-cases; where it does not, those are tried that no answered request had, first all of them together:
-where that is refused in the same words for several problems, nothing more is asked. What was tried
-counts once a request is answered. A refusal that names none, or comes as a failure of the server
-(500), counts when it comes twice.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import datetime
@@ -26,22 +17,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from rise.policies import keys
-from rise.policies.openai_server import OpenAIServer, RefusedRequest
+from rise.policies.openai_server import OpenAIServer
 from rise.policies.policy import Policy, PolicyError, Retries, Sample, replace_unwritable
-from rise.policies.refusals import (
-    LIMITS,
-    WHOLE,
-    bare,
-    body_of,
-    fitted,
-    marks,
-    named_in,
-    suspected,
-)
+from rise.policies.refusals import LIMITS, WHOLE, Forms, RefusedRequest, body_of
 from rise.policies.replies import (
     BLOCKED,
     choices_of,
@@ -57,16 +40,6 @@ NOT_LISTED = (400, 404, 405, 422, 501)
 """Statuses of a server that has no list of its models."""
 REASONER_NAME = re.compile(r"(o\d|gpt-5(?![.\d]|-chat))\S*")
 """Models of the OpenAI API that refuse every temperature and top_p but 1."""
-OMITTED = "it is left out"
-INSTEAD = {
-    "n": "samples are asked for one by one",
-    "max_tokens": "max_completion_tokens is sent",
-    "max_completion_tokens": "max_tokens is sent",
-    WHOLE: "answers are streamed",
-}
-"""What is done where one of them is refused."""
-HOPELESS = 4
-"""So many problems refused in every form, and none answered: the next one ends the run."""
 REASONED_TO_THE_END = re.compile(r"max_tokens or model output limit was reached")
 """How the OpenAI API says in a status 400 that all new tokens went into reasoning."""
 
@@ -74,18 +47,10 @@ REASONED_TO_THE_END = re.compile(r"max_tokens or model output limit was reached"
 class OpenAIPolicy(Policy):
     """A model behind /chat/completions.
 
-    Args:
-        name: the name on the command line.
-        model: the name that the server knows.
-        base_url: URL up to and including /v1; None for the OpenAI API, or what OPENAI_BASE_URL
-            puts in its place.
-        key: API key.
-        request_timeout: seconds for one request, all its samples together.
-        retries: how failed requests are tried again.
-        needs_usage: refuse answers whose tokens the server does not count, since their cost would
-            be unknown.
-        left_out: parameters that the server is known to refuse.
-        learned: called with the name and all that is left out when one was added.
+    `model` is the name that the server knows, `base_url` the URL up to and including /v1, None for
+    the OpenAI API, or what OPENAI_BASE_URL puts in its place. `needs_usage` refuses answers whose
+    tokens the server does not count, since their cost would be unknown. `left_out` and `learned`
+    are those of `rise.policies.refusals.Forms`.
     """
 
     def __init__(
@@ -108,15 +73,8 @@ class OpenAIPolicy(Policy):
         # Limits of such servers are mostly per minute.
         self.retries: Retries = retries or Retries(overloads=8)
         self.needs_usage = needs_usage
-        self.left_out = list(left_out)
         self._server = OpenAIServer(self.base_url, key, key_name, request_timeout)
-        self._learned = learned
-        self._learning = asyncio.Lock()
-        self._taken: set[Any] = set()
-        """Parameters with their values that are not refused: an answered request had them."""
-        self._answered = False
-        self._hopeless = 0
-        """Problems that were refused in the plainest form too, before anything was answered."""
+        self._forms = Forms(name, self.base_url is None or reasons(model), left_out, learned)
         self._gives_ids: bool | None = None if self.base_url else False
         """Whether it is a vLLM, which gives the tokens that it samples; None is not known yet."""
         self._asks_the_clock = True
@@ -144,7 +102,7 @@ class OpenAIPolicy(Policy):
 
         def asked() -> int:
             # vLLM refuses several greedy answers, which are all the same.
-            return 1 if temperature == 0 and "temperature" not in self.left_out else n
+            return 1 if temperature == 0 and "temperature" not in self._forms.left_out else n
 
         choices: list[Sample | PolicyError] = []
         spent: Counter[str] = Counter()
@@ -204,6 +162,10 @@ class OpenAIPolicy(Policy):
             message = f"{self.base_url} serves {shown or 'nothing'}, not {self.model}"
             raise PolicyError("not_found", message)
 
+    @property
+    def left_out(self) -> list[str]:
+        return self._forms.left_out
+
     async def close(self) -> None:
         await self._server.close()
 
@@ -214,9 +176,6 @@ class OpenAIPolicy(Policy):
         same_tag = tag == other_tag or not (tag and other_tag)
         return same_tag and fnmatchcase(own, other)
 
-    def _fitted(self, request: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
-        return fitted(request, left_out, self.base_url is None or reasons(self.model))
-
     async def _complete(
         self, request: dict[str, Any], spent: Counter[str]
     ) -> list[Sample | PolicyError]:
@@ -226,7 +185,8 @@ class OpenAIPolicy(Policy):
         if limit < wanted:
             self._say_shortened(wanted, f"its context has {self._longest + 1} tokens")
         try:
-            return await self._fit(request | dict.fromkeys(LIMITS, limit), spent)
+            fitting = request | dict.fromkeys(LIMITS, limit)
+            return await self._forms.answered(fitting, partial(self._ask, spent=spent))
         except PolicyError as error:
             room = room_in(error.message, limit) if error.kind == "context_overflow" else None
             if room is None:
@@ -240,95 +200,16 @@ class OpenAIPolicy(Policy):
             message = "%s has no room for %d new tokens (%s): answers get what its context leaves"
             log.warning(message, self.name, wanted, why)
 
-    async def _fit(
-        self, request: dict[str, Any], spent: Counter[str]
-    ) -> list[Sample | PolicyError]:
-        """The answer to a request without what the server is known, or found, to refuse."""
-        sent = self._fitted(request, self.left_out)
-        try:
-            return await self._ask(sent, spent)
-        except RefusedRequest as error:
-            if REASONED_TO_THE_END.search(error.said):  # an attempt without an answer, and paid
-                spent.update(requests=1, uncounted_requests=1)
-                return [Sample("", "length")] * request["n"]
-            refused = error
-        async with self._learning:
-            if self._fitted(request, self.left_out) == sent:
-                return await self._learn(request, refused, spent)
-        return await self._fit(request, spent)
-
-    async def _learn(
-        self, request: dict[str, Any], first: RefusedRequest, spent: Counter[str]
-    ) -> list[Sample | PolicyError]:
-        """The answer to a request that was refused, once that is left out which is refused.
-
-        The first refusal is raised where it is none of the parameters.
-        """
-        left_out, refused = list(self.left_out), first
-        tried: list[list[str]] = []
-        why: dict[str, str] = {}
-        fails = first.kind == "server"
-        if self._hopeless >= HOPELESS and not self._answered:
-            message = f"{first.message}, to every form of a request: the server's log may say why"
-            raise PolicyError("setup", message)
-        while True:
-            sent = self._fitted(request, left_out)
-            new = [name for name, mark in marks(sent).items() if mark not in self._taken]
-            suspects = suspected(sent, refused.said, () if fails else new)
-            if not tried and suspects and (fails or not named_in(sent, first.said)):
-                try:  # it may have been a failure that passes
-                    return await self._ask(sent, spent)
-                except RefusedRequest as error:
-                    if bare(error.said) != bare(first.said):
-                        raise
-                if not fails and await self._refuses_all(request, new, first, spent):
-                    self._hopeless += 1
-                    raise first
-            trials = (sorted({*left_out, *names}) for names in suspects)
-            trial = next((t for t in trials if t not in tried and not {*LIMITS} <= {*t}), None)
-            if trial is None:
-                if not fails:
-                    self._taken.update(marks(sent).values())
-                    named = named_in(sent, first.said).keys() - {WHOLE}
-                    if named and not self._answered:  # nobody would be
-                        raise PolicyError("setup", f"{first.message}; give another value")
-                raise first
-            tried.append(trial)
-            now = {name: refused.message for name in trial if name not in left_out}
-            try:
-                answers = await self._ask(self._fitted(request, trial), spent)
-            except RefusedRequest as error:
-                if bare(error.said) != bare(refused.said):
-                    left_out, refused = trial, error  # something else is refused now
-                    why |= now
-                continue
-            for name, said in (why | now).items():
-                message = "%s does not take %s (%s): %s from now on"
-                log.warning(message, self.name, name, said, INSTEAD.get(name, OMITTED))
-            self.left_out = trial
-            self._learned(self.name, trial)
-            return answers
-
-    async def _refuses_all(
-        self, request: dict[str, Any], new: list[str], first: RefusedRequest, spent: Counter[str]
-    ) -> bool:
-        """Whether a request is refused in the same words without all that is suspected."""
-        plain = {*new} - {WHOLE}
-        forms = [plain - {*LIMITS}, plain, {WHOLE} & {*new}]
-        for left_out in forms if len(plain) > 1 else []:
-            try:
-                sent = self._fitted(request, sorted({*self.left_out, *left_out}))
-                await self._ask(sent, spent)
-                return False
-            except RefusedRequest as error:
-                if bare(error.said) != bare(first.said):
-                    return False
-        return len(plain) > 1
-
     async def _ask(
         self, request: dict[str, Any], spent: Counter[str]
     ) -> list[Sample | PolicyError]:
-        body = await self._server.call("post", "/chat/completions", body=body_of(request))
+        try:
+            body = await self._server.call("post", "/chat/completions", body=body_of(request))
+        except RefusedRequest as error:
+            if not REASONED_TO_THE_END.search(error.said):
+                raise
+            spent.update(requests=1, uncounted_requests=1)  # without an answer, and paid
+            return [Sample("", "length")] * request.get("n", 1)
         choices = choices_of(body)
         prompt_tokens, completion_tokens = counts_of(body)
         unknown = prompt_tokens is None or completion_tokens is None
@@ -344,8 +225,6 @@ class OpenAIPolicy(Policy):
             what = "no JSON" if isinstance(body, str) else "no choices"
             message = f"{self._server.where} sent {what} ({trouble.words[:200] or 'nothing'})"
             raise PolicyError("server", message)
-        self._answered = True
-        self._taken.update(marks(request).values())
         shares = split_evenly(completion_tokens or 0, len(choices))
         found = [sample_of(choice, self._server.where) for choice in choices]
         broken = [c for c in found if isinstance(c, PolicyError) and may_pass(c)]

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fastchat.client.http import seconds_to_wait
 from rise.policies import bounded, keys
 from rise.policies.policy import PolicyError
+from rise.policies.refusals import RefusedRequest
 from rise.policies.replies import Trouble, is_page, parse, trouble_in
 
 if TYPE_CHECKING:
@@ -27,20 +28,10 @@ LONG = 2**20
 """Bytes of a reply that takes a while to read."""
 
 
-class RefusedRequest(PolicyError):
-    """A request that the server does not take as it is; `said` has its words."""
-
-    said = ""
-
-
 class OpenAIServer:
-    """Where requests go, and with which key.
+    """Where requests go, and with which key; `key_name` is what holds it, for who has to mend it.
 
-    Args:
-        base_url: URL up to and including /v1, or with a query; None for the OpenAI API.
-        key: API key.
-        key_name: what holds it, for who has to mend it.
-        timeout: seconds for one request.
+    `base_url` is the URL up to and including /v1, or with a query; None for the OpenAI API.
     """
 
     def __init__(self, base_url: str | None, key: str, key_name: str, timeout: float):

@@ -1,11 +1,29 @@
-"""Which parameter a server does not take, from what it says when it refuses a request."""
+"""Which parameters a server does not take, from what it says when it refuses a request.
+
+A parameter that a server refuses is found out once, said, recorded in config.json ("left_out") and
+left out from then on; where it is n, samples are asked for one by one, and where it is an answer in
+one piece ("stream=false"), answers are streamed. What the server says names the parameter in most
+cases; where it does not, those are tried that no answered request had, first all of them together:
+where that is refused in the same words for several problems, nothing more is asked. What was tried
+counts once a request is answered. A refusal that names none, or comes as a failure of the server
+(500), counts when it comes twice.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import logging
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from rise.policies.policy import PolicyError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Ask = Callable[[dict[str, Any]], Awaitable[T]]
+"""Sends a request; RefusedRequest where it is not taken as it is."""
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 """Two names of the limit of new tokens; one of them is sent."""
@@ -34,16 +52,138 @@ OUT_OF_RANGE = re.compile(
 ABOUT_THE_PROMPT = re.compile(r"\b(messages|roles?|prompts?)\b")
 
 
+INSTEAD = {
+    "n": "samples are asked for one by one",
+    "max_tokens": "max_completion_tokens is sent",
+    "max_completion_tokens": "max_tokens is sent",
+    WHOLE: "answers are streamed",
+}
+"""What is done where one of them is refused; others are left out."""
+HOPELESS = 4
+"""So many problems refused in every form, and none answered: the next one ends the run."""
+
+
+class RefusedRequest(PolicyError):
+    """A request that the server does not take as it is; `said` has its words, in lower case."""
+
+    said = ""
+
+
+class Forms:
+    """In which form a server takes requests; `newer`: whether it calls the limit by its newer name.
+
+    `learned` is called with the name and all that is left out when something was added.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        newer: bool,
+        left_out: Sequence[str],
+        learned: Callable[[str, list[str]], None],
+    ):
+        self.left_out = list(left_out)
+        self._name, self._newer, self._learned = name, newer, learned
+        self._learning = asyncio.Lock()
+        self._taken: set[Any] = set()
+        """Parameters with their values that are not refused: an answered request had them."""
+        self._answered = False
+        self._hopeless = 0
+        """Problems that were refused in the plainest form too, before anything was answered."""
+
+    async def answered(self, request: dict[str, Any], ask: Ask[T]) -> T:
+        """The answer to a request without what the server is known, or found, to refuse."""
+        sent = fitted(request, self.left_out, self._newer)
+        try:
+            return await self._try(sent, ask)
+        except RefusedRequest as error:
+            refused = error
+        async with self._learning:
+            if fitted(request, self.left_out, self._newer) == sent:
+                return await self._learn(request, refused, ask)
+        return await self.answered(request, ask)
+
+    async def _try(self, sent: dict[str, Any], ask: Ask[T]) -> T:
+        answer = await ask(sent)
+        self._answered = True
+        self._taken.update(marks(sent).values())
+        return answer
+
+    async def _learn(self, request: dict[str, Any], first: RefusedRequest, ask: Ask[T]) -> T:
+        """The answer to a request that was refused, once that is left out which is refused.
+
+        The first refusal is raised where it is none of the parameters.
+        """
+        if self._hopeless >= HOPELESS and not self._answered:
+            message = f"{first.message}, to every form of a request: the server's log may say why"
+            raise PolicyError("setup", message)
+        left_out, refused = self.left_out, first
+        tried: list[list[str]] = []
+        why: dict[str, str] = {}
+        fails = first.kind == "server"
+        while True:
+            sent = fitted(request, left_out, self._newer)
+            new = [name for name, mark in marks(sent).items() if mark not in self._taken]
+            suspects = suspected(sent, refused.said, () if fails else new)
+            if not tried and suspects and (fails or not named_in(sent, first.said)):
+                try:  # it may have been a failure that passes
+                    return await self._try(sent, ask)
+                except RefusedRequest as error:
+                    if bare(error.said) != bare(first.said):
+                        raise
+                if not fails and await self._refuses_all(request, new, first, ask):
+                    self._hopeless += 1
+                    raise first
+            trials = (sorted({*left_out, *names}) for names in suspects)
+            trial = next((t for t in trials if t not in tried and not {*LIMITS} <= {*t}), None)
+            if trial is None:
+                if not fails:
+                    self._taken.update(marks(sent).values())
+                    named = named_in(sent, first.said).keys() - {WHOLE}
+                    if named and not self._answered:  # nobody would be
+                        raise PolicyError("setup", f"{first.message}; give another value")
+                raise first
+            tried.append(trial)
+            now = {name: refused.message for name in trial if name not in left_out}
+            try:
+                answer = await self._try(fitted(request, trial, self._newer), ask)
+            except RefusedRequest as error:
+                if bare(error.said) != bare(refused.said):
+                    left_out, refused = trial, error  # something else is refused now
+                    why |= now
+                continue
+            for name, said in (why | now).items():
+                message = "%s does not take %s (%s): %s from now on"
+                log.warning(message, self._name, name, said, INSTEAD.get(name, "it is left out"))
+            self.left_out = trial
+            self._learned(self._name, trial)
+            return answer
+
+    async def _refuses_all(
+        self, request: dict[str, Any], new: list[str], first: RefusedRequest, ask: Ask[T]
+    ) -> bool:
+        """Whether a request is refused in the same words without all that is suspected."""
+        plain = {*new} - {WHOLE}
+        forms = [plain - {*LIMITS}, plain, {WHOLE} & {*new}]
+        for left_out in forms if len(plain) > 1 else []:
+            try:
+                await self._try(
+                    fitted(request, sorted({*self.left_out, *left_out}), self._newer), ask
+                )
+                return False
+            except RefusedRequest as error:
+                if bare(error.said) != bare(first.said):
+                    return False
+        return len(plain) > 1
+
+
 def suspected(sent: dict[str, Any], said: str, new: Sequence[str] = ()) -> list[list[str]]:
-    """What to leave out, the likeliest first, where a server says this of a request.
+    """What to leave out, the likeliest first, where a server says this (in lower case) of it.
+
+    Where it names none, those of the `new` are tried.
 
     >>> suspected({"temperature": 0.7, "top_p": 1.0}, "temperature and top_p: only one of them")
     [['top_p'], ['temperature'], ['top_p', 'temperature']]
-
-    Args:
-        sent: the request.
-        said: the server's words, in lower case.
-        new: which are tried where the server names none.
     """
     named = named_in(sent, said)
     if not named and not ABOUT_THE_PROMPT.search(said):
