@@ -43,7 +43,7 @@ from rise.dataset.sources import (
     rows_of,
 )
 from rise.dataset.writer import RowSpill, is_written, match_tokens, report_path, write_dataset
-from rise.program.exits import DONE, FAILED, GO_TOGETHER, exit_code, run_program
+from rise.program.exits import DONE, FAILED, GO_TOGETHER, collecting, exit_code, run_program
 from rise.runs.arguments import env_help, env_name
 
 
@@ -86,20 +86,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def check_args(args: argparse.Namespace) -> list[Source]:
     """Check the arguments together and open the logs; with --check those that are there."""
     problems = problems_of(args)
-    sources = []
-    try:
+    sources: list[Source] = []
+    with collecting(problems):
         for path in args.filepath:
-            if args.check and not rows_of(path).is_file():
-                continue
-            sources.append(read_source(path))
-    except ValueError as error:
-        problems.append(str(error))
-    try:
+            if rows_of(path).is_file() or not args.check:
+                sources.append(read_source(path))
+    with collecting(problems):
         # The file of a plug-in may have changed since an earlier call in this process.
         load_prompts.cache_clear()
         load_prompts(args.env, args.prompt_style)
-    except ValueError as error:
-        problems.append(str(error))
     problems += problems_with(sources, args.env)
     problems += [
         f"--output {args.output} is among the files of --filepath {source.path}, which is read: "
@@ -228,8 +223,8 @@ def finish(
     in_words: str,
     weights: Sequence[float] = (),
 ) -> None:
+    from fastchat.model.files import git_commit
     from rise.report.tracked import log_conversion
-    from rise.runs.config import git_commit
 
     if args.shuffle is not None:
         random.Random(args.shuffle).shuffle(spill.offsets)

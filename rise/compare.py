@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from rise.metrics import tables
 from rise.metrics.comparison import compare
 from rise.metrics.evaluation import open_run
 from rise.metrics.tables import format_p, headline_order
-from rise.program.exits import run_program, said
+from rise.program.exits import DONE, exit_code, run_program
 
 FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
     "text": tables.text,
@@ -46,28 +45,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    try:
-        runs = [
-            open_run(path, name)
-            for path, name in zip(args.runs, args.names or names_of(args.runs), strict=True)
-        ]
-        found = compare(runs)
-    except (ValueError, OSError) as error:
-        print(f"rise.compare: error: {said(error)}", file=sys.stderr)
-        return 2
+def run(args: argparse.Namespace) -> int:
+    names = args.names or names_of(args.runs)
+    found = compare([open_run(path, name) for path, name in zip(args.runs, names, strict=True)])
     if args.format == "json":
         print(json.dumps(found, indent=2))
-        return 0
+        return DONE
     draw = FORMATS[args.format]
     print(draw(*paper_table(found)))
     if args.format in ("text", "markdown"):
-        print("\n" + draw(*difference_table(found)))
-        print(
-            "\n" + "\n".join(["Cells: percent (gain over m1@t1 of the same run).", *found["notes"]])
-        )
-    return 0
+        print(f"\n{draw(*difference_table(found))}\n")
+        print("Cells: percent (gain over m1@t1 of the same run).", *found["notes"], sep="\n")
+    return DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    return exit_code(lambda: run(args), "rise.compare")
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
@@ -86,17 +80,9 @@ def paper_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     header = ["run", "n", *names, *(f"cost of {name}" for name in votes)]
     rows = []
     for run in found["runs"]:
-        costs = [run["cost"].get(name) for name in votes]
-        rows.append(
-            [run["name"], str(run["n"])]
-            + [_cell(run, name) for name in names]
-            + [
-                f"{cost['samples']:g} samples, {cost['completion_tokens']:.0f} tokens"
-                if cost
-                else "-"
-                for cost in costs
-            ]
-        )
+        cells = [_cell(run, name) for name in names]
+        costs = [_cost(run["cost"].get(name)) for name in votes]
+        rows.append([run["name"], str(run["n"]), *cells, *costs])
     return header, rows
 
 
@@ -122,6 +108,12 @@ def _difference_row(name: str, rate: dict[str, Any]) -> list[str]:
     p_value = format_p(rate["p_value"]) if "p_value" in rate else "-"
     p_value = p_value.removeprefix("p ").removeprefix("= ")
     return [name, f"{value:+.1f}", f"{low:+.1f} to {high:+.1f}", p_value, str(rate["n"])]
+
+
+def _cost(cost: dict[str, float] | None) -> str:
+    if cost is None:
+        return "-"
+    return f"{cost['samples']:g} samples, {cost['completion_tokens']:.0f} tokens"
 
 
 def _cell(run: dict[str, Any], name: str) -> str:

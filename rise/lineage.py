@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from fastchat.model.files import file_sha256
 from fastchat.utils import Parser
 from rise.episodes.journal import locate
 from rise.policies.names import fingerprint
-from rise.program.exits import DONE, USAGE, run_program, said
+from rise.program.exits import DONE, exit_code, run_program
 from rise.program.files import read_object
 
 PUBLISHED = re.compile(r"(\d+)_turns\.json")
@@ -88,7 +87,10 @@ def record_of(path: Path) -> Record | None:
             found = read_object(file)
             # A checkpoint has a config.json too.
             if read is not of_run or "models" in found:
-                return read(found)
+                try:
+                    return read(found)
+                except KeyError as error:
+                    raise ValueError(f"{file} has no {error}") from error
     return None
 
 
@@ -144,19 +146,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def run(path: Path) -> int:
+    if record_of(path) is None:
+        raise ValueError(
+            f"{path} has no record: give a run directory, a data set of workflow_convert.py or "
+            "a checkpoint of train_mem.py"
+        )
+    print("\n".join(lines(Input("", str(path), None), path)))
+    return DONE
+
+
 def main(argv: list[str] | None = None) -> int:
     path = parse_args(argv).path
-    try:
-        if record_of(path) is None:
-            raise ValueError(
-                f"{path} has no record: give a run directory, a data set of workflow_convert.py or "
-                "a checkpoint of train_mem.py"
-            )
-        print("\n".join(lines(Input("", str(path), None), path)))
-    except (ValueError, KeyError, OSError) as error:
-        print(f"rise.lineage: error: {said(error)}", file=sys.stderr)
-        return USAGE
-    return DONE
+    return exit_code(lambda: run(path), "rise.lineage")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from rise.dataset.rules import CRITERIA, FORMATS
 from rise.dataset.weights import WEIGHTINGS, weight
 from rise.dataset.writer import trained_tokens
+from rise.program.exits import collecting
 from rise.tracking import tracker
 
 TARGETS = {"sft": "weighted rows", "dpo": "preference pairs", "pair_sft": "pairs"}
@@ -113,7 +114,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def problems_of(args: argparse.Namespace) -> list[str]:
-    problems = []
+    problems: list[str] = []
     model = args.model_path or ""
     if model.startswith(("/", ".", "~")) and not Path(model).is_dir() and not args.check:
         problems.append(f"--model_path {model}: there is no such directory")
@@ -128,14 +129,10 @@ def problems_of(args: argparse.Namespace) -> list[str]:
         problems.append(f"--output {args.output} is a directory: give a file")
     problems += _without_meaning(args)
     if args.match_tokens is not None and not (args.check and not args.match_tokens.exists()):
-        try:
+        with collecting(problems):
             trained_tokens(args.match_tokens, args.model_path)
-        except ValueError as error:
-            problems.append(str(error))
-    try:
+    with collecting(problems):
         weight(1, 0, args.weighting, args.temperature)
-    except ValueError as error:
-        problems.append(str(error))
     return problems
 
 

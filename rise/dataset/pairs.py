@@ -125,12 +125,10 @@ def format_pairs(report: dict[str, Any]) -> str:
 def _visits(
     episode: Episode, rules: Rules, opening: list[Message] | None
 ) -> Iterator[dict[str, Any]]:
-    attempts = until_success(attempts_of(episode), rules.correct_to_correct)
     start = episode.opening if opening is None else opening
-    for count, attempt in enumerate(attempts):
-        actions = [earlier.action for earlier in attempts[:count]]
-        observations = [earlier.observation for earlier in attempts[:count]]
-        turn = episode.turns[attempt.turn - 1]
+    actions: list[str] = []
+    observations: list[str] = []
+    for number, turn in until_success(attempts_of(episode), rules.correct_to_correct):
         verdicts = turn.verdicts or [""] * len(turn.actions)
         answers = [
             (action.strip(), reward)
@@ -138,8 +136,9 @@ def _visits(
             if action.strip() and verdict != "timeout"
         ]
         prompt = visible(start, actions, observations, rules.context_window)
-        shared = {"task_id": episode.task_id, "turn": attempt.turn}
-        yield shared | {"prompt": prompt, "answers": answers}
+        yield {"task_id": episode.task_id, "turn": number, "prompt": prompt, "answers": answers}
+        actions.append(turn.action)
+        observations.append(turn.observation)
 
 
 def _pairs_of_state(
@@ -202,8 +201,7 @@ def repair_rows(
 
 def _answers(episode: Episode) -> Iterator[tuple[str, bool, str]]:
     """(text, whether it is right, the feedback to it) of all samples of all turns."""
-    for attempt in attempts_of(episode):
-        turn = episode.turns[attempt.turn - 1]
+    for _, turn in attempts_of(episode):
         verdicts = turn.verdicts or [""] * len(turn.actions)
         reasons = turn.finish_reasons or [""] * len(turn.actions)
         samples = zip(turn.actions, turn.rewards, turn.observations, verdicts, reasons, strict=True)

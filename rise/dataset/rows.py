@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ from rise.dataset.weights import RELATIVE, PromptMeans
 from rise.dataset.writer import trained_tokens
 from rise.episodes.episode import Episode, Message
 from rise.episodes.log import lacks_dialogue
+from rise.program.files import json_sha256
 
 
 def training_rows(
@@ -82,8 +81,7 @@ def _prompt_checksum(env: str | None, style: str, source: Source) -> str | None:
     is_own = style in ("default", "bare") and (env or "gsm8k") in envs.NAMES
     if is_own or not lacks_dialogue(source.rows):
         return None
-    opening = load_prompts(env, style).opening("")
-    return hashlib.sha256(json.dumps(opening).encode()).hexdigest()[:16]
+    return json_sha256(load_prompts(env, style).opening(""))
 
 
 def opening_of(

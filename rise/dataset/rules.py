@@ -1,6 +1,6 @@
 """Episodes -> weighted training rows: which attempts are kept, and how much each of them counts.
 
-An attempt is the chosen sample of a turn. The rules apply in this order:
+An attempt is the chosen sample of a turn at which somebody was asked. The order of the rules:
 
 1. `--only_success`: an episode without a success gives no row.
 2. `--drop_truncated`: answers that the limit of new tokens cut are no rows; they stay history.
@@ -26,7 +26,7 @@ from typing import Any
 
 from fastchat.conversation import Answer, unpack_ids
 from rise.dataset.weights import mean_over, weight
-from rise.episodes.episode import Episode, Message, visible
+from rise.episodes.episode import Episode, Message, Turn, visible
 
 CRITERIA = ("all", "better", "best", "success")
 FORMATS = ("fastchat", "messages")
@@ -52,21 +52,8 @@ class Rules:
     temperature: float = 0.4
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """The chosen sample of one turn."""
-
-    turn: int
-    """Counted from 1."""
-    action: str
-    observation: str
-    """The feedback that followed it."""
-    reward: int
-    is_cut: bool = False
-    """Whether the limit of new tokens ended it."""
-    token_ids: str | None = None
-    """As it was sampled, see `rise.episodes.episode.Turn.token_ids`."""
-    tokenizer: str | None = None
+Attempt = tuple[int, Turn]
+"""A turn at which somebody was asked, and its number, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +70,10 @@ class Row:
     weight: float
     date: str | None = None
     is_cut: bool = False
+    """Whether the limit of new tokens ended the answer."""
     token_ids: str | None = None
     tokenizer: str | None = None
-    """These three as in `Attempt`."""
+    """Both as in `rise.episodes.episode.Turn`, of the answer."""
     number: int | None = None
     """Tells several rows of one task and turn apart; counted from 1, None where there is one."""
 
@@ -151,24 +139,24 @@ def rows_from_episode(
         mean = mean_over(all_rewards(episode), rules.weighting, rules.temperature)
     start = list(episode.opening if opening is None else opening) if used else []
     rows = []
-    for count in range(1, len(used) + 1):
-        *history, last = used[:count]
-        actions = [attempt.action for attempt in history]
-        observations = [attempt.observation for attempt in history]
+    for count, (number, turn) in enumerate(used, start=1):
+        history = [earlier for _, earlier in used[: count - 1]]
+        actions = [earlier.action for earlier in history]
+        observations = [earlier.observation for earlier in history]
         messages = visible(start, actions, observations, rules.context_window)
         row = Row(
             episode.task_id,
-            last.turn,
-            [*messages, {"role": "assistant", "content": last.action}],
+            number,
+            [*messages, {"role": "assistant", "content": turn.action}],
             len(start),
-            last.reward,
-            weight(last.reward, mean, rules.weighting, rules.temperature),
+            turn.reward,
+            weight(turn.reward, mean, rules.weighting, rules.temperature),
             date=episode.date,
-            is_cut=last.is_cut,
-            token_ids=last.token_ids,
-            tokenizer=last.tokenizer,
+            is_cut=turn.finish_reason == "length",
+            token_ids=turn.token_ids[turn.chosen] if turn.token_ids else None,
+            tokenizer=turn.tokenizer,
         )
-        if not meets_criteria([attempt.reward for attempt in used[:count]], rules.criteria):
+        if not meets_criteria([turn.reward for _, turn in used[:count]], rules.criteria):
             dropped[f"not {rules.criteria}"] += 1
         elif row.is_cut and (rules.drop_truncated or not row.has_answer):
             dropped["cut at the limit of new tokens"] += 1
@@ -184,25 +172,12 @@ def all_rewards(episode: Episode) -> list[int]:
 
 
 def attempts_of(episode: Episode) -> list[Attempt]:
-    """The chosen sample of each turn at which somebody was asked."""
     if any(turn.shown for turn in episode.turns):
         raise ValueError(
             f"episode {episode.task_id} showed another problem's attempt (--shown_attempts): "
             "such a run is a check, convert one that was made without it"
         )
-    return [
-        Attempt(
-            number,
-            turn.action,
-            turn.observation,
-            turn.reward,
-            is_cut=turn.finish_reason == "length",
-            token_ids=turn.token_ids[turn.chosen] if turn.token_ids else None,
-            tokenizer=turn.tokenizer,
-        )
-        for number, turn in enumerate(episode.turns, start=1)
-        if not turn.kept
-    ]
+    return [(i, turn) for i, turn in enumerate(episode.turns, start=1) if not turn.kept]
 
 
 def without_repetition(
@@ -216,25 +191,24 @@ def without_repetition(
     kept: list[Attempt] = []
     seen: set[str] = set()
     dropped: Counter[str] = Counter()
-    for attempt in attempts:
-        action = attempt.action.strip()
-        repeats = action in seen
+    for number, turn in attempts:
+        action = turn.action.strip()
         if not action:
             dropped["empty"] += 1
-        elif repeats and not (keep_right and attempt.reward == SUCCESS):
+        elif action in seen and not (keep_right and turn.reward == SUCCESS):
             dropped["repeated"] += 1
         else:
             seen.add(action)
-            kept.append(attempt)
+            kept.append((number, turn))
     return kept, dropped
 
 
 def until_success(attempts: Sequence[Attempt], correct_to_correct: bool) -> list[Attempt]:
     """The attempts up to the first success, with `correct_to_correct` to the first after turn 1."""
     used = []
-    for attempt in attempts:
-        used.append(attempt)
-        if attempt.reward == SUCCESS and not (correct_to_correct and attempt.turn == 1):
+    for number, turn in attempts:
+        used.append((number, turn))
+        if turn.reward == SUCCESS and not (correct_to_correct and number == 1):
             break
     return used
 
@@ -254,10 +228,6 @@ def meets_criteria(rewards: Sequence[int], criteria: str) -> bool:
     *earlier, reward = rewards
     if criteria == "success":
         return reward == SUCCESS
-    if criteria == "all" or (not earlier and criteria in CRITERIA):
+    if criteria == "all" or not earlier:
         return True
-    if criteria == "better":
-        return reward > earlier[-1]
-    if criteria == "best":
-        return reward >= max(earlier)
-    raise ValueError(f"criteria is {criteria!r}: it must be one of {', '.join(CRITERIA)}")
+    return reward > earlier[-1] if criteria == "better" else reward >= max(earlier)

@@ -35,11 +35,12 @@ def weight(reward: float, mean: float, weighting: str, temperature: float) -> fl
     >>> [round(weight(r, mean_over([1, 0], "centered", 0.5), "centered", 0.5), 3) for r in (1, 0)]
     [3.195, -3.195]
     """
-    _check(temperature)
+    if not 0 < temperature < math.inf:
+        raise ValueError(
+            f"temperature is {temperature}: tau must be a number above 0 (the paper: 0.4)"
+        )
     if weighting == "none":
         return 1.0
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting is {weighting!r}: it must be one of {', '.join(WEIGHTINGS)}")
     size = _exp(reward - mean if weighting == "advantage" else reward, temperature)
     if weighting == "centered":
         # Equal rewards centre to 0 exactly, whatever the mean's rounding left over.
@@ -65,20 +66,12 @@ def centred_value(reward: float, weighting: str, temperature: float) -> float:
 
 
 def _exp(reward: float, temperature: float) -> float:
-    _check(temperature)
     try:
         return math.exp(reward / temperature)
     except OverflowError as error:
         raise ValueError(
             f"exp({reward} / {temperature}) is too large for a number: raise --temperature"
         ) from error
-
-
-def _check(temperature: float) -> None:
-    if not 0 < temperature < math.inf:
-        raise ValueError(
-            f"temperature is {temperature}: tau must be a number above 0 (the paper: 0.4)"
-        )
 
 
 class PromptMeans:

@@ -97,6 +97,15 @@ def exit_code(work: Callable[[], int], program: str = "") -> int:
         return int(end.code or DONE)
 
 
+@contextlib.contextmanager
+def collecting(problems: list[str]) -> Iterator[None]:
+    """Add what is wrong to the other problems, which are told together."""
+    try:
+        yield
+    except ValueError as error:
+        problems.append(str(error))
+
+
 def said(error: Exception) -> str:
     """An error in words: one of a file names the file and what would help.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -38,3 +39,8 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, expected a JSON object")
     return value
+
+
+def json_sha256(value: Any, **form: Any) -> str:
+    """16 digits of the SHA-256 of a value as JSON, in the form that `json.dumps` is asked for."""
+    return hashlib.sha256(json.dumps(value, **form).encode()).hexdigest()[:16]

@@ -7,8 +7,6 @@ evidence of correction: a model that only copies drops too. See `rise.metrics.tu
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from rise.episodes import shard
 from rise.episodes.rows import finished_episodes
 from rise.metrics.evaluation import read_config
+from rise.program.files import json_sha256
 
 Shown = dict[int, list[dict[str, Any]]]
 """Task id -> the attempts of another problem, turn by turn, as `Turn.shown` has them."""
@@ -56,4 +55,4 @@ def attempts_of(path: Path, config: dict[str, Any]) -> Shown:
 
 def checksum(shown: Shown) -> str:
     """Of all that is shown: a run goes on only with the same."""
-    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]
+    return json_sha256(shown, sort_keys=True)

@@ -12,12 +12,11 @@ from typing import TypeVar
 from fastchat.utils import normal_url, words
 from rise.episodes import shard
 from rise.episodes.feedback import FEEDBACK
+from rise.program.exits import collecting
 from rise.runs.tally import parse_prices
 from rise.tracking import tracker
 
 T = TypeVar("T")
-Problem = tuple[str, str]
-"""The flag that something is wrong with, and what, in a sentence that names the flag."""
 
 DEFAULT_CONTROLLER = "http://localhost:21001"
 COUNTS = ("max_turns", "limit", "context_window", "concurrency")
@@ -178,12 +177,12 @@ def env_help() -> str:
     return f"{', '.join(NAMES)} or an installed plug-in, in any case; or FILE.py:Class"
 
 
-def problems_with(args: argparse.Namespace, models: list[str]) -> list[Problem]:
-    problems: list[Problem] = []
+def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
+    problems: list[str] = []
 
     def refuse(flag: str, wrong: object, text: str) -> None:
         if wrong:
-            problems.append((flag, f"{flag} {text}"))
+            problems.append(f"{flag} {text}")
 
     for name in COUNTS:
         value = getattr(args, name)
@@ -220,15 +219,13 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[Problem]:
             f"has {len(values)} values for --max_turns {args.max_turns}: give one for all turns, "
             f"or {args.max_turns}",
         )
-    for flag, read, text in (
-        ("--controller_address", controller_url, args.controller_address),
-        ("--shard", shard.parse, args.shard or "1/1"),
-        ("--price", parse_prices, args.price),
+    for read, text in (
+        (controller_url, args.controller_address),
+        (shard.parse, args.shard or "1/1"),
+        (parse_prices, args.price),
     ):
-        try:
+        with collecting(problems):
             read(text)
-        except ValueError as error:
-            problems.append((flag, str(error)))
     return problems
 
 

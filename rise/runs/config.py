@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ from fastchat.model.files import git_commit, versions
 from rise.episodes.feedback import texts_of
 from rise.episodes.journal import locate
 from rise.policies.names import fingerprint
-from rise.program.files import read_object
+from rise.program.files import json_sha256, read_object
 from rise.runs.arguments import controller_url, per_turn, window
 from rise.runs.tally import parse_prices
 from rise.tracking import tracker
@@ -93,15 +91,12 @@ def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
 
 def _prompt_checksum(env: Env) -> str:
     """A checksum of the texts around the first problem, which a style or a new version changes."""
-    texts = [
-        env.opening(0),
-        *(env.feedback_on("", 0, verdict) for verdict in ("wrong", "no_answer")),
-    ]
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+    feedback = (env.feedback_on("", 0, verdict) for verdict in ("wrong", "no_answer"))
+    return json_sha256([env.opening(0), *feedback])
 
 
 def _more_prompts_checksum(env: Env, options: dict[str, Any]) -> str | None:
     """Of the texts that only some modes need: such a run still agrees with its parallel run."""
     names = texts_of(options["feedback"], options.get("expert_sees", "feedback"))
     texts = [getattr(env.style, name) for name in names]
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16] if texts else None
+    return json_sha256(texts) if texts else None

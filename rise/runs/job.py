@@ -22,7 +22,7 @@ from rise.episodes import shard
 from rise.episodes.journal import RunDir
 from rise.policies import names as choice
 from rise.policies.local import LocalServing, ServingError, refused
-from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE, said
+from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE, collecting, said
 from rise.program.files import read_json
 from rise.rollout.play import Plan, run_episodes
 from rise.rollout.shown import Shown, attempts_of, checksum
@@ -259,17 +259,16 @@ def _environment(
     args: argparse.Namespace, models: list[str], now: list[str], problems: list[str]
 ) -> Env:
     """The environment; ValueError with all that the arguments and `problems` contradict."""
-    found = problems_with(args, models)
-    problems, flags = [*problems, *(text for _, text in found)], {flag for flag, _ in found}
-    if "--data_path" not in flags:
-        with _collect(problems):
+    problems = [*problems, *problems_with(args, models)]
+    if Path(args.data_path).is_file():
+        with collecting(problems):
             env = make_env(args)
             if not problems:
                 return env
-    if "--controller_address" not in flags:
-        with _collect(problems):
-            choice.decide(now, controller_url(args.controller_address))
-    raise ValueError("\n".join(problems))
+    with collecting(problems):
+        choice.decide(now, controller_url(args.controller_address))
+    # An address that is none was found before.
+    raise ValueError("\n".join(dict.fromkeys(problems)))
 
 
 def _as_it_was(job: Job, stored: dict[str, Any]) -> Job:
@@ -312,11 +311,3 @@ def start_tracker(job: Job) -> Iterator[Any]:
         yield tracker
     finally:
         tracker.finish()
-
-
-@contextlib.contextmanager
-def _collect(problems: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        problems.append(str(error))
