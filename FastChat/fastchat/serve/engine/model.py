@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastchat.serve.engine import decode_attention
+from fastchat.serve.engine.cpu import attention
+from fastchat.serve.engine.cpu.layers import CompiledLayers, compiled_layers
 from fastchat.serve.engine.kv_pool import KVPool, LayerShape, PoolCache, Span, token_bytes
 
 if TYPE_CHECKING:
@@ -29,14 +30,19 @@ class EngineModel:
         self._head = model.get_output_embeddings()
         self._layers = set(getattr(self.config, "layer_types", None) or ())
         self._window = getattr(self.config, "sliding_window", None)
+        self._compiled: CompiledLayers | None = None
         if self._layers - _KNOWN_LAYERS or self._head is None:
             raise ValueError(
                 f"{type(model).__name__} cannot be served by this worker: its layers are "
                 f"{', '.join(sorted(self._layers)) or 'unknown'}; serve it with vLLM and name it "
                 "as NAME@http://HOST:PORT/v1"
             )
-        if self.device.type == "cpu" and self.config._attn_implementation == "sdpa":
-            decode_attention.use(self.config)
+        if self.device.type == "cpu" and self.config._attn_implementation in (
+            "sdpa",
+            attention.NAME,
+        ):
+            attention.use(self.config)
+            self._compiled = compiled_layers(self._body, self._head)
 
     def layer_shapes(self) -> list[LayerShape]:
         """What one token leaves in each layer's cache, found by running one token."""
@@ -71,7 +77,7 @@ class EngineModel:
 
         packs = hasattr(sdpa_attention, "pack_gqa")
         implementation = self.config._attn_implementation
-        return implementation not in ("sdpa", decode_attention.NAME) or not packs
+        return implementation not in ("sdpa", attention.NAME) or not packs
 
     def forward(
         self,
@@ -87,6 +93,8 @@ class EngineModel:
         import torch
 
         width = span.width
+        if width == 1 and self._compiled is not None and watch is None:
+            return self._compiled.decode(pool, span, [row[0] for row in tokens])
         ids = torch.tensor(
             [[*row, *[0] * (width - len(row))] for row in tokens], device=self.device
         )

@@ -10,14 +10,15 @@ import pytest
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from fastchat.serve.engine import decode_attention
+from fastchat.serve.engine.cpu.attention import attention
+from fastchat.serve.engine.cpu.kernel import kernel
 
 
 @pytest.fixture
 def fresh():
-    decode_attention._kernel.cache_clear()
+    kernel.cache_clear()
     yield
-    decode_attention._kernel.cache_clear()
+    kernel.cache_clear()
 
 
 def inputs(heads, groups, size, dtype, value_size=None, rows=5, tokens=150):
@@ -35,13 +36,13 @@ def inputs(heads, groups, size, dtype, value_size=None, rows=5, tokens=150):
 
 def both(*tensors, groups, **others):
     module = SimpleNamespace(num_key_value_groups=groups)
-    ours, none = decode_attention.attention(module, *tensors, **others)
+    ours, none = attention(module, *tensors, **others)
     assert none is None
     return ours, sdpa_attention_forward(module, *tensors, **others)[0]
 
 
 def compiled():
-    return any(decode_attention._kernel.cache_info()[:2])
+    return any(kernel.cache_info()[:2])
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
@@ -101,4 +102,4 @@ def test_without_a_compiler_pytorchs_is_used_and_said_once(fresh, monkeypatch, c
             ours, theirs = both(*tensors, groups=2)
             assert torch.equal(ours, theirs)
     (record,) = caplog.records
-    assert "no compiled attention" in record.getMessage() and compiler in record.getMessage()
+    assert "no compiled kernel" in record.getMessage() and compiler in record.getMessage()
