@@ -210,13 +210,17 @@ def rounds_to(candidate: Quantity, reference: Quantity) -> bool:
     """Whether an exact answer, 10/3, becomes the reference, 3.333, at its number of decimals.
 
     Exact is what the reference's own equation comes to, or has more decimals of that. Where there
-    is none to be read, it is any number but a plain decimal: 2.54 is no answer to 2.5.
+    is none to be read, it is any number but a plain decimal, or one that goes on as a fraction
+    does: 0.6667 answers 0.67, 2.54 is no answer to 2.5.
     """
     value, exact = candidate.value, reference.unrounded
     if candidate.decimals > reference.decimals and exact is not None:
         exact = value if value == _rounded(exact, candidate.decimals) else exact
-    elif exact is None and not candidate.decimals:
-        exact = value
+    elif exact is None:
+        simple = value.limit_denominator(12)
+        endless = candidate.decimals > 2 and 10**6 % simple.denominator
+        if not candidate.decimals or (endless and value == _rounded(simple, candidate.decimals)):
+            exact = value
     return (
         reference.decimals > 0
         and candidate.percent == reference.percent
@@ -239,7 +243,9 @@ _FULL_HOUR = re.compile(r"(?<![\d:])(1?\d|2[0-4]):00(?![\d:])")
 _DIGIT = re.compile(r"(?<!\^\{)[0-9]")
 MODULUS = re.compile(r"\s*\\pmod\{\w+\}\s*$")
 _CHAIN = re.compile(
-    r"=|\\(?:approx|equiv)(?![a-zA-Z])|\\implies|\\(?:R|r)ightarrow|\\to(?![a-zA-Z])"
+    # not the = under a sum
+    r"(?<!_\{[a-z])(?<!_\{[a-z] )="
+    r"|\\(?:approx|equiv)(?![a-zA-Z])|\\implies|\\(?:R|r)ightarrow|\\to(?![a-zA-Z])"
 )
 _PARTS = re.compile(r",|;|\bor\b|\band\b")
 

@@ -52,6 +52,7 @@ _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _FIGURE = re.compile(r"\\(?:overline|angle|triangle)\s*(?:\{\s*([A-Z]{2,})\s*\}|([A-Z]{2,}))")
 _THREE_DIGITS = re.compile(r"(?<=\d),(?=[1-9]\d{2}(?!\d))")
 """A comma that may separate thousands or members: 128,256."""
+_PERIOD = re.compile(r"(?<=\.\d)\((\d+)\)")
 _INTEGER = re.compile(
     rf"(?:,|\(|\\text\{{[^{{}}]*\}})\s*{NAME}\s*\\in\s*\\mathbb\s*\{{?([NZQ])\}}?\s*\)?\s*$"
 )
@@ -70,6 +71,8 @@ def compare(candidate: str, reference: str) -> Outcome:
         if outcome == "wrong" and _THREE_DIGITS.search(candidate + " " + reference):
             lists = (_THREE_DIGITS.sub(", ", text) for text in (candidate, reference))
             outcome = _compare(*map(clean, lists))
+        if outcome == "wrong" and _PERIOD.search(candidate):  # 0.1(6), or a product
+            outcome = _compare(clean(_PERIOD.sub(r"\\overline{\1}", candidate)), clean(reference))
     except TooLarge:
         return "timeout"
     return outcome
@@ -81,7 +84,7 @@ def _compare(a: str, b: str) -> Outcome:
     domains = {found[1] for found in map(_INTEGER.search, (a, b)) if found}
     if len(domains) == 1:  # 4k+1, k \in \mathbb{Z}
         a, b = (_INTEGER.sub("", text) for text in (a, b))
-    if squeeze(a) == squeeze(b):
+    if _unordered(a) == _unordered(b):
         return "right"
     for decide in (*BY_NAME, _as_equations, _as_ratios, _as_quantities, _as_shapes):
         outcome = decide(a, b)
@@ -95,6 +98,12 @@ def squeeze(text: str) -> str:
     r"""Return ``text`` without blanks, degrees, ``\text``, ``\angle``, braces of an exponent."""
     text = _FIGURE.sub(r"\1\2", _TEXT.sub(r"\1", text).replace(r"^{\circ}", ""))
     return _SPACE.sub("", _LONE_BRACE.sub(r"\1\2", text))
+
+
+def _unordered(text: str) -> tuple[str, list[str]]:
+    r"""Return ``text`` squeezed, the members of ``B \cup A`` in order."""
+    operator = next((mark for mark in (r"\cup", r"\cap") if mark in text), "")
+    return operator, sorted(map(squeeze, text.split(operator) if operator else [text]))
 
 
 # --- equations, names and units --------------------------------------------------------------
@@ -119,6 +128,8 @@ def _as_equations(a: str, b: str) -> Outcome | None:
             return _compare(given.roots() or a, roots) if outcome == "wrong" and roots else outcome
         if number(given.values(given.names)) and number(wanted.values(wanted.names)):
             return "wrong"
+    if r"\pm" in a + b and len(members(a)) == len(members(b)) > 1:
+        return _partnered(*(_singles(members(text)) for text in (a, b)))
     return _question([a], [b])
 
 
@@ -203,10 +214,15 @@ def _as_shapes(a: str, b: str) -> Outcome | None:
     parts, wanted_parts = intervals(a), intervals(b)
     if parts and wanted_parts:
         return _partnered(parts, wanted_parts)
-    given, wanted = read_group(a), read_group(_value(b))
+    given, wanted = (_alone(read_group(text)) for text in (a, _value(b)))
     if len(given.items) == len(wanted.items) == 1:
         return None
     return _as_groups(given, wanted)
+
+
+def _alone(group: Group) -> Group:
+    r"""Return the point of ``\{(1,2)\}``; any other group as it is."""
+    return read_group(group.items[0]) if group.kind == "{}" and len(group.items) == 1 else group
 
 
 def _as_groups(given: Group, wanted: Group) -> Outcome:
@@ -292,13 +308,14 @@ def _equal_groups(a: Group, b: Group) -> bool:
 _ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\{\\circ\}")
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
-_PRIMED = re.compile(r"([A-Za-z])(?:_\{?(\w+)\}?)?('+)(?![a-z])")
+_PRIMED = re.compile(r"([A-Za-z])(?:_\{?(\w+)\}?)?('+)(?!s(?![a-z]))")
 """A letter with primes, which math-verify would drop; it does read indices."""
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
 _LOGARITHM = re.compile(
     r"(\\(?:log|ln)(?:\s*_\s*(?:\{\w+\}|\w))?)\s*(\d+|[a-z])\s*(?=\\(?:cdot|times)\b)"
 )
 """A logarithm as a factor, which math-verify would take of the whole product."""
+_CONJUGATE = re.compile(r"\\overline\s*\{([^{}A-Za-hj-z\\]*i[^{}A-Za-hj-z\\]*)\}")
 _DECIMAL_POWER = re.compile(r"\^\{(-?\d{0,9}\.\d{1,9})\}")
 """An exponent that math-verify would compute in floats."""
 
@@ -321,6 +338,7 @@ def _spelled(text: str) -> str:
     if _TRIG.search(text):
         text = _ANGLE.sub(r"(\\frac{\1 \\pi}{180})", text)
     text = _LOGARITHM.sub(r"\1(\2) ", text)
+    text = _CONJUGATE.sub(lambda m: f"({m[1].replace('i', '(-i)')})", text)
     text = _DECIMAL_POWER.sub(lambda m: f"^{{{Fraction(m[1])}}}", text)
     text = _PRIMED.sub(lambda m: f"{m[1]}_{{{m[2] or ''}{'p' * len(m[3])}}}", text)
     return _IMAGINARY.sub(" i ", text.replace(r"^{\circ}", ""))

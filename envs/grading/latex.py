@@ -25,11 +25,22 @@ _SYMBOLS = str.maketrans(
         **{c: rf"\frac{{{top}}}{{{bottom}}}" for c, (top, bottom) in _VULGAR.items()},
         **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div "},
         **{c: rf"\{unicodedata.name(c).split()[-1].lower()} " for c in _GREEK},
-        **{"∞": r"\infty ", "°": r"^{\circ}", "±": r"\pm "},
-        **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup "},
-        **{"∩": r"\cap ", "∈": r"\in ", "′": "'", "″": "''", "∅": r"\emptyset "},
+        **{"∞": r"\infty ", "±": r"\pm ", "∓": r"\mp ", "≠": r"\ne ", "≈": r"\approx "},
+        **dict.fromkeys("°˚º", r"^{\circ}"),
+        **dict.fromkeys("✕✖⨯", r"\times "),
+        **dict.fromkeys("≤⩽≦", r"\le "),
+        **dict.fromkeys("≥⩾≧", r"\ge "),
+        **{"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "′": "'", "″": "''"},
+        **{"∖": r"\setminus ", "∣": "|", "∶": ":", "。": ".", "、": ",", "ℓ": r"\ell "},
+        **{"⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor "},
+        **{"⌈": r"\lceil ", "⌉": r"\rceil ", "∠": r"\angle ", "△": r"\triangle "},
+        **{"∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "≡": r"\equiv ", "¬": r"\neg "},
+        **{"∧": r"\land ", "∨": r"\lor ", "→": r"\to ", "⇒": r"\implies ", "ϕ": r"\phi "},
         **{"√": r"\sqrt ", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]", "λ": r"\lambda "},
-        **{"∕": "/", "⁄": "/", "ℝ": r"\mathbb{R}", **dict.fromkeys("✓✔✅")},
+        **{"∕": "/", "⁄": "/"},
+        **{c: rf"\mathbb{{{unicodedata.normalize('NFKC', c)}}}" for c in "ℝℤℕℚℂ"},
+        **dict.fromkeys("∅Ø", r"\emptyset "),
+        **dict.fromkeys("✓✔✅"),
         **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width １２％
     }
 )
@@ -43,8 +54,13 @@ def _written(mark: str) -> Callable[[re.Match], str]:
     return lambda run: f"{mark}{{{unicodedata.normalize('NFKC', run[0])}}}"
 
 
+_FOREIGN = (
+    r"(?:(?!以上|以下|左右|千(?![克米瓦卡]))(?![万亿百十半多余至到或和与约])"
+    r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af\u0400-\u04ff]\s?)+"
+)
+"""A unit in a script that is not Latin; no number, hedge or "and" is in it."""
 _RELATIONS = {"<=": "le", ">=": "ge", "!=": "ne"}
-_ZEROS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9}
+_ZEROS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "万": 4, "亿": 8}
 _COMMANDS = {
     **dict.fromkeys(("leq", "leqslant", "le"), r"\le "),
     **dict.fromkeys(("geq", "geqslant", "ge"), r"\ge "),
@@ -53,6 +69,7 @@ _COMMANDS = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
     **dict.fromkeys(("degree", "degrees"), r"^{\circ}"),
     **dict.fromkeys(("lvert", "rvert"), "|"),
+    **dict.fromkeys(("lVert", "rVert", "Vert"), r"\|"),
     **{"lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lparen": "(", "rparen": ")"},
     **{
         "lg": r"\log ",
@@ -70,6 +87,15 @@ _RUNS: list[_Rule] = [
     (re.compile("(\\d)\u0307"), r"\\dot{\1}"),
     (re.compile("(\\d)\u0305"), r"\\overline{\1}"),
     (re.compile("[\U0001d400-\U0001d7ff]+"), lambda run: unicodedata.normalize("NFKC", run[0])),
+    (
+        re.compile("([⁰¹²³⁴-⁹]+)[/⁄∕]([₀-₉]+)"),
+        lambda m: unicodedata.normalize("NFKC", rf"\frac{{{m[1]}}}{{{m[2]}}}"),
+    ),
+    (re.compile(r"(?<=\d)\s*∘"), "°"),
+    (
+        re.compile("[À-ÖÙ-öù-ÿ]+"),
+        lambda run: re.sub("[^a-zA-Z]", "", unicodedata.normalize("NFKD", run[0])),
+    ),
     (re.compile(f"[{_RAISED}]+"), _written("^")),
     (re.compile(f"[{_LOWERED}]+"), _written("_")),
 ]
@@ -120,8 +146,17 @@ _RULES = _rules(
         r"\1, ",
     ),
     # plain text: sqrt(2), 3pi/4, x**2; a root sign takes the whole number after it
-    (r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|infty)(?![a-zA-Z])", r"\\\1 "),
-    (r"(?<![\\a-zA-Z])infinity(?![a-zA-Z])", r"\\infty "),
+    (r"(?<![\\a-zA-Z])log_?(\d+)\s*(?=\()", r"\\log_{\1}"),
+    (
+        r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|infty|arc(?:sin|cos|tan)|(?:cot|sec|csc)(?=\())"
+        r"(?![a-zA-Z])",
+        r"\\\1 ",
+    ),
+    (r"(?<![\\a-zA-Z])a(sin|cos|tan)(?=\()", r"\\arc\1 "),
+    (r"(?<![\\a-zA-Z])cbrt(?=\()", r"\\sqrt[3]"),
+    (r"(?<![\\a-zA-Z])abs\(([^()]*)\)", r"|\1|"),
+    (r"(?:\b[Pp]ositive )?(?<![\\a-zA-Z])[Ii]nfinity(?![a-zA-Z])", r"\\infty "),
+    (r"\b[Nn]egative (?=\\infty)", "-"),
     (r"\\sqrt(?![a-zA-Z])\s*(\[\d+\])?\s*(?:\(((?:[^()]|\([^()]*\))*)\)|(\d+))", r"\\sqrt\1{\2\3}"),
     (r"\*\*(?=[\d({-])", "^"),
     (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
@@ -157,6 +192,7 @@ _RULES = _rules(
         r"\\((?:operatorname|text)\s*\{\s*)?(arc|)(c|)tg(?![a-zA-Z])(?(1)\s*\})",
         lambda m: rf"\{m[2]}{'cot' if m[3] else 'tan'} ",
     ),
+    (r"\\(?:operatorname\*?|math(?:bin|rel|ord|punct))\s*\{\s*([A-Za-z:,])\s*\}", r"\1"),
     (
         r"\\(?:operatorname\*?|mathop)\s*(\{[A-Za-z ]+\})"
         r"(?=[\s.,;)}]*(?:$|\\text|\\operatorname))",
@@ -182,7 +218,16 @@ _RULES = _rules(
     (r"[<>!]=", lambda m: rf"\{_RELATIONS[m[0]]} "),
     (rf"\^\s*(?:\\circ{_END}|\{{\s*\\circ\s*\}})", r"^{\\circ}"),
     (r"\\text\{([^{}]*)\^\{\\circ\}([^{}]*)\}", r"\\text{\1}^{\\circ}\\text{\2}"),
-    (r"\\text\{\s*(-?[\d.,]+|[:+-])\s*\}", r"\1"),
+    (r"\\text\{\s*((?:-?\d(?:[\d.,/\s]|(?<!\d)-|\b(?:and|or)\b)*)|[:,.+-])\s*\}", r"\1"),
+    (r"\\text\{\s*(-?\d[\d.,]*)\s+((?:hundred|thousand|[mb]illion)[a-z ]*\})", r"\1\\text{\2"),
+    # words of other scripts: 共12平方厘米, 18 яблок
+    (r"^\s*(?:答案?|总?共[有计]?|一共有?|等于|还?剩下?|[为是有])+\s*[:为是]?\s*(?=[-\d\\])", ""),
+    (
+        rf"(?<=[\d}}%万亿])\s*(\\text\{{\s*)?{_FOREIGN}(?:\^\{{?[23]\}}?|/{_FOREIGN})?\s*(?(1)\}})[\s.]*$",
+        "",
+    ),
+    (rf"(?<=\d)\s*\^\s*(?:o{_END}|\{{\s*o\s*\}})", r"^{\\circ}"),
+    (r"(?<=[a-zA-Z])(?<![\\_a-zA-Z][a-zA-Z])\^\s*(?:\{\s*1\s*\}|1(?!\d))", ""),
     (
         r"(?<=\d)\s*\^\s*(?:\{\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?<=\{)(?:st|nd|rd|th))"
         r"(?:\s*\})?",
@@ -199,6 +244,7 @@ _RULES = _rules(
         lambda m: f".{5 if m[2] == 'half' else 25}{m[1] or ''}",
     ),
     (r"\.\((\d+)\)", r".\\overline{\1}"),
+    (r"(\\overline\s*\{\d+\})\s*(?:\.{3}|\\[lc]?dots" + _END + ")", r"\1"),
     (r"(?<!\d)\.(?=\\(?:dot|overline|bar)\b)", "0."),
     (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),
     (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
@@ -207,6 +253,7 @@ _RULES = _rules(
         r"\\binom{\1}{\2}",
     ),
     (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
+    (r"(\d+)\s*\\choose" + _END + r"\s*(\d+)", r"\\binom{\1}{\2}"),
     (r"\\log\s*_\s*(?:e" + _END + r"|\{\s*e\s*\})", r"\\ln "),
     (r"\\varnothing" + _END + r"|\\\{\s*\\\}|\\text\{\s*(?:the )?empty set\s*\}", r"\\emptyset "),
     (r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime" + _END + ")", lambda m: "'" * m[0].count("prime")),
@@ -236,9 +283,11 @@ _MARKED = re.compile(
     r"(?<=\d)\s*(?:\{\s*,\s*\}|,\s*\\[!,;: ]|\\[!,;: ](?:\s*,)?|\{\\[,;: ]\}|~)\s*(?=\d{3}(?!\d))"
 )
 _COMMAS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_POINTS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\.\d{3}){2,}(?![\d.,])|(?:\.\d{3})+,\d\d?(?!\d))")
+_LOOSE = re.compile(r"(?<![\d.,])\d{1,3}(?:, \d{3})*, 0\d\d(?:, \d{3})*(?![\d,])")
 _LAKHS = re.compile(r"(?<![\d.,])\d{1,2}(?:(,|\{,\}|,\\!|\\,)\d{2})(?:\1\d{2})*\1\d{3}(?![\d,])")
 _BLANKS = re.compile(r"(?<![\d.,@])\d{1,3}(?: \d{3})+(?![\d,@]|\s*/)")
-_QUOTE = re.compile(r"(?<=\d)'(?=\d{3}(?!\d))")
+_QUOTE = re.compile(r"(?<=\d)['_](?=\d{3}(?!\d))")
 _GROUPED = re.compile(r"(?<![\d@.])\d{1,3}(?:@\d{3})+(?![\d@])")
 _TUPLE = re.compile(r"(?:[(\[]|\\\{|\\begin)[^()\[\]]*\d[, ]\s*\d")
 
@@ -252,7 +301,7 @@ _LATE_RULES = _rules(
     ),
     (r"\s*\\text\{\s*(hundred|[mb]illion|thousand)\b", r" \1 \\text{"),
     (
-        r"(?<=[\d}])(?:\s|\\text\{\s*\})*(hundred|thousand|million|billion)\b",
+        r"(?<=[\d}])(?:\s|\\text\{\s*\})*(hundred|thousand|million|billion|万|亿)\b",
         lambda m: rf"\cdot 10^{{{_ZEROS[m[1]]}}}",
     ),
     (
@@ -260,6 +309,11 @@ _LATE_RULES = _rules(
         r" \\text{\1/\2}",
     ),
     (r"(?<=\d)\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)", ":"),
+    (
+        r"(?<=\d)[\s}]*(?:\\text\{\s*)?(?:dollars? )?and[\s}]*(?:\\text\{)?(\d\d?)"
+        r"[\s}]*(?:\\text\{\s*)?cents?\b",
+        lambda m: f".{int(m[1]):02}",
+    ),
     (r"\\text\{\s*\}", " "),
     (r"\s+", " "),
 )
@@ -290,6 +344,8 @@ def _join_thousands(text: str) -> str:
         text = _LAKHS.sub(lambda m: re.sub(r"\D", "", m[0]), text)
     text = _QUOTE.sub("@", _MARKED.sub("@", text))
     if not _TUPLE.search(text):
+        text = _POINTS.sub(lambda m: m[0].replace(".", "").replace(",", "."), text)
+        text = _LOOSE.sub(lambda m: m[0].replace(", ", ""), text)
         text = _COMMAS.sub(lambda m: m[0].replace(",", ""), text)
         text = _BLANKS.sub(lambda m: m[0].replace(" ", ""), text)
     text = _GROUPED.sub(lambda m: m[0].replace("@", ""), text)

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, Expr, I, expand_log, log
+from sympy import Abs, Basic, Dummy, Eq, Expr, I, Limit, Pow, Product, Sum, cancel, expand_log, log
 
 CPU_SECONDS = 1.5
 """Processor time for one comparison, so that a busy machine does not turn right into timeout."""
@@ -73,14 +73,42 @@ def same(candidate: str, reference: str) -> bool:
     found, wanted = map(_read, (candidate, reference))
     return bool(found and wanted) and (
         verify(wanted, found, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None)
-        or _are_equal_logarithms(found[0], wanted[0])
+        or _are_equal_where_positive(found[0], wanted[0])
+        or _are_multiples(found[0], wanted[0])
     )
 
 
-def _are_equal_logarithms(a: Any, b: Any) -> bool:
-    """Whether two expressions are equal where all variables are positive, as in ln x + ln y."""
-    comparable = isinstance(a, Expr) and isinstance(b, Expr) and (a - b).has(log)
-    return comparable and expand_log(a - b, force=True).simplify() == 0
+def _are_equal_where_positive(a: Any, b: Any) -> bool:
+    r"""Whether two expressions are equal where all variables are positive: ln x + ln y, \sqrt{xy}.
+
+    Not where a sign would get lost: \sqrt{x^2} is no x.
+    """
+    if not (isinstance(a, Expr) and isinstance(b, Expr)):
+        return False
+    difference = a - b
+    if difference.has(log):
+        return expand_log(difference, force=True).simplify() == 0
+    roots = [p for p in difference.atoms(Pow) if p.exp.is_Rational and p.exp.q > 1]
+    squares = [
+        power.exp
+        for root in roots
+        if root.exp.q % 2 == 0
+        for power in root.base.atoms(Pow)
+        if power.exp.is_even
+    ]
+    if squares or difference.has(Abs) or not any(root.free_symbols for root in roots):
+        return False
+    positive = {symbol: Dummy(positive=True) for symbol in difference.free_symbols}
+    return difference.subs(positive).simplify() == 0
+
+
+def _are_multiples(a: Any, b: Any) -> bool:
+    """Whether two equations differ by a factor: 2x^2 - 8 = 0 and x^2 = 4."""
+    if not (isinstance(a, Eq) and isinstance(b, Eq)):
+        return False
+    left, right = ((side.lhs - side.rhs).expand() for side in (a, b))
+    ratio = cancel(left / right) if left != 0 and right != 0 else None
+    return ratio is not None and bool(ratio.is_number) and ratio != 0
 
 
 def _read(text: str) -> list:
@@ -91,10 +119,13 @@ def _read(text: str) -> list:
         fallback_mode="no_fallback",
         parsing_timeout=None,
     )
-    return [_with_imaginary_unit(part) if isinstance(part, Basic) else part for part in parsed]
+    return [_carried_out(part) if isinstance(part, Basic) else part for part in parsed]
 
 
-def _with_imaginary_unit(expression: Basic) -> Basic:
+def _carried_out(expression: Basic) -> Basic:
+    """Return sums and limits as what they come to, and i as the imaginary unit."""
+    if expression.has(Sum, Product, Limit):
+        expression = expression.doit()
     units = [symbol for symbol in expression.free_symbols if symbol.name == "i"]
     return expression.subs(dict.fromkeys(units, I)) if units else expression
 

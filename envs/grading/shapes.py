@@ -117,7 +117,7 @@ def solved(text: str) -> Solved | None:
         constant = not _LETTER.search(_COMMAND.sub(" ", without_unit(value)))
         if not (label and value and (constant or (name and len(left) < 2))):
             return None
-        if label.startswith("("):
+        if _VECTOR.fullmatch(label):
             parts, values = _split(label[1:-1]), read_group(value).items
             if not name or len(parts) != len(values):
                 return None
@@ -131,7 +131,7 @@ def solved(text: str) -> Solved | None:
         return None
     rows = tuple(dict(pairs[i : i + len(names)]) for i in range(0, len(pairs), len(names)))
     complete = all(len(row) == len(names) for row in rows)
-    return Solved(names, rows, label.startswith("(")) if complete else None
+    return Solved(names, rows, _VECTOR.fullmatch(label) is not None) if complete else None
 
 
 def is_equation(text: str) -> bool:
@@ -142,7 +142,12 @@ def is_equation(text: str) -> bool:
 _SUM = re.compile(r"(?:[a-w]+|[A-Z]{2}|[a-w]\^\d)(?:\+(?:[a-w]+|[A-Z]{2}|[a-w]\^\d))*")
 _ROOT = re.compile(r"^(x|z|\\lambda)_\d$")
 _SIDES = re.compile(r"=(?![^{}]*\})(?![^()\[\]]*\))")
-_NAME = re.compile(rf"{NAME}(?:\^\{{-1\}})?(?:\([A-Za-z, ]+\))?")
+_COMBINED = r"\(\s*[fgh]\s*(?:\\circ|\\cdot|[-+/])?\s*[fgh]\s*\)"
+_NAME = re.compile(
+    rf"(?:{NAME}(?:\^\{{-1\}})?|{_COMBINED})(?:\([A-Za-z, ]+\))?|[fgh]\([fgh]\([a-z]\)\)"
+    r"|\\(?:bar|hat|overline|complement)(?![A-Za-z])\s*(?:\{\s*\w\s*\}|_\{?\w\}?\s*\w|\w)"
+    r"|[A-Z](?:\s*\\(?:cup|cap|setminus)(?![A-Za-z])\s*[A-Z])+"
+)
 _VECTOR = re.compile(rf"\(\s*{NAME}(?:\s*,\s*{NAME})+\s*\)")
 _COMMAND = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _LETTER = re.compile(r"(?![ei](?![A-Za-z]))[A-Za-z]")
@@ -164,9 +169,13 @@ _OUTLINE = [
     (rf"{_FUNCTION_NAME}(?:[_^](?:\{{[^{{}}]*\}}|\w))*{_ARGUMENT}", "a"),
     (r"\\(?:int|sum|prod|lim)(?![a-z]).*|[A-Za-z]_(?:\{[^{}]*\}|\w)|\|z\|", "a"),
     (r"([fghpqrA-Z])\(\w\((\w+)\)\)", r"\1(\2)"),
+    (
+        rf"{_COMBINED}\([^()]*\)|n\((?=[^()]*[A-Z])[^()]*\)|\\lfloor.*?\\rfloor|\\lceil.*?\\rceil",
+        "a",
+    ),
     (r"[fghpqrA-Z]'*(?:\^\{[^{}]*\})?\([^()]*\)(?:_(?:\{[^{}]*\}|\\?\w+))?", "a"),
     (r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2"),
-    (_FIGURE, ""),
+    (_FIGURE + r"|\\#", ""),
     (r"\\[A-Za-z]+", "a"),
     (r"[\s{}\[\]|'\\]", ""),
 ]
@@ -195,7 +204,7 @@ def _bare(name: str) -> str:
 
 _MIRRORED = {">": "<", "<": ">", r"\ge": r"\le", r"\le": r"\ge"}
 _RELATION = re.compile(r"(\\[lg]e(?![a-zA-Z])|[<>])")
-_MEMBER_OF = re.compile(rf"^\s*{NAME}\s*\\in(?![a-zA-Z])\s*")
+_MEMBER_OF = re.compile(rf"^\s*(?:{NAME}|\(\s*{NAME}(?:\s*,\s*{NAME})+\s*\))\s*\\in(?![a-zA-Z])\s*")
 _REAL = rf"{NAME}\s*\\in\s*\\mathbb\s*\{{?R\}}?\s*"
 _IS_REAL = re.compile(rf"^\s*{_REAL},|,\s*{_REAL}$")
 _SET_BUILDER = re.compile(rf"\s*\\\{{\s*(?:{NAME}\s*|{_REAL})(?:\||\\mid|:)([^|:]+)\\\}}\s*")
@@ -236,7 +245,34 @@ def intervals(text: str) -> list[Group] | None:
         else:
             found += _plain(part, alone=part == text)
     groups = [group for group in found if group is not None]
-    return groups if len(groups) == len(found) else None
+    return _merged(groups) if len(groups) == len(found) else None
+
+
+def _merged(groups: list[Group]) -> list[Group]:
+    """Return the intervals with those made one that overlap or touch: [1,3] and (3,5] are [1,5]."""
+    spans = []
+    for group in groups:
+        low, high = _bound(group.items[0]), _bound(group.items[-1])
+        if low is None or high is None:
+            return groups
+        spans.append(((low, group.kind[0] == "("), (high, group.kind[1] != ")"), group))
+    spans.sort(key=lambda span: span[:2])
+    merged = spans[:1]
+    for start, end, group in spans[1:]:
+        first, last, before = merged[-1]
+        if start[0] > last[0] or (start[0] == last[0] and start[1] and not last[1]):
+            merged.append((start, end, group))
+        else:
+            right = group if end > last else before
+            kind = ("(" if first[1] else "[") + ("]" if max(end, last)[1] else ")")
+            joined = Group(kind, (before.items[0], right.items[-1]))
+            merged[-1] = (first, max(end, last), joined)
+    return [group for *_, group in merged]
+
+
+def _bound(text: str) -> Fraction | float | None:
+    infinite = re.fullmatch(r"\s*(-?)\s*\\infty\s*", text)
+    return float(f"{infinite[1]}inf") if infinite else _number(text)
 
 
 def _two_bounds(absolute: re.Match) -> str:
@@ -313,19 +349,25 @@ def _related(text: str) -> Group | None:
 
 _MATRIX = re.compile(
     r"\\begin\{(?P<name>(?:[pbB]|small)?matrix|array)\}(?:\s*\{[clr| ]*\})?(?P<body>.*)"
-    r"\\end\{(?P=name)\}[)\]\s]*",
+    r"\\end\{(?P=name)\}[)\]\s]*(?P<turned>\^\s*\{?(?:T|\\top|\\text\{T\}|\\intercal)\}?\s*)?",
     re.DOTALL,
 )
+_COLUMN = re.compile(r"^[(\[]([^()\[\]]+,[^()\[\]]+)[)\]]\^\s*\{?(?:T|\\top|\\text\{T\})\}?$")
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
 
 
 def matrix(text: str) -> list[list[str]] | None:
     r"""Return the rows of one matrix, a factor before it multiplied in; None for anything else."""
+    text = _COLUMN.sub(
+        lambda row: rf"\begin{{pmatrix}}{row[1].replace(',', '&')}\end{{pmatrix}}^T", text.strip()
+    )
     start = text.find(r"\begin{")
     match = _MATRIX.fullmatch(text, start) if start >= 0 else None
     if match is None or r"\begin" in match["body"]:
         return None
     factor = re.sub(r"(?:\\cdot)?[\s(\[]*$", "", text[:start]).strip()
     form = {"": "{}", "-": "-({})"}.get(factor, rf"({factor}) \cdot ({{}})")
-    rows = (row.split("&") for row in _ROW_END.split(match["body"]) if row.strip())
+    rows = [row.split("&") for row in _ROW_END.split(match["body"]) if row.strip()]
+    if match["turned"] and len({*map(len, rows)}) == 1:
+        rows = [list(row) for row in zip(*rows, strict=True)]
     return [[form.replace("{}", cell.strip()) for cell in row] for row in rows]

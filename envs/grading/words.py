@@ -17,9 +17,12 @@ _LETTERED = re.compile(r"\(?[A-Z]\)|[A-Z](?:\s*,\s*[A-Z])+")
 _FILLER = r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve)"
 _FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
 _CHOICE = re.compile(r"(?:\\text\{)?\s*\(?([A-Za-z])\)(?!.*\([A-Za-z]\)|\s*[-+*/^=])")
+_OPTION = re.compile(
+    r"^(?:\\text\{)?\s*(?:[Oo]ption|[Cc]hoice|[Aa]nswer)[\s:}]+(?:\\text\{)?\(?([A-E])\)?(?![A-Za-z(])"
+)
 _BASE_NAMES = ",,two,three,four,five,six,seven,eight,nine,ten,eleven,twelve,,,,sixteen"
 _BASES = {name: str(base) for base, name in enumerate(_BASE_NAMES.split(",")) if name}
-_BASE = re.compile(r"(-?)0*([0-9][0-9A-Za-z]*)_([0-9]{1,2})")
+_BASE = re.compile(r"(-?)0*([0-9][0-9A-Za-z]*|[A-F][0-9A-F]+(?=_1[1-6]$))_([0-9]{1,2})")
 _SPELLED = {**_BASES, "zero": "0", "one": "1"}
 
 
@@ -28,7 +31,8 @@ def as_words(a: str, b: str) -> Verdict | None:
 
     None where the reference ``b`` is no words: ``p - q`` and ``xyz`` are expressions.
     """
-    choice = _CHOICE.match(a)  # "(E) 12" names a choice and repeats what it says
+    # "(E) 12" names a choice and repeats what it says
+    choice = _CHOICE.match(_OPTION.sub(r"(\1)", a))
     if choice and choice[1] == b and b in "ABCDE":
         return "right"
     wanted = _words(b)
@@ -92,7 +96,8 @@ def in_base(a: str, b: str) -> Verdict | None:
 
 
 def _flat_base(text: str) -> str:
-    flat = re.sub(r"\\text|[{}()\s]", "", text.rpartition("=")[2]).replace("base", "_")
+    flat = re.sub(r"\\text|\\overline|[{}()\s]", "", text.rpartition("=")[2])
+    flat = re.sub("_*,?(?:in)?base", "_", flat)
     name = re.search(r"(?<=_)[a-z]+$", flat)
     return flat[: name.start()] + _BASES.get(name[0], name[0]) if name else flat
 
