@@ -93,8 +93,8 @@ class EngineModel:
         import torch
 
         width = span.width
-        if width == 1 and self._compiled is not None and watch is None:
-            return self._compiled.decode(pool, span, [row[0] for row in tokens])
+        if self._compiled is not None and watch is None:
+            return self._compiled.forward(pool, span, tokens)
         ids = torch.tensor(
             [[*row, *[0] * (width - len(row))] for row in tokens], device=self.device
         )

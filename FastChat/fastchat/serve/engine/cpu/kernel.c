@@ -1,7 +1,7 @@
-/* Decoding on a CPU: one new token per row.
+/* Forward passes on a CPU over the cache of the engine.
 
-   `attend` is attention alone, over each row's own part of the cache; `decode` is all layers of a
-   model of Llama's shape, and its logits. Compiled for one shape: GROUPS query heads to a key/value
+   `attend` is attention alone, of one new token per row over the row's own part of the cache;
+   `compute` is all layers of a model of Llama's shape, for any new tokens, and its logits. Compiled for one shape: GROUPS query heads to a key/value
    head, SIZE numbers to a query and key, VALUES to a value, BF16 defined where numbers are bfloat16
    and not float32. Sums are float32; what PyTorch keeps between two modules is rounded here too. */
 
@@ -20,8 +20,9 @@
 #define ROWS 2
 #endif
 #define COLUMNS 4
-#define TILES 8     /* of a product that a thread computes and writes together */
-#define DEPTH 2048  /* numbers of a row that are multiplied while they are in the cache */
+#define CHUNK 32    /* columns of a product that a thread computes and writes together */
+#define BLOCK 128   /* rows of it, and numbers of each, that the cache holds */
+#define DEPTH 2048
 #define TOKENS 64   /* attended over at a time */
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
@@ -152,44 +153,51 @@ struct linear {
     const number *weight, *bias; /* (width of the result, depth); none: NULL */
 };
 
+/* out = x . weight + bias for `rows` rows and `count` columns from `start` on. */
+static void multiply_part(const number *x, long rows, long depth, const struct linear *by,
+                          long start, long count, enum result result, void *out, long step) {
+    float sums[BLOCK][CHUNK], unused[COLUMNS];
+    for (long c = 0; c < CHUNK; c++) {
+        const float bias = by->bias && c < count ? wide(by->bias[start + c]) : 0;
+        for (long m = 0; m < rows; m++) sums[m][c] = bias;
+    }
+    for (long t = 0; t < count; t += COLUMNS)
+        for (long k = 0; k < depth; k += DEPTH) {
+            const number *w[COLUMNS];
+            for (int j = 0; j < COLUMNS; j++)
+                w[j] = by->weight + (start + least(t + j, count - 1)) * depth + k;
+            for (long m = 0; m < rows; m += ROWS) {
+                const number *some[ROWS];
+                float *into[ROWS];
+                for (int i = 0; i < ROWS; i++) {
+                    some[i] = x + least(m + i, rows - 1) * depth + k;
+                    into[i] = m + i < rows ? sums[m + i] + t : unused;
+                }
+                const int fetch = m == ROWS || rows <= ROWS;
+                add_tile(some, w, least(DEPTH, depth - k), fetch ? COLUMNS * depth : 0, into);
+            }
+        }
+    for (long m = 0; m < rows; m++) {
+        number *row = (number *)out + m * step + start;
+        float *scores = (float *)out + m * step + start;
+        for (long c = 0; c < count; c++)
+            if (result == SCORES) scores[c] = sums[m][c];
+            else if (result == SET) row[c] = narrow(sums[m][c]);
+            else row[c] = narrow(wide(row[c]) + wide(narrow(sums[m][c])));
+    }
+}
+
 /* out = x . weight + bias of all rows, added to it (ADD) or as float (SCORES), by the threads of a
    parallel region, which do not wait for each other. */
 static void multiply(const number *x, long rows, long depth, const struct linear *by, long width,
                      enum result result, void *out, long step) {
-    const long chunk = COLUMNS * TILES;
+    const long size = result == SCORES ? sizeof(float) : sizeof(number);
 #pragma omp for schedule(dynamic) nowait
-    for (long start = 0; start < width; start += chunk) {
-        float sums[rows][chunk], unused[COLUMNS];
-        const long count = least(chunk, width - start);
-        for (long c = 0; c < chunk; c++) {
-            const float bias = by->bias && c < count ? wide(by->bias[start + c]) : 0;
-            for (long m = 0; m < rows; m++) sums[m][c] = bias;
-        }
-        for (long t = 0; t < count; t += COLUMNS)
-            for (long k = 0; k < depth; k += DEPTH) {
-                const number *w[COLUMNS];
-                for (int j = 0; j < COLUMNS; j++)
-                    w[j] = by->weight + least(start + t + j, width - 1) * depth + k;
-                for (long m = 0; m < rows; m += ROWS) {
-                    const number *some[ROWS];
-                    float *into[ROWS];
-                    for (int i = 0; i < ROWS; i++) {
-                        some[i] = x + least(m + i, rows - 1) * depth + k;
-                        into[i] = m + i < rows ? sums[m + i] + t : unused;
-                    }
-                    const int fetch = m == ROWS || rows <= ROWS;
-                    add_tile(some, w, least(DEPTH, depth - k), fetch ? COLUMNS * depth : 0, into);
-                }
-            }
-        for (long m = 0; m < rows; m++) {
-            number *row = (number *)out + m * step + start;
-            float *scores = (float *)out + m * step + start;
-            for (long c = 0; c < count; c++)
-                if (result == SCORES) scores[c] = sums[m][c];
-                else if (result == SET) row[c] = narrow(sums[m][c]);
-                else row[c] = narrow(wide(row[c]) + wide(narrow(sums[m][c])));
-        }
-    }
+    for (long start = 0; start < width; start += CHUNK)
+        for (long row = 0; row < rows; row += BLOCK)
+            multiply_part(x + row * depth, least(BLOCK, rows - row), depth, by, start,
+                          least(CHUNK, width - start), result, (char *)out + row * step * size,
+                          step);
 }
 
 /* Root mean square normalization of one row. */
@@ -348,74 +356,77 @@ struct model {
     const struct layer *layer;
 };
 
-/* Queries and keys of a row, as the cache keeps them, and what its heads attend to. */
-static void attend_row(const struct model *m, const struct layer *l, long slot, long head,
-                       long place, number *queries, number *key, const number *value,
-                       const float *cosines, const float *sines, number *out) {
-    const long cache = (slot * m->heads + head) * m->length * SIZE;
+/* Key and value of a token for one head, which go into the cache, and its queries. */
+static void enter(const struct model *m, const struct layer *l, long cached, const float *cosines,
+                  const float *sines, number *queries, number *key, const number *value) {
     if (l->key_norm) normalize(key, l->key_norm, m->epsilon, SIZE, key);
     rotate(key, cosines, sines);
-    for (int g = 0; g < GROUPS; g++) {
-        number *query = queries + g * SIZE;
+    memcpy(l->keys + cached, key, SIZE * sizeof(number));
+    memcpy(l->values + cached, value, SIZE * sizeof(number));
+    for (number *query = queries; query < queries + GROUPS * SIZE; query += SIZE) {
         if (l->query_norm) normalize(query, l->query_norm, m->epsilon, SIZE, query);
         rotate(query, cosines, sines);
     }
-    memcpy(l->keys + cache + place * SIZE, key, SIZE * sizeof(number));
-    memcpy(l->values + cache + place * SIZE, value, SIZE * sizeof(number));
-    const long first = place + 1 > l->window ? place + 1 - l->window : 0;
-    attend_head(queries, SIZE, l->keys + cache, SIZE, l->values + cache, SIZE, NULL, first,
-                place + 1, m->scale, out);
 }
 
-/* The token of each row at its place in slots `slot`, `slot` + 1 ...; the logits after it.
-   `cosines` and `sines` are (rows, SIZE), `scratch` has room for rows x (2 hidden + 2 inner +
-   (2 GROUPS + 2) heads SIZE) + 32 numbers. */
-void decode(const struct model *m, long rows, long slot, const long *tokens, const long *places,
-            const float *cosines, const float *sines, number *scratch, float *logits,
-            int threads) {
+/* `count` tokens at their places in their slots, and the logits after `answers` of them, those at
+   `last`. `cosines` and `sines` are (count, SIZE), `scratch` has room for count x (2 hidden + 2
+   inner + (2 GROUPS + 2) heads SIZE) + 32 numbers. */
+void compute(const struct model *m, long count, const long *tokens, const long *slots,
+             const long *places, const float *cosines, const float *sines, long answers,
+             const long *last, number *scratch, float *logits, int threads) {
     const long hidden = m->hidden, inner = m->inner, heads = m->heads;
     const long all = heads * GROUPS * SIZE, some = heads * SIZE;
-    number *states = scratch, *normal = states + rows * hidden, *queries = normal + rows * hidden;
-    number *keys = queries + rows * all, *values = keys + rows * some;
-    number *attended = values + rows * some, *gate = attended + rows * all;
-    number *up = gate + (rows * inner + LANES - 1) / LANES * LANES;
+    number *states = scratch, *normal = states + count * hidden, *queries = normal + count * hidden;
+    number *keys = queries + count * all, *values = keys + count * some;
+    number *attended = values + count * some, *gate = attended + count * all;
+    number *up = gate + (count * inner + LANES - 1) / LANES * LANES;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for
-        for (long r = 0; r < rows; r++)
-            memcpy(states + r * hidden, m->embedding + tokens[r] * hidden, hidden * sizeof(number));
+        for (long t = 0; t < count; t++)
+            memcpy(states + t * hidden, m->embedding + tokens[t] * hidden, hidden * sizeof(number));
         for (const struct layer *l = m->layer; l < m->layer + m->layers; l++) {
 #pragma omp for
-            for (long r = 0; r < rows; r++)
-                normalize(states + r * hidden, l->before_attention, m->epsilon, hidden,
-                          normal + r * hidden);
-            multiply(normal, rows, hidden, &l->query, all, SET, queries, all);
-            multiply(normal, rows, hidden, &l->key, some, SET, keys, some);
-            multiply(normal, rows, hidden, &l->value, some, SET, values, some);
+            for (long t = 0; t < count; t++)
+                normalize(states + t * hidden, l->before_attention, m->epsilon, hidden,
+                          normal + t * hidden);
+            multiply(normal, count, hidden, &l->query, all, SET, queries, all);
+            multiply(normal, count, hidden, &l->key, some, SET, keys, some);
+            multiply(normal, count, hidden, &l->value, some, SET, values, some);
 #pragma omp barrier
+#pragma omp for
+            for (long i = 0; i < count * heads; i++) {
+                const long t = i / heads, slot = slots[t] * heads + i % heads;
+                enter(m, l, (slot * m->length + places[t]) * SIZE, cosines + t * SIZE,
+                      sines + t * SIZE, queries + i * GROUPS * SIZE, keys + i * SIZE,
+                      values + i * SIZE);
+            }
 #pragma omp for schedule(dynamic)
-            for (long i = 0; i < rows * heads; i++)
-                attend_row(m, l, slot + i / heads, i % heads, places[i / heads],
-                           queries + i * GROUPS * SIZE, keys + i * SIZE, values + i * SIZE,
-                           cosines + i / heads * SIZE, sines + i / heads * SIZE,
-                           attended + i * GROUPS * SIZE);
-            multiply(attended, rows, all, &l->output, hidden, ADD, states, hidden);
+            for (long i = 0; i < count * heads; i++) {
+                const long t = i / heads, slot = slots[t] * heads + i % heads;
+                const long end = places[t] + 1, cached = slot * m->length * SIZE;
+                attend_head(queries + i * GROUPS * SIZE, SIZE, l->keys + cached, SIZE,
+                            l->values + cached, SIZE, NULL, end > l->window ? end - l->window : 0,
+                            end, m->scale, attended + i * GROUPS * SIZE);
+            }
+            multiply(attended, count, all, &l->output, hidden, ADD, states, hidden);
 #pragma omp barrier
 #pragma omp for
-            for (long r = 0; r < rows; r++)
-                normalize(states + r * hidden, l->before_mlp, m->epsilon, hidden,
-                          normal + r * hidden);
-            multiply(normal, rows, hidden, &l->gate, inner, SET, gate, inner);
-            multiply(normal, rows, hidden, &l->up, inner, SET, up, inner);
+            for (long t = 0; t < count; t++)
+                normalize(states + t * hidden, l->before_mlp, m->epsilon, hidden,
+                          normal + t * hidden);
+            multiply(normal, count, hidden, &l->gate, inner, SET, gate, inner);
+            multiply(normal, count, hidden, &l->up, inner, SET, up, inner);
 #pragma omp barrier
 #pragma omp for
-            for (long i = 0; i < rows * inner; i += LANES) open_gate(gate + i, up + i);
-            multiply(gate, rows, inner, &l->down, hidden, ADD, states, hidden);
+            for (long i = 0; i < count * inner; i += LANES) open_gate(gate + i, up + i);
+            multiply(gate, count, inner, &l->down, hidden, ADD, states, hidden);
 #pragma omp barrier
         }
 #pragma omp for
-        for (long r = 0; r < rows; r++)
-            normalize(states + r * hidden, m->norm, m->epsilon, hidden, normal + r * hidden);
-        multiply(normal, rows, hidden, &m->head, m->vocabulary, SCORES, logits, m->vocabulary);
+        for (long a = 0; a < answers; a++)
+            normalize(states + last[a] * hidden, m->norm, m->epsilon, hidden, normal + a * hidden);
+        multiply(normal, answers, hidden, &m->head, m->vocabulary, SCORES, logits, m->vocabulary);
     }
 }

@@ -1,4 +1,4 @@
-"""The compiled kernel of decoding (kernel.c), by shape of attention.
+"""The compiled kernel of forward passes (kernel.c), by shape of attention.
 
 It is compiled by the worker that needs it, in a second, with the machine's own C compiler.
 """
@@ -39,7 +39,7 @@ def kernel(groups: int, key_size: int, value_size: int, dtype: torch.dtype) -> c
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()
         logging.getLogger(__name__).warning(
-            "no compiled kernel (%s): PyTorch decodes, more slowly; a C compiler "
+            "no compiled kernel (%s): PyTorch computes, more slowly; a C compiler "
             "that CC names or PATH has as cc makes it faster",
             said[-1] if said else type(error).__name__,
         )
@@ -65,8 +65,8 @@ def _compiled(shape: list[str]) -> ctypes.CDLL:
         loaded = ctypes.CDLL(library)
     pointer, long = ctypes.c_void_p, ctypes.c_long
     loaded.attend.argtypes = [*[pointer] * 5, *[long] * 3, pointer, ctypes.c_float, ctypes.c_int]
-    loaded.decode.argtypes = [pointer, long, long, *[pointer] * 6, ctypes.c_int]
-    loaded.attend.restype = loaded.decode.restype = None
+    loaded.compute.argtypes = [pointer, long, *[pointer] * 5, long, *[pointer] * 3, ctypes.c_int]
+    loaded.attend.restype = loaded.compute.restype = None
     return loaded
 
 

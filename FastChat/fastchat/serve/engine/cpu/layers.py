@@ -1,8 +1,8 @@
-"""All layers of a model of Llama's shape in one call of the compiled kernel, one token per row.
+"""All layers of a model of Llama's shape in one call of the compiled kernel.
 
-Between its modules PyTorch leaves one core to Python, and for few rows its products spend more time
-on arranging weights than on multiplying. Other models, adapters and pieces of prompts go through
-their modules.
+Between its modules PyTorch leaves one core to Python, for few rows its products spend more time on
+arranging weights than on multiplying, and prompts of several lengths are padded. Other models and
+adapters go through their modules.
 
 Letters: B rows, D size of a head, V vocabulary.
 """
@@ -86,27 +86,32 @@ class CompiledLayers:
         )
         attended = 2 * (config.num_attention_heads + heads) * self._size
         self._scratch = 2 * (config.hidden_size + config.intermediate_size) + attended
-        self._decode = library.decode
+        self._compute = library.compute
 
-    def decode(self, pool: KVPool, span: Span, tokens: Sequence[int]) -> torch.Tensor:
-        """One token of each row of the span into its slot; the logits after it, (B, V) float32."""
+    def forward(self, pool: KVPool, span: Span, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Tokens of each row of the span into its slot; the logits after them, (B, V) float32."""
         import torch
 
         for layer, keys, values in zip(self._layers, pool.keys, pool.values, strict=True):
             layer.keys, layer.values = keys.data_ptr(), values.data_ptr()
         self._model.length = pool.length
-        rows = len(tokens)
-        places = torch.tensor([span.starts])
+        ids = torch.tensor([token for row in tokens for token in row])
+        counts = torch.tensor(span.counts)
+        rows = torch.arange(len(counts)).repeat_interleave(counts)
+        last = counts.cumsum(0) - 1
+        starts = torch.tensor(span.starts) - last + counts - 1
+        places = torch.arange(len(ids)) + starts[rows]
+        slots = rows + span.first
         like = torch.empty(0, dtype=self._dtype)
-        angles = [angle[0].float().contiguous() for angle in self._rotary(like, places)]
-        ids = torch.tensor(tokens)
-        scratch = torch.zeros(rows * self._scratch + 32, dtype=self._dtype)
-        logits = torch.empty(rows, self._model.vocabulary)
-        self._decode(
+        angles = [angle[0].float().contiguous() for angle in self._rotary(like, places[None])]
+        scratch = torch.zeros(len(ids) * self._scratch + 32, dtype=self._dtype)
+        logits = torch.empty(len(counts), self._model.vocabulary)
+        self._compute(
             ctypes.byref(self._model),
-            rows,
-            span.first,
-            *(part.data_ptr() for part in (ids, places, *angles, scratch, logits)),
+            len(ids),
+            *(part.data_ptr() for part in (ids, slots, places, *angles)),
+            len(counts),
+            *(part.data_ptr() for part in (last, scratch, logits)),
             torch.get_num_threads(),
         )
         return logits
