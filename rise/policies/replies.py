@@ -50,7 +50,7 @@ STATUS_KINDS = {
     **dict.fromkeys((401, 403, 407), "unauthorized"),
     **dict.fromkeys((404, 405, 410), "not_found"),
     **dict.fromkeys((409, 423, 424, 425), "server"),
-    **dict.fromkeys((429, 503, 529), "overloaded"),
+    **dict.fromkeys((429, 498, 503, 529), "overloaded"),
     402: "quota",
     408: "timeout",
 }
@@ -83,11 +83,11 @@ KIND_WORDS = (
     ),
     (
         "quota",
-        (None, 400, 401, 402, 403, 429),
+        (None, 400, 401, 402, 403, 412, 429),
         r"insufficient[ _](quota|balance|credit|fund)|(credit|account) balance|payment required|"
         r"(out of|no|any|enough|more) credits|billing[ _](hard_)?(limit|not_active)|top up|"
         r"recharge|current quota(?!.*retry)|all available credits|spending limit|usage limits|"
-        r"欠费|余额|overdue|arrearage",
+        r"欠费|余额|overdue|arrearage|account .{0,40}suspended|budget has been|models-per-day",
     ),
     (
         "unauthorized",
@@ -106,6 +106,7 @@ KIND_WORDS = (
         r"(unknown|no such|invalid) model\b|model unloaded|not a valid model|no endpoints found)",
     ),
     ("overloaded", (400, 403, 500), r"throttl|too many requests"),
+    ("server", (400,), r"model has crashed"),
     ("overloaded", (None,), r"rate.?limit|too many requests|overload|capacity|try again|busy"),
 )
 """(kind, statuses, words): how servers say what their status does not."""
