@@ -76,7 +76,6 @@ def check_args(args: argparse.Namespace):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Evaluate what is owed and report it; returns the exit code."""
     return run_stage(argv, parse_args, check_args, report)
 
 

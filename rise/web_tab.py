@@ -61,11 +61,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 class Problem:
-    """A problem of the file, for the chat in the terminal (`fastchat.serve.cli`).
-
-    Raises:
-        ValueError: the file cannot be read, or has no such problem.
-    """
+    """A problem of the file, for the chat in the terminal (`fastchat.serve.cli`)."""
 
     def __init__(self, args: argparse.Namespace, index: int):
         if not hasattr(args, "problems"):

@@ -92,7 +92,6 @@ def parser_of(program: str) -> argparse.ArgumentParser:
 
 
 def page() -> str:
-    """docs/flags.md."""
     return PAGE + "".join(_section(program) for program in PROGRAMS)
 
 
@@ -110,7 +109,6 @@ def _section(program: str) -> str:
 
 
 def _rows(program: str) -> dict[str, str]:
-    """Every flag of a program with its meaning."""
     trainer = program == "train_mem.py"
     parser, own = parser_of(program), _own_fields() if trainer else None
     return {
@@ -179,13 +177,11 @@ def line_of(name: str, path: Path) -> int:
 
 
 def pages() -> Iterator[Path]:
-    """The pages whose links are led to lines."""
     yield from (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
     yield from sorted((ROOT / "docs").glob("*.md"))
 
 
 def main() -> int:
-    """Bring all pages up to date, or say which are not."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

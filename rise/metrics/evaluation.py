@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rise.episodes import shard
 from rise.episodes.episode import PER_SAMPLE, Episode, Turn
@@ -60,7 +60,7 @@ def open_run(
     if not episodes:
         raise ValueError(f"{path} has no finished episode yet: go on with that run first")
     episodes = [measured(episode, config) for episode in episodes]
-    other = None if is_parallel(config) else sibling(path, log_dir_of(path), config)
+    other = None if is_parallel(config) else sibling(path, config)
     parallel = [measured(episode, other.config) for episode in other.episodes] if other else None
     hits, metrics = summarise(
         episodes,
@@ -75,7 +75,7 @@ def open_run(
 
 def with_sibling(run: EvaluatedRun) -> EvaluatedRun:
     """The run or its sibling, whichever has the turns, with both votes in its summary.json."""
-    other = sibling(run.path, log_dir_of(run.path), run.config) if is_parallel(run.config) else None
+    other = sibling(run.path, run.config) if is_parallel(run.config) else None
     if other is None:
         return run
     joint = open_run(other.path, episodes=other.episodes)
@@ -114,8 +114,7 @@ SAME_AT_TURN_1 = ("models", "fingerprints", "kinds", "temperature", "max_new_tok
 """Keys with one value per turn, of which the first one is shared."""
 
 
-@dataclass(frozen=True)
-class Sibling:
+class Sibling(NamedTuple):
     """A finished run and its episodes, as they are recorded."""
 
     path: Path
@@ -123,9 +122,9 @@ class Sibling:
     episodes: list[Episode]
 
 
-def sibling(run_path: Path, log_dir: str | Path, config: dict[str, Any]) -> Sibling | None:
+def sibling(run_path: Path, config: dict[str, Any]) -> Sibling | None:
     """The finished run of several samples, or of several turns, that completes this one."""
-    log_dir = Path(log_dir)
+    log_dir = log_dir_of(run_path)
     for path in [log_dir, *sorted(log_dir.glob("*_turns"))]:
         if path == run_path or not (path / "summary.json").exists():
             continue
@@ -185,10 +184,10 @@ def _filled(turn: Turn, samples: int) -> Turn:
     order = [*range(made)]
     for place in blanks:
         order.insert(place, -1)
-    lists: dict[str, Any] = {
-        key: [(getattr(blank, key)[0] if i < 0 else getattr(turn, key)[i]) for i in order]
-        for key in PER_SAMPLE
-    }
+    lists: dict[str, Any] = {}
+    for key in PER_SAMPLE:
+        values = [*getattr(turn, key), *getattr(blank, key)]  # the last is the blank's
+        lists[key] = [values[i] for i in order]
     return replace(turn, **lists, chosen=order.index(turn.chosen))
 
 

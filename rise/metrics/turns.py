@@ -92,11 +92,6 @@ def pass_at_k(episodes: Sequence[Episode], k: int) -> list[float]:
     shares = []
     for episode in episodes:
         verdicts = graded(episode, 1).verdicts
-        if not 1 <= k <= len(verdicts):
-            raise ValueError(
-                f"problem {episode.task_id} has {len(verdicts)} samples at turn 1: pass@{k} needs "
-                "k between 1 and that number"
-            )
         wrong = len(verdicts) - verdicts.count("right")
         shares.append(1 - math.comb(wrong, k) / math.comb(len(verdicts), k))
     return shares
@@ -287,8 +282,6 @@ def _is_made(turn: Turn) -> bool:
 
 
 def _consecutive(episodes: Sequence[Episode], turn: int) -> list[list[Turn]]:
-    if turn < 2:
-        raise ValueError(f"turn {turn} has no previous attempt: ask for turn 2 or later")
     reached = (episode.turns[turn - 2 : turn] for episode in episodes if len(episode.turns) >= turn)
     return [pair for pair in reached if not pair[1].kept]
 

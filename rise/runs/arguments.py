@@ -23,28 +23,7 @@ COUNTS = ("max_turns", "limit", "context_window", "concurrency")
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    _add_problems(parser.add_argument_group("problems"))
-    _add_episodes(parser.add_argument_group("episodes"))
-    _add_sampling(parser.add_argument_group("sampling"))
-    _add_servers(parser.add_argument_group("who answers"))
-    _add_run(parser.add_argument_group("the run"))
-    tracker.add_arguments(parser)
-
-
-def add_feedback(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument(
-        "--feedback",
-        choices=FEEDBACK,
-        default=default,
-        help="what is said after an attempt. none: 'incorrect', whatever was answered; oracle: the "
-        "truth, and an episode stops at its first success; verdict: the truth, and all turns are "
-        "played; self: what the model says when asked whether its answer is right; critique: what "
-        f"it says when asked what is wrong with it; default {default}",
-    )
-
-
-def _add_problems(group) -> None:
-    add = group.add_argument
+    add = parser.add_argument_group("problems").add_argument
     add("--data_path", required=True, help="problems, one JSON object per line")
     add("--env", required=True, type=env_name, help=env_help())
     add(
@@ -59,9 +38,7 @@ def _add_problems(group) -> None:
         "`python -m rise.merge` joins; default all problems",
     )
 
-
-def _add_episodes(group) -> None:
-    add = group.add_argument
+    add = parser.add_argument_group("episodes").add_argument
     add("--max_turns", type=int, default=5, help="turns of an episode at most; default 5")
     add(
         "--num_of_samples",
@@ -82,9 +59,7 @@ def _add_episodes(group) -> None:
         "attempt and feedback; default no limit. The narrower of the two windows counts",
     )
 
-
-def _add_sampling(group) -> None:
-    add = group.add_argument
+    add = parser.add_argument_group("sampling").add_argument
     add(
         "--temperature",
         type=float,
@@ -102,9 +77,7 @@ def _add_sampling(group) -> None:
     )
     add("--seed", type=int, default=0, help="every draw is derived from it; default 0")
 
-
-def _add_servers(group) -> None:
-    add = group.add_argument
+    add = parser.add_argument_group("who answers").add_argument
     add(
         "--controller_address",
         default=DEFAULT_CONTROLLER,
@@ -148,9 +121,7 @@ def _add_servers(group) -> None:
         "attempts included; those in flight, --concurrency at most, are finished. Default no limit",
     )
 
-
-def _add_run(group) -> None:
-    add = group.add_argument
+    add = parser.add_argument_group("the run").add_argument
     add("--log_dir", required=True, help="run directory; the same command goes on with the run")
     add("--dry-run", "--dry_run", action="store_true", help="check, show what would run, exit")
     add(
@@ -159,6 +130,19 @@ def _add_run(group) -> None:
         help="say what contradicts itself, exit with 0 or 2; a checkpoint may still be missing",
     )
     add("--verbose", action="store_true", help="one line per episode")
+    tracker.add_arguments(parser)
+
+
+def add_feedback(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--feedback",
+        choices=FEEDBACK,
+        default=default,
+        help="what is said after an attempt. none: 'incorrect', whatever was answered; oracle: the "
+        "truth, and an episode stops at its first success; verdict: the truth, and all turns are "
+        "played; self: what the model says when asked whether its answer is right; critique: what "
+        f"it says when asked what is wrong with it; default {default}",
+    )
 
 
 def env_name(name: str) -> str:

@@ -22,7 +22,6 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def spread(values: Sequence[float], form: str = ".0f") -> str:
-    """The median and the range."""
     middle, low, high = (format(f(values), form) for f in (statistics.median, min, max))
     return f"{middle} ({low} to {high})"
 

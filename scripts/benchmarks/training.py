@@ -9,9 +9,8 @@ wrong attempts of trajectories of 2 and of 5 turns; writes markdown to standard 
 The rows are those of one optimizer step of 64, as a shuffled run takes them from all trajectories
 (with --group_trajectories: as that takes them). A tiny Llama of 6.6 M parameters, float32, one
 thread. Timed are forward and backward passes with all of their preparation, in rounds in which
-every program has its turn; TRL in the setting that was fastest in a trial of four, on 16 of the
-rows; the published loss on 3 of them, which all cost the same. Peak memory is measured in a
-process of its own for each program.
+every program has its turn; TRL at batches of 1, its fastest setting on a CPU, on 16 of the rows;
+the published loss on 3 of them, which all cost the same.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import logging
 import os
 import random
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -53,9 +51,7 @@ def parse_args() -> argparse.Namespace:
     add("--problems", type=int, default=400, help="trajectories; default 400")
     add("--rounds", type=int, default=3, help="timed rounds; default 3")
     add("--turns", type=int, nargs="+", default=[2, 5], help="of the trajectories; default 2 5")
-    add("--trl", metavar="SETTING", help="of TRL; default: the best in a trial of four")
     add("--seed", type=int, default=0, help="of the model and the order; default 0")
-    add("--memory", nargs=2, metavar=("PROGRAM", "TURNS"), help=argparse.SUPPRESS)
     args = found.parse_args()
     if not args.data_path.is_file():
         found.error(f"--data_path: no file {args.data_path}; python data/fetch.py gsm8k gets it")
@@ -185,25 +181,13 @@ def program(name: str, case: Case, model: Any, directory: Path) -> Mode:
     if name == "published":
         return modes.published(model, case.rows(name)[:PUBLISHED_ROWS])
     if name.startswith("TRL"):
-        settings = modes.TRL_SETTINGS[name.removeprefix("TRL, ")]
-        return modes.trl(model, case.tokenizer, case.rows(name), directory, **settings)
+        return modes.trl(model, case.tokenizer, case.rows(name), directory)
     return modes.ours(model, case.grouped if "group" in name else case.shuffled, directory)
-
-
-def best_setting(case: Case, model: Any, directory: Path) -> str:
-    from training_modes import TRL_SETTINGS
-
-    names = [f"TRL, {setting}" for setting in TRL_SETTINGS]
-    trial = {name: case.speed(name, program(name, case, model, directory)) for name in names}
-    tried = ", ".join(f"{name.removeprefix('TRL, ')} {value:.0f}" for name, value in trial.items())
-    print(f"TRL in its trial, {case.turns} turns, trained tokens per CPU second: {tried}.\n")
-    return max(trial, key=trial.__getitem__)
 
 
 def compare(case: Case, args: argparse.Namespace, directory: Path) -> None:
     model = tiny_llama(args.seed)
-    best = f"TRL, {args.trl}" if args.trl else best_setting(case, model, directory)
-    names = ["published", best, "ours", "ours, group_trajectories"]
+    names = ["published", "TRL, batch 1", "ours", "ours, group_trajectories"]
     modes = {name: program(name, case, model, directory) for name in names}
     case.speed("ours", modes["ours"])
     rounds = [{name: case.speed(name, modes[name]) for name in names} for _ in range(args.rounds)]
@@ -215,28 +199,7 @@ def compare(case: Case, args: argparse.Namespace, directory: Path) -> None:
             spread([one[name] / one[other] for one in rounds], ".2f") for other in names[:2]
         )
         print(f"| {case.turns} | {name} | {own} | {first} | {second} |", flush=True)
-    print(f"\n{args.rounds} rounds, median (lowest to highest). Peak memory in MB:")
-    for name in names:
-        print(f"- {name}: {peak_memory(name, case.turns, args)}", flush=True)
-    print()
-
-
-def peak_memory(name: str, turns: int, args: argparse.Namespace) -> str:
-    """Peak resident memory in MB of a process that runs the program once."""
-    command = [sys.executable, __file__, "--memory", name, str(turns)]
-    command += ["--data_path", str(args.data_path), "--problems", str(args.problems)]
-    command += ["--seed", str(args.seed)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
-    return done.stdout.split()[-1]
-
-
-def measure_memory(args: argparse.Namespace, directory: Path) -> None:
-    name, turns = args.memory
-    case = prepare(args, int(turns))
-    program(name, case, tiny_llama(args.seed), directory)()
-    # Not getrusage: a new process inherits that from the one that started it.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    print(round(int(status.split("VmHWM:")[1].split()[0]) / 1024))
+    print(f"\n{args.rounds} rounds, median (lowest to highest).\n")
 
 
 def main() -> int:
@@ -252,9 +215,6 @@ def main() -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as directory:
-        if args.memory:
-            measure_memory(args, Path(directory))
-            return 0
         for turns in args.turns:
             compare(prepare(args, turns), args, Path(directory))
     return 0

@@ -82,7 +82,7 @@ def programs(step: OneStep, directory: Path, device: str) -> dict[str, tuple[Any
     (passes,) = divide(step.prefixes, range(len(step)), LENGTH, 1)
     shared = sum(sum(step.prefixes.arrange(rows)[1]) for rows in passes)
     tokenizer = build_tokenizer(["The answer is 42."])
-    padded, single = {"batching": "padded"}, {"per_device_train_batch_size": 1}
+    padded = {"batching": "padded"}
     found = {
         "ours": (partial(ours, step=step, directory=directory, **common), full - shared),
         "ours, padded": (partial(ours, step=step, directory=directory, **padded, **common), full),
@@ -96,7 +96,7 @@ def programs(step: OneStep, directory: Path, device: str) -> dict[str, tuple[Any
         print("TRL is not installed (pip install trl): no row of it")
         return found
     rows = {"tokenizer": tokenizer, "examples": step.examples, "directory": directory}
-    return found | {"TRL, batch 1": (partial(trl, **rows, **single, **common), full)}
+    return found | {"TRL, batch 1": (partial(trl, **rows, **common), full)}
 
 
 def with_flash(model: Any, **settings: Any) -> Any:

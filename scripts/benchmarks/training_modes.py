@@ -23,16 +23,6 @@ from fastchat.train.rwr_trainer import RWRTrainer
 LENGTH = 2048
 """Tokens that the published code pads every row to."""
 
-TRL_SETTINGS = {
-    "batch 1": {"per_device_train_batch_size": 1},
-    "batch 8, group_by_length": {
-        "per_device_train_batch_size": 8,
-        "train_sampling_strategy": "group_by_length",
-    },
-    "batch 8, padding_free": {"per_device_train_batch_size": 8, "padding_free": True},
-    "packing": {"per_device_train_batch_size": 1, "packing": True, "max_length": LENGTH},
-}
-
 Mode = Callable[[], None]
 
 
@@ -104,7 +94,7 @@ def trl(
     from trl import SFTConfig, SFTTrainer
 
     settings = {"max_length": None, "gradient_checkpointing": False, "bf16": False}
-    settings["use_cpu"] = not torch.cuda.is_available()
+    settings |= {"use_cpu": not torch.cuda.is_available(), "per_device_train_batch_size": 1}
     rows = [
         {
             "input_ids": list(one.input_ids),

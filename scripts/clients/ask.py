@@ -26,7 +26,6 @@ def check(what: str, holds: bool) -> None:
 
 
 def ask_litellm(server: dict[str, Any], _: Path) -> str:
-    """Chats, streams, completions, errors."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import litellm
 
@@ -63,7 +62,6 @@ def ask_litellm(server: dict[str, Any], _: Path) -> str:
 
 
 def ask_inspect_ai(server: dict[str, Any], directory: Path) -> str:
-    """A task of these problems."""
     import inspect_ai
     from inspect_ai.dataset import MemoryDataset, Sample
     from inspect_ai.model import ChatMessageSystem, ChatMessageUser, get_model

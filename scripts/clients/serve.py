@@ -90,7 +90,6 @@ def evaluate(controller: str, out: Path) -> float:
 
 
 def main() -> int:
-    """Make what is missing, serve it, run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output_dir", type=Path, required=True, help="where all is written")
     parser.add_argument("command", nargs="+", help="what runs beside the servers")

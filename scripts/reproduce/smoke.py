@@ -16,20 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SPECIAL_TOKENS = {
-    "llama-2": ("<s>", "</s>", []),
-    "llama-3": (
-        "<|begin_of_text|>",
-        "<|eot_id|>",
-        ["<|start_header_id|>", "<|end_header_id|>"],
-    ),
-    "mistral": ("<s>", "</s>", ["[INST]", "[/INST]"]),
-    "chatml": ("<|endoftext|>", "<|im_end|>", ["<|im_start|>"]),
-}
-"""Template -> token that begins a text, token that ends an answer, further tokens."""
+ROOT = Path(__file__).resolve().parents[2]
 CONTEXT = 8192
 """Longest text in bytes."""
-PAD = "<pad>"
 
 
 def reference(problem: dict[str, Any], messages: list[dict[str, str]]) -> str:
@@ -41,61 +30,22 @@ def reference(problem: dict[str, Any], messages: list[dict[str, str]]) -> str:
     return rf"The answer is \boxed{{{problem['answer'].rpartition('####')[2].strip()}}}."
 
 
-def tokenizer_for(template: str):
-    """One token per byte, and the special tokens of the family."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    from fastchat.chat_templates import BUILT_IN
-
-    begin, end, more = SPECIAL_TOKENS[template]
-    names = [PAD, begin, end, *more, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    raw = Tokenizer(models.BPE(vocab={name: k for k, name in enumerate(names)}, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token=begin,
-        eos_token=end,
-        pad_token=PAD,
-        additional_special_tokens=more,
-        clean_up_tokenization_spaces=False,
-    )
-    tokenizer.chat_template = BUILT_IN[template]
-    return tokenizer
-
-
 def save(template: str, output_dir: Path) -> None:
     """Write the checkpoint beside its place, then rename it: it is whole or not there."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    sys.path.insert(0, str(ROOT))
+    from tests.support.tiny import save_tiny_model
 
-    torch.manual_seed(0)
-    tokenizer = tokenizer_for(template)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
     partial = output_dir.with_name(f"{output_dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    LlamaForCausalLM(config).save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
+    save_tiny_model(partial, template=template, max_position_embeddings=CONTEXT)
     partial.replace(output_dir)
 
 
 def main() -> int:
-    """Make the checkpoint where it is missing; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--template", choices=SPECIAL_TOKENS, required=True, help="family of the chat template")
+    families = ("llama-2", "llama-3", "mistral", "chatml")
+    add("--template", choices=families, required=True, help="family of the chat template")
     add("--output_dir", type=Path, required=True, help="the checkpoint's folder")
     args = parser.parse_args()
     if not args.output_dir.exists():
