@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Changes that are printed where rescored.json has all of them."""
 ORIGINAL = "rows.original.jsonl"
+KEYS = ("verdict", "answer", "reward")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -78,16 +79,12 @@ def regrade(episode: Episode, env: type[Env]) -> tuple[Episode, list[dict[str, A
         for i, (old, grade) in enumerate(zip(before, grades, strict=True), start=1):
             new = (grade.verdict, grade.answer, grade.reward)
             if old != new:
-                keys = ("verdict", "answer", "reward")
-                changes.append(
-                    {
-                        "task_id": episode.task_id,
-                        "turn": t,
-                        "sample": i,
-                        "before": dict(zip(keys, old, strict=True)),
-                        "after": dict(zip(keys, new, strict=True)),
-                    }
-                )
+                place = {"task_id": episode.task_id, "turn": t, "sample": i}
+                both = {
+                    "before": dict(zip(KEYS, old, strict=True)),
+                    "after": dict(zip(KEYS, new, strict=True)),
+                }
+                changes.append(place | both)
         turns.append(
             replace(
                 turn,

@@ -94,13 +94,6 @@ class RunDir:
             run._read(seen)
         return run
 
-    @classmethod
-    def open(cls, log_dir: str | Path, config: dict[str, Any], max_turns: int) -> RunDir:
-        run = cls.find(log_dir, max_turns)
-        run.check(config)
-        run.start(config)
-        return run
-
     def check(self, config: dict[str, Any]) -> None:
         """Refuse another configuration than that of the run there, once an episode is finished.
 

@@ -23,15 +23,11 @@ one of m1@tK and m1@t1; "delta", "i->c", "c->i" keyed "t,u"; "fresh_draw", see
 reached the turn); where the model judges itself "check" and "revisions"; where most attempts of
 turn 1 have no answer "unread"; "warnings", sentences.
 
-A run is forced when every problem plays all its turns; only an oracle run stops, at the first
-success. What the feedback modes are, and which of them know the truth, is in
-`rise.episodes.feedback`. With several samples in a turn those go on with the best one, so that
+With several samples in a turn runs whose feedback knows the truth go on with the best one, so that
 their rates by turn are those of best-of-N and say nothing about the change from turn to turn. A
 problem whose episode failed with an error is owed, and in no denominator until it is answered: n
 says how many are. One whose prompt never fits the context is in all of them, as not right:
-`rise.metrics.evaluation`. The functions hold the formulas with worked examples:
-`rise.metrics.votes`, `rise.metrics.turns`; intervals and tests are in `rise.metrics.statistics`,
-the printed table in `rise.metrics.tables`. `cautions` says when numbers should not be believed yet.
+`rise.metrics.evaluation`. `cautions` says when numbers should not be believed yet.
 """
 
 from __future__ import annotations

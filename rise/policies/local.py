@@ -119,14 +119,9 @@ class LocalServing:
                 checkpoints[address] = checkpoint
                 arguments = ["--port", str(port), "--worker-address", address]
                 arguments += ["--controller-address", self.controller, "--model-names", model]
-                arguments += [
-                    "--vllm-log",
-                    str(self.log_dir / f"{name}.vllm.log"),
-                    "--model-path",
-                    checkpoint.removeprefix("hf:"),
-                    *self._options,
-                    *threads,
-                ]
+                arguments += ["--vllm-log", str(self.log_dir / f"{name}.vllm.log")]
+                arguments += ["--model-path", checkpoint.removeprefix("hf:")]
+                arguments += [*self._options, *threads]
                 arguments += [MEMORY_OPTION, f"{shares[gpu]:.4g}"] if gpu in shares else []
                 self._launch(name, WORKER, arguments, gpu)
         names = ", ".join(self.model_names)

@@ -32,6 +32,8 @@ def accuracy_by_turn(runs: Sequence[EvaluatedRun]) -> str:
 
 def verdicts_by_turn(runs: Sequence[EvaluatedRun]) -> str:
     """Stacked bars: the share of each verdict (so of each reward) at each turn, a panel per run."""
+    from matplotlib.patches import Patch
+
     figure, panels = plots.canvas(len(runs))
     for axes, run in zip(panels, runs, strict=True):
         counts = _verdicts(run)
@@ -39,22 +41,17 @@ def verdicts_by_turn(runs: Sequence[EvaluatedRun]) -> str:
         for verdict, colour in VERDICT_COLOURS.items():
             shares = [100 * count[verdict] / max(1, sum(count.values())) for count in counts]
             if any(shares):
-                label = _spoken(verdict)
                 turns = range(1, len(counts) + 1)
-                axes.bar(turns, shares, bottom=below, color=colour, label=label, width=0.7)
+                axes.bar(turns, shares, bottom=below, color=colour, width=0.7)
                 below = [a + b for a, b in zip(below, shares, strict=True)]
         axes.set_xticks(range(1, len(counts) + 1))
         axes.set_xlabel("turn")
         axes.set_title(_short(run.name), loc="left", fontsize=10, color=INK)
     panels[0].set_ylabel("answers, %")
-    shown: dict[str, Any] = {}
-    for axes in panels:
-        shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    labels = [label for label in map(_spoken, VERDICT_COLOURS) if label in shown]
-    handles = [shown[label] for label in labels]
-    figure.legend(
-        handles, labels, loc="outside upper right", ncols=4, frameon=False, labelcolor=INK
-    )
+    seen = {verdict for run in runs for count in _verdicts(run) for verdict in count}
+    handles = [Patch(color=c, label=_spoken(v)) for v, c in VERDICT_COLOURS.items() if v in seen]
+    place = {"loc": "outside upper right", "ncols": 4}
+    figure.legend(handles=handles, frameon=False, labelcolor=INK, **place)
     return _svg(figure, "Verdicts by turn: " + "; ".join(map(_said, runs)))
 
 

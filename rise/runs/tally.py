@@ -151,13 +151,14 @@ def check_prices(
     for model in prices:
         if model not in kinds:
             raise ValueError(f"--price names {model!r}: the models are {', '.join(kinds)}")
-    unknown = [name for name, kind in kinds.items() if kind == "openai" and name not in prices]
-    if max_cost_usd is not None and unknown:
+    if max_cost_usd is None:
+        return
+    if unknown := [name for name, kind in kinds.items() if kind == "openai" and name not in prices]:
         raise ValueError(
             f"--max_cost_usd needs the price of {', '.join(unknown)}: add --price "
             f"{unknown[0]}=IN,OUT, the USD for a million tokens of prompts and of answers"
         )
-    if max_cost_usd is not None and not prices:
+    if not prices:
         raise ValueError(
             "--max_cost_usd needs a price: add --price MODEL=IN,OUT, the USD for a million tokens "
             f"of prompts and of answers, for those of {', '.join(kinds)} that cost something"

@@ -1,9 +1,18 @@
 """Run directories of workflow_eval.py, written from episodes in shorthand."""
 
 from pathlib import Path
+from typing import Any
 
 from rise.episodes.journal import RunDir
 from rise.episodes.shorthand import sketch
+
+
+def open_run_dir(log_dir: Path, config: dict[str, Any], max_turns: int) -> RunDir:
+    """A run directory that is checked and started, as by a call of a stage."""
+    run = RunDir.find(log_dir, max_turns)
+    run.check(config)
+    run.start(config)
+    return run
 
 
 def write_run(directory: Path, *problems: str, **settings) -> Path:
@@ -31,7 +40,7 @@ def write_run(directory: Path, *problems: str, **settings) -> Path:
         "feedback": "none",
         "max_turns": turns,
     }
-    with RunDir.open(directory, config | settings, turns) as run:
+    with open_run_dir(directory, config | settings, turns) as run:
         for episode in episodes:
             for turn in episode.turns:
                 turn.usage = {"prompt_tokens": 10, "completion_tokens": 4 * len(turn.actions)}

@@ -11,7 +11,7 @@ from rise import rescore
 from rise.episodes.journal import load_episodes
 from rise.program.files import read_json
 from rise.rescore import main
-from tests.support.run_dirs import write_run
+from tests.support.run_dirs import open_run_dir, write_run
 
 # What the responses say; the reference is 5.
 RESPONSES = {
@@ -174,10 +174,9 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
 
 
 def test_a_run_that_is_being_written_is_left_alone(make_run, capsys):
-    from rise.episodes.journal import RunDir
 
     run = make_run(["wrong", "right"])
-    with RunDir.open(run, read_json(run / "config.json"), 2), pytest.raises(SystemExit):
+    with open_run_dir(run, read_json(run / "config.json"), 2), pytest.raises(SystemExit):
         main([str(run)])
     assert "another process is writing" in capsys.readouterr().err
     assert not (run / "rows.original.jsonl").exists()

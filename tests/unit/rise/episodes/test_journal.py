@@ -9,6 +9,7 @@ import pytest
 
 from rise.episodes.episode import Episode, Turn, visible
 from rise.episodes.journal import RunDir, load_episodes, locate
+from tests.support.run_dirs import open_run_dir
 
 OPENING = [{"role": "system", "content": "s"}, {"role": "user", "content": "1+1?"}]
 CONFIG = {"stage": "gen", "seed": 0, "concurrency": 64}
@@ -139,7 +140,7 @@ def test_window_of_zero_is_refused():
 
 
 def test_rows_are_there_before_the_run_is_closed(tmp_path):
-    run = RunDir.open(tmp_path, CONFIG, 2)
+    run = open_run_dir(tmp_path, CONFIG, 2)
     run.append(episode(4))
     assert [e.task_id for e in load_episodes(tmp_path)] == [4]
     run.close()
@@ -148,17 +149,17 @@ def test_rows_are_there_before_the_run_is_closed(tmp_path):
 def test_any_text_can_be_recorded(tmp_path):
     odd = episode()
     odd.turns[0].actions = ["\ud800 half a pair, a line\u2028separator, \x00 and 漢字"]
-    with RunDir.open(tmp_path, CONFIG, 2) as run:
+    with open_run_dir(tmp_path, CONFIG, 2) as run:
         run.append(odd)
         run.write_log()
     assert load_episodes(tmp_path) == [odd] == load_episodes(tmp_path / "2_turns.json")
 
 
 def test_same_configuration_resumes_and_an_error_is_owed_again(tmp_path):
-    with RunDir.open(tmp_path, CONFIG, 2) as run:
+    with open_run_dir(tmp_path, CONFIG, 2) as run:
         run.append(episode(1))
         run.append(episode(0, error={"kind": "timeout", "message": "", "turn": 1}))
-    with RunDir.open(tmp_path, CONFIG | {"concurrency": 1}, 2) as run:
+    with open_run_dir(tmp_path, CONFIG | {"concurrency": 1}, 2) as run:
         assert run.done == {1}
         run.append(episode(0))
         assert [e.task_id for e in run.episodes()] == [0, 1]
@@ -169,27 +170,27 @@ def test_same_configuration_resumes_and_an_error_is_owed_again(tmp_path):
 
 
 def test_another_configuration_is_refused_by_name_and_nothing_changes(tmp_path):
-    with RunDir.open(tmp_path, CONFIG, 2) as run:
+    with open_run_dir(tmp_path, CONFIG, 2) as run:
         run.append(episode())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match="seed 0 -> 1"):
-        RunDir.open(tmp_path, CONFIG | {"seed": 1}, 2)
+        open_run_dir(tmp_path, CONFIG | {"seed": 1}, 2)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_a_run_in_which_nothing_was_finished_may_be_changed(tmp_path):
     failed = {"kind": "bad_request", "message": "no such model", "turn": 1}
-    with RunDir.open(tmp_path, CONFIG, 2) as run:
+    with open_run_dir(tmp_path, CONFIG, 2) as run:
         run.append(episode(0, error=failed))
-    with RunDir.open(tmp_path, CONFIG | {"seed": 1}, 2) as run:
+    with open_run_dir(tmp_path, CONFIG | {"seed": 1}, 2) as run:
         assert not run.done
         run.append(episode(0))
     with pytest.raises(ValueError, match="seed 1 -> 0"):
-        RunDir.open(tmp_path, CONFIG, 2)
+        open_run_dir(tmp_path, CONFIG, 2)
 
 
 def test_torn_last_line_is_redone(tmp_path):
-    with RunDir.open(tmp_path, CONFIG, 2) as run:
+    with open_run_dir(tmp_path, CONFIG, 2) as run:
         run.append(episode(0))
         run.append(episode(1))
     rows = tmp_path / "rows.jsonl"
@@ -199,38 +200,38 @@ def test_torn_last_line_is_redone(tmp_path):
         # Where the end of the line alone is missing, a reader has all of the episode.
         assert [e.task_id for e in load_episodes(tmp_path)] == ([0, 1] if cut == 1 else [0])
         assert RunDir.find(tmp_path, 2).done == {0}
-        with RunDir.open(tmp_path, CONFIG, 2) as run:
+        with open_run_dir(tmp_path, CONFIG, 2) as run:
             assert run.done == {0}
             run.append(episode(1))
         assert rows.read_bytes() == whole
 
 
 def test_damage_before_the_last_line_is_an_error_that_names_the_line(tmp_path):
-    with RunDir.open(tmp_path, CONFIG, 2) as run:
+    with open_run_dir(tmp_path, CONFIG, 2) as run:
         run.append(episode(0))
         run.append(episode(1))
     rows = tmp_path / "rows.jsonl"
     rows.write_bytes(b"{torn\n" + rows.read_bytes())
     with pytest.raises(ValueError, match="line 1 of"):
-        RunDir.open(tmp_path, CONFIG, 2)
+        open_run_dir(tmp_path, CONFIG, 2)
     with pytest.raises(ValueError, match="line 1 of"):
         load_episodes(tmp_path)
 
 
 def test_two_processes_cannot_write_one_run(tmp_path):
     with (
-        RunDir.open(tmp_path, CONFIG, 2),
+        open_run_dir(tmp_path, CONFIG, 2),
         pytest.raises(ValueError, match="another process is writing"),
     ):
-        RunDir.open(tmp_path, CONFIG, 2)
+        open_run_dir(tmp_path, CONFIG, 2)
 
 
 def test_runs_of_different_lengths_share_a_log_dir(tmp_path):
     five = CONFIG | {"max_turns": 5}
     one = CONFIG | {"max_turns": 1}
-    with RunDir.open(tmp_path, five, 5) as run:
+    with open_run_dir(tmp_path, five, 5) as run:
         assert run.path == tmp_path
-    with RunDir.open(tmp_path, one, 1) as run:
+    with open_run_dir(tmp_path, one, 1) as run:
         assert run.path == tmp_path / "1_turns"
         run.append(episode())
         assert run.write_log() == tmp_path / "1_turns.json"
@@ -249,6 +250,6 @@ def test_missing_or_wrong_log_is_one_clear_error(tmp_path):
 
 
 def test_a_run_without_a_row_does_not_hold_its_directory(tmp_path):
-    RunDir.open(tmp_path, {"max_turns": 1, "worker_args": ""}, 1).close()
-    with RunDir.open(tmp_path, {"max_turns": 1, "worker_args": "--dtype float32"}, 1) as run:
+    open_run_dir(tmp_path, {"max_turns": 1, "worker_args": ""}, 1).close()
+    with open_run_dir(tmp_path, {"max_turns": 1, "worker_args": "--dtype float32"}, 1) as run:
         assert json.loads((run.path / "config.json").read_text())["worker_args"]

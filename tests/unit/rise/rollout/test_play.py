@@ -10,10 +10,10 @@ import pytest
 
 import envs
 from rise.episodes.episode import Episode
-from rise.episodes.journal import RunDir
 from rise.policies.policy import Policy, PolicyError, Sample
 from rise.rollout import play as rollout
 from rise.rollout.play import Plan, draw_seed, play, run_episodes
+from tests.support.run_dirs import open_run_dir
 
 RIGHT, WRONG, NONE = "so \\boxed{2}", "so \\boxed{3}", "no idea"
 
@@ -205,7 +205,7 @@ def roll(env, run, policy, **changes):
 
 def test_no_more_than_concurrency_episodes_are_in_flight(env, tmp_path):
     policy = Scripted(lambda task, turn, i: WRONG)
-    with RunDir.open(tmp_path / "run", {}, 2) as run:
+    with open_run_dir(tmp_path / "run", {}, 2) as run:
         complete, reported = roll(env, run, policy, concurrency=5)
     assert complete and len(reported) == 40
     assert policy.most_in_flight == 5 and policy.closed == 1
@@ -218,12 +218,12 @@ def test_errors_are_owed_again_and_the_result_is_that_of_an_undisturbed_run(env,
     def flaky(task, turn, i):
         return PolicyError("connection", "gone") if task % 4 == turn else script(task, turn, i)
 
-    with RunDir.open(tmp_path / "flaky", {}, 2) as run:
+    with open_run_dir(tmp_path / "flaky", {}, 2) as run:
         complete, _ = roll(env, run, Scripted(flaky))
         assert complete and 0 < len(run.done) < 40
         roll(env, run, Scripted(script))
         resumed = list(run.episodes())
-    with RunDir.open(tmp_path / "whole", {}, 2) as run:
+    with open_run_dir(tmp_path / "whole", {}, 2) as run:
         roll(env, run, Scripted(script))
         assert resumed == list(run.episodes()) and len(resumed) == 40
 
@@ -231,7 +231,7 @@ def test_errors_are_owed_again_and_the_result_is_that_of_an_undisturbed_run(env,
 def test_run_is_given_up_when_nobody_answers_any_more(env, tmp_path, monkeypatch):
     monkeypatch.setattr(rollout, "GIVE_UP_AFTER", 6)
     policy = Scripted(lambda task, turn, i: PolicyError("connection", "gone"))
-    with RunDir.open(tmp_path / "run", {}, 2) as run:
+    with open_run_dir(tmp_path / "run", {}, 2) as run:
         complete, reported = roll(env, run, policy, concurrency=3)
     assert not complete and 6 <= len(reported) < 12
 
@@ -239,7 +239,7 @@ def test_run_is_given_up_when_nobody_answers_any_more(env, tmp_path, monkeypatch
 @pytest.mark.parametrize("kind", ["not_found", "quota", "unauthorized", "setup"])
 def test_run_ends_at_the_first_error_that_every_request_would_have(env, tmp_path, kind):
     policy = Scripted(lambda task, turn, i: PolicyError(kind, "no") if task == 4 else RIGHT)
-    with RunDir.open(tmp_path / "run", {}, 2) as run:
+    with open_run_dir(tmp_path / "run", {}, 2) as run:
         complete, reported = roll(env, run, policy, concurrency=2)
         assert not complete and len(reported) <= 6 and 4 not in run.done
 
@@ -251,7 +251,7 @@ def test_unexpected_error_ends_the_run_and_keeps_what_is_finished(env, tmp_path)
         return RIGHT
 
     policy = Scripted(script)
-    with RunDir.open(tmp_path / "run", {}, 2) as run:
+    with open_run_dir(tmp_path / "run", {}, 2) as run:
         with pytest.raises(ZeroDivisionError):
             roll(env, run, policy, concurrency=2)
         assert run.done >= set(range(19)) and policy.closed == 1
