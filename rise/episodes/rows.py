@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import os
@@ -15,8 +16,6 @@ from rise.episodes.episode import Episode, is_owed
 
 log = logging.getLogger(__name__)
 
-BLOCK = 1 << 20
-"""Bytes that are read at once where lines are counted."""
 LARGEST_ID = 2**63 - 1
 
 
@@ -107,12 +106,9 @@ def naming(path: Path, offset: int | None) -> Iterator[None]:
 
 
 def line_of(path: Path, offset: int) -> int:
-    lines = 1
     with open(path, "rb") as file:
-        while offset > 0 and (block := file.read(min(BLOCK, offset))):
-            lines += block.count(b"\n")
-            offset -= len(block)
-    return lines
+        ends = itertools.accumulate(map(len, file))
+        return next(number for number, end in enumerate(ends, start=1) if end > offset)
 
 
 def is_task_id(value: object) -> bool:
