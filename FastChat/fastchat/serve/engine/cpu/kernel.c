@@ -97,7 +97,7 @@ static inline piece take(const number *x) { return load(x); }
 static inline vector add_product(vector sum, piece x, piece y) { return sum + x * y; }
 #endif
 
-#ifdef __x86_64__
+#ifdef __AVX2__
 #define IN_REGISTER(x) __asm__("" : "+v"(x)) /* and not read again for every product */
 #else
 #define IN_REGISTER(x)
