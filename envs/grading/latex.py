@@ -212,8 +212,9 @@ _RULES = _rules(
     (
         r"\\pmod\s*\{?\s*(\w+)\s*\}?"
         r"|(?:\\text\{\s*)?\(\s*(?:\\[bp]?mod|\\text\{\s*mod\s*\}|mod)"
-        r"(?:\s|\\[,;: ]|\})*\{?\s*(\w+)\s*\}?\s*\)",
-        r"\\pmod{\1\2}",
+        r"(?:\s|\\[,;: ]|\})*\{?\s*(\w+)\s*\}?\s*\)"
+        r"|(?<=\d)\s*(?:\\b?mod|\\text\{\s*mod\s*\}|\bmod)\s*\{?(\d+)\}?\s*$",
+        r"\\pmod{\1\2\3}",
     ),
     (r"[<>!]=", lambda m: rf"\{_RELATIONS[m[0]]} "),
     (rf"\^\s*(?:\\circ{_END}|\{{\s*\\circ\s*\}})", r"^{\\circ}"),

@@ -34,8 +34,23 @@ class Group:
 
 def members(text: str) -> list[str]:
     r"""Split at commas, "and" and "or" outside brackets; ``\pm`` gives two members."""
-    values = (_NAMED.sub("", item).strip() for item in _split(text))
+    values = _in_full([_NAMED.sub("", item).strip() for item in _split(text)])
     return [value for item in values if item for value in _both_signs(item)]
+
+
+def _in_full(items: list[str]) -> list[str]:
+    r"""Return 1, 2, 3, 4 of ``1, 2, \ldots, 4``."""
+    at = next((i for i, item in enumerate(items) if _DOTS.fullmatch(item)), 0)
+    known = [int(item) for item in items[:at] + items[at + 1 :] if _WHOLE.fullmatch(item)]
+    if len(items) < 4 or not 2 <= at == len(items) - 2 or len(known) < len(items) - 1:
+        return items
+    step, last = known[1] - known[0], known[-1]
+    full = [*range(known[0], last + 1, step)] if step > 0 and last - known[0] < 999 else []
+    return [*map(str, full)] if [*full[:at], *full[-1:]] == known else items
+
+
+_DOTS = re.compile(r"\.{3}|\\[lc]?dots")
+_WHOLE = re.compile(r"-?\d{1,9}")
 
 
 def _split(text: str) -> list[str]:

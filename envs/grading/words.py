@@ -14,12 +14,20 @@ _WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.()'-]|\\[{}])+")
 _A_WORD = re.compile(rf"(?<![A-Za-z])(?!{PRODUCT})(?![A-Z]+(?![a-z]))[A-Za-z]{{3,}}")
 """Three letters or more that are neither a product, xyz, nor the corners of a figure, ABC."""
 _LETTERED = re.compile(r"\(?[A-Z]\)|[A-Z](?:\s*,\s*[A-Z])+")
-_FILLER = r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve)"
+_FILLER = (
+    r"(?:the|it|this|that|graph|function|answer|final|is|are|an?|choice|option|on|of|curve"
+    r"|solutions?)"
+)
 _FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
 _CHOICE = re.compile(r"(?:\\text\{)?\s*\(?([A-Za-z])\)(?!.*\([A-Za-z]\)|\s*[-+*/^=])")
 _OPTION = re.compile(
-    r"^(?:\\text\{)?\s*(?:[Oo]ption|[Cc]hoice|[Aa]nswer)[\s:}]+(?:\\text\{)?\(?([A-E])\)?(?![A-Za-z(])"
+    r"^(?:\\text\{)?\s*(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)[\s:}]+(?:\\text\{)?\(?([A-E])\)?(?![A-Za-z(])"
+    r"|([A-E])[.:](?=[\s}]))"
 )
+_LABELLED = re.compile(
+    r"(?:\\text\{)?\s*\(([A-E])\)(?!.*\([A-Z]\)|[\s}]*(?:[-+*/^_=,;']|and\b|or\b|$))"
+)
+"""A reference that names a choice and says what it is: (C) 5."""
 _BASE_NAMES = ",,two,three,four,five,six,seven,eight,nine,ten,eleven,twelve,,,,sixteen"
 _BASES = {name: str(base) for base, name in enumerate(_BASE_NAMES.split(",")) if name}
 _BASE = re.compile(r"(-?)0*([0-9][0-9A-Za-z]*|[A-F][0-9A-F]+(?=_1[1-6]$))_([0-9]{1,2})")
@@ -32,9 +40,12 @@ def as_words(a: str, b: str) -> Verdict | None:
     None where the reference ``b`` is no words: ``p - q`` and ``xyz`` are expressions.
     """
     # "(E) 12" names a choice and repeats what it says
-    choice = _CHOICE.match(_OPTION.sub(r"(\1)", a))
-    if choice and choice[1] == b and b in "ABCDE":
-        return "right"
+    choice = _CHOICE.match(_OPTION.sub(r"(\1\2)", a))
+    labelled = _LABELLED.match(b)
+    wanted_choice = labelled[1] if labelled else b
+    given = choice[1] if choice else re.sub(r"\\text|[{}]", "", a)
+    if len(given) == 1 and given in "ABCDE" and wanted_choice in tuple("ABCDE"):
+        return "right" if given == wanted_choice else "wrong"
     wanted = _words(b)
     if wanted is None or not (r"\text" in b or _A_WORD.search(b) or _LETTERED.fullmatch(b)):
         return None
