@@ -126,18 +126,17 @@ class ChatTemplate:
             raise ValueError("an example must end in an assistant message; nothing to train on")
         text, answer = messages[-1]["content"], answer or Answer()
         prompt_text = self.render_prompt(messages[:-1], answer.date)
-        prompt, source = self._encode(prompt_text), self._source_of(text, answer)
-        opened = _OPENED_THOUGHT.search(prompt_text)
-        closing = ""
+        source, closing = self._source_of(text, answer), ""
         if source == "recorded":
             action = list(answer.ids or ())
         else:
+            opened = _OPENED_THOUGHT.search(prompt_text)
             if opened and not answer.is_cut and f"</{opened[1]}>" not in text:
                 closing = f"{opened[2]}</{opened[1]}>\n\n"
             action = self._encode(closing) + self._encode(text, plain=True)
         if not answer.is_cut and not (action and action[-1] in self.stop_token_ids):
             action.append(self._end_id())
-        return Encoded(prompt, action, source, bool(closing))
+        return Encoded(self._encode(prompt_text), action, source, bool(closing))
 
     def plain_prompt_ids(self, text: str) -> list[int]:
         """The ids of a ready-made prompt string, with the tokenizer's special tokens added once."""
@@ -179,12 +178,12 @@ class ChatTemplate:
             ) from error
 
     def _apply(
-        self, messages: Sequence[Message], add_generation_prompt: bool, date: str | None = None
+        self, messages: list[Message], add_generation_prompt: bool, date: str | None = None
     ) -> str:
         source, variables = with_day(self.source, date or DATE)
         try:
             return self.tokenizer.apply_chat_template(
-                list(messages),
+                messages,
                 chat_template=source,
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
@@ -329,8 +328,7 @@ def _system_into_user(messages: Sequence[Message]) -> list[Message]:
     """For templates without a system role: its text goes in front of the first user message."""
     if not messages or messages[0]["role"] != "system":
         return list(messages)
-    system, *rest = messages
-    if not rest or rest[0]["role"] != "user":
-        return [{"role": "user", "content": system["content"]}, *rest]
-    content = f"{system['content']}\n\n{rest[0]['content']}"
-    return [{"role": "user", "content": content}, *rest[1:]]
+    text, rest = messages[0]["content"], list(messages[1:])
+    if rest and rest[0]["role"] == "user":
+        text = f"{text}\n\n{rest.pop(0)['content']}"
+    return [{"role": "user", "content": text}, *rest]

@@ -32,12 +32,9 @@ ANSWER_SECONDS = 6.0
 
 
 def begin(settings: dict[str, Any], logger: logging.Logger) -> Any:
-    """The run of wandb; it takes less than 30 seconds, whatever the server does.
+    """The run of wandb, by the settings of `wandb.init`; with an `id` it goes on.
 
-    Args:
-        settings: for `wandb.init`: project, name, group, job_type, config, dir, and id where an
-            earlier call has begun the run.
-        logger: gets the notice.
+    It takes less than 30 seconds, whatever the server does; `logger` gets a notice.
     """
     import wandb
 
@@ -83,11 +80,8 @@ def start_wandb(
 ) -> list[str]:
     """Begin a trainer's run if it is asked for; transformers' callback then logs into it.
 
-    A resumed run goes on under the id that `output_dir` keeps.
-
-    Returns:
-        The trackers to use: `report_to`, or TensorBoard in place of a wandb that is not installed
-        or broken. Processes that are not the first begin nothing.
+    A resumed run goes on under the id that `output_dir` keeps. Returns the trackers to use:
+    `report_to`, or TensorBoard in place of a wandb that is not installed or broken.
     """
     if "wandb" not in report_to:
         return report_to

@@ -109,34 +109,30 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= _LAST_PORT:
         # getaddrinfo would take the number modulo 65536.
         raise ValueError(f"--port {port} is no port: give a number from 0 to {_LAST_PORT}")
+    kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
     try:
-        found = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host or None, port, type=kind, flags=passive)
     except (socket.gaierror, OverflowError, UnicodeError) as error:
         raise ValueError(f"--host {host!r} --port {port} is no address: {error}") from error
     # "localhost" may resolve to ::1 first, where a client that says 127.0.0.1 is refused.
-    family, kind, protocol, _, address = sorted(
-        found, key=lambda entry: entry[0] != socket.AF_INET
-    )[0]
-    sock = socket.socket(family, kind, protocol)
+    family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    sock = socket.socket(family, kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(address)
         sock.listen(2048)
     except OSError as error:
         sock.close()
-        raise ValueError(
-            f"cannot listen on {host}:{port}: {error.strerror}; stop the process that uses the "
-            "port, or choose another one with --port"
-        ) from error
+        remedy = "stop the process that uses the port, or choose another one with --port"
+        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}") from error
     return sock
 
 
 def url_of(host: str, sock: socket.socket) -> str:
     """The URL under which others on this machine reach a listening socket."""
     name = "127.0.0.1" if host in WILDCARDS else host
-    return f"http://[{name}]:{_port(sock)}" if ":" in name else f"http://{name}:{_port(sock)}"
+    name = f"[{name}]" if ":" in name else name
+    return f"http://{name}:{sock.getsockname()[1]}"
 
 
 def tell_if_open(host: str, logger: logging.Logger, remedy: str) -> None:
@@ -182,13 +178,9 @@ def normal_url(text: str) -> str:
 
 def positive_int(text: str) -> int:
     """An argparse type: an integer above zero."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
+    if not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number above 0")
-    return value
+    return int(text)
 
 
 def fraction(text: str) -> float:
@@ -225,6 +217,12 @@ class Parser(argparse.ArgumentParser):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         settings.setdefault("allow_abbrev", False)
         super().__init__(**settings)
+
+    def read(self, argv: list[str] | None) -> argparse.Namespace:
+        """The arguments; their `error` ends the program as this parser does."""
+        args = self.parse_args(argv)
+        args.error = self.error
+        return args
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.split())
@@ -276,7 +274,3 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
-
-
-def _port(sock: socket.socket) -> int:
-    return sock.getsockname()[1]

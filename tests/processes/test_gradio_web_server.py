@@ -23,9 +23,7 @@ HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=2</script>"
 class Solver(base_model_worker.BaseModelWorker):
     """Answers 1 at first; once it was told that it is wrong, 5."""
 
-    @property
-    def context_length(self):
-        return 1000
+    context_length = 1000
 
     def prepare(self, request):
         return len(request.messages)

@@ -32,9 +32,7 @@ class PacingWorker(BaseModelWorker):
         super().__init__(*args)
         self._together = asyncio.Event()
 
-    @property
-    def context_length(self) -> int:
-        return 100
+    context_length = 100
 
     def prepare(self, request: GenerateRequest) -> GenerateRequest:
         return request

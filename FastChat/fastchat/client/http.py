@@ -116,45 +116,36 @@ async def frames(
 
 
 async def pieces(
-    reply: aiohttp.ClientResponse, end: bytes, seconds: float | None = None
+    reply: aiohttp.ClientResponse, end: bytes | None, seconds: float | None = None
 ) -> AsyncIterator[bytes]:
     """A body as it comes, in pieces that end with `end`; what follows the last one is left out.
 
-    PeerError if there is no end for longer than any answer; TimeoutError if there is none for so
-    many seconds.
+    None stands for the end of the body. PeerError if there is no end for longer than any answer;
+    TimeoutError if it comes more than so many seconds after the first byte.
     """
     rest: list[bytes] = []
-    size, began = 0, time.monotonic()
+    size, began = 0, 0.0
     while chunk := await reply.content.readany():
-        whole, found, tail = chunk.rpartition(end)
+        began = began if rest else time.monotonic()
+        whole, found, tail = chunk.rpartition(end) if end else (b"", b"", chunk)
         if found:
             yield b"".join([*rest, whole, found])
-            rest, size, began = [tail], len(tail), time.monotonic()
+            rest, size, began = [tail] if tail else [], len(tail), time.monotonic()
             continue
         rest.append(chunk)
         size += len(chunk)
         if size > MAX_REPLY_BYTES:
-            raise _too_large(str(reply.url))
+            said = f"{reply.url} sent more than {MAX_REPLY_BYTES} bytes without an answer"
+            raise PeerError("malformed", said)
         if time.monotonic() - began > (seconds or math.inf):
             raise asyncio.TimeoutError
+    if end is None:
+        yield b"".join(rest)
 
 
 async def read(reply: aiohttp.ClientResponse, seconds: float | None = None) -> bytes:
-    """The whole body, which once begun takes at most so long.
-
-    PeerError if it is larger than any answer; TimeoutError if it comes in drops.
-    """
-    parts: list[bytes] = []
-    size, began = 0, time.monotonic()
-    while part := await reply.content.readany():
-        began = began if parts else time.monotonic()
-        parts.append(part)
-        size += len(part)
-        if size > MAX_REPLY_BYTES:
-            raise _too_large(str(reply.url))
-        if time.monotonic() - began > (seconds or math.inf):
-            raise asyncio.TimeoutError
-    return b"".join(parts)
+    """The whole body, as `pieces` reads it."""
+    return b"".join([piece async for piece in pieces(reply, None, seconds)])
 
 
 def parsed(kind: type[M], raw: bytes, url: str) -> M:
@@ -271,10 +262,6 @@ async def _asked(
 def was_refused(error: PeerError) -> bool:
     """Whether nobody listens at the server's port; other failures may be this process's own."""
     return error.kind == "connection" and error.code is ErrorCode.CONTROLLER_NO_WORKER
-
-
-def _too_large(url: str) -> PeerError:
-    return PeerError("malformed", f"{url} sent more than {MAX_REPLY_BYTES} bytes without an answer")
 
 
 def _code_error(reply: dict[str, Any], url: str) -> PeerError:

@@ -50,13 +50,6 @@ FAILED = (*GONE, "overloaded", "server", "malformed")
 """Kinds of errors after which other workers are preferred."""
 
 
-class Status(WorkerStatus):
-    """What a worker of this repository says about itself."""
-
-    engine: dict[str, float] | None = None
-    """Counts and levels of the embedded engine; None where vLLM generates."""
-
-
 @dataclass
 class Worker:
     """One worker, and how many of our requests it holds."""
@@ -162,14 +155,10 @@ class Cluster:
     ) -> AsyncGenerator[str, None]:
         """The growing text of one answer, by a worker of the model or by the one at `address`.
 
-        Raises:
-            PeerError: there is none, or it breaks off.
+        PeerError if there is none, or it breaks off.
         """
-        async with contextlib.AsyncExitStack() as stack:
-            if address:
-                worker = Worker(address)
-            else:
-                worker = await stack.enter_async_context(self.hold(model))
+        held = contextlib.nullcontext(Worker(address)) if address else self.hold(model)
+        async with held as worker:
             replies = self.stream(worker, {"model": model, "echo": False, **body})
             async with contextlib.aclosing(replies):
                 async for reply in replies:
@@ -192,7 +181,7 @@ class Cluster:
         async def count(address: str) -> None:
             url = f"{address}/worker_get_status"
             with contextlib.suppress(PeerError):
-                status = await post(session, url, {}, Status, CONTROL_SECONDS)
+                status = await post(session, url, {}, WorkerStatus, CONTROL_SECONDS)
                 if status.engine:
                     found[address] = int(status.engine.get("generated_tokens", 0))
 
@@ -206,13 +195,15 @@ class Cluster:
 
         PeerError if no worker of the model can be asked soon.
         """
-        held = self.hold(model)
+
+        async def hold() -> int:
+            async with self.hold(model) as worker:
+                return worker.context_length
+
         try:
-            worker = await asyncio.wait_for(held.__aenter__(), CONTROL_SECONDS)
+            return await asyncio.wait_for(hold(), CONTROL_SECONDS)
         except asyncio.TimeoutError as error:
             raise PeerError("timeout", f"all workers of {model} are busy") from error
-        await held.__aexit__(None, None, None)
-        return worker.context_length
 
     async def count(self, worker: Worker, prompt: str) -> int:
         """The tokens of a text; PeerError if the worker does not say it."""

@@ -23,8 +23,8 @@ def is_adapter(path: str | Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
-def base_of(adapter: str | Path) -> str:
-    """The base model that an adapter names: a directory or a hub id."""
+def named_base(adapter: str | Path) -> str:
+    """The base model that an adapter names, wherever that is."""
     path = Path(adapter).expanduser() / ADAPTER_CONFIG
     try:
         base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
@@ -32,8 +32,16 @@ def base_of(adapter: str | Path) -> str:
         raise ValueError(f"cannot read {path}: {error}") from error
     if not isinstance(base, str) or not base:
         raise ValueError(f"{path} names no base model; {_REMEDY}")
+    return base
+
+
+def base_of(adapter: str | Path) -> str:
+    """The base model that an adapter names: a directory or a hub id."""
+    base, config = named_base(adapter), Path(adapter) / ADAPTER_CONFIG
     if base.startswith(("/", ".", "~")) and not Path(base).expanduser().is_dir():
-        raise ValueError(f"{path} names the base {base}, and no such directory is here; {_REMEDY}")
+        raise ValueError(
+            f"{config} names the base {base}, and no such directory is here; {_REMEDY}"
+        )
     return base
 
 

@@ -39,9 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dtype", default="auto", choices=DTYPES, help="of the result (auto: the base model's own)"
     )
-    args = parser.parse_args(argv)
-    args.error = parser.error
-    return args
+    return parser.read(argv)
 
 
 def apply_lora(

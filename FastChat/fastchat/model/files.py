@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-CONFIGURATIONS = ("config.json", "adapter_config.json")
+from fastchat.model.adapters import ADAPTER_CONFIG, is_adapter, named_base
+
+CONFIGURATIONS = ("config.json", ADAPTER_CONFIG)
 """A directory with one of them holds a model, or a LoRA adapter that names its base model."""
 SUFFIXES = (".safetensors", ".bin", ".jinja")
 NAMES = (*CONFIGURATIONS, "tokenizer.json", "tokenizer_config.json")
@@ -48,19 +49,10 @@ def fingerprint(path: str | Path, *, with_base: bool = False) -> str | None:
                 for start in sorted({0, size // 2, max(0, size - SAMPLED_BYTES)}):
                     file.seek(start)
                     digest.update(file.read(SAMPLED_BYTES))
-    if with_base and (base := _base_of(path)) is not None:
+    if with_base and is_adapter(path):
+        base = named_base(path)
         digest.update(f"base:{fingerprint(base, with_base=True) or base}".encode())
     return digest.hexdigest()[:16]
-
-
-def _base_of(folder: Path) -> str | None:
-    path = folder / CONFIGURATIONS[1]
-    if not path.is_file() or (folder / CONFIGURATIONS[0]).is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise ValueError(f"cannot read the base model in {path}: {error!r}") from error
 
 
 def versions(packages: Sequence[str]) -> dict[str, str | None]:

@@ -138,11 +138,9 @@ def pick_dtype(dtype: Any, device: str | None, config: Any) -> Any:
         own = getattr(config, "dtype", None) or torch.float32
         fits = device != "cpu" or (own is torch.bfloat16 and computes_bfloat16())
         return own if fits else torch.float32
-    known = {name: getattr(torch, name) for name in DTYPES[1:]}
-    known |= {"half": torch.float16, "float": torch.float32}
-    if dtype not in known:
+    if dtype not in (*DTYPES[1:], "half", "float"):
         raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
-    return known[dtype]
+    return getattr(torch, dtype)
 
 
 def computes_bfloat16() -> bool:

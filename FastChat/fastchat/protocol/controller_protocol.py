@@ -35,7 +35,7 @@ Load = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class WorkerStatus(BaseModel):
-    """What a worker says about itself; the last three fields are ours."""
+    """What a worker says about itself; the last four fields are ours."""
 
     model_names: list[Name] = Field(max_length=1000)
     speed: float = Field(default=1.0, ge=0, le=1e9, allow_inf_nan=False)
@@ -48,6 +48,8 @@ class WorkerStatus(BaseModel):
     """Fields of a request that a stock worker does not know."""
     context_length: Load = 0
     """Longest prompt plus answer, in tokens; 0 where it does not say."""
+    engine: dict[str, float] | None = None
+    """Counts and levels of the embedded engine; None where vLLM generates."""
 
 
 class RegisterRequest(BaseModel):

@@ -11,11 +11,12 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
@@ -27,6 +28,7 @@ from fastchat.constants import (
     WORKER_PORT,
     ErrorCode,
     RequestError,
+    heart_beat_interval,
 )
 from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import resolve
@@ -37,7 +39,15 @@ from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads, unle
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.prompts import Prompts
 from fastchat.serve.registration import Registration
-from fastchat.utils import WILDCARDS, normal_url, positive_int, tell_if_open
+from fastchat.utils import (
+    WILDCARDS,
+    listen,
+    normal_url,
+    positive_int,
+    serve,
+    tell_if_open,
+    url_of,
+)
 
 T = TypeVar("T")
 EXTENSIONS = ["date", "messages", "n", "prompt_token_ids", "return_token_ids", "seed"]
@@ -49,6 +59,9 @@ class BaseModelWorker(ABC):
 
     `limit` requests generate at the same time; more of them wait, first come first served.
     """
+
+    context_length: int
+    """The longest prompt plus answer, in tokens."""
 
     def __init__(
         self,
@@ -90,11 +103,6 @@ class BaseModelWorker(ABC):
         """As `tokenize`, of a text that was accepted."""
         thread = self._threads[size > LONG_TEXT]
         return await asyncio.get_running_loop().run_in_executor(thread, work, *args)
-
-    @property
-    @abstractmethod
-    def context_length(self) -> int:
-        """The longest prompt plus answer, in tokens."""
 
     @abstractmethod
     def prepare(self, request: GenerateRequest) -> Any:
@@ -246,6 +254,22 @@ def _add_description_routes(app: FastAPI, worker: BaseModelWorker) -> None:
         return {"context_length": worker.context_length}
 
 
+def add_model_arguments(parser: argparse.ArgumentParser, whose: str) -> None:
+    parser.add_argument(
+        "--model-path",
+        required=True,
+        help="directory of a checkpoint or of a LoRA adapter, or ORG/NAME on the hub",
+    )
+    parser.add_argument(
+        "--base-model-path", help="base model of an adapter (the one that the adapter names)"
+    )
+    parser.add_argument(
+        "--context-length",
+        type=positive_int,
+        help=f"longest prompt plus answer in tokens ({whose})",
+    )
+
+
 def add_worker_arguments(parser: argparse.ArgumentParser, counted: str) -> None:
     """The options of every kind of worker; `counted` is what its concurrency counts."""
     add_address(parser, WORKER_PORT)
@@ -306,11 +330,37 @@ def advertised_url(args: argparse.Namespace, own_url: str) -> str | None:
     return args.worker_address or own_url
 
 
-def registration_of(
-    worker: BaseModelWorker, args: argparse.Namespace, url: str | None, interval: float
-) -> Registration | None:
-    """What makes a worker known under a URL of `advertised_url`; heartbeats every `interval` s."""
+class Door(NamedTuple):
+    """Where a worker listens, and the URLs under which it is reached."""
+
+    sock: socket.socket
+    own_url: str
+    public_url: str | None
+    interval: float
+    """Seconds between two heartbeats."""
+
+
+def door_of(args: argparse.Namespace) -> Door:
+    """Take the port, before a model is loaded: a mistake shows at once; ValueError for one."""
+    sock = listen(args.host, args.port)
+    own_url = url_of(args.host, sock)
+    return Door(sock, own_url, advertised_url(args, own_url), heart_beat_interval())
+
+
+def run(worker: BaseModelWorker, args: argparse.Namespace, door: Door, about: str) -> None:
+    """Serve until a signal ends it, known to the controller if it is to be."""
+    registration = None
+    if door.public_url is not None:
+        registration = Registration(
+            args.controller_address, door.public_url, worker.status, door.interval, worker.logger
+        )
     tell_if_open(args.host, worker.logger, "keep its port from strangers")
-    if url is None:
-        return None
-    return Registration(args.controller_address, url, worker.status, interval, worker.logger)
+    worker.logger.info(
+        "serving %s on %s (%s, template: %s, context %d)",
+        ", ".join(worker.model_names),
+        door.own_url,
+        about,
+        worker.template.name,
+        worker.context_length,
+    )
+    serve(create_app(worker, registration), door.sock)

@@ -30,9 +30,9 @@ from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop,
 from fastchat.client.workers import Cluster
 from fastchat.conversation import Message
 from fastchat.protocol.worker_protocol import ChatMessage
-from fastchat.serve.commands import ELSEWHERE, add_controller
+from fastchat.serve.commands import ELSEWHERE, add_asking
 from fastchat.serve.screens import SCREENS, Screen, screen_of
-from fastchat.utils import Parser, normal_url, positive_int, read_json, write_json
+from fastchat.utils import Parser, read_json, write_json
 
 TABS = "fastchat.web_tabs"
 """Entry points of packages that know problems, as for the web pages: modules with `add_arguments`,
@@ -51,17 +51,10 @@ def parse_args(
         help="checkpoint, adapter or ORG/NAME; a worker is started for it",
     )
     parser.add_argument("--model-name", help="the name of a served model, instead")
-    add_controller(parser)
-    parser.add_argument(
-        "--worker-address", type=normal_url, help="URL of its worker, asked without a controller"
-    )
+    add_asking(parser, temperature=0.7, tokens=512)
     parser.add_argument("--conv-system-msg", help="system message (none)")
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (0.7)")
     parser.add_argument(
         "--repetition_penalty", type=float, default=1.0, help="above 1 repeats less (1)"
-    )
-    parser.add_argument(
-        "--max-new-tokens", type=positive_int, default=512, help="longest answer (512)"
     )
     parser.add_argument("--no-history", action="store_true", help="each message stands alone")
     parser.add_argument(
@@ -95,8 +88,7 @@ def parse_args(
 def served(args: argparse.Namespace) -> Iterator[None]:
     """Where a checkpoint is to be served: its worker, whose address `args` gets.
 
-    Raises:
-        ServerEnded: it does not start; arguments that it refuses end this program as they end it.
+    ServerEnded if it does not start; arguments that it refuses end this program as they end it.
     """
     if not args.model_path:
         yield

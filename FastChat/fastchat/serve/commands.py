@@ -79,6 +79,20 @@ def add_controller(parser: argparse.ArgumentParser, flag: str = "--controller-ad
     )
 
 
+def add_asking(parser: argparse.ArgumentParser, temperature: float, tokens: int) -> None:
+    """Whom a chat asks, and what for."""
+    add_controller(parser)
+    parser.add_argument(
+        "--worker-address", type=normal_url, help="URL of a worker, asked without a controller"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=positive_int, default=tokens, help=f"longest answer ({tokens})"
+    )
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns; a peer that gives no answer is one line and exit code 1, Ctrl-C 130."""
     try:
@@ -114,8 +128,7 @@ def add_gpus(parser: argparse.ArgumentParser) -> None:
 def settle(args: argparse.Namespace) -> None:
     """Check them, and hide the GPUs that `--gpus` does not name; must run before torch is loaded.
 
-    Raises:
-        ValueError: they cannot be honoured.
+    ValueError if they cannot be honoured.
     """
     if args.num_gpus > 1 and args.engine == "embedded":
         raise ValueError(f"--num-gpus {args.num_gpus}: {ONE_GPU}, else give --engine vllm")
@@ -135,11 +148,7 @@ def settle(args: argparse.Namespace) -> None:
 
 
 def device_of(args: argparse.Namespace) -> str | None:
-    """The device for `--device`.
-
-    Raises:
-        ValueError: there is none, nor one of `--gpus`.
-    """
+    """The device for `--device`; ValueError if there is none, nor one of `--gpus`."""
     device = pick_device(args.device)
     if args.gpus and device == "cpu":
         raise ValueError(f"--gpus {args.gpus}: torch sees no such GPU; without it the CPU computes")
@@ -160,11 +169,7 @@ def load_options(args: argparse.Namespace, device: str) -> dict[str, Any]:
 
 
 def memory_fraction(args: argparse.Namespace, device: str) -> float | None:
-    """The share of the GPU that a worker may take.
-
-    Raises:
-        ValueError: `--max-gpu-memory` was given without a GPU.
-    """
+    """The share of the GPU that a worker may take; ValueError for a limit without a GPU."""
     if not args.max_gpu_memory:
         return args.gpu_memory_fraction
     if not device.startswith("cuda"):

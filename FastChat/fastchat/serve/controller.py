@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator
-from typing import Any, get_args
+from typing import Any
 
 import aiohttp
 from fastapi import FastAPI, Request
@@ -39,7 +39,7 @@ from fastchat.protocol.worker_protocol import parse
 from fastchat.serve.commands import ELSEWHERE, add_address
 from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads
 from fastchat.serve.prometheus import HUNG_UP, Metrics
-from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry
+from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry, add_dispatch_method
 from fastchat.utils import Parser, build_logger, listen, serve, tell_if_open, url_of
 
 logger = build_logger("controller")
@@ -55,12 +55,10 @@ class Controller:
         self.session: aiohttp.ClientSession | None = None
         self.streams = 0
         self.metrics = Metrics("controller", tokens=False)
-        for name, meaning, value in (
-            ("workers", "Workers that are registered", lambda: len(self.registry.workers)),
-            ("queue_length", "Requests that the workers hold", self._queue_length),
-            ("streams", "Streams that are passed through", lambda: self.streams),
-        ):
-            self.metrics.read(name, meaning, value)
+        read, registry = self.metrics.read, self.registry
+        read("workers", "Workers that are registered", lambda: len(registry.workers))
+        read("queue_length", "Requests the workers hold", lambda: registry.total().queue_length)
+        read("streams", "Streams that are passed through", lambda: self.streams)
 
     async def start(self) -> None:
         """Open the client session; must run on the loop that serves."""
@@ -72,20 +70,12 @@ class Controller:
         if self.session is not None:
             await self.session.close()
 
-    def _queue_length(self) -> int:
-        return self.registry.total().queue_length
-
     async def register(self, request: RegisterRequest) -> None:
-        """Enter a worker; one that sends no status is asked for it.
-
-        RequestError if the worker sent no status and does not answer.
-        """
+        """Enter a worker; one that sends no status is asked for it, RequestError if in vain."""
         status = request.worker_status or await self.ask_status(request.worker_name)
         if status is None:
-            raise RequestError(
-                ErrorCode.CONTROLLER_WORKER_TIMEOUT,
-                f"{request.worker_name} does not answer /worker_get_status",
-            )
+            said = f"{request.worker_name} does not answer /worker_get_status"
+            raise RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, said)
         self.registry.add(request, status)
         logger.info("registered %s: %s", request.worker_name, ", ".join(status.model_names))
 
@@ -108,8 +98,7 @@ class Controller:
             if status is None:
                 self.drop(name, "does not answer")
             elif info is not None:
-                info.model_names, info.speed = status.model_names, status.speed
-                info.queue_length = status.queue_length
+                info.status = status
 
     async def address(self, model: str) -> str:
         """The URL of a worker that accepts connections, "" if no worker serves the model."""
@@ -263,15 +252,8 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(ELSEWHERE, description=__doc__.splitlines()[0])
     add_address(parser, CONTROLLER_PORT)
-    parser.add_argument(
-        "--dispatch-method",
-        choices=get_args(DispatchMethod),
-        default="shortest_queue",
-        help="how a worker is chosen among those that serve a model (shortest_queue)",
-    )
-    args = parser.parse_args(argv)
-    args.error = parser.error
-    return args
+    add_dispatch_method(parser)
+    return parser.read(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -131,11 +131,7 @@ def model_choices(chat: WebChat) -> tuple[Any, Any]:
 
 
 def chosen(first: str | None, second: str | None) -> list[str]:
-    """The models of the two lists.
-
-    Raises:
-        gr.Error: none is chosen.
-    """
+    """The models of the two lists; gr.Error if none is chosen."""
     import gradio as gr
 
     if not first:
@@ -213,32 +209,25 @@ def _add_chat(chat: WebChat) -> None:
 
 def _plain(dialogue: list[dict[str, Any]]) -> list[Message]:
     """A chatbot's history as messages; gradio hands texts back in parts."""
-    return [{"role": each["role"], "content": _text(each["content"])} for each in dialogue]
 
+    def text(content: Any) -> str:
+        if isinstance(content, str):
+            return content
+        return "".join(part.get("text", "") for part in content)
 
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content)
+    return [{"role": each["role"], "content": text(each["content"])} for each in dialogue]
 
 
 def parse_args(
     argv: list[str] | None = None, tabs: list[ModuleType] | None = None
 ) -> argparse.Namespace:
     """Read the command line; `tabs` add arguments of their own."""
-    parser = Parser(
-        ELSEWHERE,
-        prog="gradio_web_server",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(ELSEWHERE, prog="gradio_web_server", description=__doc__)
     add_address(parser, _PORT)
     add_controller(parser, "--controller-url")
     for tab in tabs or []:
         tab.add_arguments(parser.add_argument_group(tab.TITLE))
-    args = parser.parse_args(argv)
-    args.error = parser.error
-    return args
+    return parser.read(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

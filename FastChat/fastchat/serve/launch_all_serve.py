@@ -16,16 +16,14 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 from fastchat.client.process import Child, ServerEnded, asked, stop, wait_until
 from fastchat.constants import CONTROLLER_PORT, WORKER_PORT, controller_headers
 from fastchat.model.weight_files import check_files
 from fastchat.serve import model_worker
 from fastchat.serve.commands import ELSEWHERE
-from fastchat.serve.worker_registry import DispatchMethod
+from fastchat.serve.worker_registry import add_dispatch_method
 from fastchat.utils import Parser, listen, read_json, write_json
 
 RECORD = "serve.json"
@@ -44,12 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--controller-host", default="localhost", help="(localhost)")
     parser.add_argument("--controller-port", type=int, default=CONTROLLER_PORT, help="(21001)")
-    parser.add_argument(
-        "--dispatch-method",
-        choices=get_args(DispatchMethod),
-        default="shortest_queue",
-        help="how a worker is chosen among those that serve a model (shortest_queue)",
-    )
+    add_dispatch_method(parser)
     parser.add_argument("--server-host", default="localhost", help="(localhost)")
     parser.add_argument("--server-port", type=int, default=8001, help="of the OpenAI API (8001)")
     parser.add_argument(
@@ -69,8 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def commands(args: argparse.Namespace) -> dict[str, list[str]]:
     """The command line of each server by its name: module, and number where there are several.
 
-    Raises:
-        ValueError: an address is not MODEL@HOST@PORT or taken, or no model can be there.
+    ValueError if an address is not MODEL@HOST@PORT or taken, or no model can be there.
     """
     controller = f"http://{args.controller_host}:{args.controller_port}"
     found = {
@@ -112,9 +104,8 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
 def launch(args: argparse.Namespace) -> None:
     """Start them all; where one does not, none is left.
 
-    Raises:
-        ServerEnded: one of them ended at its start.
-        ValueError: some of an earlier call run still, or the command line will not do.
+    ServerEnded if one of them ended at its start, ValueError if some of an earlier call run still,
+    or the command line will not do.
     """
     record = args.log_dir / RECORD
     if running := [name for name, kept in (read_json(record) or {}).items() if is_alive(kept)]:
@@ -128,11 +119,10 @@ def launch(args: argparse.Namespace) -> None:
             log.unlink(missing_ok=True)
             children[name] = Child(name, command, log, at_our_death=None)
             print(f"{name}: {shlex.join(command[1:])}, log in {log}", flush=True)
-            write_json(
-                record, {n: {"pid": c.pid, "command": c.command} for n, c in children.items()}
-            )
+            kept = {n: {"pid": c.pid, "command": c.command} for n, c in children.items()}
+            write_json(record, kept)
         slow_ones_last = sorted(children.values(), key=lambda child: "worker" in child.name)
-        wait_until(_ready(args), slow_ones_last, _START_SECONDS)
+        wait_until(lambda: _are_ready(args), slow_ones_last, _START_SECONDS)
     except BaseException as error:
         refusals = [f"{name}: {said}" for name, c in children.items() if (said := c.refusal())]
         stop(children.values())
@@ -142,16 +132,12 @@ def launch(args: argparse.Namespace) -> None:
         raise
 
 
-def _ready(args: argparse.Namespace) -> Callable[[], bool]:
-    controller = f"http://{args.controller_host}:{args.controller_port}"
+def _are_ready(args: argparse.Namespace) -> bool:
+    status = f"http://{args.controller_host}:{args.controller_port}/worker_get_status"
+    listed = asked(status, b"{}", headers=controller_headers())
     server = f"http://{args.server_host}:{args.server_port}/health"
-
-    def ready() -> bool:
-        listed = asked(f"{controller}/worker_get_status", b"{}", headers=controller_headers())
-        served = json.loads(listed or b"{}").get("speed", 0)
-        return served >= len(args.model_path_address) and asked(server) is not None
-
-    return ready
+    workers = json.loads(listed or b"{}").get("speed", 0)
+    return workers >= len(args.model_path_address) and asked(server) is not None
 
 
 def is_alive(kept: dict) -> bool:

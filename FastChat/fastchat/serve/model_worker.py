@@ -20,7 +20,6 @@ import shlex
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
-from fastchat.constants import heart_beat_interval
 from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import (
     DTYPES,
@@ -37,12 +36,12 @@ from fastchat.protocol.worker_protocol import GenerateRequest
 from fastchat.serve import commands, vllm_worker
 from fastchat.serve.base_model_worker import (
     BaseModelWorker,
+    add_model_arguments,
     add_worker_arguments,
-    advertised_url,
-    create_app,
+    door_of,
     longest_of,
     names_of,
-    registration_of,
+    run,
 )
 from fastchat.serve.engine.gpu_errors import end_when_lost, is_full
 from fastchat.serve.engine.replies import Job, reply_of
@@ -56,11 +55,8 @@ from fastchat.utils import (
     byte_count,
     fraction,
     keep_freed_memory,
-    listen,
     positive_int,
-    serve,
     threads_of,
-    url_of,
 )
 
 _STREAM_TOKENS = 2
@@ -85,14 +81,10 @@ class ModelWorker(BaseModelWorker):
     ):
         # Twice as many requests as rows: a freed row has its successor at hand.
         super().__init__(model_names, 2 * limit, logger, template)
-        self.engine = engine
+        self.engine, self.context_length = engine, engine.max_length
         self.tokenizer = template.tokenizer
         self.seed = seed
         read_engine(self.metrics, engine.load)
-
-    @property
-    def context_length(self) -> int:
-        return self.engine.max_length
 
     def prepare(self, request: GenerateRequest) -> Job:
         ids, max_new_tokens = self.prompts.fitted(request, self.context_length)
@@ -151,11 +143,7 @@ class ModelWorker(BaseModelWorker):
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(commands.ELSEWHERE, description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "answers (a request for n samples takes n)")
-    parser.add_argument(
-        "--model-path",
-        required=True,
-        help="directory of a checkpoint or of a LoRA adapter, or ORG/NAME on the hub",
-    )
+    add_model_arguments(parser, "the model's")
     parser.add_argument(
         "--engine",
         choices=("auto", "embedded", "vllm"),
@@ -186,20 +174,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "(30 %% of what is free, on a GPU what --gpu-memory-fraction says)",
     )
     parser.add_argument(
-        "--context-length",
-        type=positive_int,
-        help="longest prompt plus answer in tokens (the model's)",
-    )
-    parser.add_argument(
         "--num-threads",
         type=positive_int,
         help="CPU threads of torch (OMP_NUM_THREADS, or the cores that this process may use)",
     )
     parser.add_argument("--seed", type=int, help="seed of requests that bring none (none)")
     commands.add_gpus(parser)
-    args = parser.parse_args(argv)
-    args.error = parser.error
-    return args
+    return parser.read(argv)
 
 
 def vllm_instead(args: argparse.Namespace, logger: logging.Logger) -> argparse.Namespace | None:
@@ -316,33 +297,19 @@ def main(argv: list[str] | None = None) -> None:
         if instead := vllm_instead(args, logger):
             vllm_worker.run(instead)
             return
-        # The port is taken before the model is loaded: a mistake shows at once, not minutes later.
-        sock = listen(args.host, args.port)
-        own_url = url_of(args.host, sock)
-        public_url = advertised_url(args, own_url)
-        interval = heart_beat_interval()
+        door = door_of(args)
         worker = build_worker(args, logger)
     except ValueError as error:
         args.error(str(error))
-    registration = registration_of(worker, args, public_url, interval)
-    load = worker.engine.load()
-    logger.info(
-        "serving %s on %s (%s, %s, template: %s, context %d, %d slots of %d tokens)",
-        ", ".join(worker.model_names),
-        own_url,
-        worker.engine.model.device,
-        str(worker.engine.model.model.dtype).removeprefix("torch."),
-        worker.template.name,
-        worker.context_length,
-        load["slots"],
-        load["slot_tokens"],
-    )
-    end_when_lost(worker.engine)
-    worker.engine.start()
+    engine, load = worker.engine, worker.engine.load()
+    dtype = str(engine.model.model.dtype).removeprefix("torch.")
+    slots = f"{load['slots']} slots of {load['slot_tokens']} tokens"
+    end_when_lost(engine)
+    engine.start()
     try:
-        serve(create_app(worker, registration), sock)
+        run(worker, args, door, f"{engine.model.device}, {dtype}, {slots}")
     finally:
-        worker.engine.stop()
+        engine.stop()
 
 
 if __name__ == "__main__":

@@ -57,11 +57,8 @@ def create_app(
 ) -> FastAPI:
     """The server as an ASGI application.
 
-    Args:
-        controller: its URL.
-        keys: one of them must come with every request; without any, none is asked for.
-        silence: seconds that a worker may send nothing before its request fails.
-        default_max_tokens: longest answer to a chat that names no length.
+    One of the `keys` must come with every request; without any, none is asked for. A worker may
+    send nothing for `silence` seconds.
     """
     cluster = Cluster(controller, silence)
     answers = Answers(cluster, default_max_tokens)
@@ -187,9 +184,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="longest answer, in tokens, to a chat that names no length "
         f"({DEFAULT_MAX_TOKENS}, or what the context leaves)",
     )
-    args = parser.parse_args(argv)
-    args.error = parser.error
-    return args
+    return parser.read(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

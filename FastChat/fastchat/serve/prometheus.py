@@ -1,15 +1,8 @@
-"""The numbers that a server shows to Prometheus under GET /metrics.
-
-metrics = Metrics("worker")
-metrics.read("running_rows", "Answers being generated", lambda: engine.load()["running"])
-metrics.add_route(app)
-metrics.count_request("/worker_generate", 0, {"prompt_tokens": 400, "completion_tokens": 120})
-"""
+"""The numbers that a server shows to Prometheus under GET /metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -43,6 +36,8 @@ class Metrics:
 
     def __init__(self, server: str, *, tokens: bool = True):
         self.registry = CollectorRegistry()
+        self.registry.register(self)
+        self._readings: list[tuple[Any, str, str, Callable[[], float]]] = []
         self._prefix = f"rise_{server}_"
         self._requests = self._counter("requests", "Requests that have ended", "path", "code")
         if tokens:
@@ -70,7 +65,13 @@ class Metrics:
         `value` is called from the event loop. What `grows` is a count since the start, and its name
         ends in `_total`.
         """
-        self.registry.register(_Reading(self._prefix + name, meaning, value, grows))
+        family = CounterMetricFamily if grows else GaugeMetricFamily
+        self._readings.append((family, self._prefix + name, meaning, value))
+
+    def collect(self) -> Iterator[Any]:
+        """What the registry asks for at every scrape."""
+        for family, name, meaning, value in self._readings:
+            yield family(name, meaning, value=value())
 
     def text(self) -> bytes:
         """All numbers in the Prometheus text format."""
@@ -92,22 +93,11 @@ def read_engine(metrics: Metrics, load: Callable[[], Mapping[str, float]]) -> No
 
     `load` is `SlotEngine.load`.
     """
-    for meanings in (_ENGINE_COUNTS, _ENGINE_LEVELS):
-        for key, meaning in meanings.items():
-            value = partial(_one_of, load, key)
-            metrics.read(f"engine_{key}", meaning, value, grows=meanings is _ENGINE_COUNTS)
 
+    def read(key: str, meaning: str, grows: bool) -> None:
+        metrics.read(f"engine_{key}", meaning, lambda: load()[key], grows=grows)
 
-def _one_of(load: Callable[[], Mapping[str, float]], key: str) -> float:
-    return load()[key]
-
-
-class _Reading:
-    """A collector of one number."""
-
-    def __init__(self, name: str, meaning: str, value: Callable[[], float], grows: bool):
-        self._family = CounterMetricFamily if grows else GaugeMetricFamily
-        self._name, self._meaning, self._value = name, meaning, value
-
-    def collect(self) -> Iterator[Any]:
-        yield self._family(self._name, self._meaning, value=self._value())
+    for key, meaning in _ENGINE_COUNTS.items():
+        read(key, meaning, True)
+    for key, meaning in _ENGINE_LEVELS.items():
+        read(key, meaning, False)

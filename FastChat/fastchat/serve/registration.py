@@ -35,7 +35,7 @@ class Registration:
         self.controller = controller
         self.worker = worker
         self.status = status
-        self.interval = interval
+        self.interval, self._soon = interval, min(_RETRY_SECONDS, interval)
         self.logger = logger
         self._registered = False
         self._reachable = True
@@ -46,18 +46,13 @@ class Registration:
             while True:
                 await self._beat(session)
                 settled = self._registered and self._reachable
-                await asyncio.sleep(
-                    self.interval if settled else min(_RETRY_SECONDS, self.interval)
-                )
+                await asyncio.sleep(self.interval if settled else self._soon)
 
     async def _beat(self, session: aiohttp.ClientSession) -> None:
         """One registration or heartbeat; what fails is logged once and tried again."""
         try:
             if self._registered:
-                beat = {
-                    "worker_name": self.worker,
-                    "queue_length": self.status()["queue_length"],
-                }
+                beat = {"worker_name": self.worker, "queue_length": self.status()["queue_length"]}
                 reply = await self._ask(session, "receive_heart_beat", beat, HeartBeatReply)
                 self._registered = reply.exist
             if not self._registered:
@@ -73,8 +68,8 @@ class Registration:
             self._reachable = True
         except PeerError as error:
             if self._reachable:
-                seconds = min(_RETRY_SECONDS, self.interval)
-                self.logger.warning("the controller: %s; trying again every %g s", error, seconds)
+                text = "the controller: %s; trying again every %g s"
+                self.logger.warning(text, error, self._soon)
             self._reachable = False
 
     async def _ask(

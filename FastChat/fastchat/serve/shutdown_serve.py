@@ -28,9 +28,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--log-dir", type=Path, default=Path("logs"), help="that of launch_all_serve (logs)"
     )
-    args = parser.parse_args(argv)
-    args.error = parser.error
-    return args
+    return parser.read(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

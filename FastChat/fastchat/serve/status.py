@@ -11,7 +11,8 @@ import asyncio
 import time
 
 from fastchat.client.http import PeerError, post
-from fastchat.client.workers import CONTROL_SECONDS, Cluster, Status
+from fastchat.client.workers import CONTROL_SECONDS, Cluster
+from fastchat.protocol.controller_protocol import WorkerStatus
 from fastchat.serve.commands import add_controller, run
 from fastchat.utils import Parser, visible
 
@@ -49,8 +50,9 @@ async def show(args: argparse.Namespace) -> None:
 async def _row(cluster: Cluster, address: str, seconds: float) -> tuple[str, ...]:
     url = f"{address}/worker_get_status"
 
-    async def status() -> tuple[Status, float]:
-        return await post(cluster.session, url, {}, Status, CONTROL_SECONDS), time.monotonic()
+    async def status() -> tuple[WorkerStatus, float]:
+        found = await post(cluster.session, url, {}, WorkerStatus, CONTROL_SECONDS)
+        return found, time.monotonic()
 
     try:
         first, began = await status()

@@ -9,22 +9,15 @@ from __future__ import annotations
 import argparse
 
 from fastchat.client.workers import Cluster
-from fastchat.serve.commands import add_controller, run
+from fastchat.serve.commands import add_asking, run
 from fastchat.serve.screens import Screen
-from fastchat.utils import Parser, normal_url, positive_int
+from fastchat.utils import Parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
-    add_controller(parser)
-    parser.add_argument(
-        "--worker-address", type=normal_url, help="URL of a worker, asked without a controller"
-    )
+    add_asking(parser, temperature=0, tokens=32)
     parser.add_argument("--model-name", required=True, help="the name under which it is served")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
-    parser.add_argument(
-        "--max-new-tokens", type=positive_int, default=32, help="length of the answer (32)"
-    )
     parser.add_argument(
         "--message", default="Tell me a story with more than 1000 words.", help="what it is asked"
     )

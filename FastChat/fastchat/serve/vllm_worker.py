@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 
 from fastchat.client.process import Child, ServerEnded, Watch, asked, free_ports, stop, wait_until
-from fastchat.constants import RequestError, heart_beat_interval
+from fastchat.constants import RequestError
 from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import (
     base_source,
@@ -38,27 +38,18 @@ from fastchat.model.model_adapter import (
 )
 from fastchat.model.weight_files import check_files
 from fastchat.serve.base_model_worker import (
+    add_model_arguments,
     add_worker_arguments,
-    advertised_url,
-    create_app,
+    door_of,
     longest_of,
     names_of,
-    registration_of,
 )
+from fastchat.serve.base_model_worker import run as run_worker
 from fastchat.serve.commands import OF_VLLM
 from fastchat.serve.upstream import command as vllm
 from fastchat.serve.upstream.client import Abilities, UpstreamClient, explore
 from fastchat.serve.upstream.worker import UpstreamWorker
-from fastchat.utils import (
-    Parser,
-    build_logger,
-    listen,
-    normal_url,
-    positive_int,
-    serve,
-    url_of,
-    words,
-)
+from fastchat.utils import Parser, build_logger, normal_url, words
 
 KEY_VARIABLE = "VLLM_API_KEY"
 """Names the environment variable with the server's key; vLLM itself reads the same one."""
@@ -69,11 +60,7 @@ _OWN_OPTIONS = ("--host", "--port", "--uds")
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(OF_VLLM, description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "requests")
-    parser.add_argument(
-        "--model-path",
-        required=True,
-        help="directory of a checkpoint or of a LoRA adapter, or ORG/NAME on the hub",
-    )
+    add_model_arguments(parser, "the server's, or else the checkpoint's")
     parser.add_argument("--vllm-bin", help="path of the `vllm` command; its server is started")
     add_server_arguments(parser)
     parser.add_argument(
@@ -90,20 +77,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="auto",
         help="what the server gets: token ids, or messages that it renders itself; auto tries",
     )
-    parser.add_argument(
-        "--context-length",
-        type=positive_int,
-        help="longest prompt plus answer in tokens (the server's, or else the checkpoint's)",
-    )
-    args = parser.parse_args(argv)
-    args.error = parser.error
-    return args
+    return parser.read(argv)
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--base-model-path", help="base model of an adapter (the one that the adapter names)"
-    )
     parser.add_argument(
         "--vllm-args",
         type=words,
@@ -199,9 +176,7 @@ def run(args: argparse.Namespace) -> None:
 
     try:
         check_args(args)
-        sock = listen(args.host, args.port)
-        own_url = url_of(args.host, sock)
-        public_url, interval = advertised_url(args, own_url), heart_beat_interval()
+        door = door_of(args)
         tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)
         stop_ids = load_stop_ids(base_source(args.model_path, args.base_model_path))
         template = ChatTemplate(tokenizer, args.conv_template, stop_ids)
@@ -222,11 +197,16 @@ def run(args: argparse.Namespace) -> None:
             worker = build_worker(args, base_url, template, logger)
             if server:
                 worker.served_by = f"vllm {_version(url)}"
-            registration = registration_of(worker, args, public_url, interval)
             watch = Watch(base_url, server, logger)
             at_the_end.callback(watch.close)
-            _announce(worker, own_url, base_url, logger)
-            serve(create_app(worker, registration), sock)
+            with_ids = worker.abilities.takes_ids
+            if not with_ids and "strftime_now" in template.source:
+                logger.warning(
+                    "the template prints today's date, and the server prints its own day: a run "
+                    "records the day on which it began"
+                )
+            how = "token ids" if with_ids else "messages, rendered by the server"
+            run_worker(worker, args, door, f"{how}, through {base_url}, {worker.served_by}")
     except ServerEnded as error:
         logger.error("%s", error)
         sys.exit(1)
@@ -241,24 +221,6 @@ def _version(url: str) -> str:
         return str(json.loads(asked(f"{url}/version") or b"{}")["version"])
     except (ValueError, KeyError, TypeError):
         return "of an unknown version"
-
-
-def _announce(worker: UpstreamWorker, own_url: str, base_url: str, logger: logging.Logger) -> None:
-    logger.info(
-        "serving %s on %s through %s (%s, %s, template: %s, context %d)",
-        ", ".join(worker.model_names),
-        own_url,
-        base_url,
-        worker.served_by,
-        "token ids" if worker.abilities.takes_ids else "messages, rendered by the server",
-        worker.template.name,
-        worker.context_length,
-    )
-    if not worker.abilities.takes_ids and "strftime_now" in worker.template.source:
-        logger.warning(
-            "the template prints today's date, and the server prints its own day: a run records "
-            "the day on which it began"
-        )
 
 
 if __name__ == "__main__":

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from fastchat.protocol.controller_protocol import RegisterRequest, WorkerStatus
 
 DispatchMethod = Literal["lottery", "shortest_queue"]
 
 
+def add_dispatch_method(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dispatch-method",
+        choices=get_args(DispatchMethod),
+        default="shortest_queue",
+        help="how a worker is chosen among those that serve a model (shortest_queue)",
+    )
+
+
 @dataclass
 class WorkerInfo:
     """What the controller knows about one worker."""
 
-    model_names: list[str]
-    speed: float
-    queue_length: int
+    status: WorkerStatus
     check_heart_beat: bool
     multimodal: bool
     last_seen: float
@@ -29,10 +37,8 @@ class WorkerInfo:
 class WorkerRegistry:
     """Workers by their URL.
 
-    Args:
-        dispatch_method: "lottery" draws a worker with probability proportional to its speed;
-            "shortest_queue" takes the smallest queue length over speed and counts the request.
-        clock: seconds that only grow.
+    The method "lottery" draws a worker with probability proportional to its speed; "shortest_queue"
+    takes the smallest queue length over speed and counts the request. `clock` only grows.
     """
 
     def __init__(
@@ -44,12 +50,7 @@ class WorkerRegistry:
 
     def add(self, request: RegisterRequest, status: WorkerStatus) -> None:
         self.workers[request.worker_name] = WorkerInfo(
-            model_names=status.model_names,
-            speed=status.speed,
-            queue_length=status.queue_length,
-            check_heart_beat=request.check_heart_beat,
-            multimodal=request.multimodal,
-            last_seen=self._clock(),
+            status, request.check_heart_beat, request.multimodal, self._clock()
         )
 
     def heart_beat(self, name: str, queue_length: int) -> bool:
@@ -57,7 +58,7 @@ class WorkerRegistry:
         info = self.workers.get(name)
         if info is None:
             return False
-        info.queue_length = queue_length
+        info.status.queue_length = queue_length
         info.last_seen = self._clock()
         return True
 
@@ -79,24 +80,26 @@ class WorkerRegistry:
 
     def models(self, multimodal: bool | None = None) -> list[str]:
         """The names of all models served, sorted; optionally of one kind of worker only."""
-        chosen = [
-            info
-            for info in self.workers.values()
-            if multimodal is None or info.multimodal is multimodal
-        ]
-        return sorted({name for info in chosen for name in info.model_names})
+        return sorted(
+            {
+                name
+                for info in self.workers.values()
+                if multimodal is None or info.multimodal is multimodal
+                for name in info.status.model_names
+            }
+        )
 
     def choose(self, model: str) -> str:
         """The URL of a worker that serves `model`, "" if there is none."""
         serving = {
-            name: info
+            name: info.status
             for name, info in self.workers.items()
-            if model in info.model_names and info.speed > 0
+            if model in info.status.model_names and info.status.speed > 0
         }
         if not serving:
             return ""
         if self.dispatch_method == "lottery":
-            speeds = [info.speed for info in serving.values()]
+            speeds = [status.speed for status in serving.values()]
             return random.choices(list(serving), weights=speeds)[0]
         name = min(serving, key=lambda name: serving[name].queue_length / serving[name].speed)
         # Until the next heartbeat this count is all that spreads a burst over the workers.
@@ -107,6 +110,6 @@ class WorkerRegistry:
         """All workers as if they were one."""
         return WorkerStatus.model_construct(  # sums may be larger than what one worker may say
             model_names=self.models(),
-            speed=sum(info.speed for info in self.workers.values()),
-            queue_length=sum(info.queue_length for info in self.workers.values()),
+            speed=sum(info.status.speed for info in self.workers.values()),
+            queue_length=sum(info.status.queue_length for info in self.workers.values()),
         )

@@ -105,7 +105,14 @@ class TrainingArguments(transformers.TrainingArguments):
 
     def __post_init__(self) -> None:
         """Map the published names, then let transformers set up devices and processes."""
-        self._check_paths()
+        if self.output_dir is None:
+            raise ValueError("--output_dir is missing: name the directory for the checkpoint")
+        name = self.deepspeed
+        if isinstance(name, str) and name.endswith(".json") and not Path(name).is_file():
+            raise ValueError(
+                f"--deepspeed {name}: there is no such file; the repository has "
+                "deepspeed/zero2.json, zero3.json and zero3_offload.json"
+            )
         if self.evaluation_strategy is not None:
             self.eval_strategy = self.evaluation_strategy
         if self.group_by_length:
@@ -132,21 +139,10 @@ class TrainingArguments(transformers.TrainingArguments):
             set_single_process()
         super().__post_init__()
 
-    def _check_paths(self) -> None:
-        if self.output_dir is None:
-            raise ValueError("--output_dir is missing: name the directory for the checkpoint")
-        name = self.deepspeed
-        if isinstance(name, str) and name.endswith(".json") and not Path(name).is_file():
-            raise ValueError(
-                f"--deepspeed {name}: there is no such file; the repository has "
-                "deepspeed/zero2.json, zero3.json and zero3_offload.json"
-            )
-
     def _map_warmup(self) -> None:
         if not 0 <= self.warmup_ratio < 1:
-            raise ValueError(
-                f"--warmup_ratio is {self.warmup_ratio}: it is a fraction of all steps, 0 <= r < 1"
-            )
+            said = "it is a fraction of all steps, 0 <= r < 1"
+            raise ValueError(f"--warmup_ratio is {self.warmup_ratio}: {said}")
         if self.warmup_ratio and self.warmup_steps:
             raise ValueError(
                 f"--warmup_ratio {self.warmup_ratio} and --warmup_steps {self.warmup_steps} "
@@ -157,7 +153,7 @@ class TrainingArguments(transformers.TrainingArguments):
 
     @property
     def directory(self) -> Path:
-        assert self.output_dir is not None, "refused by `_check_paths`"
+        assert self.output_dir is not None, "refused by `__post_init__`"
         return Path(self.output_dir)
 
     @property
@@ -220,7 +216,5 @@ def _refuse_unknown(parser: argparse.ArgumentParser, unknown: list[str]) -> None
     names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
     close = [match for name in names for match in get_close_matches(name, known, n=1)]
     hint = f"did you mean {', '.join(close)}? " if close else ""
-    raise ValueError(
-        f"unknown argument{'s' * (len(names) > 1)} {' '.join(names or unknown)}: {hint}--help "
-        "lists all"
-    )
+    shown = f"{'s' * (len(names) > 1)} {' '.join(names or unknown)}"
+    raise ValueError(f"unknown argument{shown}: {hint}--help lists all")

@@ -49,7 +49,7 @@ def mark_complete(directory: Path, step: int, processes: int) -> None:
 
 def last_complete(output_dir: Path, processes: int) -> Path | None:
     """The complete checkpoint with the most steps; torn ones are skipped with a notice."""
-    for directory in sorted(checkpoints(output_dir), key=_step, reverse=True):
+    for directory in reversed(checkpoints(output_dir)):
         mark = read_json(directory / MARK)
         if mark is None or any(
             not (directory / name).is_file() or (directory / name).stat().st_size != size
@@ -60,16 +60,18 @@ def last_complete(output_dir: Path, processes: int) -> Path | None:
         if mark["processes"] != processes:
             raise ValueError(
                 f"{directory} was written by {mark['processes']} processes and this run has "
-                f"{processes}: resume with as many, or "
-                f"name another --output_dir, or start anew with --overwrite_output_dir"
+                f"{processes}: resume with as many, or name another --output_dir, or start anew "
+                "with --overwrite_output_dir"
             )
         return directory
     return None
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
-    found = output_dir.glob("checkpoint-*")
-    return [path for path in found if path.is_dir() and path.name.split("-")[1].isdigit()]
+    """The checkpoints of a directory, whole or torn, in the order of their steps."""
+    found = [path for path in output_dir.glob("checkpoint-*") if path.is_dir()]
+    steps = {path: path.name.split("-")[1] for path in found}
+    return sorted((path for path in found if steps[path].isdigit()), key=lambda p: int(steps[p]))
 
 
 def remove(output_dir: Path) -> None:
@@ -92,7 +94,7 @@ def rotate(output_dir: Path, limit: int | None, best: str | None) -> None:
     To be called once the newest is marked complete: before that, the one to delete may be the only
     one that a run can go on from.
     """
-    found = sorted(checkpoints(output_dir), key=_step)
+    found = checkpoints(output_dir)
     spared = {found[-1], *([Path(best)] if best else [])} if found else set()
     excess = len(found) - max(limit, len(spared)) if limit else 0
     for directory in [path for path in found if path not in spared][: max(0, excess)]:
@@ -165,7 +167,3 @@ def _size(parameter: Any) -> int:
     if packed is not None:
         return math.prod(packed.shape)
     return getattr(parameter, "ds_numel", None) or parameter.numel()
-
-
-def _step(directory: Path) -> int:
-    return int(directory.name.split("-")[1])

@@ -15,13 +15,12 @@ from fastchat.model.adapters import is_adapter
 from fastchat.model.model_adapter import resolve
 from fastchat.model.weight_files import check_files
 from fastchat.train.arguments import Arguments, DataArguments, TrainingArguments
-from fastchat.train.lora import lora_problems
+from fastchat.train.lora import LoraArguments, lora_problems
 
-ORDERS = ("random", "sequential", "group_by_length")
-"""Values of `--train_sampling_strategy` that are supported."""
-
-BATCHING = ("tree", "padded")
-"""Values of `--batching`."""
+CHOICES = {
+    "train_sampling_strategy": ("random", "sequential", "group_by_length"),
+    "batching": ("tree", "padded"),
+}
 
 UNSUPPORTED = {
     "label_smoothing_factor": "the reward-weighted loss has no label smoothing",
@@ -40,11 +39,11 @@ def check(arguments: Arguments) -> None:
 
     With --check model and data may be missing: an earlier stage may make them.
     """
-    args = arguments.training
+    args, model = arguments.training, arguments.model.model_name_or_path
     problems = [] if args.check else _data_problems(arguments.data)
-    if not (args.check and is_absent(arguments.model.model_name_or_path)):
-        problems += _model_problems(arguments.model.model_name_or_path, args)
-        problems += _adapter_problems(arguments)
+    if not (args.check and is_absent(model)):
+        problems += _model_problems(model, args)
+        problems += _adapter_problems(arguments.lora, model, args.cache_dir)
     problems += contradictions(arguments)
     if problems:
         raise ValueError("\n".join(problems))
@@ -55,12 +54,17 @@ def contradictions(arguments: Arguments) -> list[str]:
     model, lora, data, training = arguments
     problems = lora_problems(lora, model.model_name_or_path, training.zero_stage)
     problems += _output_problems(training.directory)
-    if training.train_sampling_strategy not in ORDERS:
+    problems += [
+        f"--{name} {getattr(training, name)} is not supported; choose one of {', '.join(known)}"
+        for name, known in CHOICES.items()
+        if getattr(training, name) not in known
+    ]
+    if training.group_trajectories and training.train_sampling_strategy != "random":
         problems.append(
-            f"--train_sampling_strategy {training.train_sampling_strategy} is not supported; "
-            f"choose one of {', '.join(ORDERS)}"
+            f"--group_trajectories and --train_sampling_strategy {training.train_sampling_strategy}"
+            " contradict each other: give one of them"
         )
-    problems += _batching_problems(training) + _number_problems(training)
+    problems += _number_problems(training)
     if training.deepspeed:
         found = _mismatches(training.deepspeed, training.hf_deepspeed_config)
         # Only the training itself knows how many processes share a batch: see `check_schedule`.
@@ -117,12 +121,10 @@ def _mismatches(file: Any, config: Any) -> list[str]:
 
 
 def _data_problems(data: DataArguments) -> list[str]:
+    paths = {"--data_path": data.data_path, "--eval_data_path": data.eval_data_path}
     return [
         f"{flag} {path}: there is no such file; workflow_convert.py writes it"
-        for flag, path in (
-            ("--data_path", data.data_path),
-            ("--eval_data_path", data.eval_data_path),
-        )
+        for flag, path in paths.items()
         if path is not None and not Path(path).is_file()
     ]
 
@@ -137,37 +139,16 @@ def _output_problems(output_dir: Path) -> list[str]:
     return []
 
 
-def _batching_problems(training: TrainingArguments) -> list[str]:
-    problems = []
-    if training.batching not in BATCHING:
-        problems.append(
-            f"--batching {training.batching} is unknown; choose one of {', '.join(BATCHING)}"
-        )
-    if training.tree_tokens is not None and training.tree_tokens < 1:
-        problems.append(f"--tree_tokens is {training.tree_tokens}: it must be at least 1")
-    if training.group_trajectories and training.train_sampling_strategy != "random":
-        problems.append(
-            f"--group_trajectories and --train_sampling_strategy {training.train_sampling_strategy}"
-            " contradict each other: give one of them"
-        )
-    return problems
-
-
 def _number_problems(training: TrainingArguments) -> list[str]:
     """Numbers that transformers and torch find impossible only once the model is loaded."""
-    problems = [
-        f"--{name} is {getattr(training, name)}: it must be at least 1"
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
-        if getattr(training, name) < 1
-    ]
-    problems += [
-        f"--{name} is {getattr(training, name)}: it must be a number, 0 or more"
-        for name in ("learning_rate", "weight_decay", "max_grad_norm")
-        if not 0 <= getattr(training, name) < math.inf
-    ]
+    positive = ["per_device_train_batch_size", "gradient_accumulation_steps"]
+    positive += ["tree_tokens"] if training.tree_tokens is not None else []
+    finite = ("learning_rate", "weight_decay", "max_grad_norm")
+    wrong = {name: "at least 1" for name in positive if getattr(training, name) < 1}
+    wrong |= {n: "a number, 0 or more" for n in finite if not 0 <= getattr(training, n) < math.inf}
     if training.max_steps <= 0 and not 0 < training.num_train_epochs < math.inf:
-        problems.append(f"--num_train_epochs is {training.num_train_epochs}: it must be above 0")
-    return problems
+        wrong["num_train_epochs"] = "above 0"
+    return [f"--{n} is {getattr(training, n)}: it must be {what}" for n, what in wrong.items()]
 
 
 def _model_problems(model: str, training: TrainingArguments) -> list[str]:
@@ -184,11 +165,10 @@ def _model_problems(model: str, training: TrainingArguments) -> list[str]:
     return []
 
 
-def _adapter_problems(arguments: Arguments) -> list[str]:
-    adapter, base = arguments.lora.lora_weight_path, arguments.model.model_name_or_path
+def _adapter_problems(lora: LoraArguments, base: str, cache_dir: str | None) -> list[str]:
     try:
-        if adapter and is_adapter(adapter):
-            check_files(adapter, base, arguments.training.cache_dir)
+        if lora.lora_weight_path and is_adapter(lora.lora_weight_path):
+            check_files(lora.lora_weight_path, base, cache_dir)
     except ValueError as error:
         return [f"--lora_weight_path: {error}"]
     return []

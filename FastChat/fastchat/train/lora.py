@@ -105,9 +105,8 @@ def lora_problems(lora: LoraArguments, model: str, zero_stage: int | None) -> li
 def _value_problems(lora: LoraArguments) -> list[str]:
     problems = []
     if lora.lora_r < 1 or lora.lora_alpha < 1:
-        problems.append(
-            f"--lora_r {lora.lora_r} and --lora_alpha {lora.lora_alpha} must be at least 1"
-        )
+        both = f"--lora_r {lora.lora_r} and --lora_alpha {lora.lora_alpha}"
+        problems.append(f"{both} must be at least 1")
     if not 0 <= lora.lora_dropout < 1:
         problems.append(f"--lora_dropout is {lora.lora_dropout}: it must be from 0 to below 1")
     if lora.lora_bias not in BIASES:

@@ -141,9 +141,8 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
     }
     if args.load_best_model_at_end:
         settings |= {name: _plain(getattr(args, name)) for name in BEST}
-        settings["eval_data_sha256"] = data_args.eval_data_path and file_sha256(
-            data_args.eval_data_path
-        )
+        path = data_args.eval_data_path
+        settings["eval_data_sha256"] = path and file_sha256(path)
     if args.deepspeed:
         content = args.deepspeed_content
         settings |= {f"deepspeed_{name}": content.get(name) for name in DEEPSPEED}
@@ -168,11 +167,11 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
 def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
     """Whether a whole finished run with these settings is there; says so, or what lacks."""
     record = read_json(output_dir / RECORD)
+    saved = checkpoints(output_dir) or list(output_dir.glob("*.safetensors"))
     if record is None:
-        foreign = checkpoints(output_dir) or list(output_dir.glob("*.safetensors"))
-        if foreign:
+        if saved:
             raise ValueError(
-                f"{output_dir} holds {foreign[0].name} but no {RECORD}, so it is no run of this "
+                f"{output_dir} holds {saved[0].name} but no {RECORD}, so it is no run of this "
                 f"program: name another --output_dir, or pass --overwrite_output_dir"
             )
         return False
@@ -182,8 +181,7 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
         for key in sorted(before.keys() | settings.keys())
         if before.get(key) != settings.get(key) and not (key in ADDED_LATER and key not in before)
     ]
-    is_begun = checkpoints(output_dir) or list(output_dir.glob("*.safetensors"))
-    if differing and record["status"] != "finished" and not is_begun:
+    if differing and record["status"] != "finished" and not saved:
         say(f"{output_dir}: a run with other settings ended before it saved anything")
         return False
     if differing:

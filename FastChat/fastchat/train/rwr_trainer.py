@@ -39,8 +39,8 @@ from fastchat.train.data.batches import (
     Collator,
     Passes,
     StepBatches,
-    StepCollator,
     TreeCollator,
+    collate_step,
 )
 from fastchat.train.data.rwr_dataset import RWRDataset
 from fastchat.train.prefix_tree.flex import FLEX, FLEX_BLOCK, TOLERANCE
@@ -61,10 +61,8 @@ def action_nll(logits: Tensor, targets: Tensor) -> Tensor:
 
     `logits` (B, S, V) count in float32 or better; `targets`, int64 (B, S), are IGNORED elsewhere.
     """
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
     losses = cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+        _exact(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
     )
     trained = (targets != IGNORED).sum(1).clamp(min=1)
     return losses.view_as(targets).sum(1) / trained
@@ -72,12 +70,14 @@ def action_nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 def tree_nll(logits: Tensor, batch: dict[str, Any]) -> Tensor:
     """`action_nll`, (B,), of a `TreeCollator` pass: logits (S, V), at shared positions."""
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    losses = -logits.log_softmax(-1)[batch["slots"], batch["targets"]]
+    losses = -_exact(logits).log_softmax(-1)[batch["slots"], batch["targets"]]
     sums = losses.new_zeros(len(batch["weights"]))
     trained = torch.zeros_like(sums).index_add(0, batch["owners"], torch.ones_like(losses))
     return sums.index_add(0, batch["owners"], losses) / trained.clamp(min=1)
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def rwr_loss(nll: Tensor, weights: Tensor, step_examples: Tensor | int) -> Tensor:
@@ -221,7 +221,9 @@ class RWRTrainer(transformers.Trainer):
         return DataLoader(
             Passes(self.train_dataset),
             batch_sampler=batches,
-            collate_fn=StepCollator(TreeCollator(multiple) if self.trees else self.data_collator),
+            collate_fn=functools.partial(
+                collate_step, TreeCollator(multiple) if self.trees else self.data_collator
+            ),
             num_workers=args.dataloader_num_workers,
             worker_init_fn=signals.ignore,
             pin_memory=args.dataloader_pin_memory,

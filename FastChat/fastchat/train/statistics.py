@@ -59,11 +59,8 @@ class StepStatistics:
         self._clear()
         names = [*(f"nll_{kind}" for kind in KINDS), "nll"]
         nll, counts = values[: len(names)], values[len(names) : 2 * len(names)]
-        figures = {
-            name: total / count
-            for name, total, count in zip(names, nll, counts, strict=True)
-            if count
-        }
+        columns = zip(names, nll, counts, strict=True)
+        figures = {name: total / count for name, total, count in columns if count}
         absolute, squares, truncated, tokens = values[2 * len(names) :]
         figures["effective_samples"] = absolute**2 / squares if squares else 0.0
         figures["truncated"] = truncated / counts[-1] if counts[-1] else 0.0

@@ -23,8 +23,7 @@ _KV_SHARE = 0.3
 def find() -> str | None:
     """The command that VLLM_BIN names, or that is beside this Python or on PATH; None without one.
 
-    Raises:
-        ValueError: VLLM_BIN names no command.
+    ValueError if VLLM_BIN names no command.
     """
     given = os.environ.get(VARIABLE)
     if not given:
@@ -93,8 +92,7 @@ def cpu_options() -> list[str]:
 def adapter_options(adapter: str) -> list[str]:
     """What serves a LoRA adapter under the name of its directory, beside its base model.
 
-    Raises:
-        ValueError: vLLM has no room for its rank.
+    ValueError if vLLM has no room for its rank.
     """
     config = json.loads((Path(adapter) / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     rank = max(config["r"], *(config.get("rank_pattern") or {}).values(), 0)

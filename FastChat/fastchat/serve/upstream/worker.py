@@ -171,15 +171,11 @@ class UpstreamWorker(BaseModelWorker):
         super().__init__(model_names, limit, logger, template)
         self.client, self.served_by = client, client.base_url
         self.abilities = abilities
-        self._longest = longest
+        self.context_length = longest
         self._compared = False
 
-    @property
-    def context_length(self) -> int:
-        return self._longest
-
     def prepare(self, request: GenerateRequest) -> UpstreamJob:
-        ids, longest = self.prompts.fitted(request, self._longest)
+        ids, longest = self.prompts.fitted(request, self.context_length)
         if not self.abilities.takes_ids and request.messages is None:
             said = "the server behind this worker renders dialogues itself; send messages"
             raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, said)

@@ -127,18 +127,11 @@ class Passes(Dataset[list[Example]]):
         return [self.examples[index] for index in indices]
 
 
-@dataclass
-class StepCollator:
-    """Lays out the forward passes of a micro-batch."""
-
-    collate: Callable[[Sequence[Example]], dict[str, Any]]
-
-    def __call__(self, passes: Sequence[Sequence[Example]]) -> dict[str, Any]:
-        """The `passes` of a micro-batch, laid out, and the number of its `examples`."""
-        return {
-            "passes": [self.collate(examples) for examples in passes],
-            "examples": sum(map(len, passes)),
-        }
+def collate_step(
+    collate: Callable[[Sequence[Example]], dict[str, Any]], passes: Sequence[Sequence[Example]]
+) -> dict[str, Any]:
+    """The `passes` of a micro-batch, laid out, and the number of its `examples`."""
+    return {"passes": [collate(each) for each in passes], "examples": sum(map(len, passes))}
 
 
 @dataclass

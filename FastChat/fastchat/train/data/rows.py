@@ -48,9 +48,9 @@ class Notes:
     leading: int = 0
 
     def __str__(self) -> str:
-        names = [*self.fields][:10] + ["..."] * (len(self.fields) > 10)
-        parts = [f"fields that training does not use are read over ({', '.join(names)})"]
-        parts = parts if names else []
+        parts = []
+        if names := [*self.fields][:10] + ["..."] * (len(self.fields) > 10):
+            parts.append(f"fields that training does not use are read over ({', '.join(names)})")
         if self.leading:
             parts.append(f"{self.leading} gpt turns before the first human one are left out")
         return "; ".join(parts)
@@ -215,7 +215,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
             lines = source.peek() == "{"
             if not lines and (source.peek() != "[" or not source.take() or source.peek() == "]"):
                 raise ValueError(f"{path} {_instead_of_rows(source)}; {remedy}")
-            for place, value in _lines(source) if lines else _elements(source):
+            for place, value in source.lines() if lines else source.elements():
                 if lines and not row and "conversations" not in value:
                     raise ValueError(f"{path} {_instead_of_rows(source, value)}; {remedy}")
                 yield place, value
@@ -231,23 +231,6 @@ def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
             raise ValueError(f"{path} is not JSON: {error}; {remedy}") from error
         except RecursionError as error:
             raise ValueError(f"{path}, row {row}, is nested too deeply; {remedy}") from error
-
-
-def _lines(source: _Source) -> Iterator[tuple[Place, Any]]:
-    while source.peek():
-        yield source.placed()
-
-
-def _elements(source: _Source) -> Iterator[tuple[Place, Any]]:
-    mark = ","
-    while mark == ",":
-        source.peek()
-        yield source.placed()
-        if (mark := source.peek()) not in (",", "]"):
-            raise source.error("Expecting ',' or ']'")
-        source.take()
-    if source.peek():
-        raise source.error("Extra data")
 
 
 def _instead_of_rows(source: _Source, row: Any = ()) -> str:
@@ -296,7 +279,22 @@ class _Source:
         self._drop(len(found))
         return found
 
-    def value(self) -> Any:
+    def lines(self) -> Iterator[tuple[Place, Any]]:
+        while self.peek():
+            yield self._value()
+
+    def elements(self) -> Iterator[tuple[Place, Any]]:
+        mark = ","
+        while mark == ",":
+            self.peek()
+            yield self._value()
+            if (mark := self.peek()) not in (",", "]"):
+                raise json.JSONDecodeError("Expecting ',' or ']'", self._text, 0)
+            self.take()
+        if self.peek():
+            raise json.JSONDecodeError("Extra data", self._text, 0)
+
+    def _value(self) -> tuple[Place, Any]:
         """The value that begins here, and go past it."""
         while True:
             try:
@@ -308,21 +306,14 @@ class _Source:
                 # A number that ends where the text does may go on.
                 if end == len(self._text) and self._more():
                     continue
+                start = self.byte
                 self._drop(end)
-                return value
-
-    def placed(self) -> tuple[Place, Any]:
-        start = self.byte
-        value = self.value()
-        return Place(start, self.byte - start), value
+                return Place(start, self.byte - start), value
 
     def begins(self, text: str) -> bool:
         while len(self._text) < len(text) and self._more():
             pass
         return self._text.startswith(text)
-
-    def error(self, message: str) -> json.JSONDecodeError:
-        return json.JSONDecodeError(message, self._text, 0)
 
     def _more(self) -> bool:
         # As much again: a long row is then not decoded from its beginning too often.

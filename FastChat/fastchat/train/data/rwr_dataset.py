@@ -191,19 +191,19 @@ class RWRDataset:
             )
 
     def _count(self, example: Example) -> None:
-        length = len(example.input_ids)
-        self.report.recorded_ids += example.source == "recorded"
-        self.report.tokenized += example.source != "recorded"
-        self.report.other_tokenizer += example.source == "other_tokenizer"
-        self.report.edited += example.source == "edited"
-        self.report.closed_thoughts += example.closed_thought
-        self.report.truncated += example.is_cut
-        self.report.history_cut += example.cut > 0
+        report, length = self.report, len(example.input_ids)
+        report.recorded_ids += example.source == "recorded"
+        report.tokenized += example.source != "recorded"
+        report.other_tokenizer += example.source == "other_tokenizer"
+        report.edited += example.source == "edited"
+        report.closed_thoughts += example.closed_thought
+        report.truncated += example.is_cut
+        report.history_cut += example.cut > 0
+        report.examples += 1
+        report.longest = max(report.longest, length)
+        report.tokens += length
+        report.action_tokens += length - example.action_start
         self.lengths.append(length)
-        self.report.examples += 1
-        self.report.longest = max(self.report.longest, length)
-        self.report.tokens += length
-        self.report.action_tokens += length - example.action_start
 
     def _weigh(self, weights: list[float], path: str | Path) -> None:
         total = sum(abs(weight) for weight in weights)

@@ -79,7 +79,7 @@ def spoil(model, how):
 SPOILED = {
     "pointer": "model.safetensors is a pointer of Git LFS .* run `git lfs pull` in",
     "tokenizer pointer": "tokenizer.json is a pointer of Git LFS",
-    "cut": r"model.safetensors is cut off \([\d,]+ of [\d,]+ bytes\): fetch it again \(`git lfs",
+    "cut": r"model.safetensors is cut off, or .* \([\d,]+ bytes; .*\): fetch it again \(`git lfs",
     "header cut": "is cut off, or no safetensors file",
     "empty": "is cut off, or no safetensors file",
     "not found": "is cut off, or no safetensors file",

@@ -58,7 +58,7 @@ def test_silent_workers_are_removed_unless_they_need_not_speak():
     clock.now = 100
     assert registry.remove_silent(90) == ["http://b:1"]
     assert registry.models() == ["m", "q"]
-    assert registry.workers["http://a:1"].queue_length == 3
+    assert registry.workers["http://a:1"].status.queue_length == 3
     assert not registry.heart_beat("http://b:1", queue_length=0)
 
 
