@@ -283,7 +283,6 @@ def unpack_ids(text: str) -> list[int]:
 
 
 def _letters(text: str) -> str:
-    """A text without its blanks and NULs."""
     return "".join(text.replace("\0", "\ufffd").split())
 
 
@@ -309,7 +308,6 @@ def _choices() -> str:
 
 
 def _find_template(tokenizer: Any, template: str | None) -> tuple[str, str]:
-    """Name and Jinja source of the template to use."""
     if template is None:
         if not tokenizer.chat_template:
             raise ValueError(

@@ -177,14 +177,12 @@ def normal_url(text: str) -> str:
 
 
 def positive_int(text: str) -> int:
-    """An argparse type: an integer above zero."""
     if not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number above 0")
     return int(text)
 
 
 def fraction(text: str) -> float:
-    """An argparse type: a number above 0 and at most 1."""
     try:
         value = float(text)
     except ValueError:

@@ -166,7 +166,6 @@ def parsed(kind: type[M], raw: bytes, url: str) -> M:
 
 
 def status_kind(status: int) -> str:
-    """The kind of error that an HTTP status of 400 or more stands for."""
     return "server" if status >= 500 else STATUS_KINDS.get(status, "bad_request")
 
 

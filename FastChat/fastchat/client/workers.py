@@ -206,7 +206,6 @@ class Cluster:
             raise PeerError("timeout", f"all workers of {model} are busy") from error
 
     async def count(self, worker: Worker, prompt: str) -> int:
-        """The tokens of a text; PeerError if the worker does not say it."""
         url = f"{worker.address}/count_token"
         # A worker tokenizes long texts one after the other.
         seconds = CONTROL_SECONDS if len(prompt) <= LONG_TEXT else None
@@ -267,12 +266,10 @@ class Workers:
             waited = True
 
     def release(self, worker: Worker) -> None:
-        """Say that a request to this worker is over."""
         worker.in_flight -= 1
         self._wake()
 
     def failed(self, worker: Worker, error: PeerError) -> None:
-        """Say that a request to this worker ended with this error."""
         if error.kind in FAILED:
             worker.failed_at = time.monotonic()
         if error.kind in GONE:

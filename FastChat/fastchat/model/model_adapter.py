@@ -234,8 +234,11 @@ def _explained(source: str, part: str) -> Iterator[None]:
 
 
 def _explanation(source: str, part: str, error: BaseException) -> str:
-    causes = list(_causes(error))
-    names = {name for cause in causes for name in (kind.__name__ for kind in type(cause).__mro__)}
+    names: set[str] = set()
+    cause: BaseException | None = error
+    while cause is not None:
+        names |= {kind.__name__ for kind in type(cause).__mro__}
+        cause = cause.__cause__ or cause.__context__
     first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     if Path(source).is_dir():
         return f"cannot read the {part} in {source}: {first_line}"
@@ -255,9 +258,3 @@ def _explanation(source: str, part: str, error: BaseException) -> str:
             "for it; give the directory of a checkpoint, or check the network"
         )
     return f"cannot load the {part} of {source!r}: {first_line}"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -75,7 +75,6 @@ def _first(folder: Path, names: tuple[str, ...]) -> list[Path]:
 
 
 def _problem(file: Path) -> str | None:
-    """What is wrong with a file; None if nothing is."""
     if not file.is_file():
         return f"is missing, though the index beside it names it: {FETCH}"
     size = file.stat().st_size

@@ -152,7 +152,6 @@ class GenerateRequest(Sampling):
 
     @property
     def characters(self) -> int:
-        """Of the texts to tokenize."""
         return len(self.prompt or "") + sum(len(each.content) for each in self.messages or ())
 
 
@@ -224,7 +223,6 @@ class GenerateReply(BaseModel):
 
     @property
     def told(self) -> list[Logprobs] | None:
-        """The log-probabilities of each sample, if there are any."""
         return [self.logprobs] if isinstance(self.logprobs, Logprobs) else self.logprobs
 
     @property

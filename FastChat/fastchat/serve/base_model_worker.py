@@ -32,10 +32,10 @@ from fastchat.constants import (
 )
 from fastchat.conversation import ChatTemplate
 from fastchat.model.model_adapter import resolve
-from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest, parse
+from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest
 from fastchat.serve.commands import add_address, add_controller
 from fastchat.serve.conv_style import conv_fields
-from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads, unless_dropped
+from fastchat.serve.http import AsciiJSON, Bodies, frame, reads, received, unless_dropped
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.prompts import Prompts
 from fastchat.serve.registration import Registration
@@ -153,7 +153,6 @@ class BaseModelWorker(ABC):
             self.in_flight -= 1
 
     def failure(self, error: Exception) -> dict[str, Any]:
-        """The reply to a request that failed."""
         if isinstance(error, RequestError):
             return error.reply()
         self.logger.error("a request failed: %s: %s", type(error).__name__, error)
@@ -208,7 +207,7 @@ def _add_generation_routes(app: FastAPI, worker: BaseModelWorker) -> None:
 
 
 async def _job(worker: BaseModelWorker, request: Request) -> Any:
-    wanted = parse(GenerateRequest, await read_json(request))
+    wanted = await received(GenerateRequest, request)
     return await worker.tokenize(wanted.characters, worker.prepare, wanted)
 
 
@@ -241,7 +240,7 @@ def _add_description_routes(app: FastAPI, worker: BaseModelWorker) -> None:
 
     @app.post("/count_token", **reads(CountRequest))
     async def count_token(request: Request) -> dict[str, int]:
-        text = parse(CountRequest, await read_json(request)).prompt
+        text = (await received(CountRequest, request)).prompt
         count = await worker.tokenize(len(text), worker.count_tokens, text)
         return {"count": count, "error_code": 0}
 

@@ -27,7 +27,6 @@ from typing import Any
 
 from fastchat.client.http import PeerError
 from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop, wait_until
-from fastchat.client.workers import Cluster
 from fastchat.conversation import Message
 from fastchat.protocol.worker_protocol import ChatMessage
 from fastchat.serve.commands import ELSEWHERE, add_asking
@@ -43,7 +42,6 @@ _START_SECONDS = 1800.0
 def parse_args(
     argv: list[str] | None = None, tabs: list[ModuleType] | None = None
 ) -> argparse.Namespace:
-    """Read the command line; `tabs` add arguments of their own."""
     parser = Parser(ELSEWHERE, prog="cli", description=__doc__)
     parser.add_argument(
         "--model-path",
@@ -135,7 +133,7 @@ class Chat:
             if word in COMMANDS:
                 try:
                     COMMANDS[word](self, rest.strip())
-                except OSError as error:  # of a file; the dialogue is kept
+                except (OSError, ValueError) as error:  # the dialogue is kept
                     self.screen.say(str(error))
             elif text.startswith("!!"):
                 known = ", ".join(COMMANDS).replace("/", "!!")
@@ -162,7 +160,7 @@ class Chat:
         if self.args.repetition_penalty != 1:
             body["repetition_penalty"] = self.args.repetition_penalty
         try:
-            answer = asyncio.run(self._answer(body))
+            answer = asyncio.run(self.screen.answer(body))
         except (PeerError, KeyboardInterrupt) as error:
             self.take_back(1)
             self.screen.say(f"no answer: {error or 'interrupted'}")
@@ -173,23 +171,10 @@ class Chat:
             attempt = sum(message["role"] == "assistant" for message in own)
             self.screen.say(f"attempt {attempt}: {self.problem.verdict(answer)}")
 
-    async def _answer(self, body: dict[str, Any]) -> str:
-        cluster = Cluster(self.args.controller_address)
-        try:
-            name = self.args.model_name or ""
-            return await self.screen.show(cluster.texts(name, body, self.args.worker_address))
-        finally:
-            await cluster.close()
-
     def load_problem(self, number: str) -> None:
         if self.tab is None or not number.isdecimal():
-            self.screen.say("say which problem, /problem 3; the file is that of --data-path")
-            return
-        try:
-            self.problem = self.tab.Problem(self.args, int(number))
-        except ValueError as error:
-            self.screen.say(str(error))
-            return
+            raise ValueError("say which problem, /problem 3; the file is that of --data-path")
+        self.problem = self.tab.Problem(self.args, int(number))
         self.messages = list(self.problem.opening)
         self.screen.say(f"problem {number}: {self.problem.question}")
         self.ask()
@@ -197,8 +182,7 @@ class Chat:
     def retry(self, _: str) -> None:
         """Say that the last attempt is wrong; the model sees the problem, the attempt and that."""
         if self.problem is None:
-            self.screen.say("/retry needs an attempt at a problem: --problem 3, or /problem 3")
-            return
+            raise ValueError("/retry needs an attempt at a problem: --problem 3, or /problem 3")
         told: Message = {"role": "user", "content": self.problem.told(self.messages[-1]["content"])}
         self.screen.say(f"USER: {told['content']}")
         self.messages.append(told)
@@ -221,8 +205,7 @@ class Chat:
 
     def regenerate(self, _: str) -> None:
         if not self.messages or self.messages[-1]["role"] != "assistant":
-            self.screen.say("there is no answer to be given again")
-            return
+            raise ValueError("there is no answer to be given again")
         del self.messages[-1]
         self.ask()
 
@@ -238,9 +221,8 @@ class Chat:
             messages = _dialogue(kept)
             system = kept.get("system_message", self.system) or ""
             self.system = ChatMessage(role="system", content=system).content
-        except (AttributeError, TypeError, KeyError, ValueError):
-            self.screen.say(f"{path} holds no dialogue that !!save has written")
-            return
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} holds no dialogue that !!save has written") from error
         self.messages, self.problem = messages, None
         for message in messages:
             self.screen.say(f"{message['role'].upper()}: {message['content']}")

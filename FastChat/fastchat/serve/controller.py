@@ -35,9 +35,8 @@ from fastchat.protocol.controller_protocol import (
     RegisterRequest,
     WorkerStatus,
 )
-from fastchat.protocol.worker_protocol import parse
 from fastchat.serve.commands import ELSEWHERE, add_address
-from fastchat.serve.http import AsciiJSON, Bodies, frame, read_json, reads
+from fastchat.serve.http import AsciiJSON, Bodies, frame, reads, received
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry, add_dispatch_method
 from fastchat.utils import Parser, build_logger, listen, serve, tell_if_open, url_of
@@ -50,25 +49,17 @@ _STATUS_SECONDS = 5.0
 class Controller:
     """The registry, and the requests that the controller itself makes to workers."""
 
+    session: aiohttp.ClientSession
+    """Of the loop that serves."""
+
     def __init__(self, dispatch_method: DispatchMethod):
         self.registry = WorkerRegistry(dispatch_method)
-        self.session: aiohttp.ClientSession | None = None
         self.streams = 0
         self.metrics = Metrics("controller", tokens=False)
         read, registry = self.metrics.read, self.registry
         read("workers", "Workers that are registered", lambda: len(registry.workers))
         read("queue_length", "Requests the workers hold", lambda: registry.total().queue_length)
         read("streams", "Streams that are passed through", lambda: self.streams)
-
-    async def start(self) -> None:
-        """Open the client session; must run on the loop that serves."""
-        # Raising here, a bad value in the environment stops the start instead of a later request.
-        self.expiration = heart_beat_expiration()
-        self.session = open_session(worker_timeout())
-
-    async def stop(self) -> None:
-        if self.session is not None:
-            await self.session.close()
 
     async def register(self, request: RegisterRequest) -> None:
         """Enter a worker; one that sends no status is asked for it, RequestError if in vain."""
@@ -81,7 +72,6 @@ class Controller:
 
     async def ask_status(self, name: str) -> WorkerStatus | None:
         """What a worker says about itself, None if it does not answer."""
-        assert self.session is not None
         url = f"{name}/worker_get_status"
         try:
             return await post(self.session, url, {}, WorkerStatus, _STATUS_SECONDS)
@@ -112,19 +102,18 @@ class Controller:
         if self.registry.remove(name):
             logger.warning("removed %s: it %s", name, why)
 
-    async def watch(self) -> None:
+    async def watch(self, expiration: float) -> None:
         """Remove workers that fell silent, for ever."""
         while True:
-            await asyncio.sleep(min(1.0, self.expiration / 4))
-            for name in self.registry.remove_silent(self.expiration):
-                logger.warning("removed %s: no heartbeat for %g s", name, self.expiration)
+            await asyncio.sleep(min(1.0, expiration / 4))
+            for name in self.registry.remove_silent(expiration):
+                logger.warning("removed %s: no heartbeat for %g s", name, expiration)
 
     async def stream(self, model: str, body: bytes) -> AsyncGenerator[bytes, None]:
         """Pass a worker's stream through, whole frames only; one error frame if it fails.
 
         A worker that refuses the connection is out and the next one is tried: nothing was sent.
         """
-        assert self.session is not None
         code: int | str = HUNG_UP
         self.streams += 1
         try:
@@ -138,27 +127,20 @@ class Controller:
                     return
                 except PeerError as error:
                     if not was_refused(error):
-                        failure = _broken(name, error)
+                        said = f"the worker {name} stopped answering ({error})"
+                        logger.warning("%s", said)
+                        failure = RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, said)
                         break
                     self.drop(name, "refuses connections")
             else:
-                failure = self._nobody(model)
+                served = ", ".join(self.registry.models()) or "-"
+                said = f"no worker serves {model!r}; served: {served}"
+                failure = RequestError(ErrorCode.CONTROLLER_NO_WORKER, said)
             code = int(failure.code)
             yield frame(failure.reply())
         finally:
             self.streams -= 1
             self.metrics.count_request("/worker_generate_stream", code)
-
-    def _nobody(self, model: str) -> RequestError:
-        served = ", ".join(self.registry.models()) or "-"
-        reason = f"no worker serves {model!r}; served: {served}"
-        return RequestError(ErrorCode.CONTROLLER_NO_WORKER, reason)
-
-
-def _broken(name: str, error: PeerError) -> RequestError:
-    reason = f"the worker {name} stopped answering ({error})"
-    logger.warning("%s", reason)
-    return RequestError(ErrorCode.CONTROLLER_WORKER_TIMEOUT, reason)
 
 
 def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
@@ -166,11 +148,10 @@ def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
-        await controller.start()
-        watch = asyncio.create_task(controller.watch())
-        yield
-        watch.cancel()
-        await controller.stop()
+        async with open_session(worker_timeout()) as controller.session:
+            watch = asyncio.create_task(controller.watch(heart_beat_expiration()))
+            yield
+            watch.cancel()
 
     app = FastAPI(title="RISE controller", lifespan=lifespan, default_response_class=AsciiJSON)
     app.add_middleware(Bodies, logger=logger, token=os.environ.get(TOKEN_VARIABLE, ""))
@@ -182,26 +163,22 @@ def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
         return AsciiJSON(error.reply(), status_code=400)
 
     _add_worker_routes(app, controller)
-    _add_list_routes(app, controller)
     _add_client_routes(app, controller)
     return app
 
 
 def _add_worker_routes(app: FastAPI, controller: Controller) -> None:
-    """What workers call."""
+    """What workers call, and what lists them."""
+    registry = controller.registry
 
     @app.post("/register_worker", **reads(RegisterRequest))
     async def register_worker(request: Request) -> None:
-        await controller.register(parse(RegisterRequest, await read_json(request)))
+        await controller.register(await received(RegisterRequest, request))
 
     @app.post("/receive_heart_beat", **reads(HeartBeat))
     async def receive_heart_beat(request: Request) -> dict[str, bool]:
-        beat = parse(HeartBeat, await read_json(request))
-        return {"exist": controller.registry.heart_beat(beat.worker_name, beat.queue_length)}
-
-
-def _add_list_routes(app: FastAPI, controller: Controller) -> None:
-    registry = controller.registry
+        beat = await received(HeartBeat, request)
+        return {"exist": registry.heart_beat(beat.worker_name, beat.queue_length)}
 
     @app.post("/refresh_all_workers")
     async def refresh_all_workers() -> None:
@@ -225,7 +202,7 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
 
     @app.post("/get_worker_address", **reads(ModelRequest))
     async def get_worker_address(request: Request) -> dict[str, str]:
-        wanted = parse(ModelRequest, await read_json(request))
+        wanted = await received(ModelRequest, request)
         address = await controller.address(wanted.model)
         code = 0 if address else ErrorCode.CONTROLLER_NO_WORKER
         controller.metrics.count_request("/get_worker_address", int(code))
@@ -242,7 +219,7 @@ def _add_client_routes(app: FastAPI, controller: Controller) -> None:
     @app.post("/worker_generate_stream", **reads(ModelRequest))
     async def worker_generate_stream(request: Request) -> Response:
         try:
-            wanted = parse(ModelRequest, await read_json(request))
+            wanted = await received(ModelRequest, request)
         except RequestError as error:
             controller.metrics.count_request("/worker_generate_stream", int(error.code))
             return Response(frame(error.reply()))

@@ -48,7 +48,6 @@ class WebChat:
         self._cluster = Cluster(controller, _SILENCE)
 
     async def models(self) -> list[str]:
-        """The names that the controller serves; none where it does not answer."""
         try:
             return await self._cluster.models()
         except PeerError:
@@ -221,7 +220,6 @@ def _plain(dialogue: list[dict[str, Any]]) -> list[Message]:
 def parse_args(
     argv: list[str] | None = None, tabs: list[ModuleType] | None = None
 ) -> argparse.Namespace:
-    """Read the command line; `tabs` add arguments of their own."""
     parser = Parser(ELSEWHERE, prog="gradio_web_server", description=__doc__)
     add_address(parser, _PORT)
     add_controller(parser, "--controller-url")

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastchat.constants import MAX_BODY_BYTES, TOKEN_VARIABLE, ErrorCode, RequestError
+from fastchat.protocol.worker_protocol import M, parse
 
 T = TypeVar("T")
 _WAITING = 64
@@ -37,6 +38,11 @@ async def read_json(request: Request) -> dict[str, Any]:
         said = f"the body must be a JSON object, got {type(body).__name__}"
         raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, said)
     return body
+
+
+async def received(kind: type[M], request: Request) -> M:
+    """The body of a request as what it should be; RequestError if it is not."""
+    return parse(kind, await read_json(request))
 
 
 def frame(reply: dict[str, Any]) -> bytes:

@@ -156,7 +156,6 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def split_keys(text: str) -> list[str]:
-    """The API keys of a list that is separated by commas."""
     return [key.strip() for key in text.split(",") if key.strip()]
 
 

@@ -74,12 +74,9 @@ class Metrics:
             yield family(name, meaning, value=value())
 
     def text(self) -> bytes:
-        """All numbers in the Prometheus text format."""
         return generate_latest(self.registry)
 
     def add_route(self, app: FastAPI) -> None:
-        """Serve the numbers under GET /metrics."""
-
         @app.get("/metrics")
         async def metrics() -> Response:
             return Response(self.text(), media_type=CONTENT_TYPE_LATEST)

@@ -81,5 +81,4 @@ class Prompts:
 
 
 def plain_messages(request: GenerateRequest) -> list[Message]:
-    """The dialogue of a request as the chat template takes it."""
     return [message.model_dump() for message in request.messages or ()]

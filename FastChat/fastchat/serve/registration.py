@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -18,27 +19,19 @@ _RETRY_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
 
 
+@dataclass
 class Registration:
-    """Keeps a worker known to its controller; a restarted controller learns of it again.
+    """Keeps a worker known to its controller; a restarted controller learns of it again."""
 
-    `worker` is the URL under which others reach it, `interval` the seconds between two heartbeats.
-    """
-
-    def __init__(
-        self,
-        controller: str,
-        worker: str,
-        status: Callable[[], dict[str, Any]],
-        interval: float,
-        logger: logging.Logger,
-    ):
-        self.controller = controller
-        self.worker = worker
-        self.status = status
-        self.interval, self._soon = interval, min(_RETRY_SECONDS, interval)
-        self.logger = logger
-        self._registered = False
-        self._reachable = True
+    controller: str
+    worker: str
+    """The URL under which others reach it."""
+    status: Callable[[], dict[str, Any]]
+    interval: float
+    """Seconds between two heartbeats."""
+    logger: logging.Logger
+    _registered: bool = False
+    _reachable: bool = True
 
     async def run(self) -> None:
         """Register, send heartbeats and register again when forgotten, until cancelled."""
@@ -47,6 +40,10 @@ class Registration:
                 await self._beat(session)
                 settled = self._registered and self._reachable
                 await asyncio.sleep(self.interval if settled else self._soon)
+
+    @property
+    def _soon(self) -> float:
+        return min(_RETRY_SECONDS, self.interval)
 
     async def _beat(self, session: aiohttp.ClientSession) -> None:
         """One registration or heartbeat; what fails is logged once and tried again."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from importlib.util import find_spec
 from typing import Any
 
+from fastchat.client.workers import Cluster
 from fastchat.utils import visible
 
 END_OF_MESSAGE = " __END_OF_A_MESSAGE_47582648__\n"
@@ -41,6 +42,14 @@ class Screen:
                 text = grown
         print(flush=True)
         return text
+
+    async def answer(self, body: dict[str, Any]) -> str:
+        cluster = Cluster(self.args.controller_address)
+        try:
+            texts = cluster.texts(self.args.model_name or "", body, self.args.worker_address)
+            return await self.show(texts)
+        finally:
+            await cluster.close()
 
     def _begin(self) -> None:
         print(f"{MODEL}: ", end="", flush=True)
@@ -106,9 +115,7 @@ def screen_of(args: argparse.Namespace) -> Screen:
     """The screen of `--style`; the plain one where packages are missing."""
     missing = [name for name in ("rich", "prompt_toolkit") if find_spec(name) is None]
     if args.style == "rich" and missing:
-        text = (
-            f"--style rich needs {' and '.join(missing)} (pip install 'fschat[cli]'): plain lines"
-        )
-        print(text, file=sys.stderr)
+        packages = f"{' and '.join(missing)} (pip install 'fschat[cli]')"
+        print(f"--style rich needs {packages}: plain lines", file=sys.stderr)
         return Screen(args)
     return SCREENS[args.style](args)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 
-from fastchat.client.workers import Cluster
 from fastchat.serve.commands import add_asking, run
 from fastchat.serve.screens import Screen
 from fastchat.utils import Parser
@@ -30,13 +29,9 @@ async def ask(args: argparse.Namespace) -> None:
         "temperature": args.temperature,
         "max_new_tokens": args.max_new_tokens,
     }
-    cluster = Cluster(args.controller_address)
     screen = Screen(args)
     screen.say(f"USER: {args.message}")
-    try:
-        await screen.show(cluster.texts(args.model_name, body, args.worker_address))
-    finally:
-        await cluster.close()
+    await screen.answer(body)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,7 +6,7 @@ import argparse
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from fastchat.protocol.controller_protocol import RegisterRequest, WorkerStatus
@@ -34,6 +34,7 @@ class WorkerInfo:
     """Clock time of the last registration or heartbeat, in seconds."""
 
 
+@dataclass
 class WorkerRegistry:
     """Workers by their URL.
 
@@ -41,41 +42,34 @@ class WorkerRegistry:
     takes the smallest queue length over speed and counts the request. `clock` only grows.
     """
 
-    def __init__(
-        self, dispatch_method: DispatchMethod, clock: Callable[[], float] = time.monotonic
-    ):
-        self.dispatch_method = dispatch_method
-        self.workers: dict[str, WorkerInfo] = {}
-        self._clock = clock
+    dispatch_method: DispatchMethod
+    clock: Callable[[], float] = time.monotonic
+    workers: dict[str, WorkerInfo] = field(default_factory=dict)
 
     def add(self, request: RegisterRequest, status: WorkerStatus) -> None:
         self.workers[request.worker_name] = WorkerInfo(
-            status, request.check_heart_beat, request.multimodal, self._clock()
+            status, request.check_heart_beat, request.multimodal, self.clock()
         )
 
     def heart_beat(self, name: str, queue_length: int) -> bool:
         """Note that a worker lives; False if it is not registered."""
-        info = self.workers.get(name)
-        if info is None:
-            return False
-        info.status.queue_length = queue_length
-        info.last_seen = self._clock()
-        return True
+        if info := self.workers.get(name):
+            info.status.queue_length, info.last_seen = queue_length, self.clock()
+        return info is not None
 
     def remove(self, name: str) -> bool:
-        """Take a worker out; False if it was not in."""
         return self.workers.pop(name, None) is not None
 
     def remove_silent(self, seconds: float) -> list[str]:
         """Take out the workers whose last heartbeat is older than that, and return their names."""
-        oldest = self._clock() - seconds
+        oldest = self.clock() - seconds
         silent = [
             name
             for name, info in self.workers.items()
             if info.check_heart_beat and info.last_seen < oldest
         ]
         for name in silent:
-            self.remove(name)
+            del self.workers[name]
         return silent
 
     def models(self, multimodal: bool | None = None) -> list[str]:
@@ -107,7 +101,6 @@ class WorkerRegistry:
         return name
 
     def total(self) -> WorkerStatus:
-        """All workers as if they were one."""
         return WorkerStatus.model_construct(  # sums may be larger than what one worker may say
             model_names=self.models(),
             speed=sum(info.status.speed for info in self.workers.values()),

@@ -119,7 +119,6 @@ def saving(directory: Path) -> Iterator[None]:
 
 
 def saved_files(directory: Path) -> list[str]:
-    """Names of the files that make a saved model, with its tokenizer."""
     patterns = (*MODEL_FILES, *TOKENIZER_FILES)
     return sorted({path.name for pattern in patterns for path in directory.glob(pattern)})
 

@@ -300,7 +300,6 @@ class RWRTrainer(transformers.Trainer):
         return (loss, output) if return_outputs else loss
 
     def _nll(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
-        """The nll of every example, (B,), and the model's output."""
         positions = inputs["positions"]
         arguments = {"logits_to_keep": positions, "use_cache": False}
         if "tree" not in inputs:

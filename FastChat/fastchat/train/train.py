@@ -41,6 +41,7 @@ from typing import Any
 import torch
 
 from fastchat.conversation import ChatTemplate
+from fastchat.model.files import fingerprint
 from fastchat.model.model_adapter import (
     allow_saving,
     context_length,
@@ -52,7 +53,7 @@ from fastchat.model.model_adapter import (
     resolve,
 )
 from fastchat.tracking import start_wandb
-from fastchat.train import checkpoints, processes, signals
+from fastchat.train import checkpoints, processes, run_record, signals
 from fastchat.train.arguments import Arguments, TrainingArguments, parse
 from fastchat.train.checks import check, check_schedule, is_absent
 from fastchat.train.data.batches import Collator
@@ -60,14 +61,7 @@ from fastchat.train.data.rwr_dataset import RWRDataset, marked_sample, read_data
 from fastchat.train.lora import add_adapter, check_targets, keep_gradients, quantization
 from fastchat.train.prefix_tree.model import use_trees
 from fastchat.train.processes import fail, say
-from fastchat.train.run_record import (
-    RECORD,
-    fingerprint,
-    is_finished,
-    new_record,
-    output_lock,
-    start_anew,
-)
+from fastchat.train.run_record import RECORD
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
 from fastchat.utils import write_json
 
@@ -147,12 +141,12 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
             read_model(arguments)
         say("These arguments go together; nothing was started.")
         return None
-    held.enter_context(output_lock(args))
-    record = new_record(arguments)
+    held.enter_context(run_record.output_lock(args))
+    record = run_record.new_record(arguments)
     output_dir = args.directory
     resume = None
     if not args.overwrite_output_dir:
-        if is_finished(output_dir, record["settings"]):
+        if run_record.is_finished(output_dir, record["settings"]):
             return None
         resume = checkpoints.last_complete(output_dir, args.world_size)
     template, config = read_model(arguments)
@@ -180,7 +174,7 @@ def fit(run: Run, model: Any) -> None:
     """Train, save, reopen what was saved, and write the record."""
     args, tokenizer, started = run.args, run.template.tokenizer, time.monotonic()
     if args.overwrite_output_dir:
-        start_anew(args)
+        run_record.start_anew(args)
     args.report_to = start_wandb(
         args.trackers,
         str(args.directory),

@@ -54,7 +54,6 @@ class Shape:
     def piece(
         self, index: int, text: str, reason: str | None = None, more: dict[str, Any] | None = None
     ) -> bytes:
-        """A chunk with more of a choice's text."""
         content = {"delta": {"content": text} if text else {}} if self.chat else {"text": text}
         return self._chunk([self._choice(index, content, reason, more)])
 
@@ -126,7 +125,6 @@ class Progress:
         self._tokens = [0] * self.ask.n
 
     def chunks(self, frame: GenerateReply) -> Iterator[bytes]:
-        """What is new in a frame."""
         self.last = frame
         ids = frame.token_ids
         for i, (text, reason) in enumerate(zip(frame.texts, frame.reasons, strict=True)):

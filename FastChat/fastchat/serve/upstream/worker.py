@@ -221,7 +221,6 @@ class UpstreamWorker(BaseModelWorker):
         await self.client.close()
 
     def _completion(self, job: UpstreamJob) -> dict[str, Any]:
-        """The request for all samples, from token ids."""
         request = job.request
         scores: dict[str, Any] = {}
         if request.logprobs is not None:

@@ -295,7 +295,6 @@ class _Source:
             raise json.JSONDecodeError("Extra data", self._text, 0)
 
     def _value(self) -> tuple[Place, Any]:
-        """The value that begins here, and go past it."""
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text)
