@@ -14,7 +14,7 @@ import resource
 import shlex
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -234,8 +234,13 @@ class Parser(argparse.ArgumentParser):
         for start, remedy in self._elsewhere.items():
             if any(flag.startswith(start) for flag in flags):
                 return f": {remedy}"
-        near = [name for flag in flags for name in difflib.get_close_matches(flag, known, n=1)]
-        return f": did you mean {', '.join(near)}?" if found and near else ""
+        return f": {near}" if found and (near := nearest(flags, known)) else ""
+
+
+def nearest(flags: Iterable[str], known: Sequence[str]) -> str:
+    """The known flags that are meant, as a question; "" where none is near."""
+    near = [name for flag in flags for name in difflib.get_close_matches(flag, known, n=1)]
+    return f"did you mean {', '.join(near)}?" if near else ""
 
 
 def new_file(path: Path, mode: str = "") -> IO[Any]:

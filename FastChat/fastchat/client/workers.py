@@ -50,6 +50,13 @@ FAILED = (*GONE, "overloaded", "server", "malformed")
 """Kinds of errors after which other workers are preferred."""
 
 
+_STOCK = (
+    "{} is a worker of stock FastChat, which takes no messages, samples and seeds: start the stock "
+    "`python -m fastchat.serve.openai_api_server` and name the model as {}@http://HOST:8000/v1, or "
+    "serve it with a worker of this repository"
+)
+
+
 @dataclass
 class Worker:
     """One worker, and how many of our requests it holds."""
@@ -111,7 +118,7 @@ class Cluster:
         try:
             worker = await workers.acquire()
         except BaseException:
-            if workers.is_empty:  # names that nobody serves leave nothing behind
+            if not workers._known:  # names that nobody serves leave nothing behind
                 self._workers.pop(model, None)
             raise
         try:
@@ -168,7 +175,7 @@ class Cluster:
         """All workers that the controller names for a model, whether they answer or not."""
         workers = Workers(self.session, self.controller, model)
         await workers._look_up()
-        if workers.is_empty and workers._trouble:
+        if not workers._known and workers._trouble:
             raise workers._trouble
         return sorted(workers._known)
 
@@ -236,11 +243,6 @@ class Workers:
         """Why the last look-up found nobody."""
         self._tasks: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the controller has never named a worker of the model."""
-        return not self._known
 
     def close(self) -> None:
         for task in list(self._tasks.values()):
@@ -369,7 +371,7 @@ class Workers:
         try:
             status = await post(self._session, url, {}, WorkerStatus, CONTROL_SECONDS)
             if "messages" not in status.extensions:
-                raise PeerError("bad_request", stock(address, self._model))
+                raise PeerError("bad_request", _STOCK.format(address, self._model))
             if self._model not in status.model_names:
                 served = ", ".join(status.model_names) or "nothing"
                 raise PeerError("no_worker", f"{address} serves {served}, not {self._model}")
@@ -380,12 +382,3 @@ class Workers:
         worker.context_length = status.context_length
         worker.seen_at, worker.error = time.monotonic(), None
         self._wake(worker.limit - worker.in_flight)
-
-
-def stock(address: str, model: str) -> str:
-    """What to do about a worker that takes neither messages nor several samples."""
-    return (
-        f"{address} is a worker of stock FastChat, which takes no messages, samples and seeds: "
-        f"start the stock `python -m fastchat.serve.openai_api_server` and name the model as "
-        f"{model}@http://HOST:8000/v1, or serve it with a worker of this repository"
-    )

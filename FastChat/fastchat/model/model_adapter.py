@@ -20,49 +20,39 @@ _LENGTH_KEYS = ("max_position_embeddings", "max_sequence_length", "seq_length", 
 _DEFAULT_CONTEXT = 2048
 
 
-def load_tokenizer(
-    path: str | Path,
-    cache_dir: str | None = None,
-    trust_remote_code: bool = False,
-    base: str | None = None,
-) -> Any:
-    """Load the tokenizer of a checkpoint as it was saved; no token is added or changed."""
+def load_tokenizer(path: str | Path, base: str | None = None, **options: Any) -> Any:
+    """Load the tokenizer of a checkpoint as it was saved; no token is added or changed.
+
+    `options` are those of transformers here and below: `cache_dir`, `trust_remote_code`.
+    """
     source = resolve(path)
     if is_adapter(source) and not Path(source, "tokenizer_config.json").is_file():
         source = base_source(path, base)
     from transformers import AutoTokenizer
 
     with _explained(source, "tokenizer"):
-        return AutoTokenizer.from_pretrained(
-            source, cache_dir=cache_dir, trust_remote_code=trust_remote_code
-        )
+        return AutoTokenizer.from_pretrained(source, **options)
 
 
-def load_config(
-    path: str | Path, cache_dir: str | None = None, trust_remote_code: bool = False
-) -> Any:
+def load_config(path: str | Path, **options: Any) -> Any:
     """Load only the configuration of a checkpoint, or of an adapter's base, see `load_model`."""
     source = base_source(path)
     from transformers import AutoConfig
 
     with _explained(source, "configuration"):
-        return AutoConfig.from_pretrained(
-            source, cache_dir=cache_dir, trust_remote_code=trust_remote_code
-        )
+        return AutoConfig.from_pretrained(source, **options)
 
 
-def load_stop_ids(
-    path: str | Path, cache_dir: str | None = None, trust_remote_code: bool = False
-) -> list[int]:
+def load_stop_ids(path: str | Path, **options: Any) -> list[int]:
     """The tokens that end generation according to the checkpoint, beside the tokenizer's EOS."""
     source = base_source(path)
     from transformers import GenerationConfig
 
     try:
-        own = GenerationConfig.from_pretrained(source, cache_dir=cache_dir).eos_token_id
+        cache = options.get("cache_dir")
+        own = GenerationConfig.from_pretrained(source, cache_dir=cache).eos_token_id
     except OSError:
-        config = load_config(source, cache_dir, trust_remote_code)
-        own = getattr(config, "eos_token_id", None)
+        own = getattr(load_config(source, **options), "eos_token_id", None)
     return [own] if isinstance(own, int) else list(own or ())
 
 
@@ -87,7 +77,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     device = pick_device(device)
-    config = load_config(source, cache_dir, trust_remote_code)
+    config = load_config(source, cache_dir=cache_dir, trust_remote_code=trust_remote_code)
     with _explained(source, "weights"):
         model = AutoModelForCausalLM.from_pretrained(
             source,

@@ -172,6 +172,11 @@ class Usage(BaseModel):
     completion_tokens: Count = 0
     total_tokens: Count = 0
 
+    @classmethod
+    def of(cls, prompt: int, completion: int) -> Usage:
+        total = prompt + completion
+        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total)
+
 
 class Logprobs(BaseModel):
     """Log-probabilities of successive tokens, one entry per token in every list.
@@ -276,13 +281,11 @@ def wire_reply(
     `reasons` are None for those that go on; `ids` are the tokens of the prompt and of the samples,
     if they were asked for, and whose they are; `logprobs` are told where they were asked for.
     """
-    several, completion = len(texts) > 1, sum(counts)
+    several = len(texts) > 1
     prompt_ids, token_ids, tokenizer = ids or (None, None, None)
     reply = GenerateReply(
         text=texts if several else texts[0],
-        usage=Usage(
-            prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
-        ),
+        usage=Usage.of(prompt, sum(counts)),
         finish_reason=reasons if several else reasons[0],
         completion_tokens=counts,
         prompt_token_ids=prompt_ids,

@@ -31,7 +31,7 @@ from fastchat.constants import (
     heart_beat_interval,
 )
 from fastchat.conversation import ChatTemplate
-from fastchat.model.model_adapter import resolve
+from fastchat.model.model_adapter import base_source, load_stop_ids, load_tokenizer, resolve
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest
 from fastchat.serve.commands import add_address, add_controller
 from fastchat.serve.conv_style import conv_fields
@@ -298,6 +298,12 @@ def add_worker_arguments(parser: argparse.ArgumentParser, counted: str) -> None:
         help="chat template for a checkpoint without one, or instead of its own: "
         f"{', '.join(BUILT_IN)}, or a Jinja file",
     )
+
+
+def template_of(args: argparse.Namespace) -> ChatTemplate:
+    tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)
+    stop_ids = load_stop_ids(base_source(args.model_path, args.base_model_path))
+    return ChatTemplate(tokenizer, args.conv_template, stop_ids)
 
 
 def names_of(args: argparse.Namespace) -> list[str]:

@@ -27,8 +27,6 @@ from fastchat.model.model_adapter import (
     context_length,
     load_config,
     load_model,
-    load_stop_ids,
-    load_tokenizer,
     pick_device,
 )
 from fastchat.model.weight_files import check_files
@@ -42,6 +40,7 @@ from fastchat.serve.base_model_worker import (
     longest_of,
     names_of,
     run,
+    template_of,
 )
 from fastchat.serve.engine.gpu_errors import end_when_lost, is_full
 from fastchat.serve.engine.replies import Job, reply_of
@@ -218,14 +217,12 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
     commands.settle(args)
     commands.device_of(args)
     check_files(args.model_path, args.base_model_path)
-    weights = base_source(args.model_path, args.base_model_path)
-    tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)
-    config = load_config(weights)
-    template = ChatTemplate(tokenizer, args.conv_template, load_stop_ids(weights))
+    template = template_of(args)
+    config = load_config(base_source(args.model_path, args.base_model_path))
     longest = longest_of(args, context_length(config), "model")
     with _memory_explained(args):
         own = getattr(config, "dtype", None)
-        engine = _load_engine(args, tokenizer, longest, own, logger)
+        engine = _load_engine(args, template.tokenizer, longest, own, logger)
     limit, names = args.limit_worker_concurrency, names_of(args)
     return ModelWorker(engine, template, names, limit=limit, seed=args.seed, logger=logger)
 

@@ -135,24 +135,21 @@ def _key_check(keys: list[str]) -> Callable[[Request], Awaitable[None]]:
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    def reply(error: ApiError) -> Response:
-        return AsciiJSON(error.body(), status_code=error.status)
+    def in_openais_words(request: Request, error: Exception) -> ApiError:
+        if isinstance(error, ApiError):
+            return error
+        if isinstance(error, RequestError):
+            return from_worker(error)
+        if isinstance(error, HTTPException):
+            return ApiError(error.status_code, f"{request.url.path}: {error.detail}")
+        return ApiError(500, f"the server failed: {type(error).__name__}")
 
-    @app.exception_handler(ApiError)
-    async def refuse(_: Request, error: ApiError) -> Response:
-        return reply(error)
+    async def refuse(request: Request, error: Exception) -> Response:
+        reply = in_openais_words(request, error)
+        return AsciiJSON(reply.body(), status_code=reply.status)
 
-    @app.exception_handler(RequestError)
-    async def refuse_body(_: Request, error: RequestError) -> Response:
-        return reply(from_worker(error))
-
-    @app.exception_handler(HTTPException)
-    async def refuse_path(request: Request, error: HTTPException) -> Response:
-        return reply(ApiError(error.status_code, f"{request.url.path}: {error.detail}"))
-
-    @app.exception_handler(Exception)
-    async def fail(_: Request, error: Exception) -> Response:
-        return reply(ApiError(500, f"the server failed: {type(error).__name__}"))
+    for kind in (ApiError, RequestError, HTTPException, Exception):
+        app.add_exception_handler(kind, refuse)
 
 
 def split_keys(text: str) -> list[str]:

@@ -37,14 +37,14 @@ async def show(args: argparse.Namespace) -> None:
         rows = await asyncio.gather(*(_row(cluster, each, args.seconds) for each in workers))
     finally:
         await cluster.close()
-    numbers = f"{len(models)} model{'s' * (len(models) != 1)}, {len(workers)} worker"
-    print(f"{args.controller_address}: {numbers}{'s' * (len(workers) != 1)}")
+    counts = {"model": len(models), "worker": len(workers)}
+    numbers = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
+    print(f"{args.controller_address}: {numbers}")
     table = [COLUMNS, *rows] if rows else []
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
-        left = [cell.ljust(width) for cell, width in zip(row[:2], widths, strict=False)]
-        right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        print("  ".join([*left, *right]))
+        cells = zip(row, widths, strict=True)
+        print("  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(cells)))
 
 
 async def _row(cluster: Cluster, address: str, seconds: float) -> tuple[str, ...]:

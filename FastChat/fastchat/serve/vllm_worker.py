@@ -32,8 +32,6 @@ from fastchat.model.model_adapter import (
     base_source,
     context_length,
     load_config,
-    load_stop_ids,
-    load_tokenizer,
     resolve,
 )
 from fastchat.model.weight_files import check_files
@@ -43,6 +41,7 @@ from fastchat.serve.base_model_worker import (
     door_of,
     longest_of,
     names_of,
+    template_of,
 )
 from fastchat.serve.base_model_worker import run as run_worker
 from fastchat.serve.commands import OF_VLLM
@@ -177,9 +176,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         check_args(args)
         door = door_of(args)
-        tokenizer = load_tokenizer(args.model_path, base=args.base_model_path)
-        stop_ids = load_stop_ids(base_source(args.model_path, args.base_model_path))
-        template = ChatTemplate(tokenizer, args.conv_template, stop_ids)
+        template = template_of(args)
         with contextlib.ExitStack() as at_the_end:
             # uvicorn hands the signal on when it has ended, and the server must be stopped then.
             signal.signal(signal.SIGTERM, end)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +18,7 @@ import transformers
 
 from fastchat.train.lora import LoraArguments, option
 from fastchat.train.processes import set_single_process
+from fastchat.utils import nearest
 
 
 @dataclass
@@ -214,7 +214,6 @@ def _refuse_unknown(parser: argparse.ArgumentParser, unknown: list[str]) -> None
         return
     known = [name for action in parser._actions for name in action.option_strings]
     names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-    close = [match for name in names for match in get_close_matches(name, known, n=1)]
-    hint = f"did you mean {', '.join(close)}? " if close else ""
+    hint = f"{near} " if (near := nearest(names, known)) else ""
     shown = f"{'s' * (len(names) > 1)} {' '.join(names or unknown)}"
     raise ValueError(f"unknown argument{shown}: {hint}--help lists all")

@@ -82,10 +82,6 @@ class Run:
     def args(self) -> TrainingArguments:
         return self.arguments.training
 
-    @property
-    def output_dir(self) -> Path:
-        return self.args.directory
-
 
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
@@ -160,11 +156,11 @@ def read_model(arguments: Arguments) -> tuple[ChatTemplate, Any]:
     """The chat template and the configuration of the model, without its weights."""
     model_args, lora, _, args = arguments
     source, trusted = model_args.model_name_or_path, model_args.trust_remote_code
-    tokenizer = load_tokenizer(source, cache_dir=args.cache_dir, trust_remote_code=trusted)
-    stops = load_stop_ids(source, args.cache_dir, trusted)
+    options: dict[str, Any] = {"cache_dir": args.cache_dir, "trust_remote_code": trusted}
+    tokenizer, config = load_tokenizer(source, **options), load_config(source, **options)
+    stops = load_stop_ids(source, **options)
     template = ChatTemplate(tokenizer, model_args.chat_template, stops)
     template.install(tokenizer)
-    config = load_config(source, args.cache_dir, trusted)
     if lora.enabled:
         check_targets(lora, config, args, trusted)
     return template, config
@@ -193,7 +189,7 @@ def fit(run: Run, model: Any) -> None:
         data_collator=Collator(tokenizer.pad_token_id or 0),
     )
     if args.should_save:
-        write_json(run.output_dir / RECORD, run.record)
+        write_json(run.args.directory / RECORD, run.record)
     say(marked_sample(run.train_set[0], run.template))
     if run.resume:
         say(f"resuming from {run.resume}")
@@ -205,7 +201,7 @@ def fit(run: Run, model: Any) -> None:
     if trainer.stop.number:
         signals.State.number = trainer.stop.number  # of whichever process had it
         raise signals.Ended(f"stopped after step {step} of {steps}, which is saved")
-    with checkpoints.saving(run.output_dir):
+    with checkpoints.saving(run.args.directory):
         trainer.save_model()
         # Under the names that users of transformers' Trainer look for.
         trainer.save_metrics("train", metrics | {"train_samples": len(run.train_set)})
@@ -256,37 +252,37 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
     """Reopen the saved checkpoint, write the final record, and say what to do next."""
     expected, saved = (
         checkpoints.trained_parameters(trainer.model),
-        checkpoints.saved_parameters(run.output_dir),
+        checkpoints.saved_parameters(run.args.directory),
     )
     if saved != expected:
         raise TrainingError(
-            f"{run.output_dir} holds {saved:,} parameters and the model has {expected:,}: "
+            f"{run.args.directory} holds {saved:,} parameters and the model has {expected:,}: "
             "too many are another model's files; with too few the save was not gathered, so set "
             "stage3_gather_16bit_weights_on_model_save in the DeepSpeed file"
         )
-    load_tokenizer(run.output_dir)
+    load_tokenizer(run.args.directory)
     state = trainer.state
     run.record |= {
         "status": "finished",
-        "files": checkpoints.saved_files(run.output_dir),
-        "fingerprint": fingerprint(str(run.output_dir)),
+        "files": checkpoints.saved_files(run.args.directory),
+        "fingerprint": fingerprint(str(run.args.directory)),
         "parameters": saved,
         "steps": state.global_step,
         "seconds": round(seconds, 1),
         "log_history": state.log_history,
     }
-    write_json(run.output_dir / RECORD, run.record)
+    write_json(run.args.directory / RECORD, run.record)
     if run.args.save_strategy == "no":
-        checkpoints.remove(run.output_dir)  # that of a signal, where an earlier call ended
+        checkpoints.remove(run.args.directory)  # that of a signal, where an earlier call ended
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     # A run shorter than --logging_steps has logged no loss.
     course = f", loss {losses[0]:.4f} -> {losses[-1]:.4f}" if losses else ""
     say(
         f"trained {state.global_step} steps in {seconds:.0f} s{course}\n"
-        f"checkpoint: {run.output_dir} ({saved:,} parameters, reopened)"
+        f"checkpoint: {run.args.directory} ({saved:,} parameters, reopened)"
     )
     say(
-        f"next: python workflow_eval.py --model {shlex.quote(str(run.output_dir))} "
+        f"next: python workflow_eval.py --model {shlex.quote(str(run.args.directory))} "
         "--data_path data/gsm8k/test.jsonl --env gsm8k --max_turns 5 "
         "--num_of_samples 1 1 1 1 1 --context_window 2 --log_dir log/"
     )

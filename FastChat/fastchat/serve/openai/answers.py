@@ -91,7 +91,7 @@ class Answers:
                 outcome.usage = shape.usage([one.last for one in sent if one.last])
                 outcome.code = 0
                 if shape.include_usage:
-                    yield shape.closing(outcome.usage)
+                    yield shape.chunk([], outcome.usage)
                 yield DONE
         except ApiError as error:
             if not begun:

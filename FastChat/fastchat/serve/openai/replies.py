@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
-from fastchat.protocol.worker_protocol import GenerateReply, Logprobs
+from fastchat.protocol.worker_protocol import GenerateReply, Logprobs, Usage
 from fastchat.serve.openai.requests import Ask
 
 DONE = b"data: [DONE]\n\n"
@@ -42,33 +42,24 @@ class Shape:
                     else {"text": text}
                 )
                 more = {**self._ids(reply, i), **self.logprobs(reply, i)}
-                choices.append(self._choice(ask.first + i, content, reason, more))
+                choices.append(_choice(ask.first + i, **content, **more, finish_reason=reason))
         kind = "chat.completion" if self.chat else "text_completion"
         return {**self._head, "object": kind, "choices": choices, "usage": self.usage(replies)}
 
     def roles(self, n: int) -> bytes:
         """The chunks before any text: of a chat, who speaks in each choice."""
         delta = {"delta": {"role": "assistant", "content": ""}} if self.chat else {"text": ""}
-        return b"".join(self._chunk([self._choice(index, delta)]) for index in range(n))
+        return b"".join(self.chunk([_choice(index, **delta)]) for index in range(n))
 
-    def piece(
-        self, index: int, text: str, reason: str | None = None, more: dict[str, Any] | None = None
-    ) -> bytes:
+    def piece(self, index: int, text: str, **more: Any) -> bytes:
+        """A chunk with more text of a choice, and what else is new of it."""
         content = {"delta": {"content": text} if text else {}} if self.chat else {"text": text}
-        return self._chunk([self._choice(index, content, reason, more)])
-
-    def closing(self, usage: dict[str, int]) -> bytes:
-        """The chunk after all text that says how many tokens there were."""
-        return self._chunk([], usage)
+        return self.chunk([_choice(index, **content, **more)])
 
     def usage(self, replies: list[GenerateReply]) -> dict[str, int]:
         prompt = sum(reply.usage.prompt_tokens for reply in replies)
         completion = sum(reply.usage.completion_tokens for reply in replies)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-        }
+        return Usage.of(prompt, completion).model_dump()
 
     def _ids(self, reply: GenerateReply, i: int) -> dict[str, Any]:
         if not self._with_ids or reply.token_ids is None:
@@ -91,17 +82,7 @@ class Shape:
             content.append({**_spelled(token), "logprob": logprob, "top_logprobs": tops})
         return {"content": content, "refusal": None}
 
-    def _choice(
-        self,
-        index: int,
-        content: dict[str, Any],
-        reason: str | None = None,
-        more: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        fixed = {"index": index, "logprobs": None, "finish_reason": reason}
-        return {**fixed, **content, **(more or {})}
-
-    def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
+    def chunk(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         body = {**self._head, "object": kind, "choices": choices}
         if self.include_usage:
@@ -138,7 +119,11 @@ class Progress:
                     extra["prompt_token_ids"] = frame.prompt_token_ids
                 self._tokens[i] = len(ids[i])
             self._texts[i] += new
-            yield self.shape.piece(self.ask.first + i, new, reason, extra)
+            yield self.shape.piece(self.ask.first + i, new, finish_reason=reason, **extra)
+
+
+def _choice(index: int, **content: Any) -> dict[str, Any]:
+    return {"index": index, "logprobs": None, "finish_reason": None, **content}
 
 
 def _spelled(token: str) -> dict[str, Any]:

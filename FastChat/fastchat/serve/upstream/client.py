@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from fastchat.client.http import M, open_session, pieces, read
 from fastchat.constants import ErrorCode, RequestError
-from fastchat.protocol.worker_protocol import AnyText, Count, Length, Logprobs, TokenId
+from fastchat.protocol.worker_protocol import AnyText, Count, Length, Logprobs, TokenId, Usage
 
 _STATUS_CODES = {
     400: ErrorCode.VALIDATION_TYPE_ERROR,
@@ -53,18 +53,11 @@ class Choice(BaseModel):
         return (message.content if message else self.text) or ""
 
 
-class Counts(BaseModel):
-    """How many tokens there were."""
-
-    prompt_tokens: Count
-    completion_tokens: Count = 0
-
-
 class Completion(BaseModel):
     """A reply to `/completions` and `/chat/completions`, or a chunk of one."""
 
     choices: list[Choice] = []
-    usage: Counts | None = None
+    usage: Usage | None = None
     error: Any = None
 
 

@@ -14,7 +14,7 @@ import pytest
 from fastchat.client.http import PeerError
 from fastchat.client.process import free_ports
 from fastchat.model import hub
-from fastchat.serve import cli, launch_all_serve
+from fastchat.serve import cli, launch_all_serve, screens
 
 STOCK = {
     "template_name": "one_shot",
@@ -36,14 +36,14 @@ def typed(monkeypatch, tmp_path):
     def chat(*lines, answers=(), options=()):
         given = iter(answers)
 
-        async def answer(chat, body):
-            chat.screen.say(f"sees {len(body['messages'])}")
+        async def answer(screen, body):
+            screen.say(f"sees {len(body['messages'])}")
             said = next(given, "an answer")
             if said is None:
                 raise PeerError("connection", "no worker")
             return said
 
-        monkeypatch.setattr(cli.Chat, "_answer", answer)
+        monkeypatch.setattr(screens.Screen, "answer", answer)
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
         cli.main(["--model-name", "m", *options])
 
