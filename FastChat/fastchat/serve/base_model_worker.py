@@ -35,7 +35,7 @@ from fastchat.model.model_adapter import base_source, load_stop_ids, load_tokeni
 from fastchat.protocol.worker_protocol import CountRequest, GenerateRequest
 from fastchat.serve.commands import add_address, add_controller
 from fastchat.serve.conv_style import conv_fields
-from fastchat.serve.http import AsciiJSON, Bodies, frame, reads, received, unless_dropped
+from fastchat.serve.http import AsciiJSON, frame, new_app, reads, received, unless_dropped
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.prompts import Prompts
 from fastchat.serve.registration import Registration
@@ -171,14 +171,8 @@ def create_app(worker: BaseModelWorker, registration: Registration | None = None
             task.cancel()
         await worker.close()
 
-    app = FastAPI(title="RISE model worker", lifespan=lifespan, default_response_class=AsciiJSON)
-    app.add_middleware(Bodies, logger=worker.logger)
+    app = new_app("RISE model worker", lifespan, worker.logger, status=200)
     worker.metrics.add_route(app)
-
-    @app.exception_handler(RequestError)
-    async def refuse(_: Request, error: RequestError) -> Response:
-        return AsciiJSON(error.reply())
-
     _add_generation_routes(app, worker)
     _add_description_routes(app, worker)
     return app

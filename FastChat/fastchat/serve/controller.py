@@ -36,7 +36,7 @@ from fastchat.protocol.controller_protocol import (
     WorkerStatus,
 )
 from fastchat.serve.commands import ELSEWHERE, add_address
-from fastchat.serve.http import AsciiJSON, Bodies, frame, reads, received
+from fastchat.serve.http import frame, new_app, reads, received
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry, add_dispatch_method
 from fastchat.utils import Parser, build_logger, listen, serve, tell_if_open, url_of
@@ -153,15 +153,9 @@ def create_app(dispatch_method: DispatchMethod = "shortest_queue") -> FastAPI:
             yield
             watch.cancel()
 
-    app = FastAPI(title="RISE controller", lifespan=lifespan, default_response_class=AsciiJSON)
-    app.add_middleware(Bodies, logger=logger, token=os.environ.get(TOKEN_VARIABLE, ""))
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    app = new_app("RISE controller", lifespan, logger, status=400, token=token)
     controller.metrics.add_route(app)
-    app.state.controller = controller
-
-    @app.exception_handler(RequestError)
-    async def refuse(_: Request, error: RequestError) -> Response:
-        return AsciiJSON(error.reply(), status_code=400)
-
     _add_worker_routes(app, controller)
     _add_client_routes(app, controller)
     return app

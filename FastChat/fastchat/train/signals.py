@@ -66,10 +66,6 @@ def ignore(_: int = 0) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def name(number: int) -> str:
-    return signal.Signals(number).name
-
-
 def exit_code(number: int) -> int:
     """130 after Ctrl-C, 143 after what ends a job."""
     return 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
@@ -88,6 +84,6 @@ def _handle(number: int, _: FrameType | None) -> None:
         raise Ended("interrupted")
     if is_first and os.environ.get("RANK", "0") == "0":
         # Not by print, which may be at work where the signal came.
-        text = f"\n{name(number)}: finishing the step and saving a checkpoint"
+        text = f"\n{signal.Signals(number).name}: finishing the step and saving a checkpoint"
         more = "; Ctrl-C again leaves at once" if number == signal.SIGINT else ""
         os.write(2, f"{text}{more}\n".encode())

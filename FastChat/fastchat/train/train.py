@@ -111,11 +111,10 @@ def main(argv: list[str] | None = None) -> int:
         return fail(f"the system refused: {error}", 1)
     except KeyboardInterrupt as error:
         number = signals.State.number or signal.SIGINT
-        return fail(
-            f"{signals.name(number)}: {error or 'interrupted'}; the same command goes on from the "
-            "last checkpoint, if any",
-            signals.exit_code(number),
+        said = (
+            f"{error or 'interrupted'}; the same command goes on from the last checkpoint, if any"
         )
+        return fail(f"{signal.Signals(number).name}: {said}", signals.exit_code(number))
     # After a refusal too: DeepSpeed joins the processes as soon as its arguments are read, and NCCL
     # would add a warning to the one message.
     if torch.distributed.is_initialized():
