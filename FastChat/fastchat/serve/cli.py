@@ -29,7 +29,7 @@ from fastchat.client.http import PeerError
 from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop, wait_until
 from fastchat.conversation import Message
 from fastchat.protocol.worker_protocol import ChatMessage
-from fastchat.serve.commands import ELSEWHERE, add_asking
+from fastchat.serve.commands import ELSEWHERE, add_asking, refusals
 from fastchat.serve.screens import SCREENS, Screen, screen_of
 from fastchat.utils import Parser, read_json, write_json
 
@@ -259,17 +259,11 @@ def main(argv: list[str] | None = None) -> None:
     tabs = [found.load() for found in entry_points(group=TABS)]
     args = parse_args(argv, tabs)
     tab = next((each for each in tabs if hasattr(each, "Problem")), None)
-    try:
+    with refusals(args):
         if tab is not None and args.problem is not None:
             tab.Problem(args, args.problem)  # what is wrong there is found before a model is loaded
         with served(args):
             Chat(args, screen_of(args), tab).run()
-    except ServerEnded as error:
-        sys.exit(f"error: {error}")
-    except (ValueError, OSError) as error:
-        args.error(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

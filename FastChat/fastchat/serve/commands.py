@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 from fastchat.client.http import PeerError
+from fastchat.client.process import ServerEnded
 from fastchat.constants import CONTROLLER_ADDRESS
 from fastchat.model.model_adapter import pick_device
 from fastchat.utils import byte_count, normal_url, positive_int
@@ -91,6 +93,19 @@ def add_asking(parser: argparse.ArgumentParser, temperature: float, tokens: int)
     parser.add_argument(
         "--max-new-tokens", type=positive_int, default=tokens, help=f"longest answer ({tokens})"
     )
+
+
+@contextlib.contextmanager
+def refusals(args: argparse.Namespace) -> Iterator[None]:
+    """What goes wrong at the start is one line: exit code 2, 1 for a server that ended, 130."""
+    try:
+        yield
+    except ServerEnded as error:
+        sys.exit(f"error: {error}")
+    except (ValueError, OSError) as error:
+        args.error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

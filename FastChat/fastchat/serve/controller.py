@@ -35,7 +35,7 @@ from fastchat.protocol.controller_protocol import (
     RegisterRequest,
     WorkerStatus,
 )
-from fastchat.serve.commands import ELSEWHERE, add_address
+from fastchat.serve.commands import ELSEWHERE, add_address, refusals
 from fastchat.serve.http import frame, new_app, reads, received
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.worker_registry import DispatchMethod, WorkerRegistry, add_dispatch_method
@@ -229,11 +229,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
+    with refusals(args):
         heart_beat_expiration(), worker_timeout()
         sock = listen(args.host, args.port)
-    except ValueError as error:
-        args.error(str(error))
     logger.info("listening on %s (%s)", url_of(args.host, sock), args.dispatch_method)
     if not os.environ.get(TOKEN_VARIABLE):
         tell_if_open(args.host, logger, f"set {TOKEN_VARIABLE} here and where it is asked")

@@ -22,7 +22,7 @@ from fastchat.client.http import PeerError
 from fastchat.client.workers import Cluster
 from fastchat.constants import RequestError
 from fastchat.conversation import Message
-from fastchat.serve.commands import ELSEWHERE, add_address, add_controller
+from fastchat.serve.commands import ELSEWHERE, add_address, add_controller, refusals
 from fastchat.serve.http import together
 from fastchat.serve.openai.errors import ApiError, from_worker
 from fastchat.serve.openai.requests import held
@@ -231,12 +231,10 @@ def parse_args(
 def main(argv: list[str] | None = None) -> None:
     tabs = [found.load() for found in entry_points(group=TABS)]
     args = parse_args(argv, tabs)
-    try:
+    with refusals(args):
         for tab in tabs:
             tab.check(args)
         sock = listen(args.host, args.port)
-    except ValueError as error:
-        args.error(str(error))
     try:
         import gradio as gr
     except ImportError:

@@ -22,7 +22,7 @@ from fastchat.client.process import Child, ServerEnded, asked, stop, wait_until
 from fastchat.constants import CONTROLLER_PORT, WORKER_PORT, controller_headers
 from fastchat.model.weight_files import check_files
 from fastchat.serve import model_worker
-from fastchat.serve.commands import ELSEWHERE
+from fastchat.serve.commands import ELSEWHERE, refusals
 from fastchat.serve.worker_registry import add_dispatch_method
 from fastchat.utils import Parser, listen, read_json, write_json
 
@@ -152,14 +152,8 @@ def is_alive(kept: dict) -> bool:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
+    with refusals(args):
         launch(args)
-    except ServerEnded as error:
-        sys.exit(str(error))
-    except (ValueError, OSError) as error:
-        args.error(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
     end = "python -m fastchat.serve.shutdown_serve --down all"
     end += "" if args.log_dir == Path("logs") else f" --log-dir {shlex.quote(str(args.log_dir))}"
     print(f"all answer; OpenAI API: http://{args.server_host}:{args.server_port}/v1; end: {end}")

@@ -290,14 +290,12 @@ def _memory_explained(args: argparse.Namespace) -> Iterator[None]:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     logger = build_logger("model_worker")
-    try:
+    with commands.refusals(args):
         if instead := vllm_instead(args, logger):
             vllm_worker.run(instead)
             return
         door = door_of(args)
         worker = build_worker(args, logger)
-    except ValueError as error:
-        args.error(str(error))
     engine, load = worker.engine, worker.engine.load()
     dtype = str(engine.model.model.dtype).removeprefix("torch.")
     slots = f"{load['slots']} slots of {load['slot_tokens']} tokens"

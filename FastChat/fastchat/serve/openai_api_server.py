@@ -26,7 +26,7 @@ from fastchat.client.http import PeerError
 from fastchat.client.workers import Cluster
 from fastchat.constants import RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
-from fastchat.serve.commands import ELSEWHERE, add_address, add_controller
+from fastchat.serve.commands import ELSEWHERE, add_address, add_controller, refusals
 from fastchat.serve.http import AsciiJSON, Bodies, read_json, reads
 from fastchat.serve.openai.answers import Answers
 from fastchat.serve.openai.errors import ApiError, from_worker, parse
@@ -186,10 +186,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     keys = args.api_keys + split_keys(os.environ.get(KEYS_VARIABLE, ""))
-    try:
+    with refusals(args):
         sock = listen(args.host, args.port)
-    except ValueError as error:
-        args.error(str(error))
     logger.info(
         "listening on %s/v1 (controller %s, %s)",
         url_of(args.host, sock),
