@@ -16,8 +16,8 @@ import binascii
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from jinja2.exceptions import TemplateError
 
 from fastchat.chat_templates import BUILT_IN, DATE, with_day
+from fastchat.utils import within
 
 Message = dict[str, str]
 
@@ -84,7 +85,13 @@ class ChatTemplate:
     ):
         self.tokenizer = tokenizer
         self.name, self.source = _find_template(tokenizer, template)
-        self._within(_FIRST_SECONDS, self._check_doubled_bos)
+        try:
+            within(_FIRST_SECONDS, self._check_doubled_bos)
+        except futures.TimeoutError as error:
+            raise ValueError(
+                f"the chat template {self.name!r} takes more than {_FIRST_SECONDS:g} s for one "
+                f"short message; pass another one with --chat-template ({_choices()})"
+            ) from error
         self._system_in_user = not self._accepts_system()
         self.turn_end_id = self._find_turn_end()
         stops = {tokenizer.eos_token_id, self.turn_end_id, *extra_stop_ids} - {None}
@@ -197,28 +204,6 @@ class ChatTemplate:
         # The template writes the special tokens, so the tokenizer must not add its own.
         encode = self.tokenizer
         return list(encode(text, add_special_tokens=False, split_special_tokens=plain)["input_ids"])
-
-    def _within(self, seconds: float, work: Callable[[], None]) -> None:
-        """Do something that a template which never ends would hold up."""
-        failures: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                work()
-            except BaseException as error:
-                failures.append(error)
-
-        # A thread that still runs when the process ends is simply gone.
-        thread = threading.Thread(target=run, name="template", daemon=True)
-        thread.start()
-        thread.join(seconds)
-        if thread.is_alive():
-            raise ValueError(
-                f"the chat template {self.name!r} takes more than {seconds:g} s for one short "
-                f"message; pass another one with --chat-template ({_choices()})"
-            )
-        for failure in failures:
-            raise failure
 
     def _accepts_system(self) -> bool:
         dialogue = [{"role": "system", "content": "@S@"}, {"role": "user", "content": "@U@"}]

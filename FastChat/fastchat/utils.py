@@ -14,10 +14,13 @@ import resource
 import shlex
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
+T = TypeVar("T")
 WILDCARDS = ("0.0.0.0", "::", "")
 """Hosts that stand for every address of this machine."""
 _OPEN_FILES = 65536
@@ -55,6 +58,20 @@ def visible(text: str) -> str:
 class _Visible(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         return visible(super().formatMessage(record))
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns; futures.TimeoutError after so long, its thread is left behind then."""
+    outcome: futures.Future[T] = futures.Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome.result(seconds)
 
 
 def own_cores() -> int:

@@ -12,11 +12,11 @@ import errno
 import json
 import math
 import socket
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from concurrent import futures
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from fastchat.constants import MAX_REPLY_BYTES, ErrorCode, RequestError
-from fastchat.utils import visible
+from fastchat.utils import visible, within
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -184,22 +184,21 @@ def seconds_to_wait(headers: Any) -> float | None:
 
 def unreachable(url: str) -> str | None:
     """Why a server of the network does not answer; None if it does, be it with an error."""
-    causes = [f"nothing within {ANSWER_SECONDS:g} s"]
 
-    def ask() -> None:
+    def ask() -> str | None:
         try:
             with urllib.request.urlopen(url, timeout=ANSWER_SECONDS):
-                causes.append("")
+                return None
         except urllib.error.HTTPError:
-            causes.append("")
+            return None
         except (OSError, ValueError) as error:
-            causes.append(str(getattr(error, "reason", error)))
+            return str(getattr(error, "reason", error))
 
-    # The time limit of a request does not cover the look-up of a name.
-    thread = threading.Thread(target=ask, daemon=True, name="reach")
-    thread.start()
-    thread.join(2 * ANSWER_SECONDS)
-    return causes[-1] or None
+    try:
+        # The time limit of a request does not cover the look-up of a name.
+        return within(2 * ANSWER_SECONDS, ask)
+    except futures.TimeoutError:
+        return f"nothing within {ANSWER_SECONDS:g} s"
 
 
 async def accepts(url: str) -> bool:

@@ -286,7 +286,7 @@ def test_the_workers_seed_is_used_by_requests_without_one(checkpoint):
 def test_a_gpu_that_is_not_there_is_said_before_anything_is_loaded(checkpoint, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(model_worker, "load_tokenizer", lambda *_, **__: pytest.fail("it loaded"))
+    monkeypatch.setattr(model_worker, "template_of", lambda *_, **__: pytest.fail("it loaded"))
     args = parse_args(["--model-path", str(checkpoint()), "--device", "cuda:7"])
     with pytest.raises(ValueError, match="'cuda:7' was asked for, but this machine has 1 GPU"):
         build_worker(args, logging.getLogger("test"))
