@@ -11,7 +11,6 @@ listed go to every model worker.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import shlex
 import signal
@@ -64,41 +63,33 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
 
     ValueError if an address is not MODEL@HOST@PORT or taken, or no model can be there.
     """
-    controller = f"http://{args.controller_host}:{args.controller_port}"
-    found = {
-        "controller": [
-            *("--host", args.controller_host, "--port", str(args.controller_port)),
-            *("--dispatch-method", args.dispatch_method),
-        ]
-    }
+    found: dict[str, list[str]] = {}
+
+    def add(name: str, flag: str, host: str, port: str, *more: str) -> None:
+        try:  # whoever has the port would answer in the place of what ends at its start
+            listen(host, int(port)).close()
+        except ValueError as error:
+            raise ValueError(str(error).replace("--port", flag)) from error
+        program = [sys.executable, "-m", f"fastchat.serve.{name.partition('.')[0]}"]
+        found[name] = [*program, "--host", host, "--port", port, *more]
+
+    host, port = args.controller_host, str(args.controller_port)
+    add("controller", "--controller-port", host, port, "--dispatch-method", args.dispatch_method)
+    address = ("--controller-address", f"http://{host}:{port}")
     for number, text in enumerate(args.model_path_address):
         model, *place = text.split("@")
         if len(place) not in (0, 2) or (place and not place[1].isdecimal()):
             raise ValueError(f"--model-path-address {text}: give MODEL or MODEL@HOST@PORT")
-        host, port = place or ("localhost", str(WORKER_PORT + number))
-        found[f"model_worker.{number}"] = [
-            *("--model-path", model, "--host", host, "--port", port),
-            *("--controller-address", controller, *args.worker_args),
-        ]
-        worker = model_worker.parse_args(found[f"model_worker.{number}"])
+        words = ["--model-path", model, *address, *args.worker_args]
+        worker = model_worker.parse_args(words)
         check_files(worker.model_path, worker.base_model_path)
-    found["openai_api_server"] = [
-        *("--host", args.server_host, "--port", str(args.server_port)),
-        *("--controller-address", controller),
-        *(("--api-keys", args.api_keys) if args.api_keys else ()),
-    ]
-    flags = {"controller": "--controller-port", "openai_api_server": "--server-port"}
-    for name, words in found.items():
-        place = dict(itertools.pairwise(words))
-        try:  # whoever has the port would answer in the place of what ends at its start
-            listen(place["--host"], int(place["--port"])).close()
-        except ValueError as error:
-            flag = flags.get(name, "--model-path-address MODEL@HOST@PORT")
-            raise ValueError(str(error).replace("--port", flag)) from error
-    return {
-        name: [sys.executable, "-m", f"fastchat.serve.{name.partition('.')[0]}", *words]
-        for name, words in found.items()
-    }
+        host, port = place or ("localhost", str(WORKER_PORT + number))
+        flag = "--model-path-address MODEL@HOST@PORT"
+        add(f"model_worker.{number}", flag, host, port, *words)
+    keys = ("--api-keys", args.api_keys) if args.api_keys else ()
+    host, port = args.server_host, str(args.server_port)
+    add("openai_api_server", "--server-port", host, port, *address, *keys)
+    return found
 
 
 def launch(args: argparse.Namespace) -> None:
