@@ -28,6 +28,7 @@ from typing import Any
 from fastchat.client.http import PeerError
 from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop, wait_until
 from fastchat.conversation import Message
+from fastchat.model.model_adapter import resolve
 from fastchat.protocol.worker_protocol import ChatMessage
 from fastchat.serve.commands import ELSEWHERE, add_asking, refusals
 from fastchat.serve.screens import SCREENS, Screen, screen_of
@@ -91,6 +92,7 @@ def served(args: argparse.Namespace) -> Iterator[None]:
     if not args.model_path:
         yield
         return
+    resolve(args.model_path)  # a name that is none is found before a process is started
     [port] = free_ports(1)
     args.worker_address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "fastchat.serve.model_worker", "--no-register"]
