@@ -1,12 +1,10 @@
-"""The base model of the quickstart: what is learned, what is saved, and a kill in between.
+"""The base model of the quickstart: what is learned, what is saved, an interrupt in between.
 
 python -m pytest tests/journeys/test_make_base.py
 """
 
 import json
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -72,14 +70,6 @@ def test_a_given_beginning_and_the_questions_are_not_learned(tokenizer):
     assert tokenizer.decode(learned) == ("-2=5>>5\n\\boxed{7}<end><<4+1=5>>5\n\\boxed{4}<end>")
 
 
-def test_digits_are_tokens_of_their_own(tokenizer):
-    tokens = tokenizer.tokenize("<<10-9=1>>1")
-    assert [token for token in tokens if token.isdigit()] == ["1", "0", "9", "1", "1"]
-    assert tokenizer.decode(tokenizer("need 9: 1 over\n\\boxed{12}")["input_ids"]) == (
-        "need 9: 1 over\n\\boxed{12}"
-    )
-
-
 def test_the_checkpoint_loads_as_any_other(base, chats, tokenizer):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -96,23 +86,16 @@ def test_the_checkpoint_loads_as_any_other(base, chats, tokenizer):
     assert 200_000 < model.num_parameters() < 250_000
 
 
-def test_a_second_run_has_nothing_to_do_and_another_recipe_is_refused(base, warmup):
+def test_what_is_there_is_kept_and_another_recipe_is_refused(base, warmup, tmp_path):
     before = (base / "model.safetensors").stat().st_mtime_ns
     again = run(warmup, base)
     assert again.returncode == 0 and "nothing to do" in again.stdout
     other = run(warmup, base, "--seed", 1)
     assert other.returncode == 2 and "another seed;" in other.stderr
     assert (base / "model.safetensors").stat().st_mtime_ns == before
-
-
-def test_a_larger_base_is_trained_and_is_another_recipe(warmup, base, tmp_path):
-    done = run(warmup, tmp_path / "large", "--size", "large")
-    assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "large" / "recipe.json").read_text())
-    assert record["parameters"] > 5_000_000
-    assert record["learning_rate"] < json.loads((base / "recipe.json").read_text())["learning_rate"]
-    refused = run(warmup, base, "--size", "large")
-    assert refused.returncode == 2 and "size" in refused.stderr
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert "not empty" in run(warmup, tmp_path).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_gpu_that_is_not_there_is_one_error(warmup, tmp_path, monkeypatch):
@@ -123,26 +106,18 @@ def test_a_gpu_that_is_not_there_is_one_error(warmup, tmp_path, monkeypatch):
     assert not (tmp_path / "base").exists()
 
 
-def test_a_folder_with_other_files_is_left_alone(warmup, tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    done = run(warmup, tmp_path)
-    assert done.returncode == 2 and "not empty" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+def test_an_interrupted_run_leaves_nothing_and_the_same_command_completes(
+    warmup, tmp_path, monkeypatch
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
 
-
-def test_a_killed_run_leaves_nothing_and_the_same_command_completes(tmp_path):
-    warmup, folder = tmp_path / "warmup.jsonl", tmp_path / "base"
-    arithmetic.write_lines(warmup, arithmetic.warmup_chats(400, seed=0))
-    command = [sys.executable, *words(warmup, folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if "base:" in line:  # training has begun
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert [path.name for path in tmp_path.iterdir()] == ["warmup.jsonl"]
-    assert run(warmup, folder).returncode == 0
-    assert (folder / "model.safetensors").is_file()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(make_base, "train", interrupted)
+        run(warmup, tmp_path / "base")
+    assert list(tmp_path.iterdir()) == []
+    assert run(warmup, tmp_path / "base").returncode == 0
+    assert (tmp_path / "base" / "model.safetensors").is_file()
 
 
 def test_a_missing_file_is_a_usage_error_that_names_the_command(tmp_path):

@@ -67,10 +67,3 @@ def test_a_broken_pipe_is_no_usage_error(capsys):
         run_program(main)
     assert exit_.value.code == BROKEN_PIPE == 141
     assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("code", [0, 1, "a message"])
-def test_other_ends_stay_as_they_are(code):
-    with pytest.raises(SystemExit) as exit_:
-        run_program(lambda: code)
-    assert exit_.value.code == code

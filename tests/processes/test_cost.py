@@ -143,14 +143,6 @@ def test_prices_that_will_not_do_are_refused_before_anything_is_asked(place, arg
     assert not server.requests and not (place / "run").exists()
 
 
-def test_a_limit_of_the_cost_needs_a_price(place):
-    (place / "f.py").write_text("def f(problem, messages):\n    return 'x'\n")
-    run = (GEN, "--models", "f.py:f", "--log_dir", "run")
-    free = call(place, *run, "--max_cost_usd", 5)
-    assert free.returncode == 2 and "--max_cost_usd needs a price" in free.stderr
-    assert not (place / "run").exists()
-
-
 def test_the_forecast_bounds_answers_tokens_and_cost(place):
     save_tiny_model(place / "model")
     with OpenAI(lambda _: chat_reply("x"), served=("gpt-4",)) as server:

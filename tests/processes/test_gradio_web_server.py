@@ -5,8 +5,6 @@ python -m pytest tests/processes/test_gradio_web_server.py
 
 import json
 import logging
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +13,8 @@ import requests
 from fastchat.serve import base_model_worker, controller, gradio_web_server, model_worker
 from rise import web_tab
 from tests.support.browser import browser, needs_browser  # noqa: F401  (a fixture)
-from tests.support.servers import ENVIRONMENT, ROOT, free_port, process, register, running, wait_for
+from tests.support.servers import free_port, process, register, running, wait_for
+from tests.support.stages import run_main
 
 HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=2</script>"
 
@@ -174,14 +173,10 @@ def test_chat_with_a_served_model(page):
 
 
 def test_problems_that_cannot_be_read_are_one_line(tmp_path):
-    command = [sys.executable, "-m", "fastchat.serve.gradio_web_server"]
-    missing = ["--data-path", str(tmp_path / "none.jsonl")]
-    done = subprocess.run(
-        [*command, *missing], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    missing = ("--data-path", tmp_path / "none.jsonl")
+    done = run_main(gradio_web_server.main, "gradio_web_server", *missing)
     assert done.returncode == 2
-    assert "none.jsonl" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert "none.jsonl" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
 def test_every_tab_adds_its_arguments():

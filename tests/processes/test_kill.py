@@ -22,8 +22,8 @@ from tests.support.stages import begin, call, command, environment, write_inputs
 from tests.support.tiny import save_tiny_model
 
 GEN = "workflow_gen.py"
-KILLS = 12
-PROBLEMS = 180
+KILLS = 8
+PROBLEMS = 120
 EXACT_WORKER = """
 import asyncio, sys, torch
 from fastchat.model import model_adapter
@@ -134,7 +134,7 @@ def test_kills_lose_nothing_and_change_nothing(controller, tmp_path):
 
 
 def test_workers_of_a_killed_run_die_with_it_and_the_run_goes_on(checkpoint, tmp_path):
-    write_inputs(tmp_path, problems=40)
+    write_inputs(tmp_path, problems=20)
     arguments = ("--max_turns", 1, "--models", checkpoint, "--max_new_tokens", 400)
     arguments += ("--concurrency", 4, "--log_dir", "run", "--worker_args", "--device cpu")
     process = begin(tmp_path, GEN, *arguments, rows=3)
@@ -148,5 +148,5 @@ def test_workers_of_a_killed_run_die_with_it_and_the_run_goes_on(checkpoint, tmp
     done = call(tmp_path, GEN, *arguments, "--concurrency", 16)
     assert done.returncode == 0, done.stdout + done.stderr
     journal = (tmp_path / "run" / "rows.jsonl").read_bytes()
-    assert journal.startswith(rows[: rows.rfind(b"\n") + 1]) and rows.count(b"\n") < 40
-    assert [episode.task_id for episode in load_episodes(tmp_path / "run")] == list(range(40))
+    assert journal.startswith(rows[: rows.rfind(b"\n") + 1]) and rows.count(b"\n") < 20
+    assert [episode.task_id for episode in load_episodes(tmp_path / "run")] == list(range(20))

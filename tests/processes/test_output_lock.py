@@ -16,7 +16,7 @@ from fastchat.train import run_record
 from fastchat.train.run_record import LOCK
 from fastchat.train.train import main
 from tests.processes.test_launchers import SCRIPT, SECONDS, start
-from tests.support.training_data import command, make_case, record
+from tests.support.training_data import command, make_case
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,6 @@ def test_a_directory_in_which_another_run_trains_is_refused_until_that_ends(
     assert main([*words, "--learning_rate", "5e-4"]) == 2
     assert "learning_rate (was 0.001, is 0.0005)" in capsys.readouterr().err
     assert not (output / LOCK).exists()
-
-
-def test_a_finished_directory_holds_no_lock_file(case, tmp_path):
-    output = tmp_path / "deep" / "out"
-    assert main(command(case, output, "--max_steps", "1")) == 0
-    assert record(output)["status"] == "finished"
-    assert not list(output.glob(".*"))
 
 
 def test_a_file_system_without_locks_is_a_notice(case, tmp_path, monkeypatch, caplog):

@@ -5,7 +5,6 @@ pytest tests/processes/test_serving.py
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from unittest import mock
@@ -23,7 +22,6 @@ from tests.support.tiny import save_tiny_model
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "problem": {}}
 MESSAGES = [{"role": "user", "content": "How many apples?"}]
-BATCH = 16
 
 
 @pytest.fixture(scope="module")
@@ -34,64 +32,43 @@ def checkpoints(tmp_path_factory):
     return directory
 
 
-def test_every_checkpoint_answers_and_nothing_is_left_running(checkpoints, tmp_path):
+def test_every_checkpoint_answers_its_workers_alike_and_nothing_is_left_running(
+    checkpoints, tmp_path
+):
     paths = [str(checkpoints / name) for name in ("first", "second")]
 
     async def ask(name, controller, model):
         policy = WorkerPolicy(name, controller, model=model)
         await policy.check()
-        answers = [await policy.sample(MESSAGES, n=2, seed=s, **SETTINGS) for s in (1, 1, 2)]
-        for worker in policy._cluster._workers[model]._known.values():
+        asked = [policy.sample(MESSAGES, n=2, seed=s, **SETTINGS) for s in (1, 1, 2, 2)]
+        answers = await asyncio.gather(*asked)
+        known = policy._cluster._workers[model]._known.values()
+        used = [bool(worker.used_at) for worker in known]
+        for worker in known:
             worker.seen_at = 0.0  # at work for minutes, it has given no sign of life
         drawn = sum((await policy.drawn()).values())
         assert drawn == sum(sample.completion_tokens for each in answers for sample in each)
         await policy.close()
         assert not await policy.drawn()
-        return [[sample.text for sample in samples] for samples in answers]
-
-    with LocalServing(paths, tmp_path / "logs", worker_args=["--device", "cpu"]) as serving:
-        pids = [child.pid for child in serving._children.values()]
-        addresses = serving.addresses()
-        assert list(addresses) == paths and len(pids) == 3
-        texts = [asyncio.run(ask(path, *addresses[path])) for path in paths]
-        assert serving.complaint() is None
-    for same, again, other in texts:
-        assert same == again != other and same[0] != same[1]
-    assert texts[0] != texts[1]
-    assert not any(alive(pid) for pid in pids)
-
-
-def test_two_workers_of_one_checkpoint_share_the_requests_and_answer_alike(tmp_path):
-    model = str(save_tiny_model(tmp_path / "model"))
-
-    async def ask(controller, name):
-        policy = WorkerPolicy(model, controller, model=name)
-        asked = [
-            policy.sample([{"role": "user", "content": "Go"}], n=1, seed=seed, **SETTINGS)
-            for seed in (1, 1, 2, 2)
-        ]
-        texts = [samples[0].text for samples in await asyncio.gather(*asked)]
-        used = [worker.used_at for worker in policy._cluster._workers[name]._known.values()]
-        await policy.close()
-        return texts, used
+        return [[sample.text for sample in samples] for samples in answers], used
 
     with (
-        mock.patch.object(gpus, "placement", lambda models, found: [[None, None]]),
-        LocalServing([model], tmp_path / "logs", worker_args=["--device", "cpu"]) as serving,
+        mock.patch.object(gpus, "placement", lambda models, found: [[None, None], [None]]),
+        LocalServing(paths, tmp_path / "logs", worker_args=["--device", "cpu"]) as serving,
     ):
         pids = [child.pid for child in serving._children.values()]
-        texts, used = asyncio.run(ask(*serving.addresses()[model]))
-    assert len(pids) == 3 and not any(os.path.exists(f"/proc/{pid}") for pid in pids)
-    assert len(used) == 2 and all(used)
-    assert texts[0] == texts[1] != texts[2] == texts[3]
+        addresses = serving.addresses()
+        assert list(addresses) == paths and len(pids) == 4
+        texts, used = zip(
+            *(asyncio.run(ask(path, *addresses[path])) for path in paths), strict=True
+        )
+        assert serving.complaint() is None
+    for same, again, other, as_other in texts:
+        assert same == again != other == as_other and same[0] != same[1]
+    assert texts[0] != texts[1] and used == ([True, True], [True])
+    assert not any(alive(pid) for pid in pids)
     logs = {path.name for path in (tmp_path / "logs").iterdir()}
-    assert logs == {"controller.log", "checkpoint-0.log", "checkpoint-0.1.log"}
-
-
-def test_without_checkpoints_nothing_is_started(tmp_path):
-    with LocalServing([], tmp_path / "logs") as serving:
-        assert serving.addresses() == {}
-    assert not (tmp_path / "logs").exists()
+    assert logs == {"controller.log", *(f"checkpoint-{n}.log" for n in ("0", "0.1", "1"))}
 
 
 def test_a_directory_is_all_that_evaluation_needs(checkpoints, tmp_path):
@@ -152,7 +129,3 @@ def test_a_hub_that_does_not_answer_is_one_error_within_seconds(tmp_path):
     )
     assert refused.returncode == 2 and not (tmp_path / "log").exists()
     assert "nobody/nothing is no directory here and not in the cache" in refused.stderr
-
-
-def test_free_ports_are_different():
-    assert len(set(free_ports(BATCH))) == BATCH

@@ -121,7 +121,7 @@ def test_training_that_is_preempted_saves_is_requeued_and_has_the_same_losses(cl
     model, data = make_case(tmp_path, count=16)
     shared = {"MODEL": str(model), "DATA_PATH": str(data), "OUTPUT_DIR": str(tmp_path / "out")}
     shared |= {"MASTER_PORT": str(free_ports(1)[0]), "REPORT_TO": "none", "ACCUMULATION": "4"}
-    flags = ["--bf16", "False", "--max_steps", "80", "--learning_rate", "1e-4"]
+    flags = ["--bf16", "False", "--max_steps", "50", "--learning_rate", "1e-4"]
     log = cluster.place / "finetune.log"
     job = cluster.submit(
         *(*SMALL, "--cpus-per-task=4", "--partition=train", f"--output={log}"),

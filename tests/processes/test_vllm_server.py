@@ -9,7 +9,6 @@ is a server with a child of its own, in front of a real model through our own Op
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -19,7 +18,6 @@ from fastchat.serve import vllm_worker
 from tests.support.servers import (
     ASK,
     CONTEXT,
-    ENVIRONMENT,
     alive,
     free_port,
     post,
@@ -134,15 +132,3 @@ def leaves(code, *options):
 def test_wrong_options_are_one_line_and_exit_code_2(checkpoint, capsys, options, part):
     assert leaves(2, "--model-path", checkpoint(), "--port", 0, *options)
     assert part in capsys.readouterr().err.strip().splitlines()[-1]
-
-
-def test_it_needs_no_torch(checkpoint):
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "import fastchat.serve.vllm_worker as worker\n"
-        "worker.main(sys.argv[1:])"
-    )
-    options = ["--model-path", checkpoint(), "--base-url", "http://localhost:9/v1", "--port", 0]
-    command = [sys.executable, "-c", code, *map(str, options)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "the server behind the worker failed" in done.stderr

@@ -60,7 +60,9 @@ SERVERS = {
 }
 """What goes on until it is stopped -> what it answers when it is ready."""
 
-NAMES = "Llama-2-7b-chat-hf,Mistral-7B-Instruct-v0.2"
+NAMES = "Llama-2-7b-chat-hf,checkpoints/rise"
+"""What the one worker serves. A checkpoint that no worker serves is started by each evaluation:
+tests/processes/test_serving.py."""
 MADE = {
     "log/gsm8k/2_turns.json": "workflow_gen.py .* gpt-3.5-turbo",
     "dataset/finetune.json": "workflow_convert.py .*finetune.json",

@@ -9,7 +9,9 @@ import json
 import pytest
 
 import envs
+from rise.episodes.journal import load_episodes
 from scripts.real import calculator
+from tests.support.stages import ROOT, call
 
 QUESTION = "Ann had 57 pens, Bob 26. How many have they? {question}"
 
@@ -31,6 +33,22 @@ def env(tmp_path):
 @pytest.fixture
 def equations(tmp_path):
     return made(tmp_path, "Equation")
+
+
+def test_a_run_hears_what_its_expression_comes_to(tmp_path):
+    (tmp_path / "problems.jsonl").write_text(json.dumps(PROBLEM) + "\n")
+    (tmp_path / "student.py").write_text(
+        "def f(problem, messages):\n    return r'\\boxed{57 - 26}'\n"
+    )
+    place = ROOT / "scripts" / "real" / "calculator.py"
+    words = ("--env", f"{place}:Equation", "--max_turns", 2, "--log_dir", "run")
+    words += ("--models", "student.py:f", f"{place}:expert", "--prompt_style", "default")
+    done = call(tmp_path, "workflow_gen.py", *words)
+    assert done.returncode == 0, done.stderr
+    [episode] = load_episodes(tmp_path / "run")
+    assert [turn.verdict for turn in episode.turns] == ["no_answer", "right"]
+    assert episode.turns[1].action == r"\boxed{57 + 26 = 83}"
+    assert "That is incorrect. Try again." in episode.turns[0].observation
 
 
 def test_the_examples_in_the_docstrings_hold():

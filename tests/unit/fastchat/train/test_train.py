@@ -41,6 +41,7 @@ def test_the_checkpoint_is_complete_and_carries_its_chat_template(case, finished
     assert model.get_input_embeddings().num_embeddings == len(tokenizer)
     before = load_model(case[0], device="cpu").get_input_embeddings().weight
     assert not torch.equal(model.get_input_embeddings().weight, before)
+    assert not list(finished.glob(".*")), "the lock is gone"
 
 
 def test_the_record_says_what_was_done(finished):
