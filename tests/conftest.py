@@ -6,16 +6,19 @@ import sys
 
 import pytest
 
+from tests.support.stages import write_inputs
+
 SLOW = (
-    "test_documented_commands.py",
     "test_slurm.py",
+    "test_documented_commands.py",
     "test_quickstart.py",
     "test_launchers.py",
-    "test_rise_sh.py",
-    "test_real.py",
     "test_reproduce.py",
+    "test_rise_sh.py",
+    "test_kill.py",
     "test_vllm_server.py",
     "test_gpu_check.py",
+    "test_convert_for_trl.py",
 )
 """Files that take longest, in this order. Begun last, one of them would run alone at the end."""
 
@@ -32,6 +35,13 @@ def pytest_collection_modifyitems(items: list) -> None:
     """Put the tests of the slow files first; the order within a file stays."""
     rank = {name: place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: rank.get(item.path.name, len(SLOW)))
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A directory with twelve problems and the experts of tests/support/stages.py."""
+    write_inputs(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,12 @@ script (docs/benchmarks.md), not here.
 import json
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from scripts.quickstart import study
-from tests.support.stages import planned, value
+from tests.support.stages import ROOT, planned, value
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("venv")
 SMALL = {"CHATS": "128", "PROBLEMS": "16", "TEST": "8", "EPOCHS": "1"}
 

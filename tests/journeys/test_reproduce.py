@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from rise import lineage
-from tests.support.stages import parsed
+from tests.support.stages import ROOT, parsed
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "scripts" / "reproduce"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.sh") if path.name != "run.sh")
 STAGES = {"llama2": 13, "mistral": 5, "llama3": 5, "qwen3": 5}

@@ -23,9 +23,8 @@ from aiohttp import web
 
 from tests.support.scripted_servers import Wire, wire_reply
 from tests.support.servers import alive, wait_for
-from tests.support.stages import environment, parsed, value, write_inputs
+from tests.support.stages import ROOT, environment, parsed, value, write_inputs
 
-ROOT = Path(__file__).parents[2]
 PYTHON = f"""#!/bin/bash
 case "$*" in *train_mem.py*)
     case "$*" in *--check*) exit ;; esac

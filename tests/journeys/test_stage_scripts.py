@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stages import value
+from tests.support.stages import ROOT, value
 
-ROOT = Path(__file__).parents[2]
 SCRIPTS = ("gen", "convert", "finetune_deepspeed", "eval_sequential", "eval_parallel")
 
 

@@ -14,7 +14,7 @@ import requests
 
 from fastchat.constants import ErrorCode
 from fastchat.utils import raise_file_limit
-from tests.support.servers import answers, frames, free_port, post, process, scrape, wait_for
+from tests.support.servers import frames, free_port, post, process, scrape, wait_for
 
 STREAMS = 1000
 
@@ -24,7 +24,7 @@ def controller(*options, **how):
     port = free_port()
     with process("fastchat.serve.controller", "--port", port, *options, **how):
         url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(url))
+        wait_for(lambda: requests.get(f"{url}/test_connection", timeout=5).ok)
         yield url
 
 

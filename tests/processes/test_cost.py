@@ -11,7 +11,7 @@ from aiohttp import web
 
 from tests.support.offline_wandb import read_offline_run
 from tests.support.scripted_servers import OpenAI, chat_reply
-from tests.support.stages import call, command, environment, files_in, write_inputs
+from tests.support.stages import call, command, environment, files_in
 from tests.support.tiny import save_tiny_model
 
 GEN = "workflow_gen.py"
@@ -20,12 +20,6 @@ PAID = ("--max_turns", 1, "--models", "gpt-4", "--log_dir", "run")
 PRICE = ("--price", "gpt-4=1000,2000")
 EACH = (7 * 1000 + 3 * 2000) / 1e6
 """USD for one answer of `chat_reply`."""
-
-
-@pytest.fixture
-def place(tmp_path):
-    write_inputs(tmp_path)
-    return tmp_path
 
 
 def gen(place, server, *arguments, key=KEY):
@@ -55,13 +49,7 @@ def test_no_output_and_no_file_holds_the_key_whatever_a_server_repeats(place):
 
     (place / "keys.cfg").write_text(f"OPENAI_API_KEY: '{KEY}'\n")
     with OpenAI(answer, served=("gpt-4",)) as server:
-        words = (
-            *PAID,
-            *PRICE,
-            "--verbose",
-            "--wandb_project",
-            "p",
-        )
+        words = (*PAID, *PRICE, "--verbose", "--wandb_project", "p")
         done = subprocess.run(
             command(GEN, *words),
             cwd=place,

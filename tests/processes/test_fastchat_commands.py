@@ -65,9 +65,6 @@ def test_the_status_shows_models_workers_and_rates(served, capsys):
     assert first == f"http://localhost:{controller}: 1 model, 1 worker"
     assert header.split() == ["worker", "models", "queue", "running", "tokens/s", "context"]
     assert row.split()[:5] == [f"http://localhost:{worker}", "tiny-llama", "0", "0", "0.0"]
-    with pytest.raises(SystemExit) as end:
-        status.main(["--controller-address", str(free_ports(1)[0])])
-    assert "error: http" in end.value.code
 
 
 def test_a_worker_is_registered_by_hand(served, capsys):
@@ -127,15 +124,6 @@ def test_without_a_controller_the_way_to_one_is_named(command):
     with pytest.raises(SystemExit) as end:
         command.main([*model, "--controller-address", f"http://localhost:{free_ports(1)[0]}"])
     assert "python -m fastchat.serve.controller" in end.value.code
-
-
-def test_a_checkpoint_that_is_none_is_one_line(capsys, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
-    with pytest.raises(SystemExit) as end:
-        cli.main(["--model-path", "/nowhere", "--num-threads", "1"])
-    error = capsys.readouterr().err
-    assert end.value.code == 2 and error.count("\n") == 1
-    assert error.startswith("cli: error: there is no directory '/nowhere'")
 
 
 def test_what_was_launched_is_ended_and_nothing_else(served, capsys):

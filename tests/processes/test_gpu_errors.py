@@ -72,7 +72,8 @@ def test_a_worker_with_a_lost_gpu_answers_what_runs_and_ends_with_code_1(checkpo
     url = f"http://localhost:{port}"
     options = ["--model-path", checkpoint(), "--port", port, "--no-register", "--device", "cpu"]
     with process("tests.support.losing_worker", *options) as worker:
-        wait_for(lambda: serves(url), 120)
+        # It listens before its model is loaded.
+        wait_for(lambda: requests.post(f"{url}/worker_get_status", timeout=5).ok)
         ask = {"temperature": 0, "max_new_tokens": 4}
         short, long = ({**ask, "prompt_token_ids": [size] * size} for size in (LONG - 1, LONG))
         assert post(f"{url}/worker_generate", short)["error_code"] == 0
@@ -81,11 +82,3 @@ def test_a_worker_with_a_lost_gpu_answers_what_runs_and_ends_with_code_1(checkpo
         assert worker.wait(20) == 1
         said = [line for line in worker.stderr.read().splitlines() if "ERROR" in line]
         assert len(said) == 1 and "cpu is lost" in said[0] and MESSAGE in said[0]
-
-
-def serves(url):
-    """Whether the worker answers: it listens before its model is loaded."""
-    try:
-        return requests.post(f"{url}/worker_get_status", timeout=5).ok
-    except requests.RequestException:
-        return False

@@ -77,16 +77,9 @@ def url(checkpoint, problems):
         arguments += ["--data-path", problems, "--prompt-style", "bare"]
         with process("fastchat.serve.gradio_web_server", *arguments):
             address = f"http://localhost:{port}"
-            wait_for(lambda: reachable(address), seconds=120)
+            wait_for(lambda: requests.get(address, timeout=10).ok)
             yield address
     tiny.engine.stop()
-
-
-def reachable(url):
-    try:
-        return requests.get(url, timeout=10).ok
-    except requests.RequestException:
-        return False
 
 
 @pytest.fixture

@@ -65,19 +65,12 @@ def controller(checkpoint):
         for arguments, port in zip((controller_command, worker_command), ports, strict=True)
     ]
     try:
-        wait_for(lambda: _served(url) == ["tiny"], seconds=60)
+        wait_for(lambda: post(f"{url}/list_models")["models"] == ["tiny"])
         yield url
     finally:
         for process in processes:
             process.kill()
             process.wait()
-
-
-def _served(url):
-    try:
-        return post(f"{url}/list_models")["models"]
-    except OSError:
-        return None
 
 
 def _kill_at_random(place, journal, rng, arguments, kill):

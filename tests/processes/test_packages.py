@@ -65,7 +65,7 @@ def test_sdist_and_wheels_hold_what_is_needed(built):
     assert {f"{name}/py.typed" for name in ("rise", "envs", "fastchat")} <= wheels
 
 
-def test_extras_are_spelled_as_pip_before_23_3_looks_for_them(built):
+def test_pages_have_links_that_lead_somewhere_and_extras_that_every_pip_finds(built):
     needed, provided = [], set()
     for wheel in built.glob("*.whl"):
         with zipfile.ZipFile(wheel) as file:
@@ -73,6 +73,8 @@ def test_extras_are_spelled_as_pip_before_23_3_looks_for_them(built):
             fields = email.message_from_bytes(file.read(metadata))
         needed += fields.get_all("Requires-Dist")
         provided |= set(fields.get_all("Provides-Extra"))
+        page = fields.get_payload()
+        assert page.startswith("# ") and not re.findall(r"\]\((?!http)[^)#\s]", page), "its links"
     asked = [name for line in needed for name in re.findall(r"fschat\[(.+?)\]", line)]
     assert asked and {name for names in asked for name in names.split(",")} <= provided
 

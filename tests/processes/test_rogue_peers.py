@@ -34,7 +34,6 @@ from fastchat.protocol.controller_protocol import WorkerStatus
 from fastchat.serve import base_model_worker, controller, openai_api_server
 from fastchat.serve.upstream.client import Completion, UpstreamClient
 from rise.metrics import tables
-from rise.policies.openai_api import OpenAIPolicy
 from rise.policies.policy import PolicyError, Retries
 from rise.policies.worker import WorkerPolicy
 from rise.program import files
@@ -44,13 +43,10 @@ from tests.support.pacing_worker import PacingWorker
 from tests.support.served import started
 from tests.support.servers import ENVIRONMENT, ROOT, frames, post, running, wait_for
 from tests.support.tiny import save_tiny_model, tiny_tokenizer
+from tests.unit.rise.policies.test_replies import ask
 
 STATUS = {"model_names": ["m"], "speed": 1, "queue_length": 0}
 DEEP = b"[" * 100_000
-
-
-def worker_app():
-    return base_model_worker.create_app(PacingWorker(["m"], 4, logging.getLogger("test")))
 
 
 def raw(url, body, headers=None):
@@ -72,24 +68,10 @@ def url():
 @pytest.mark.parametrize(
     "name",
     [
-        "localhost",
-        "http://",
-        "http://host:port",
-        "http://a/path",
-        "http://a:1/?next=b",
-        "http://user:password@a:1",
-        "http://a:1#b",
-        "http://a:0",
-        "http://a:65536",
-        "ftp://a:1",
-        "file:///etc/passwd",
-        "http://" + "a" * 64 + ":1",
-        "http://a..b:1",
-        "http://[::1",
-        "http://\ud800:1",
-        "http://a\nb:1",
-        "http://xn--\u0000:1",
-        "http://" + "a." * 1000,
+        *("localhost", "http://", "http://host:port", "http://a/path", "http://a:1/?next=b"),
+        *("http://user:password@a:1", "http://a:1#b", "http://a:0", "http://a:65536", "ftp://a:1"),
+        *("file:///etc/passwd", f"http://{'a' * 64}:1", "http://a..b:1", "http://[::1"),
+        *("http://\ud800:1", "http://a\nb:1", "http://xn--\u0000:1", "http://" + "a." * 1000),
     ],
 )
 def test_a_worker_registers_with_scheme_host_and_port_only(url, name):
@@ -265,25 +247,6 @@ def test_a_text_that_takes_long_holds_up_nobody_else():
 
 
 @pytest.mark.parametrize(
-    ("app", "paths"),
-    [
-        (controller.create_app, {"/register_worker": "worker_name"}),
-        (worker_app, {"/worker_generate": "messages", "/count_token": "prompt"}),
-        (
-            lambda: openai_api_server.create_app("http://localhost:9"),
-            {"/v1/chat/completions": "messages", "/v1/completions": "prompt"},
-        ),
-    ],
-)
-def test_the_served_openapi_describes_the_bodies(app, paths):
-    with running(app()) as url:
-        described = requests.get(f"{url}/openapi.json", timeout=10).json()["paths"]
-    for path, field in paths.items():
-        body = described[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
-        assert field in body["properties"] and "$ref" not in json.dumps(body)
-
-
-@pytest.mark.parametrize(
     "source",
     [
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
@@ -350,30 +313,18 @@ async def asked(policy, n=1):
         return error
 
 
-async def asked_once(policy):
-    try:
-        return await asked(policy)
-    finally:
-        await policy.close()
-
-
 QUICK = Retries(attempts=3, first_wait=0.01, longest_wait=0.02)
-
-
-def openai_policy(url, seconds=10.0, retries=QUICK):
-    where = {"model": "m", "base_url": f"{url}/v1", "key": "none"}
-    return OpenAIPolicy("m", **where, request_timeout=seconds, retries=retries)
 
 
 @pytest.mark.parametrize("raw", ODD, ids=range(len(ODD)))
 def test_an_odd_reply_is_a_typed_error(raw):
     with scripted_servers.OpenAI(reply_with(raw)) as server:
-        found = asyncio.run(asked_once(openai_policy(server.url)))
+        found, _ = ask(server, retries=QUICK)
         assert isinstance(found, PolicyError) and found.kind in ("server", "bad_request")
         client = UpstreamClient(f"{server.url}/v1")
         client_asked = client.ask("/chat/completions", Completion, {})
 
-        async def ask():
+        async def ended():
             try:
                 return await client_asked
             finally:
@@ -382,10 +333,10 @@ def test_an_odd_reply_is_a_typed_error(raw):
         if b"choices" not in raw or b'"choices": []' in raw:
             # What has no choices is no answer either, which `UpstreamJob.reply` says.
             with contextlib.suppress(RequestError):
-                assert not asyncio.run(ask()).choices
+                assert not asyncio.run(ended()).choices
         else:
             with pytest.raises(RequestError):
-                asyncio.run(ask())
+                asyncio.run(ended())
 
 
 @pytest.mark.parametrize("raw", ODD, ids=range(len(ODD)))
@@ -424,7 +375,7 @@ def test_a_reply_without_end_costs_little_memory(packed):
 
     with Endless(None) as server:
         tracemalloc.start()
-        found = asyncio.run(asked_once(openai_policy(server.url, retries=Retries(attempts=1))))
+        found, _ = ask(server, retries=Retries(attempts=1))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert isinstance(found, PolicyError) and found.kind == "server", found
@@ -442,7 +393,7 @@ def test_a_workers_reply_that_never_ends_is_an_error_of_that_worker(part, kind):
                 await asyncio.sleep(0.1 if len(part) == 1 else 0)
         return reply
 
-    async def ask():
+    async def answer():
         app = web.Application()
         app.router.add_post("/", endless)
         runner = web.AppRunner(app)
@@ -460,7 +411,7 @@ def test_a_workers_reply_that_never_ends_is_an_error_of_that_worker(part, kind):
 
     tracemalloc.start()
     began = time.monotonic()
-    assert asyncio.run(asyncio.wait_for(ask(), 60)) == kind
+    assert asyncio.run(asyncio.wait_for(answer(), 60)) == kind
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 200e6 and (kind == "malformed" or time.monotonic() - began < 15)
@@ -481,9 +432,7 @@ def test_a_byte_now_and_then_is_no_answer():
 
     began = time.monotonic()
     with Drops(None) as server:
-        found = asyncio.run(
-            asked_once(openai_policy(server.url, 1.0, Retries(attempts=1, timeouts=1)))
-        )
+        found, _ = ask(server, request_timeout=1.0, retries=Retries(attempts=1, timeouts=1))
     assert isinstance(found, PolicyError) and found.kind == "timeout"
     assert time.monotonic() - began < 5
 

@@ -51,11 +51,8 @@ def test_uv_makes_the_environment_where_no_python_fits(machine, tmp_path):
     assert machine().stdout == f"setup.sh: {tmp_path}/venv is up to date\n"
 
 
-def test_without_uv_it_is_said_what_to_install(machine):
+def test_without_a_python_that_fits_it_is_said_what_to_do(machine):
     done = machine()
     assert done.returncode == 1 and "apt-get install python3-venv" in done.stderr
-
-
-def test_a_named_python_that_does_not_fit_is_refused(machine):
     done = machine(python="python3", uv=UV)
     assert done.returncode == 2 and "PYTHON=python3 is no Python 3.10 to 3.14" in done.stderr

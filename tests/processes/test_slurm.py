@@ -75,13 +75,8 @@ def test_an_array_survives_scancel_requeue_and_the_preemption_of_who_serves(clus
         **knobs(**shared),
     )
 
-    def is_served():
-        try:
-            return post(f"{controller}/worker_get_status")["speed"] == len(NODES)
-        except OSError:
-            return False
-
-    wait_for(is_served, SECONDS)
+    status = f"{controller}/worker_get_status"
+    wait_for(lambda: post(status)["speed"] == len(NODES), SECONDS)
     assert address.read_text() == f"{controller}\n"
 
     def submit(numbers, log, **more):

@@ -6,24 +6,14 @@ vLLM needs a GPU, so a small command stands in for it: it takes the command line
 is a server with a child of its own, in front of a real model through our own OpenAI server.
 """
 
-import contextlib
 import os
 import signal
 import sys
 
 import pytest
-import requests
 
 from fastchat.serve import vllm_worker
-from tests.support.servers import (
-    ASK,
-    CONTEXT,
-    alive,
-    free_port,
-    post,
-    process,
-    wait_for,
-)
+from tests.support.servers import ASK, CONTEXT, alive, free_port, post, process, wait_for
 
 STAND_IN = """#!{python}
 import subprocess, sys
@@ -70,7 +60,8 @@ def test_a_started_server_lives_as_long_as_its_worker(stand_in, controller_url, 
     options += ["--engine", "vllm"] if variables else ["--vllm-bin", stand_in]
     with process(module, *options, environment=variables) as worker:
         url = f"http://localhost:{port}"
-        details = wait_for(lambda: answer_of(worker, url), 120)
+        # The port is taken long before the server behind it is ready.
+        details = wait_for(lambda: worker.poll() is not None or post(f"{url}/model_details"))
         assert details == {"context_length": CONTEXT}
         server, helper = server_of(worker), helper_of(log)
         assert alive(server) and alive(helper)
@@ -91,13 +82,6 @@ def test_a_started_server_lives_as_long_as_its_worker(stand_in, controller_url, 
             wait_for(lambda: not alive(server), 60)
             os.kill(helper, signal.SIGKILL)
         wait_for(lambda: not (alive(server) or alive(helper)), 60)
-
-
-def answer_of(worker, url):
-    assert worker.poll() is None, worker.stderr.read()
-    # The port is taken long before the server behind it is ready.
-    with contextlib.suppress(requests.RequestException):
-        return post(f"{url}/model_details")
 
 
 def test_a_server_that_does_not_start_shows_its_last_words(stand_in, checkpoint, capsys):

@@ -163,11 +163,7 @@ def chat_reply(*texts: str | None, reason: str = "stop") -> dict[str, Any]:
         "created": 0,
         "model": "teacher",
         "choices": [
-            {
-                "index": i,
-                "finish_reason": reason,
-                "message": {"role": "assistant", "content": text},
-            }
+            {"index": i, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
             for i, text in enumerate(texts)
         ],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3 * len(texts), "total_tokens": 0},

@@ -71,14 +71,6 @@ def process(
         child.communicate()
 
 
-def answers(url: str) -> bool:
-    """Whether a controller listens there."""
-    try:
-        return requests.get(f"{url}/test_connection", timeout=5).ok
-    except requests.RequestException:
-        return False
-
-
 @contextlib.contextmanager
 def running(app: Any, port: int = 0, host: str = "localhost") -> Iterator[str]:
     """Serve an ASGI application from a thread; yields its URL."""
@@ -128,13 +120,14 @@ def scrape(url: str) -> dict[str, float]:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """Poll until `condition()` is true and return its value."""
+    """Poll until `condition()` is true and return its value; a server need not answer yet."""
     deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not reached within {seconds} s")
+    while time.monotonic() < deadline:
+        with contextlib.suppress(requests.RequestException):
+            if value := condition():
+                return value
         time.sleep(0.02)
-    return value
+    raise AssertionError(f"not reached within {seconds} s")
 
 
 def alive(pid: int | str) -> bool:

@@ -12,7 +12,12 @@ from tests.support.served import started
 from tests.support.servers import CONTEXT, KEY, register, running
 from tests.support.tiny import save_tiny_model
 
-SLIDING_QWEN2 = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+WINDOWS = {
+    "qwen2": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    "gemma2": {"sliding_window": 8},
+    "gemma3": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+}
+"""Of families in which some layers look back a few tokens only."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,9 +32,8 @@ def checkpoint(tmp_path_factory):
 
     def build(family="llama"):
         if family not in built:
-            changes = SLIDING_QWEN2 if family == "qwen2" else {}
             directory = tmp_path_factory.mktemp(family) / f"tiny-{family}"
-            built[family] = save_tiny_model(directory, family, **changes)
+            built[family] = save_tiny_model(directory, family, **WINDOWS.get(family, {}))
         return built[family]
 
     return build

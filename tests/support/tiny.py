@@ -67,6 +67,35 @@ def tiny_tokenizer(template: str | None = "chatml", *, installed: bool = True):
     return tokenizer
 
 
+def sentencepiece_like():
+    """A tokenizer that writes blanks as ▁ and falls back to bytes, as Llama 2's."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += ["▁", "H", "i", "▁H", "▁Hi", "▁t", "o", "▁to"]
+    merges = [("▁", "H"), ("▁H", "i"), ("▁t", "o")]
+    raw = Tokenizer(
+        models.BPE(
+            {piece: i for i, piece in enumerate(pieces)},
+            merges,
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
+    )
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    raw.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    raw.add_special_tokens(["<s>", "</s>"])
+    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
+
+
 def tiny_config(family: str = "llama", vocab_size: int = 400, **changes: Any):
     """The configuration of a random model of that family, about 0.1 M parameters."""
     import transformers as hf

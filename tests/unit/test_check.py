@@ -3,15 +3,11 @@
 python -m pytest tests/unit/test_check.py
 """
 
-import contextlib
-import io
-import subprocess
-
 import pytest
 
 import workflow_convert
 from tests.support.run_dirs import write_run
-from tests.support.stages import call, files_in, write_inputs
+from tests.support.stages import call, files_in, run_main, write_inputs
 
 TOGETHER = "These arguments go together; nothing was started.\n"
 
@@ -34,23 +30,17 @@ def evaluate(place, *words, model="out/later/model"):
 
 
 def convert(*words):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = workflow_convert.main([*map(str, words), "--check"])
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+    return run_main(workflow_convert.main, "workflow_convert.py", *words, "--check")
 
 
 def train(case, output, *words, **missing):
     from fastchat.train.train import main
     from tests.support.training_data import command
 
-    out, err = io.StringIO(), io.StringIO()
     argv = command(case, output, *words, "--check")
     for flag, value in missing.items():
         argv[argv.index(f"--{flag}") + 1] = str(value)
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(argv)
-    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+    return run_main(main, "train_mem.py", *argv)
 
 
 @pytest.fixture(scope="module")
@@ -77,36 +67,13 @@ def test_what_an_earlier_stage_makes_may_be_missing_and_nothing_is_written(place
     assert files_in(place) == before
 
 
-def test_generation_and_evaluation_say_everything_at_once(place):
-    wrong = gen(place, "--max_turns", 1, "--correct_to_correct", "--temperature", 1, 0.7)
-    assert wrong.returncode == 2 and "--temperature has 2 values for --max_turns 1" in wrong.stderr
-    assert "--correct_to_correct needs --max_turns 2 or more" in wrong.stderr
-    wrong = evaluate(place, "--revise_if_wrong", "--prompt_style", "no.json", "--limit", 0)
-    assert wrong.returncode == 2 and "--limit is 0" in wrong.stderr and "no.json" in wrong.stderr
-    assert "--revise_if_wrong needs --feedback self or critique" in wrong.stderr
-    assert "unrecognized arguments: --limt" in evaluate(place, "--limt", 3).stderr
-
-
-def test_models_and_problems_that_cannot_be_used_are_found(place):
-    (place / "data").mkdir()
-    (place / "data/README.md").write_text("no model\n")
-    (place / "one.py").write_text("def one(problem):\n    return ''\n")
-    (place / "problems.jsonl").write_text('{"query": "1+1?"}\n')
-    wrong = gen(place, models=("data", "one.py:one"))
-    assert wrong.returncode == 2 and "data is a directory without config.json" in wrong.stderr
-    assert "one.py:one is called as one(pr" in wrong.stderr and "problems.jsonl" in wrong.stderr
-    write_inputs(place, problems=3)
-    wrong = gen(place, models=("out/later/model", "gpt-3.5-turbo"))
-    assert wrong.returncode == 2 and "OPENAI_API_KEY" in wrong.stderr
-    words = {"models": ("out/later/model", "o3-mini"), "OPENAI_API_KEY": "k"}
-    wrong = gen(place, "--temperature", 1.0, 0.7, **words)
-    assert "--temperature 0.7: o3-mini takes no other than 1" in wrong.stderr
-
-
-def test_a_run_of_other_settings_is_found_where_one_is(place):
+def test_everything_that_is_wrong_is_said_and_a_run_of_other_settings_found(place):
     write_run(place / "out/eval", "w7 r5", stage="eval")
     wrong = evaluate(place, "--max_turns", 2, model="experts.py:teacher")
     assert wrong.returncode == 2 and "holds a run of another configuration" in wrong.stderr
+    wrong = gen(place, "--limit", 0, models=("out/later/model", "gpt-3.5-turbo"))
+    assert wrong.returncode == 2 and "OPENAI_API_KEY" in wrong.stderr
+    assert "--limit is 0" in wrong.stderr
 
 
 def test_conversion_says_what_does_nothing_and_reads_the_logs_that_are_there(place):

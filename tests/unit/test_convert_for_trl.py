@@ -19,7 +19,6 @@ from tests.support.tiny import save_tiny_model
 ONE_STEP = {
     "max_steps": 1,
     "per_device_train_batch_size": 2,
-    "learning_rate": 1e-2,
     "report_to": "none",
     "use_cpu": True,
     "bf16": False,
@@ -48,24 +47,8 @@ def data(tmp_path, request):
     )
 
 
-def step(kind, dataset, model_path, output_dir):
-    """One step of training; returns (loss, whether the weights have changed)."""
-    import trl  # takes seconds, and every process of the suite imports this file
-
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
-    before = model.lm_head.weight.detach().clone()
-    trainer = getattr(trl, f"{kind}Trainer")(
-        model=model,
-        args=getattr(trl, f"{kind}Config")(output_dir=str(output_dir), **ONE_STEP),
-        train_dataset=dataset,
-        processing_class=AutoTokenizer.from_pretrained(model_path),
-    )
-    loss = trainer.train().training_loss
-    return loss, not torch.equal(before, model.lm_head.weight)
-
-
 @pytest.mark.parametrize("data", [["--format", "messages"]], indirect=True)
-def test_messages_have_features_and_are_trained_by_sft_trainer(data, model_path, tmp_path):
+def test_messages_have_features(data):
     from datasets import List, Value
 
     assert len(data) == 5 and data[1]["weight"] == pytest.approx(12.1825)
@@ -77,18 +60,14 @@ def test_messages_have_features_and_are_trained_by_sft_trainer(data, model_path,
         "weight": Value("float64"),
         **dict.fromkeys(["task_id", "turn", "opening"], number),
     }
-    loss, changed = step("SFT", data, model_path, tmp_path / "out")
-    assert 0 < loss < 20 and changed
 
 
 @pytest.mark.parametrize("data", [["--to", "dpo"]], indirect=True)
-def test_pairs_are_trained_by_dpo_trainer(data, model_path, tmp_path):
+def test_pairs_have_the_columns_of_preferences(data):
     assert [row["id"] for row in data] == ["0-0-1-1", "0-2-2-1"]
     assert data[1]["prompt"][-1] == {"role": "user", "content": "incorrect"}
     assert data[1]["chosen"] == [{"role": "assistant", "content": "the answer is 5"}]
     assert data[1]["rejected"] == [{"role": "assistant", "content": "the answer is 8"}]
-    loss, changed = step("DPO", data, model_path, tmp_path / "out")
-    assert loss == pytest.approx(0.6931, abs=1e-3) and changed  # log 2 before the first step
 
 
 DOCUMENTED = {
@@ -114,7 +93,9 @@ def test_the_documented_lines_train_and_save_a_model(data, name, model_path, tmp
         assert shown in lines
         lines = lines.replace(shown, used)
     (tmp_path / "script.py").write_text(lines)
-    small = {k: v for k, v in ONE_STEP.items() if k != "learning_rate"}
-    runpy.run_path(str(tmp_path / "script.py"), {"small": small})
-    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    runpy.run_path(str(tmp_path / "script.py"), {"small": ONE_STEP})
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(path) for path in (model_path, tmp_path / "out")
+    )
+    assert not torch.equal(before.lm_head.weight, after.lm_head.weight)
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template

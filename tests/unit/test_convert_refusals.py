@@ -4,7 +4,6 @@ python -m pytest tests/unit/test_convert_refusals.py
 """
 
 import json
-import logging
 
 import pytest
 
@@ -22,30 +21,6 @@ def test_an_evaluation_is_refused(name, tmp_path, capsys):
     assert f"--filepath {tmp_path / 'run' / name} is an evaluation" in error
     assert "stage eval" in error
     assert not (tmp_path / "data.json").exists()
-
-
-def test_a_generated_run_is_no_evaluation(tmp_path):
-    write_run(tmp_path / "run", sketch("w7 r5"), stage="gen")
-    assert convert("--filepath", tmp_path / "run", "--output", tmp_path / "data.json") == 0
-    assert len(json.loads((tmp_path / "data.json").read_text())) == 2
-
-
-def test_remove_duplication_drops_rows_and_changes_no_text(tmp_path):
-    episodes = sketch("w7 w8 w7 r5")
-    texts = [" seven\n", "eight ", "seven", "\nfive"]
-    for turn, text in zip(episodes[0].turns, texts, strict=True):
-        turn.actions[turn.chosen] = text
-    write_run(tmp_path / "run", episodes, turns=4)
-    answers = {}
-    for flag in ("", "--remove_duplication"):
-        output = tmp_path / f"data{flag}.json"
-        assert convert("--filepath", tmp_path / "run", "--output", output, *flag.split()) == 0
-        rows = json.loads(output.read_text())
-        answers[flag] = [row["conversations"][-1]["value"] for row in rows]
-    assert answers[""] == texts
-    assert answers["--remove_duplication"] == [" seven\n", "eight ", "\nfive"]
-    history = [turn["value"] for turn in rows[-1]["conversations"] if turn["from"] == "gpt"]
-    assert history == [" seven\n", "eight ", "\nfive"]
 
 
 def edit(path, change) -> None:
@@ -117,20 +92,6 @@ def test_a_config_that_no_run_writes_is_named(tmp_path, config, said, name, caps
     assert said in error and str(path) in error
 
 
-@pytest.mark.parametrize("temperature", ["nan", "inf"])
-@pytest.mark.parametrize("weighting", ["exp", "none"])
-def test_a_temperature_that_is_no_number_is_refused_at_once(
-    tmp_path, temperature, weighting, capsys
-):
-    write_run(tmp_path / "run", sketch("w7 r5"))
-    # Where the log were read first, this would be the message.
-    edit(tmp_path / "run" / "rows.jsonl", lambda record: record.update(query=None))
-    arguments = ("--filepath", tmp_path / "run", "--output", tmp_path / "data.json")
-    rules = ("--temperature", temperature, "--weighting", weighting)
-    assert convert(*arguments, *rules) == 2
-    assert f"temperature is {temperature}" in one_line(capsys)
-
-
 @pytest.mark.parametrize(
     ("first", "second", "said"),
     [
@@ -183,20 +144,6 @@ def test_an_unfinished_run_is_converted_with_a_notice(tmp_path, name, config, sa
     assert len(json.loads((tmp_path / "data.json").read_text())) == 4
 
 
-@pytest.mark.parametrize(("cut", "count"), [(1, 2), (2, 1)])
-@pytest.mark.parametrize("flags", [[], ["--weighting", "centered"]])
-def test_a_last_line_without_an_end_is_data_or_a_warning(tmp_path, cut, count, flags, caplog):
-    write_run(tmp_path / "run", sketch("w7 r5", "w7 r5"))
-    rows = tmp_path / "run" / "rows.jsonl"
-    rows.write_bytes(rows.read_bytes()[:-cut])
-    output = tmp_path / "data.json"
-    with caplog.at_level(logging.WARNING):
-        assert convert("--filepath", tmp_path / "run", "--output", output, *flags) == 0
-    assert len({row["task_id"] for row in json.loads(output.read_text())}) == count
-    torn = [f"line 2 of {rows} is torn: its episode is left out"] * (cut == 2)
-    assert caplog.messages == torn
-
-
 STYLE = {"system": None, "example_question": None, "example_answer": None, "right": "yes"}
 STYLE |= {"wrong": "no", "no_answer": "no"}
 PLUGIN = """
@@ -244,8 +191,7 @@ def test_a_prompt_that_changed_in_its_file_is_another_setting(tmp_path, flag, ha
 
 
 @pytest.mark.parametrize(
-    ("read", "written"),
-    [("", "rows.jsonl"), ("2_turns.json", "2_turns.json"), ("", "config.json")],
+    ("read", "written"), [("", "rows.jsonl"), ("2_turns.json", "2_turns.json"), ("", "config.json")]
 )
 def test_what_is_read_is_never_written_over(tmp_path, read, written, capsys):
     run = tmp_path / "run"

@@ -9,6 +9,7 @@ import pytest
 
 from rise.episodes.journal import load_episodes
 from rise.metrics.evaluation import open_run
+from tests.support.conversion import convert
 from tests.support.scripted_servers import Wire, wire_reply
 from tests.support.stages import call, write_inputs
 
@@ -86,13 +87,6 @@ def test_a_run_that_judges_itself_agrees_with_its_parallel_run(place):
     assert "m1@t3 - m3@t1" in done.stdout
 
 
-def test_verdict_run_prints_no_vote(place):
-    done = evaluate(place, "--feedback", "verdict")
-    assert done.returncode == 0, done.stderr
-    assert "m1@t3" not in done.stdout and "p1@t3" in done.stdout
-    assert {len(episode.turns) for episode in load_episodes(place / "log")} == {3}
-
-
 def test_a_worker_is_asked_for_its_judgement_and_the_forecast_knows(place):
     def answer(body):
         if "verdict" in body["messages"][-1]["content"]:
@@ -125,9 +119,7 @@ def test_what_the_expert_sees_changes_its_answer_and_never_the_training_prompt(p
     assert episodes[1].turns[1].action.startswith(said)
     assert json.loads((place / "run" / "config.json").read_text())["expert_sees"] == sees
     rows = place / "rows.json"
-    from workflow_convert import main
-
-    assert main(["--filepath", str(place / "run"), "--output", str(rows)]) == 0
+    assert convert("--filepath", place / "run", "--output", rows) == 0
     [row] = [row for row in json.loads(rows.read_text()) if row["id"] == "0-1-2"]
     values = [turn["value"] for turn in row["conversations"]]
     question = "What is 1 + 1?"
@@ -141,11 +133,9 @@ def test_right_answers_to_the_hint_become_first_answers(place):
     models = ("--models", "people.py:expert", "--max_turns", 2, "--log_dir", "run")
     done = call(place, "workflow_gen.py", *models, "--expert_sees", "reference")
     assert done.returncode == 0, done.stderr
-    from workflow_convert import main
-
-    single = ["--criteria", "success", "--weighting", "none", "--context_window", "1"]
-    run, rows = str(place / "run"), place / "star.json"
-    assert main(["--filepath", run, "--output", str(rows), *single]) == 0
+    single = ("--criteria", "success", "--weighting", "none", "--context_window", 1)
+    rows = place / "star.json"
+    assert convert("--filepath", place / "run", "--output", rows, *single) == 0
     texts = [
         [turn["value"] for turn in row["conversations"]] for row in json.loads(rows.read_text())
     ]

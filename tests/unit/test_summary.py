@@ -8,16 +8,10 @@ import json
 import pytest
 
 from tests.support.scripted_servers import OpenAI, chat_reply
-from tests.support.stages import call, write_inputs
+from tests.support.stages import call
 
 MODEL = ("--max_turns", 1, "--models", "experts.py:unwilling", "--log_dir", "run")
 """Answers half of the problems until the file `willing` is there."""
-
-
-@pytest.fixture
-def place(tmp_path):
-    write_inputs(tmp_path)
-    return tmp_path
 
 
 def gen(place, *arguments):

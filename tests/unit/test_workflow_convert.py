@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import workflow_convert
 from fastchat.conversation import ChatTemplate
 from fastchat.train.data.rows import read_targets
 from rise.episodes.shorthand import sketch
-from tests.support.conversion import convert, read, write_run
+from tests.support.conversion import convert, convert_and_draw, read, write_run
 from tests.support.tiny import tiny_tokenizer
 
 
@@ -30,22 +29,8 @@ def output(tmp_path):
     return tmp_path / "data" / "finetune.json"
 
 
-def test_the_published_command_is_understood():
-    args = workflow_convert.parse_args(
-        shlex.split(
-            "--filepath log/gsm8k/2_turns.json --output dataset/finetune.json --model_path "
-            "meta-llama/Llama-2-7b-chat-hf --env gsm8k --criteria all --remove_duplication "
-            "--shuffle"
-        )
-    )
-    assert (args.filepath, args.env) == (["log/gsm8k/2_turns.json"], "gsm8k")
-    assert (args.temperature, args.weighting, args.only_success) == (0.4, "exp", False)
-    again = workflow_convert.parse_args(["--filepath", "a", "--output", "b", "--env", "MATH"])
-    assert again.env == "math"
-
-
 def test_rows_weights_and_report(log, output, capsys):
-    assert convert("--filepath", log, "--output", output, "--remove_duplication") == 0
+    assert convert_and_draw("--filepath", log, "--output", output, "--remove_duplication") == 0
     rows = read(output)
     # Turn 2 of problem 2 repeats turn 1 and is dropped.
     assert [(row["task_id"], row["turn"]) for row in rows] == [
@@ -129,14 +114,6 @@ def test_the_log_of_a_second_run_in_the_same_directory_finds_its_own_configurati
     assert [row["turn"] for row in read(output)] == [1, 2]
 
 
-def test_logs_are_pooled(tmp_path, output):
-    first = write_run(tmp_path / "one", sketch("w7 r5", "r5"), correct_to_correct=True)
-    second = write_run(tmp_path / "two", sketch("w7 r5", "r5", "w9"))
-    convert("--filepath", first, second, "--output", output)
-    identities = [row["id"] for row in read(output)]
-    assert identities == ["0-0-1", "0-0-2", "0-1-1", "1-0-1", "1-0-2", "1-1-1", "1-2-1"]
-
-
 def test_the_order_is_the_logs_or_the_seeds(tmp_path, output):
     log = write_run(tmp_path / "run", sketch(*["w7 r5"] * 20))
     orders = []
@@ -161,7 +138,7 @@ def test_the_same_command_again_says_done(log, output, capsys):
     assert [(path, path.stat().st_mtime_ns) for path in output.parent.iterdir()] == before
 
 
-def test_an_output_of_other_settings_is_kept_unless_told(log, output, capsys):
+def test_an_output_of_other_settings_or_of_somebody_else_is_kept_unless_told(log, output, capsys):
     convert("--filepath", log, "--output", output)
     before = output.read_bytes()
     assert convert("--filepath", log, "--output", output, "--criteria", "best") == 2
@@ -172,10 +149,7 @@ def test_an_output_of_other_settings_is_kept_unless_told(log, output, capsys):
     assert output.read_bytes() == before
     assert convert("--filepath", log, "--output", output, "--overwrite") == 0
     assert len(read(output)) == 3
-
-
-def test_a_file_that_is_no_conversion_is_kept(log, output, capsys):
-    output.parent.mkdir()
+    Path(f"{output}.report.json").unlink()
     output.write_text("mine")
     assert convert("--filepath", log, "--output", output) == 2
     assert "--overwrite" in capsys.readouterr().err
@@ -190,7 +164,7 @@ def test_an_interrupted_conversion_is_done_again(log, output, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(writer, "plot_weights", stop)
-        assert convert("--filepath", log, "--output", output) == 130
+        assert convert_and_draw("--filepath", log, "--output", output) == 130
     assert not output.exists()
     assert convert("--filepath", log, "--output", output) == 0
     assert len(read(output)) == 7
@@ -232,13 +206,6 @@ def test_no_row_left_is_a_failure_that_says_why(tmp_path, output, capsys):
     assert not output.parent.exists()
 
 
-@pytest.mark.parametrize("flags", [["--criteria", "good"], ["--env", "chess"]])
-def test_an_unknown_choice_is_a_usage_error(flags, log, output, capsys):
-    with pytest.raises(SystemExit) as left:
-        sys.exit(convert("--filepath", log, "--output", output, *flags))
-    assert left.value.code == 2 and "error:" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -269,25 +236,6 @@ def test_bad_input_is_one_error_and_nothing_is_written(
     errors = capsys.readouterr().err
     assert message in errors and errors.count("error:") == 1 and "Traceback" not in errors
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_messages_for_other_trainers(log, output, capsys):
-    convert("--filepath", log, "--output", output, "--format", "messages")
-    lines = output.read_text().splitlines()
-    assert len(lines) == 7
-    assert json.loads(lines[0]) == {
-        "id": "0-0-1",
-        "messages": [
-            {"role": "user", "content": "question 0"},
-            {"role": "assistant", "content": "the answer is 7"},
-        ],
-        "reward": 0,
-        "weight": 1.0,
-        "task_id": 0,
-        "turn": 1,
-        "opening": 1,
-    }
-    assert "train_mem.py" not in capsys.readouterr().out
 
 
 def test_a_published_log_without_dialogues_gets_its_prompt_from_the_style(tmp_path, output):

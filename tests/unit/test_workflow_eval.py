@@ -5,23 +5,15 @@ pytest tests/unit/test_workflow_eval.py
 
 import json
 import pathlib
-import shlex
 
 import pytest
 
-import workflow_eval
 from rise.episodes.journal import load_episodes
 from tests.support.scripted_servers import Wire, wire_reply
-from tests.support.stages import call, files_in, write_inputs
+from tests.support.stages import call, files_in
 
 EVAL = "workflow_eval.py"
 STUDENT = ("--model", "experts.py:student", "--log_dir", "log")
-
-
-@pytest.fixture
-def place(tmp_path):
-    write_inputs(tmp_path)
-    return tmp_path
 
 
 def evaluate(place, *arguments, **changes):
@@ -30,21 +22,6 @@ def evaluate(place, *arguments, **changes):
 
 def summary(path):
     return json.loads((path / "summary.json").read_text())
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "--model M --data_path data/gsm8k/test.jsonl --env gsm8k --log_dir log/ --max_turns 5 "
-        "--num_of_samples 1 1 1 1 1 --context_window 2",
-        "--model M --data_path data/gsm8k/test.jsonl --env gsm8k --log_dir log/ --max_turns 1 "
-        "--num_of_samples 5",
-    ],
-)
-def test_published_commands_are_understood(command):
-    args = workflow_eval.parse_args(shlex.split(command))
-    assert (args.model, args.env, args.log_dir) == ("M", "gsm8k", "log/")
-    assert len(args.num_of_samples) == args.max_turns and args.feedback == "none"
 
 
 def test_turns_are_forced_and_the_summary_has_the_rates(place):
@@ -105,12 +82,6 @@ def test_a_finished_run_is_not_shown_as_one_of_another_sampling(place):
     assert refused.returncode == 2
     assert "temperature [0.2] -> [1.0]" in refused.stderr
     assert "max_new_tokens [50] -> [1000]" in refused.stderr
-
-
-def test_one_run_gives_both_votes(place):
-    arguments = ("--max_turns", 3, "--num_of_samples", 3, 1, 1)
-    assert evaluate(place, *STUDENT, *arguments).returncode == 0
-    assert {"m1@t1", "m3@t1", "m1@t3", "p1@t3"} <= summary(place / "log")["metrics"].keys()
 
 
 def test_oracle_stops_at_the_first_success(place):
@@ -271,17 +242,3 @@ def test_bad_input_is_one_error_and_nothing_is_written(place, arguments, message
     refused = evaluate(place, *STUDENT, *arguments)
     assert refused.returncode == 2 and message in refused.stderr
     assert not (place / "log").exists()
-
-
-def test_a_log_dir_that_cannot_be_made_is_one_error(tmp_path, capsys):
-    from workflow_gen import main
-
-    (tmp_path / "file").write_text("")
-    (tmp_path / "p.jsonl").write_text('{"question": "2 + 3?", "answer": "#### 5"}\n')
-    (tmp_path / "f.py").write_text("def f(problem, messages):\n    return '5'\n")
-    words = ["--data_path", tmp_path / "p.jsonl", "--env", "gsm8k", "--max_turns", "1"]
-    words += ["--log_dir", tmp_path / "file" / "log", "--models", f"{tmp_path / 'f.py'}:f"]
-    with pytest.raises(SystemExit) as stop:
-        main([str(word) for word in words])
-    assert stop.value.code == 2
-    assert "error:" in capsys.readouterr().err

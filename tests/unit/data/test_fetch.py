@@ -198,19 +198,16 @@ def test_another_file_in_the_place_is_kept(folder, server):
     assert mine.read_bytes() == GSM8K
 
 
-def test_json_lines_are_imported_and_a_foreign_copy_is_noted(folder):
+def test_a_copy_is_imported_as_the_split_that_its_name_or_its_checksum_tells(folder):
+    row = {"question": "What is 2 + 3?", "answer": "#### 5"}
     copy = folder / "mine_train.jsonl"
-    copy.write_text('{"question": "What is 2 + 3?", "answer": "#### 5"}\n')
+    copy.write_text(json.dumps(row) + "\n")
     done = run(folder, "gsm8k", "--from", copy)
-    assert done.returncode == 0, done.stderr
-    assert "not the pinned" in done.stdout
-    assert rows(folder / "gsm8k" / "train.jsonl") == [
-        {"question": "What is 2 + 3?", "answer": "#### 5"}
-    ]
-
-
-def test_the_checksum_tells_the_split(folder):
-    copy = folder / "some_file"
+    assert done.returncode == 0 and "not the pinned" in done.stdout, done.stderr
+    assert rows(folder / "gsm8k" / "train.jsonl") == [row]
+    copy = copy.rename(folder / "latest.jsonl")
+    done = run(folder, "gsm8k", "--from", copy)
+    assert done.returncode == 1 and "--split" in done.stderr
     copy.write_bytes(GSM8K)
     done = run(folder, "gsm8k", "--from", copy)
     assert done.returncode == 0 and "not the pinned" not in done.stdout
@@ -231,15 +228,6 @@ def test_copies_of_several_data_sets_are_imported_in_one_call_and_not_fetched_ag
     other = run(folder, *names, "--from", *copies, "--split", "test")
     assert other.returncode == 1 and other.stdout.count("test.jsonl") == 1
     assert "name the one data set" in other.stderr
-
-
-def test_a_name_that_says_nothing_needs_split(folder):
-    copy = folder / "latest.jsonl"
-    copy.write_text('{"question": "What is 2 + 3?", "answer": "#### 5"}\n')
-    done = run(folder, "gsm8k", "--from", copy)
-    assert done.returncode == 1 and "--split" in done.stderr
-    assert run(folder, "gsm8k", "--from", copy, "--split", "train").returncode == 0
-    assert (folder / "gsm8k" / "train.jsonl").exists()
 
 
 def test_parquet_with_the_pinned_rows_gives_the_pinned_file(folder):
@@ -293,17 +281,8 @@ def test_the_real_files_have_the_pinned_checksums(tmp_path, name, file, count):
     assert f"{count:,} rows" in done.stdout and "not the pinned" not in done.stdout
 
 
-def test_the_readme_has_every_checksum_and_number_of_rows():
+def test_the_readme_has_every_checksum():
     text = (REPOSITORY / "data" / "README.md").read_text(encoding="utf-8")
     homes = json.loads((REPOSITORY / "data" / "homes.json").read_text(encoding="utf-8"))
-    for name, home in homes.items():
-        line = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
-        assert home["license"] in line
-        for file in home["files"]:
-            assert file["checksum"].split(":")[1] in text
-            assert f"{file['rows']:,}" in line
-            assert (
-                "/".join(file["url"].split("/")[3:])
-                .replace("media/", "")
-                .startswith(line.split("|")[-2].strip())
-            )
+    files = [file for home in homes.values() for file in home["files"]]
+    assert [file for file in files if file["checksum"].split(":")[1] not in text] == []

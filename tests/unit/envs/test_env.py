@@ -5,9 +5,7 @@ python -m pytest tests/unit/envs/test_env.py
 
 import asyncio
 import hashlib
-import json
 import tracemalloc
-from pathlib import Path
 
 import gymnasium
 import pytest
@@ -28,26 +26,16 @@ MATH_ROWS = [
     },
     {"problem": "Compute $1/2$.", "solution": r"It is $\boxed{\frac{1}{2}}$."},
 ]
-ROWS = {"gsm8k": GSM8K_ROWS, "math": MATH_ROWS}
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write_rows(rows) -> str:
-        path = tmp_path / "problems.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return str(path)
-
-    return write_rows
+IDS = {"gsm8k": "GSM8K", "math": "MATH", "svamp": "SVAMP", "asdiv": "ASDiv", "numeric": "Numeric"}
 
 
 @pytest.fixture
 def gsm8k(write):
-    return envs.make("gsm8k", write(GSM8K_ROWS))
+    return envs.make("gsm8k", write(*GSM8K_ROWS))
 
 
 def test_names_are_found_in_any_case(write):
-    path = write(GSM8K_ROWS)
+    path = write(*GSM8K_ROWS)
     assert all(
         isinstance(envs.make(name, path), envs.GSM8K) for name in ("gsm8k", "GSM8K", "Gsm8k")
     )
@@ -58,31 +46,31 @@ def test_names_are_found_in_any_case(write):
         envs.grade("", "x", "y")
 
 
-@pytest.mark.parametrize("name", ["gsm8k", "math"])
+@pytest.mark.parametrize("name", IDS)
 @pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_gymnasium_accepts_the_environments(write, name):
-    made = gymnasium.make(f"rise/{name.upper()}-v0", data_path=write(ROWS[name]))
+def test_gymnasium_accepts_the_environments_and_their_examples_are_right(tmp_path, name):
+    path = tmp_path / "example.jsonl"
+    path.write_text("\ufeff" + envs.NAMES[name].example_line, encoding="utf-8")
+    made = gymnasium.make(f"rise/{IDS[name]}-v0", data_path=path)
     check_env(made.unwrapped)
-    observation, info = made.reset(seed=3, options={"index": 1})
-    assert info["index"] == 1 and observation == info["messages"][-1]["content"]
-    assert made.unwrapped.reference(1) == ROWS[name][1][made.unwrapped.answer_key]
+    observation, info = made.reset(seed=3)
+    assert info["index"] == 0 and observation == info["messages"][-1]["content"]
+    env = envs.make(IDS[name], path)
+    answer = "5" if name == "math" else env.reference(0).rsplit("#### ")[-1]
+    assert env.grade(f"\\boxed{{{answer}}}", 0) == envs.Grade("right", answer, 1)
+    _, asked, shown, question = env.opening(0)
+    assert env.question(0) in question["content"] and asked["content"] != question["content"]
+    assert shown["content"].endswith(r"\boxed{7}" if name == "numeric" else r"\boxed{5}")
 
 
 def test_rewards_by_verdict():
-    reference = "#### 72"
-    assert envs.grade("gsm8k", r"\boxed{72}", reference) == 1
-    assert envs.grade("gsm8k", r"\boxed{71}", reference) == 0
-    assert envs.grade("gsm8k", "it is 72", reference) == -1
-    assert envs.grade("gsm8k", r"\boxed{99999999!}", reference) == 0
-    solution = r"so \boxed{\frac{1}{2}}"
-    assert envs.grade("math", r"\boxed{0.5}", solution) == 1
-    assert envs.grade("math", r"\boxed{2}", solution) == 0
-    assert envs.grade("math", "one half", solution) == 0
     numeric = {"right": 1, "wrong": 0, "no_answer": -1, "timeout": 0}
     assert {name: kind.rewards for name, kind in envs.NAMES.items()} == {
         **dict.fromkeys(("gsm8k", "svamp", "asdiv", "numeric"), numeric),
         "math": {"right": 1, "wrong": 0, "no_answer": 0, "timeout": 0},
     }
+    assert envs.grade("gsm8k", "it is 72", "#### 72") == -1
+    assert envs.grade("math", "one half", r"so \boxed{\frac{1}{2}}") == 0
 
 
 def test_an_episode_with_oracle_ends_at_the_first_right_answer(gsm8k):
@@ -104,15 +92,12 @@ def test_an_episode_with_oracle_ends_at_the_first_right_answer(gsm8k):
         gsm8k.step(r"\boxed{72}")
 
 
-def test_an_episode_is_cut_off_after_max_turns(write):
-    env = envs.make("gsm8k", write(GSM8K_ROWS), max_turns=2)
+def test_without_oracle_every_attempt_is_called_wrong_until_the_turns_are_over(write):
+    env = envs.make("gsm8k", write(*GSM8K_ROWS), max_turns=2)
     env.reset(options={"index": 0})
     assert env.step("")[2:4] == (False, False)
     assert env.step("")[2:4] == (False, True)
-
-
-def test_without_oracle_every_attempt_is_called_wrong(write):
-    env = envs.make("gsm8k", write(GSM8K_ROWS), max_turns=3, feedback="none")
+    env = envs.make("gsm8k", write(*GSM8K_ROWS), max_turns=3, feedback="none")
     env.reset(options={"index": 0})
     for turn, response in enumerate([r"\boxed{72}", "nothing", r"\boxed{1}"]):
         heard, _, terminated, truncated, _ = env.step(response)
@@ -129,19 +114,15 @@ def test_feedback_gets_the_attempt_where_it_has_a_place_for_it(write):
         def feedback(self, index, verdict):
             return verdict
 
-    path = write(GSM8K_ROWS)
+    path = write(*GSM8K_ROWS)
     for kind, heard in ((Echo, "wrong: so \\boxed{1}"), (Old, "wrong")):
         env = kind(path)
         env.reset(options={"index": 0})
         assert env.step("so \\boxed{1}")[0] == heard
 
 
-def test_a_timeout_is_told_as_wrong(gsm8k):
-    assert gsm8k.feedback(0, "timeout") == gsm8k.feedback(0, "wrong")
-
-
 def test_a_seed_chooses_the_problem(write):
-    env = envs.make("gsm8k", write(GSM8K_ROWS * 20))
+    env = envs.make("gsm8k", write(*GSM8K_ROWS * 20))
     chosen = [env.reset(seed=seed)[1]["index"] for seed in (1, 1, 2, 3, 4)]
     assert chosen[0] == chosen[1] and len(set(chosen)) > 1
     with pytest.raises(ValueError, match="index 40 is outside the problems 0 to 39"):
@@ -149,7 +130,7 @@ def test_a_seed_chooses_the_problem(write):
 
 
 def test_grade_async_agrees_with_grade(write):
-    env = envs.make("math", write(MATH_ROWS))
+    env = envs.make("math", write(*MATH_ROWS))
     responses = [r"\boxed{\sqrt{8}}", r"\boxed{\sqrt{9}}", r"\boxed{2\sqrt2}", "none", r"\boxed{x"]
 
     async def grade_all():
@@ -172,13 +153,13 @@ def test_same_answer_joins_what_the_grader_holds_equal(write, gsm8k):
     assert not gsm8k.same_answer("72", "71") and not gsm8k.same_answer("72", "3, 4")
     assert gsm8k.same_answer("3, 4", "3, 4") and not gsm8k.same_answer("3, 4", "5, 6")
     assert not gsm8k.same_answer("72", "99999999!")
-    env = envs.make("math", write(MATH_ROWS))
+    env = envs.make("math", write(*MATH_ROWS))
     assert env.same_answer(r"\sqrt{8}", r"2\sqrt{2}") and env.same_answer("0.5", r"\frac12")
     assert not env.same_answer(r"\sqrt{8}", r"\sqrt{2}")
 
 
 def test_same_answer_does_not_depend_on_which_of_the_two_comes_first(write):
-    env = envs.make("math", write(MATH_ROWS))
+    env = envs.make("math", write(*MATH_ROWS))
     # As the reference, "1,2" takes no point, and a point takes "1,2": a grade has a direction.
     assert env.accepts("(1,2)", "1,2") and not env.accepts("1,2", "(1,2)")
     assert env.same_answer("(1,2)", "1,2") and env.same_answer("1,2", "(1,2)")
@@ -215,17 +196,9 @@ def test_a_bad_line_is_one_error_with_number_cause_and_example(tmp_path, name, l
     assert str(caught.value).endswith(kind.example_line)
 
 
-@pytest.mark.parametrize("name", ["gsm8k", "math"])
-def test_the_example_line_is_a_good_line(tmp_path, name):
-    path = tmp_path / "example.jsonl"
-    path.write_text("\ufeff" + envs.NAMES[name].example_line, encoding="utf-8")
-    env = envs.make(name, path)
-    assert len(env) == 1 and env.grade(r"\boxed{5}", 0).verdict == "right"
-
-
 def test_problems_are_read_again_when_asked_for(tmp_path, write):
     rows = [{"question": f"{i}?", "answer": f"#### {i}", "text": "x" * (i % 7)} for i in range(50)]
-    path = Path(write(rows))
+    path = write(*rows)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"\n".join(lines) + b"\n \n\x0c")
     problems = envs.make("gsm8k", path).problems
@@ -237,31 +210,24 @@ def test_problems_are_read_again_when_asked_for(tmp_path, write):
     assert problems.sha256 == hashlib.sha256((tmp_path / "moved.jsonl").read_bytes()).hexdigest()
 
 
-def test_memory_does_not_grow_with_the_file(write):
-    path = write([{"question": f"{i:05}" * 500, "answer": f"#### {i}"} for i in range(10_000)])
+def test_memory_does_not_grow_with_the_file(write, monkeypatch):
+    monkeypatch.setattr("envs.problem_file.CACHED", 300)
+    path = write(*[{"question": f"{i:05}" * 2500, "answer": f"#### {i}"} for i in range(2000)])
     tracemalloc.start()
     env = envs.make("gsm8k", path)
     asked = max(len(env.question(index)) for index in range(len(env)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert asked == 2500
-    assert peak < 20e6 < Path(path).stat().st_size  # the rows that are cached take 10 MB
+    assert asked == 12_500
+    assert peak < 10e6 < 20e6 < path.stat().st_size  # the rows that are cached take 4 MB
 
 
 def test_a_file_changed_in_place_is_an_error_not_another_problem(write):
-    path = Path(write(GSM8K_ROWS))
+    path = write(*GSM8K_ROWS)
     env = envs.make("gsm8k", path)
     path.write_bytes(b"x" + path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="was changed while it is used: problem 1: not JSON"):
         env.question(1)
-
-
-@pytest.mark.parametrize("content", ["", "\n\n"])
-def test_an_empty_file_is_an_error(tmp_path, content):
-    path = tmp_path / "empty.jsonl"
-    path.write_text(content)
-    with pytest.raises(ValueError, match="has no problems"):
-        envs.make("gsm8k", path)
 
 
 def test_a_missing_file_says_how_to_get_it(tmp_path):
@@ -269,9 +235,12 @@ def test_a_missing_file_says_how_to_get_it(tmp_path):
         with pytest.raises(ValueError, match="python data/fetch.py gsm8k") as caught:
             envs.make("gsm8k", path)
         assert str(path) in str(caught.value)
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    with pytest.raises(ValueError, match="has no problems"):
+        envs.make("gsm8k", tmp_path / "empty.jsonl")
 
 
 @pytest.mark.parametrize("options", [{"max_turns": 0}, {"feedback": "loud"}, {"prompt_style": "x"}])
 def test_bad_options_are_refused(write, options):
     with pytest.raises(ValueError, match=next(iter(options.values())).__str__()):
-        envs.make("gsm8k", write(GSM8K_ROWS), **options)
+        envs.make("gsm8k", write(*GSM8K_ROWS), **options)

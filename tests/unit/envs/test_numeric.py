@@ -4,19 +4,15 @@ python -m pytest tests/unit/envs/test_numeric.py
 """
 
 import importlib.util
-import json
 import os
 from pathlib import Path
 
-import gymnasium
 import pytest
-from gymnasium.utils.env_checker import check_env
 
 import envs
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(os.environ.get("RISE_TEST_DATA", ROOT.parent / "shared" / "data"))
-IDS = {"svamp": "SVAMP", "asdiv": "ASDiv", "numeric": "Numeric"}
 AIME = [
     {"question": "Find the remainder when $7^{2}$ is divided by 1000.", "answer": "049"},
     {"question": "Find $m + n$.", "answer": 73},
@@ -25,41 +21,8 @@ AIME = [
 ]
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_rows(*rows) -> Path:
-        path = tmp_path / "problems.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return path
-
-    return write_rows
-
-
 def with_answer(write, answer):
     return envs.make("numeric", write({"question": "How much?", "answer": answer}))
-
-
-@pytest.mark.parametrize("name", IDS)
-@pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_gymnasium_accepts_them(tmp_path, name):
-    path = tmp_path / "one.jsonl"
-    path.write_text(envs.NAMES[name].example_line)
-    made = gymnasium.make(f"rise/{IDS[name]}-v0", data_path=path)
-    check_env(made.unwrapped)
-    assert isinstance(envs.make(IDS[name], path), envs.NAMES[name])
-
-
-@pytest.mark.parametrize("name", IDS)
-def test_the_example_line_and_the_worked_example_are_right(tmp_path, name):
-    path = tmp_path / "one.jsonl"
-    path.write_text(envs.NAMES[name].example_line)
-    env = envs.make(name, path)
-    answer = env.reference(0).rsplit("#### ")[-1]
-    assert env.grade(f"\\boxed{{{answer}}}", 0) == envs.Grade("right", answer, 1)
-    system, asked, shown, question = env.opening(0)
-    assert r"\boxed{" in system["content"] and env.question(0) in question["content"]
-    right = {"numeric": r"\boxed{7}"}.get(name, r"\boxed{5}")
-    assert asked["content"] != question["content"] and shown["content"].endswith(right)
 
 
 @pytest.mark.parametrize(

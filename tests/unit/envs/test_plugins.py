@@ -18,6 +18,7 @@ import workflow_gen
 from envs import plugins
 from envs.prompts import load_style
 from rise.episodes.journal import load_episodes
+from tests.support.conversion import convert
 from tests.support.stages import call
 
 PAGE = (Path(envs.__file__).parents[1] / "docs" / "grading.md").read_text(encoding="utf-8")
@@ -35,6 +36,15 @@ class Parity(NumberEnv):
     name = "parity"
     example_line = '{"question": "2 mod 2?", "answer": "0"}'
 """
+
+
+ODD = ("'0'", "None", "float('nan')", "float('-inf')")
+
+
+def paying(rewards: str) -> str:
+    """The file of an environment with other rewards."""
+    usual = "REWARDS = {'right': 1, 'wrong': 0, 'no_answer': -1, 'timeout': 0}"
+    return f"{PARITY}\n{usual}\nclass Own(Parity):\n    rewards = {rewards}\n"
 
 
 def block(language: str) -> str:
@@ -83,10 +93,6 @@ def gen(place, *more, style="default"):
     return call(place, "workflow_gen.py", *readme_command(), "--prompt_style", style, *more)
 
 
-def test_the_example_is_about_sixty_lines():
-    assert len(block("python").splitlines()) < 70
-
-
 def test_the_example_generates_and_converts(place):
     done = gen(place)
     assert done.returncode == 0, done.stderr
@@ -103,22 +109,20 @@ def test_the_example_generates_and_converts(place):
 
 
 def test_convert_finds_the_environment_of_a_run_and_of_a_published_log(place):
-    def convert(*arguments):
-        return workflow_convert.main([*map(str, arguments), "--output", "out.json", "--overwrite"])
-
     assert gen(place).returncode == 0
     log = place / "log" / "quiz" / "2_turns.json"
     published = json.loads(log.read_text())
     for episode in published.values():
         episode["dialogue"] = []
     (place / "2_turns.json").write_text(json.dumps(published))
-    assert convert("--filepath", "2_turns.json", "--env", QUIZ) == 0
+    again = ("--output", "out.json", "--overwrite")
+    assert convert("--filepath", "2_turns.json", "--env", QUIZ, *again) == 0
     row = json.loads((place / "out.json").read_text())[0]
     assert row["conversations"][0]["value"].startswith("Think step by step")
-    assert convert("--filepath", log, "--env", "gsm8k") == 2
+    assert convert("--filepath", log, "--env", "gsm8k", *again) == 2
     (place / "quiz.py").unlink()
-    assert convert("--filepath", log) == 0
-    assert convert("--filepath", "2_turns.json", "--env", QUIZ) == 2
+    assert convert("--filepath", log, *again) == 0
+    assert convert("--filepath", "2_turns.json", "--env", QUIZ, *again) == 2
 
 
 def test_a_run_is_resumed_with_the_same_file_only(place):
@@ -145,32 +149,6 @@ def test_the_example_is_an_environment(place):
         Path("bad.jsonl").write_text(json.dumps(row))
         with pytest.raises(ValueError, match="line 1: 'answer' must be one of A, B. A good line"):
             envs.make(QUIZ, "bad.jsonl")
-
-
-@pytest.mark.parametrize("rewards", [{"right": 10}, {"wrong": 1}])
-def test_rewards_by_which_no_log_would_know_a_success_are_refused(place, rewards):
-    paid = {"right": 1, "wrong": 0, "no_answer": -1, "timeout": 0} | rewards
-    (place / "paid.py").write_text(f"{PARITY}\nclass Paid(Parity):\n    rewards = {paid}\n")
-    with pytest.raises(ValueError, match="right must pay 1 and everything else less"):
-        plugins.from_file("paid.py:Paid")
-
-
-@pytest.mark.parametrize(
-    ("rewards", "message"),
-    [
-        ("base | {'wrong': '0'}", "give finite numbers"),
-        ("base | {'wrong': None}", "give finite numbers"),
-        ("base | {'wrong': float('nan')}", "give finite numbers"),
-        ("base | {'wrong': float('-inf')}", "give finite numbers"),
-        ("[1, 0]", "give a dict"),
-    ],
-)
-def test_rewards_that_are_no_finite_numbers_are_refused(place, rewards, message):
-    base = "{'right': 1, 'wrong': 0, 'no_answer': -1, 'timeout': 0}"
-    odd = f"{PARITY}\nbase = {base}\nclass Odd(Parity):\n    rewards = {rewards}\n"
-    (place / "odd.py").write_text(odd)
-    with pytest.raises(ValueError, match=rf"environment odd.py:Odd: rewards is .*: {message}"):
-        plugins.from_file("odd.py:Odd")
 
 
 def test_a_file_keeps_its_case_and_a_name_does_not():
@@ -227,9 +205,13 @@ def test_without_texts_of_its_own_a_plug_in_gets_some(place):
             "lacks rewards, question_key, answer_key, example_line, answer_as_target, compare, "
             "target: see docs/grading.md",
         ),
-        (
-            f"{PARITY}\nclass Own(Parity):\n    rewards = {{'right': 1, 'wrong': 0}}",
-            "rewards has no value for no_answer, timeout",
+        (paying("{'right': 1, 'wrong': 0}"), "rewards has no value for no_answer, timeout"),
+        (paying("[1, 0]"), "give a dict"),
+        *((paying(f"REWARDS | {{'wrong': {odd}}}"), "give finite numbers") for odd in ODD),
+        *(
+            # No log would know a success.
+            (paying(f"REWARDS | {{{other}}}"), "right must pay 1 and everything else less")
+            for other in ("'right': 10", "'wrong': 1")
         ),
     ],
 )

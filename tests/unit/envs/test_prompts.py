@@ -11,7 +11,6 @@ import pytest
 import envs
 from envs.prompts import BARE, PromptStyle, load_style
 
-RIGHT_LINE = {"gsm8k": r"\boxed{5}", "math": r"\boxed{5}"}
 OWN = {
     "system": None,
     "example_question": "1 + 1?",
@@ -54,13 +53,6 @@ def test_the_default_asks_for_steps_and_a_box(env_with, name):
         assert env.question(0) in env.feedback(0, verdict)
         assert r"\boxed{}" in env.feedback(0, verdict)
     assert len({env.feedback(0, verdict) for verdict in ("right", "wrong", "no_answer")}) == 3
-
-
-@pytest.mark.parametrize("name", ["gsm8k", "math"])
-def test_the_worked_example_ends_in_its_right_answer(env_with, name):
-    example = env_with(name, "default").opening(0)[2]["content"]
-    assert example.endswith(RIGHT_LINE[name])
-    assert envs.grade(name, example, "#### 5" if name == "gsm8k" else r"\boxed{5}") == 1
 
 
 def test_bare_shows_the_question_alone(env_with):
@@ -133,8 +125,3 @@ def test_unknown_styles_and_missing_files_are_refused(tmp_path):
         load_style("gsm8k", "chatty")
     with pytest.raises(ValueError, match="cannot read the prompt style"):
         load_style("gsm8k", str(tmp_path / "none.json"))
-
-
-def test_an_environment_without_its_own_texts_gets_some():
-    assert load_style("aime", "default").system
-    assert load_style("aime", "bare") == BARE

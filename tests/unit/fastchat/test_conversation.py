@@ -21,19 +21,6 @@ def template(request):
     return ChatTemplate(tiny_tokenizer(request.param))
 
 
-def test_the_context_of_an_example_is_the_served_prompt(template):
-    for messages in (EPISODE, [SYSTEM, *EPISODE], EPISODE[:2]):
-        context, action, *_ = template.encode(messages)
-        assert context == template.prompt_ids(messages[:-1])
-        assert template.tokenizer.decode(action[:-1]) == messages[-1]["content"]
-
-
-def test_the_trained_action_ends_in_the_one_stop_token(template):
-    action = template.encode(EPISODE).action
-    assert action[-1] == template.turn_end_id
-    assert not set(action[:-1]) & template.stop_token_ids
-
-
 def test_bos_is_written_once(template):
     bos = template.tokenizer.bos_token_id
     ids = template.prompt_ids([QUESTION])
@@ -73,16 +60,6 @@ def test_a_template_without_system_role_gets_it_in_the_first_user_message():
     assert prompt == "[user]Answer briefly.\n\nWhat is 2 + 2?</s>"
 
 
-def test_a_template_that_prints_the_date_is_the_same_every_day():
-    tokenizer = tiny_tokenizer("chatml", installed=False)
-    tokenizer.chat_template = (
-        "{%- if not date_string is defined -%}{%- set date_string = strftime_now('%d %b %Y') -%}"
-        "{%- endif -%}{{ date_string }}{% for m in messages %}{{ m['content'] }}<|im_end|>"
-        "{% endfor %}"
-    )
-    assert ChatTemplate(tokenizer).render_prompt([QUESTION]).startswith("26 Jul 2024")
-
-
 def test_a_template_that_ends_no_turn_gets_the_eos_token():
     tokenizer = tiny_tokenizer("zephyr", installed=False)
     tokenizer.chat_template = (
@@ -101,17 +78,11 @@ def test_the_template_can_come_from_a_file_and_is_written_into_the_tokenizer(tmp
     assert ChatTemplate(tokenizer).prompt_ids([QUESTION]) == template.prompt_ids([QUESTION])
 
 
-def test_a_tokenizer_without_template_is_one_error_with_the_remedy():
+def test_templates_that_cannot_be_used_are_one_error_with_the_remedy():
     with pytest.raises(ValueError, match="--chat-template .*llama-2, llama-3"):
         ChatTemplate(tiny_tokenizer("zephyr", installed=False))
-
-
-def test_an_unknown_template_name_is_named():
     with pytest.raises(ValueError, match="unknown chat template 'vicuna'"):
         ChatTemplate(tiny_tokenizer(), "vicuna")
-
-
-def test_a_template_that_doubles_bos_is_refused():
     tokenizer = tiny_tokenizer("llama-2", installed=False)
     tokenizer.chat_template = "{{ bos_token + bos_token }}" + BUILT_IN["zephyr"]
     with pytest.raises(ValueError, match="BOS token twice"):

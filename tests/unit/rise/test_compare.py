@@ -150,9 +150,3 @@ def test_what_is_no_evaluation_is_refused(tmp_path, runs, capsys, settings, mess
     other = write_run(tmp_path / "other", *BASE, **settings)
     assert main([runs[0], str(other)]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_names_are_one_per_run(runs):
-    with pytest.raises(SystemExit) as exit_:
-        main([*runs, "--names", "only-one"])
-    assert exit_.value.code == 2

@@ -80,19 +80,6 @@ def test_the_shards_together_are_the_one_run(place, capsys, monkeypatch, stage, 
     assert files_in(place / "joint")["rows.jsonl"] == before["rows.jsonl"]
 
 
-def test_a_joint_run_is_converted_like_any_other(place, capsys, monkeypatch):
-    runs = shards(place, GEN, 2)
-    monkeypatch.chdir(place)
-    assert join(capsys, *runs, "-o", "joint")[0] == 0
-    assert call(place, *GEN, "--log_dir", "single").returncode == 0
-    import workflow_convert
-
-    for name in ("joint", "single"):
-        arguments = ["--filepath", f"{name}/2_turns.json", "--output", f"{name}.json"]
-        assert workflow_convert.main([*arguments, "--criteria", "all"]) == 0
-    assert (place / "joint.json").read_bytes() == (place / "single.json").read_bytes()
-
-
 def test_both_published_evaluations_share_a_joint_directory(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     for stage in (EVAL, PARALLEL):

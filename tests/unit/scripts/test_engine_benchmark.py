@@ -28,7 +28,3 @@ def test_rows_that_do_not_fit_are_named_and_not_measured(monkeypatch, capsys, to
         else:
             assert line.startswith(f"| {number} | does not fit: {slots} slots |")
             assert ".." not in line
-
-
-def test_a_line_without_rates_has_the_columns_of_a_gpu():
-    assert engine.does_not_fit(256, 172, 1e12).count("|") == len(engine.head(1e12)) + 1

@@ -12,9 +12,7 @@ import pytest
 from envs.grading.expressions import Question, compare
 from tests.support.grading_rows import faults_of, read_rows
 
-KNOWN_ERRORS = {
-    (r"\boxed{10:30}", r"\boxed{\frac13}", "wrong"): "a time of day is read as a ratio",
-}
+KNOWN_ERRORS = {(r"\boxed{10:30}", r"\boxed{\frac13}", "wrong"): "a time of day is read as a ratio"}
 """Rows that are graded against their label."""
 
 

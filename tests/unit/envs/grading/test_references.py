@@ -1,8 +1,8 @@
-r"""Every reference of the real GSM8K and MATH files grades itself right.
+r"""Every reference of the real GSM8K and MATH files, and of the demo, grades itself right.
 
     python -m pytest tests/unit/envs/grading/test_references.py
 
-Skipped where the files are not there; ``python data/fetch.py gsm8k math`` brings them.
+The real ones are skipped where they are not there; ``python data/fetch.py gsm8k math`` brings them.
 """
 
 import os
@@ -51,3 +51,14 @@ def test_references_with_a_comma_are_read_whole():
         text = env.reference(index).rsplit("####", 1)[-1].strip()
         assert env.grade(f"\\boxed{{{text.replace(',', '')}}}", index).reward == 1
         assert env.grade(f"\\boxed{{{text.split(',')[0]}}}", index).reward == 0
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math"])
+def test_every_demo_reference_is_right_by_its_own_grader(name):
+    env = envs.make(name, ROOT / "data" / f"demo_{name}.jsonl")
+    assert len(env) == 8
+    for index in range(len(env)):
+        reference = env.reference(index)
+        answer = last_box(reference) or reference.rsplit("#### ")[-1]
+        assert env.grade(f"\\boxed{{{answer}}}", index).verdict == "right", reference
+        assert env.grade(r"\boxed{-12345}", index).verdict == "wrong", reference

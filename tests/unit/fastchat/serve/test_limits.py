@@ -5,7 +5,6 @@ python -m pytest tests/unit/fastchat/serve/test_limits.py
 
 import contextlib
 import logging
-import resource
 import socket
 
 import pytest
@@ -56,16 +55,6 @@ def test_servers_listen_on_this_machine_only():
         args = parse(["--model-path", "m"] if parse is model_worker.parse_args else [])
         with utils.listen(args.host, 0) as sock:
             assert sock.getsockname()[0] == "127.0.0.1"
-
-
-def test_the_soft_limit_of_open_files_is_lifted():
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-    try:
-        utils.raise_file_limit()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 256
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("path", ["worker_generate", "worker_generate_stream"])

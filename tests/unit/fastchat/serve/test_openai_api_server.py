@@ -10,7 +10,6 @@ import openai
 import pytest
 import requests
 
-from fastchat.serve.openai_api_server import parse_args, split_keys
 from rise.policies.openai_api import OpenAIPolicy
 from tests.support.servers import CHAT, CONTEXT, KEY, TEXT, post, scrape, wait_for
 from tests.support.serving import slow_down
@@ -258,10 +257,3 @@ def test_a_client_that_hangs_up_stops_the_generation(client, api_url, worker, mo
     assert worker.engine.stats.generated_tokens - generated < 150
     wait_for(lambda: scrape(api_url).get(code, 0) == hung_up + 1)
     assert scrape(api_url)["rise_api_in_flight"] == 0
-
-
-def test_the_command_line_reads_keys_and_addresses():
-    args = parse_args(["--api-keys", "a, b,", "--controller-address", "21009"])
-    assert args.api_keys == ["a", "b"] and split_keys("") == []
-    assert (args.host, args.port) == ("localhost", 8000)
-    assert args.controller_address == "http://localhost:21009"

@@ -25,16 +25,9 @@ def test_a_stop_is_found_with_the_token_that_completes_it(tokenizer, stop):
     assert not contains_stop(tokenizer, tokens[:-1], ["never", stop])
 
 
-def test_no_stops_no_search(tokenizer):
-    assert not contains_stop(tokenizer, ids_of(tokenizer, "text"), [])
-
-
-def test_text_is_cut_at_the_earliest_stop():
+def test_text_is_cut_at_the_earliest_stop_and_a_stream_holds_back_what_may_become_one():
     assert cut_at_stop("one two three two", ["three", "two"]) == "one "
     assert cut_at_stop("one", ["two"]) == "one"
-
-
-def test_a_stream_holds_back_what_may_become_a_stop():
     assert hold_back("answer: 42\nQues", ["Question"]) == "answer: 42\n"
     assert hold_back("answer aab", ["aabb", "bc"]) == "answer "
     assert hold_back("answer", ["Question"]) == "answer"

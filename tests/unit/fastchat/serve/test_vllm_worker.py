@@ -6,7 +6,6 @@ python -m pytest tests/unit/fastchat/serve/test_vllm_worker.py
 import contextlib
 import itertools
 
-import openai
 import pytest
 import requests
 
@@ -202,17 +201,3 @@ def test_errors_of_the_server_keep_their_meaning(worker, worker_url, checkpoint,
         outer.client = UpstreamClient("http://localhost:9/v1")
         reply = post(f"{url}/worker_generate", ASK)
         assert reply["error_code"] == ErrorCode.CONTROLLER_WORKER_TIMEOUT
-
-
-def test_the_openai_server_works_over_this_worker_too(outer, url, worker_url):
-    with running(controller.create_app()) as control:
-        register(control, url, outer)
-        with running(openai_api_server.create_app(control)) as api:
-            client = openai.OpenAI(base_url=f"{api}/v1", api_key="any", max_retries=0)
-            reply = client.chat.completions.create(
-                model="tiny-llama", messages=ASK["messages"], n=2, seed=8, max_tokens=12
-            )
-            client.close()
-    expected = post(f"{worker_url}/worker_generate", {**ASK, "n": 2, "seed": 8})
-    assert [choice.message.content for choice in reply.choices] == expected["text"]
-    assert reply.usage.model_dump(exclude_none=True) == expected["usage"]

@@ -27,8 +27,6 @@ LONG = {"short_factor": [1.0] * 6, "long_factor": [2.0] * 6}
 FAMILIES = {
     "llama": ("llama", {}),
     "llama, linear": ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
-    "llama, dynamic": ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
-    "llama, yarn": ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
     "llama 3.1": ("llama", {"rope_scaling": LLAMA_3}),
     "llama, longrope": (
         "llama",

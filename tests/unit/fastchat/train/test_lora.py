@@ -103,11 +103,6 @@ def test_the_number_of_trained_parameters_is_said_and_dropout_survives_resuming(
     assert figures(output, "grad_norm") == figures(finished, "grad_norm")
 
 
-def test_another_rank_is_another_run(case, finished, capsys):
-    assert main(command(case, finished, "--use_lora", "True", "--lora_r", "4")) == 2
-    assert "lora (was" in capsys.readouterr().err
-
-
 def test_training_goes_on_from_an_adapter(case, finished, tmp_path):
     more = ["--lora", "True", "--lora_weight_path", str(finished), "--max_steps", "1"]
     assert main(command(case, tmp_path / "out", *more)) == 0

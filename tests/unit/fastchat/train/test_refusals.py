@@ -91,12 +91,9 @@ def test_a_missing_chat_template_names_the_argument(case, tmp_path, capsys):
     assert "has no chat template; pass one with --chat-template" in capsys.readouterr().err
 
 
-def test_the_models_own_directory_is_no_output(case, capsys):
+def test_the_models_own_directory_and_a_foreign_checkpoint_are_no_output(case, capsys, tmp_path):
     assert main(command(case, case[0])) == 2
     assert "the result would overwrite its source" in capsys.readouterr().err
-
-
-def test_a_foreign_checkpoint_is_not_overwritten(case, tmp_path, capsys):
     (tmp_path / "out" / "checkpoint-100").mkdir(parents=True)
     assert main(command(case, tmp_path / "out")) == 2
     assert "holds checkpoint-100 but no training.json" in capsys.readouterr().err

@@ -15,19 +15,19 @@ from tests.support.tiny import save_tiny_model
 from tests.support.training_data import command, figures, make_case, rows, write_rows
 
 
-def test_other_weights_under_the_same_path_are_refused(tmp_path, capsys):
-    case, output = make_case(tmp_path), tmp_path / "out"
-    assert main(command(case, output, "--max_steps", "1")) == 0
-    weights = case[0] / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    capsys.readouterr()
-    assert main(command(case, output, "--max_steps", "1")) == 2
-    assert "model_fingerprint (was " in capsys.readouterr().err
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    assert main(command(case, output, "--max_steps", "1")) == 0
+def test_other_weights_and_templates_under_the_same_paths_are_refused(tmp_path, capsys):
+    case, file = make_case(tmp_path), tmp_path / "chat.jinja"
+    file.write_text(BUILT_IN["chatml"])
+    words = command(case, tmp_path / "out", "--max_steps", "1", "--chat_template", str(file))
+    assert main(words) == 0
+    for path, recorded in ((case[0] / "model.safetensors", "model_fingerprint"), (file, "chat_t")):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        capsys.readouterr()
+        assert main(words) == 2
+        assert recorded in capsys.readouterr().err
+        path.write_bytes(content)
+    assert main(words) == 0
 
 
 def test_another_adapter_under_the_same_path_is_refused(tmp_path, capsys):
@@ -40,17 +40,6 @@ def test_another_adapter_under_the_same_path_is_refused(tmp_path, capsys):
     capsys.readouterr()
     assert main(command(case, output, *more)) == 2
     assert "adapter_fingerprint (was " in capsys.readouterr().err
-
-
-def test_another_chat_template_under_the_same_path_is_refused(tmp_path, capsys):
-    case, output, file = make_case(tmp_path), tmp_path / "out", tmp_path / "chat.jinja"
-    words = command(case, output, "--max_steps", "1", "--chat_template", str(file))
-    file.write_text(BUILT_IN["chatml"])
-    assert main(words) == 0
-    file.write_text(BUILT_IN["chatml"] + "{# another #}")
-    capsys.readouterr()
-    assert main(words) == 2
-    assert "chat_template_sha256 (was " in capsys.readouterr().err
 
 
 def test_a_run_that_saved_nothing_does_not_bind_the_next_one(tmp_path, capsys):

@@ -44,7 +44,7 @@ def test_the_checkpoint_is_complete_and_carries_its_chat_template(case, finished
     assert not list(finished.glob(".*")), "the lock is gone"
 
 
-def test_the_record_says_what_was_done(finished):
+def test_the_record_says_what_was_done_and_what_users_of_the_hf_trainer_look_for_is_there(finished):
     written = record(finished)
     assert (written["status"], written["steps"]) == ("finished", 6)
     assert (written["data"]["rows"], written["data"]["examples"]) == (10, 10)
@@ -52,6 +52,13 @@ def test_the_record_says_what_was_done(finished):
     assert len(written["data"]["sha256"]) == 64
     assert torch.__version__.startswith(written["versions"]["torch"])
     assert len(figures(finished)) == len(figures(finished, "grad_norm")) == 6
+    state = json.loads((finished / "trainer_state.json").read_text())
+    assert state["global_step"] == 6 and len(state["log_history"]) == 7
+    results = json.loads((finished / "train_results.json").read_text())
+    assert results["train_samples"] == 10 and results["train_loss"] == pytest.approx(
+        sum(figures(finished)) / 6
+    )
+    assert json.loads((finished / "all_results.json").read_text()) == results
 
 
 def test_one_sample_is_printed_with_its_trained_span(case, tmp_path, capsys):
@@ -70,8 +77,10 @@ def test_a_finished_directory_is_left_alone(case, finished, capsys):
 
 
 def test_other_settings_are_refused_naming_them(case, finished, capsys):
-    assert main(command(case, finished, "--learning_rate", "5e-4", "--seed", "1")) == 2
+    other = ["--learning_rate", "5e-4", "--seed", "1", "--group_trajectories", "True"]
+    assert main(command(case, finished, *other)) == 2
     error = capsys.readouterr().err
+    assert "group_trajectories (was False, is True)" in error
     assert "learning_rate (was 0.001, is 0.0005)" in error
     assert "seed (was 42, is 1)" in error
 
@@ -224,16 +233,6 @@ def test_a_signal_saves_though_the_strategy_would_not(
     assert (output / "checkpoint-4").exists() == (strategy == "best")
 
 
-def test_what_users_of_the_hf_trainer_look_for_is_there(finished):
-    state = json.loads((finished / "trainer_state.json").read_text())
-    assert state["global_step"] == 6 and len(state["log_history"]) == 7
-    results = json.loads((finished / "train_results.json").read_text())
-    assert results["train_samples"] == 10 and results["train_loss"] == pytest.approx(
-        sum(figures(finished)) / 6
-    )
-    assert json.loads((finished / "all_results.json").read_text()) == results
-
-
 @pytest.mark.parametrize("damage", ["no mark", "short file"])
 def test_a_torn_checkpoint_is_skipped_with_a_notice(
     case, finished, tmp_path, capsys, caplog, damage
@@ -251,9 +250,17 @@ def test_a_torn_checkpoint_is_skipped_with_a_notice(
     assert figures(output) == figures(finished)
 
 
-def test_lazy_preprocessing_changes_nothing(case, finished, tmp_path):
-    assert main(command(case, tmp_path / "out", "--lazy_preprocess", "True")) == 0
-    assert figures(tmp_path / "out") == figures(finished)
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--batching", "padded"], "attention: sdpa"),
+        (["--tree_tokens", "100"], "attention: prefix_tree"),
+    ],
+)
+def test_the_layout_of_batches_changes_no_loss(case, finished, tmp_path, capsys, more, said):
+    assert main(command(case, tmp_path / "out", *more)) == 0
+    assert said in capsys.readouterr().out
+    assert figures(tmp_path / "out") == pytest.approx(figures(finished), rel=1e-4)
 
 
 def test_the_data_seed_decides_the_order_alone(case, finished, tmp_path):

@@ -15,7 +15,7 @@ import math
 
 import pytest
 
-import workflow_convert
+from tests.support.conversion import convert
 
 WEIGHTS = {1: math.exp(2.5), 0: 1.0, -1: math.exp(-2.5)}
 
@@ -101,18 +101,14 @@ def reward_of(action: str, text: str) -> int:
 
 
 @pytest.mark.parametrize(("name", "flags", "every", "better", "best", "success"), CASES)
-def test_selected_actions_and_their_weights(
-    name, flags, every, better, best, success, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("rise.dataset.writer.plot_weights", lambda weights, path: path.touch())
+def test_selected_actions_and_their_weights(name, flags, every, better, best, success, tmp_path):
     log, output = tmp_path / "2_turns.json", tmp_path / "data.json"
     log.write_text(json.dumps({"0": published_record(LOGS[name])}))
     expected = {"all": every, "better": better, "best": best, "success": success}
     for criteria, actions in expected.items():
         arguments = ["--filepath", log, "--output", output, "--criteria", criteria, "--overwrite"]
         output.unlink(missing_ok=True)
-        code = workflow_convert.main([str(a) for a in (*arguments, *flags)])
-        assert code == (0 if actions else 1)
+        assert convert(*arguments, *flags) == (0 if actions else 1)
         rows = json.loads(output.read_text()) if actions else []
         answers = [row["conversations"][-1] for row in rows]
         assert "".join(answer["value"] for answer in answers) == actions, criteria

@@ -142,15 +142,13 @@ def test_a_bad_record_in_the_middle_leaves_nothing(tmp_path, capsys):
         ["--to", "dpo"],
     ],
 )
-def test_no_conversion_holds_its_rows_in_memory(tmp_path, monkeypatch, flags):
-    monkeypatch.setattr("rise.dataset.writer.plot_weights", lambda weights, path: path.touch())
+def test_no_conversion_holds_its_rows_in_memory(tmp_path, flags):
     (template,) = sketch("w7,r5 r5")
-    template.turns[0].actions[0] = "x" * 20_000
-    template.dialogue[1]["content"] = "x" * 20_000
+    template.turns[0].actions[0] = template.dialogue[1]["content"] = "x" * 80_000
     record = template.to_dict()
     log, output = tmp_path / "rows.jsonl", tmp_path / "data.json"
     with open(log, "w") as file:
-        for task_id in range(400):
+        for task_id in range(100):
             record["dialogue"][0]["content"] = record["query"] = f"question {task_id}"
             file.write(json.dumps(record | {"task_id": task_id}) + "\n")
     assert log.stat().st_size > 20e6

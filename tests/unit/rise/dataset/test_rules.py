@@ -22,43 +22,11 @@ def turns(episode_text: str, **rules) -> list[int]:
 LONG = "w7 - w8 r5 w9"
 
 
-@pytest.mark.parametrize(
-    ("criteria", "expected"),
-    [
-        ("all", [1, 2, 3, 4]),
-        ("better", [1, 3, 4]),  # 0 after -1 is better, 1 after 0 is better
-        ("best", [1, 3, 4]),  # 0 ties with the best so far
-        ("success", [4]),
-    ],
-)
-def test_criteria(criteria, expected):
-    assert turns(LONG, criteria=criteria) == expected
-
-
-def test_better_looks_one_turn_back_and_best_at_all():
-    assert turns("w7 - w8 - w9", criteria="better") == [1, 3, 5]
-    assert turns("w7 - - w8", criteria="best") == [1, 4]
-    assert turns("w7 - - w8", criteria="better") == [1, 4]
-    assert turns("w7 w8 w9", criteria="best") == [1, 2, 3]
-    assert turns("w7 w8 w9", criteria="better") == [1]
-
-
-def test_turn_one_is_kept_whatever_its_reward_except_under_success():
-    for criteria in ("all", "better", "best"):
-        assert turns("- w7 r5", criteria=criteria)[0] == 1
-    assert turns("w7 w8", criteria="success") == []
-
-
 def test_every_dropped_attempt_has_a_reason():
     _, dropped = rows_from_episode(sketch(LONG)[0], Rules(criteria="better"))
     assert dropped == {"not better": 1, "after the first success": 1}
     _, dropped = rows_from_episode(sketch("w7 w8")[0], Rules(only_success=True))
     assert dropped == {"episode without success": 2}
-
-
-def test_only_success_drops_the_whole_episode():
-    assert turns("w7 w8", only_success=True) == []
-    assert turns("w7 r5", only_success=True) == [1, 2]
 
 
 def test_repeated_and_empty_attempts_leave_the_episode_and_its_history():
@@ -79,12 +47,6 @@ def test_repeated_and_empty_attempts_leave_the_episode_and_its_history():
     assert kept[1].messages[-1]["content"] == "  the answer is 7\n"
 
 
-def test_criteria_look_at_what_the_duplicates_left():
-    # Without the repeated turn 2, turn 3 follows turn 1 and is better than it.
-    assert turns("- - w7", criteria="better", remove_duplication=True) == [1, 3]
-    assert turns("w7 - w7 r5", criteria="better", remove_duplication=True) == [1, 4]
-
-
 def test_an_episode_that_starts_empty_starts_at_its_second_turn():
     episode = sketch("- r5")[0]
     episode.turns[0].actions[0] = ""
@@ -92,7 +54,7 @@ def test_an_episode_that_starts_empty_starts_at_its_second_turn():
     assert [(row.turn, len(row.messages)) for row in rows] == [(2, 2)]
 
 
-def test_correct_to_correct_goes_on_after_a_right_first_turn():
+def test_correct_to_correct_goes_on_after_a_right_first_turn_given_again_too():
     assert turns("r5 r6") == [1]
     assert turns("r5 r6", correct_to_correct=True) == [1, 2]
     assert turns("r5 w7", correct_to_correct=True) == [1, 2]
@@ -100,9 +62,6 @@ def test_correct_to_correct_goes_on_after_a_right_first_turn():
     assert turns("w7 r5 r6", correct_to_correct=True) == [1, 2]
     assert turns("r5 r6", correct_to_correct=True, criteria="best") == [1, 2]
     assert turns("r5 r6", correct_to_correct=True, criteria="better") == [1]
-
-
-def test_correct_to_correct_keeps_a_right_answer_that_is_given_again():
     assert turns("r5 r5", correct_to_correct=True, remove_duplication=True) == [1, 2]
     assert turns("w7 w7", correct_to_correct=True, remove_duplication=True) == [1]
     assert turns("r5 r5", correct_to_correct=False, remove_duplication=True) == [1]
@@ -173,15 +132,12 @@ def test_weights_with_means_over_all_samples_of_all_turns(weighting, first, seco
     assert [row.weight for row in rows] == pytest.approx([first, second])
 
 
-def test_advantage_subtracts_the_mean_reward():
+def test_advantage_subtracts_the_mean_reward_of_all_attempts():
     # Rewards 1 and 0: mean 0.5, so exp(0.5 / 0.4) and exp(-0.5 / 0.4).
     assert weight(1, mean_over([1, 0], "advantage", 0.4), "advantage", 0.4) == pytest.approx(
         3.4903430
     )
     assert weight(0, 0.5, "advantage", 0.4) == pytest.approx(0.2865048)
-
-
-def test_attempts_after_the_success_count_in_the_mean_but_give_no_row():
     episode = sketch("r5 w7 w8 w9")[0]
     rows, _ = rows_from_episode(episode, Rules(weighting="advantage", temperature=1))
     assert [row.weight for row in rows] == pytest.approx([math.exp(1 - 1 / 4)])

@@ -9,7 +9,7 @@ import pytest
 
 from rise.dataset.writer import is_written, write_dataset
 from rise.episodes.shorthand import sketch
-from tests.support.conversion import convert, write_run
+from tests.support.conversion import convert_and_draw, write_run
 
 
 def contents(directory) -> dict[str, bytes]:
@@ -32,7 +32,8 @@ def contents(directory) -> dict[str, bytes]:
 def test_weights_that_are_nearly_equal_or_large_are_written_and_drawn(tmp_path, problems, flags):
     write_run(tmp_path / "run", sketch(*problems))
     output = tmp_path / "made" / "data.json"
-    assert convert("--filepath", tmp_path / "run", "--output", output, *flags) == 0
+    run = ("--filepath", tmp_path / "run", "--output", output)
+    assert convert_and_draw(*run, *flags) == 0
     report = json.loads((output.parent / "data.json.report.json").read_text())
     assert len(json.loads(output.read_text())) == report["rows"] > 1
     assert 1 < report["weights"]["effective_sample_size"] < report["rows"] + 1e-9

@@ -191,9 +191,6 @@ def test_checks_and_revisions_worked_by_hand():
         "own check: 0.75 revisions per problem; wrong where it says so 50.0 -> 100.0 %" in lines[-3]
     )
     assert "50.0 % of the checks of turn 2 say neither" in lines[-1]
-
-
-def test_checks_of_which_none_could_be_read_find_nothing():
     run = gated_run()
     for episode in run:
         if episode.turns[1].check:

@@ -41,14 +41,10 @@ def test_accuracy_by_turn_draws_every_run_in_its_colour(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["accuracy.png"]
 
 
-def test_one_turn_and_full_marks_can_be_drawn(tmp_path):
-    path = tmp_path / "one.png"
+def test_one_turn_full_marks_and_weights_can_be_drawn(tmp_path):
+    path = tmp_path / "picture.png"
     plot_accuracy_by_turn({"only": metrics("r5", "r5")}, path)
     assert len(rows_of_colour(image.imread(path), COLOURS[0])) > 10
-
-
-def test_weights(tmp_path):
-    path = tmp_path / "weights.png"
     plot_weights([12.18] * 10 + [1.0] * 30, path)
     assert len(rows_of_colour(image.imread(path), COLOURS[0])) > 100
 

@@ -39,9 +39,6 @@ def test_bootstrap_comes_close_to_the_normal_interval_and_repeats():
     assert abs(rate.low - (0.25 - half)) < 0.005 and abs(rate.high - (0.25 + half)) < 0.005
     assert bootstrap_mean(values) == rate
     assert bootstrap_mean(values, seed=1) != rate
-
-
-def test_bootstrap_of_equal_values_is_that_value():
     assert bootstrap_mean([2, 2, 2]).to_dict() == {"value": 2.0, "low": 2.0, "high": 2.0, "n": 3}
     assert bootstrap_mean([1]).low == 1.0
 

@@ -113,14 +113,6 @@ def test_an_oracle_run_keeps_what_is_solved_and_never_votes():
         votes.m1_tk(run, same_number, 3, "oracle")
 
 
-def test_best_of_n_is_not_called_p1():
-    run = make("w7 w7,r5", "r5")
-    run[0].turns[1].chosen = 1
-    found = summarise(run, same_number, max_turns=2, feedback="oracle").metrics
-    assert "p1@t2" not in found
-    assert [rate["value"] for rate in found["acc@t"]] == [1 / 2, 1]
-
-
 def test_turns_that_nobody_reached_have_no_rate():
     found = summarise(make("r5", "r5"), same_number, max_turns=2, feedback="oracle").metrics
     assert found["no_answer"][1] is None and found["copied"][1] is None
@@ -212,9 +204,6 @@ def test_without_an_own_attempt_or_another_sample_there_is_no_fresh_draw():
     ):
         found = summarise(run, same_number, max_turns=2, feedback=feedback).metrics
         assert "fresh_draw" not in found and "fresh draw" not in format_table(found)
-
-
-def test_samples_that_are_all_the_same_are_no_fresh_draws():
     found = summarise(make("r5,r5 r5", "w7,w7 r5"), same_number, max_turns=2, feedback="none")
     assert "fresh_draw" not in found.metrics
 
@@ -242,6 +231,7 @@ def test_table_has_at_most_ten_lines_and_ends_with_a_sentence():
     [
         (["r5 w7 w7"] * 8, "none", "m1@t3 is below m1@t1 by 100.0 points"),
         (["w7 r5 r5", "r5 w7 w7"], "none", "m1@t3 and m1@t1 cannot be told apart: +0.0 points"),
+        (["w7 r5 r5"], "none", "m1@t3 and m1@t1 cannot be told apart: +100.0 points"),
         (["w7 r5", "r5"], "oracle", "With the oracle 100.0 % are solved within 3 turns, 50.0 %"),
     ],
 )
@@ -281,11 +271,6 @@ def test_doubtful_numbers_come_with_a_warning(problems, words):
 def test_numbers_without_doubt_come_without_a_warning():
     run = make(*["r5 r5"] * 19, *["w7 w7"])
     assert summarise(run, same_number, max_turns=2, feedback="none").metrics["warnings"] == []
-
-
-def test_one_problem_is_no_evidence():
-    found = summarise(make("w7 r5 r5"), same_number, max_turns=3, feedback="none").metrics
-    assert "cannot be told apart: +100.0 points" in format_table(found)
 
 
 def test_most_attempts_without_an_answer_are_described_and_more_tokens_are_not_advised():

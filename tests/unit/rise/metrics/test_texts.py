@@ -33,10 +33,6 @@ def test_repetition_is_the_share_of_pieces_said_before(text, n, share):
     assert repetition(text, n) == pytest.approx(share)
 
 
-def test_a_loop_is_nearly_all_repetition():
-    assert repetition("I will try again. " * 200) > 0.99
-
-
 @pytest.mark.parametrize(
     ("previous", "attempt", "value"),
     [

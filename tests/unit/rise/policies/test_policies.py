@@ -55,13 +55,10 @@ def ask(policy, **changes):
     return asyncio.run(policy.sample(MESSAGES, **{**ASK, **changes}))
 
 
-def test_function_gets_the_row_with_its_task_id_and_cannot_change_it(functions):
+def test_a_function_or_a_coroutine_gets_the_row_with_its_task_id_and_cannot_change_it(functions):
     samples = ask(FunctionPolicy("functions.py:plain"), n=2)
     assert [sample.text for sample in samples] == ["5 1+1?"] * 2
     assert MESSAGES == [{"role": "user", "content": "1+1?"}] and "x" not in ASK["problem"]
-
-
-def test_coroutine_function_answers(functions):
     assert ask(FunctionPolicy("functions.py:coroutine"))[0].text == "1+1?"
 
 
@@ -80,12 +77,9 @@ def test_failing_function_is_a_typed_error(functions, function, message):
     assert caught.value.kind == "function"
 
 
-def test_function_that_hangs_runs_out_of_time(functions):
+def test_a_function_that_hangs_runs_out_of_time_and_a_timeout_of_its_own_is_not_ours(functions):
     with pytest.raises(PolicyError, match=r"no answer within 0.05 s"):
         ask(FunctionPolicy("functions.py:slow", request_timeout=0.05))
-
-
-def test_a_timeout_of_its_own_is_not_ours(functions):
     with pytest.raises(PolicyError, match="raised TimeoutError: the read timed out"):
         ask(FunctionPolicy("functions.py:reads"))
 
@@ -343,14 +337,3 @@ def test_a_reasoning_model_of_openai_is_asked_without_a_temperature(model, reaso
     flags = [problem.split(":")[0] for problem in problems]
     assert flags == (["--temperature 0.7", "--top_p 0.9"] if reasons else [])
     assert choice.unavailable_sampling({model: "worker"}, given) == []
-
-
-def test_fingerprint_tells_a_retrained_checkpoint(tmp_path):
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"a" * 500_000)
-    before = choice.fingerprint(str(tmp_path))
-    (tmp_path / "README.md").write_text("notes do not count")
-    assert choice.fingerprint(str(tmp_path)) == before
-    weights.write_bytes(b"a" * 250_000 + b"b" + b"a" * 249_999)
-    assert choice.fingerprint(str(tmp_path)) != before
-    assert choice.fingerprint("gpt-4") is None

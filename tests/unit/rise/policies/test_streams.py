@@ -6,7 +6,6 @@ pytest tests/unit/rise/policies/test_streams.py
 import asyncio
 import json
 
-import openai
 import pytest
 from aiohttp import web
 
@@ -81,26 +80,6 @@ def test_a_server_that_only_streams_is_learned_once_and_gives_the_same_reply(tak
         if not takes_options:
             error, _ = ask(server, needs_usage=True, left_out=learned)
             assert error.kind == "setup" and "does not report its tokens" in str(error)
-
-
-def test_a_stream_tells_what_openais_client_reads_in_it():
-    async def read():
-        client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-        texts, usage = {}, None
-        async with client:
-            settings = {"stream": True, "n": 3, "stream_options": {"include_usage": True}}
-            asked = client.chat.completions.create(model="teacher", messages=[], **settings)
-            async for chunk in await asked:
-                usage = chunk.usage or usage
-                for choice in chunk.choices:
-                    text = texts.get(choice.index, "") + (choice.delta.content or "")
-                    texts[choice.index] = text
-        return [texts[index] for index in sorted(texts)], usage.prompt_tokens
-
-    with OpenAI(streams_only) as server:
-        samples, _ = ask(server, n=3, left_out=["stream=false"])
-        told = [sample.text for sample in samples], samples[0].prompt_tokens
-        assert told == asyncio.run(read())
 
 
 WHOLE = json.dumps(chat_reply(GOOD), indent=1).encode()
@@ -229,6 +208,9 @@ def test_a_deployment_of_azure_is_asked_though_it_is_not_listed():
         asyncio.run(my_o3.check())
         [sample], answering = ask(server, model="my-o3")
         assert sample.text == GOOD and answering.left_out == ["max_tokens", "temperature", "top_p"]
+        assert server.requests[-1].keys() == {"model", "messages", "seed", "max_completion_tokens"}
+        # One that reasons by its name is asked so at once, whoever serves it.
+        ask(server, model="openai/gpt-5-mini", settings={"temperature": 1.0})
         assert server.requests[-1].keys() == {"model", "messages", "seed", "max_completion_tokens"}
         # An endpoint with a version takes its key, and its query, as Azure's deployments do.
         url = f"{server.url}/v1?api-version=2024-10-21"

@@ -148,29 +148,6 @@ def test_worker_that_hangs_is_a_timeout():
     assert caught.value.kind == "timeout"
 
 
-def test_dead_worker_is_left_for_the_one_that_the_controller_names_next():
-    with Wire(lambda _: wire_reply("alive")) as wire:
-        wire.worker_url = f"http://127.0.0.1:{free_ports(1)[0]}"
-
-        def resurrect(state):
-            wire.worker_url = None
-
-        retries = Retries(attempts=3, first_wait=0.01)
-        policy = WorkerPolicy("student", wire.url, retries=retries)
-
-        async def die_and_live():
-            with pytest.raises(PolicyError) as caught:
-                await policy.check()
-            assert caught.value.kind == "connection"
-            asyncio.get_running_loop().call_later(0.005, resurrect, None)
-            settings = {"temperature": 1, "top_p": 1, "max_new_tokens": 1, "problem": {}}
-            samples = await policy.sample(MESSAGES, n=1, seed=0, **settings)
-            await policy.close()
-            return samples
-
-        assert asyncio.run(die_and_live())[0].text == "alive"
-
-
 def test_a_stock_worker_is_one_error_that_says_what_to_do():
     class Stock(Wire):
         async def _status(self, request):

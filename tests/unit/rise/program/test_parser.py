@@ -17,6 +17,7 @@ from fastchat.utils import Parser
     [
         (["--max_turnz", "3"], "unrecognized arguments: --max_turnz 3: did you mean --max_turns?"),
         (["--max_turnz=3"], "did you mean --max_turns?"),
+        (["--max_turn", "3"], "did you mean --max_turns?"),
         (["--qqq"], "unrecognized arguments: --qqq (--help lists the flags)"),
         (["--max_turns", "many"], "invalid int value: 'many'"),
     ],
@@ -32,29 +33,9 @@ def test_what_is_wrong_is_one_line_with_the_nearest_flag(capsys, words, part):
     assert "Two\nlines." in parser.format_help()
 
 
-@pytest.mark.parametrize("stage", [workflow_gen, workflow_convert, workflow_eval])
-def test_every_stage_uses_it(capsys, stage):
-    with pytest.raises(SystemExit):
-        stage.parse_args([])
-    assert len(capsys.readouterr().err.splitlines()) == 1
-
-
 @pytest.mark.parametrize("program", [workflow_gen, workflow_convert, workflow_eval, arithmetic])
 def test_a_shortened_flag_is_refused(capsys, program):
     with pytest.raises(SystemExit) as exit_:
         program.parse_args(["--see", "1"])
-    assert exit_.value.code == 2
-    capsys.readouterr()
-    parser = Parser(prog="worker")
-    parser.add_argument("--model-path")
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--model", "x"])
-    assert "unrecognized arguments: --model x" in capsys.readouterr().err
-
-
-def test_the_full_name_of_a_shortened_flag_is_hinted_at(capsys):
-    parser = Parser(prog="program")
-    parser.add_argument("--max_turns", type=int)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--max_turn", "3"])
-    assert "did you mean --max_turns?" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and len(error.splitlines()) == 1

@@ -108,23 +108,6 @@ def test_an_evaluation_in_tensorboard(place):
     assert texts(board, "report").item().endswith(b"report.html")
 
 
-def test_the_parallel_run_says_what_both_runs_show(place):
-    command = (*EVAL[:3], "--log_dir", "log")
-    assert call(place, *command, "--max_turns", 3).returncode == 0
-    parallel = ("--max_turns", 1, "--num_of_samples", 3, "--wandb_project", "maths")
-    assert call(place, *command, *parallel).returncode == 0
-    run = read_offline_run(place / "log" / "1_turns")
-    assert run["name"] == "log-1_turns" and run["config"]["num_of_samples"] == [3]
-    joint = json.loads((place / "log" / "summary.json").read_text())["metrics"]
-    assert [run["summary"][name] for name in ("m3@t1", "m1@t3", "paired/m1@t3 - m3@t1")] == [
-        joint["m3@t1"]["value"],
-        joint["m1@t3"]["value"],
-        joint["paired"]["m1@t3 - m3@t1"]["value"],
-    ]
-    assert [row["turn"] for row in run["history"] if "turn" in row] == [1]
-    assert "transitions" not in run["tables"]
-
-
 @pytest.mark.filterwarnings("ignore:html5lib's sanitizer")
 def test_texts_of_a_model_are_cut_counted_and_harmless(place, monkeypatch):
     from tensorboard.plugins.text.text_plugin import text_array_to_html

@@ -7,7 +7,6 @@ import random
 
 import pytest
 import torch
-from scipy.stats import chisquare
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.model.model_adapter import load_model
@@ -51,30 +50,15 @@ def assert_greedy_equals_generate(engine, model, count=8):
         assert answer.finish_reason == "length"
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma"])
+@pytest.mark.parametrize(
+    "family", ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"]
+)
 def test_greedy_equals_generate(family, checkpoint, tokenizer, caplog):
     model = load_model(checkpoint(family), device="cpu")
     # Few slots and a small budget: rows wait, move and get their prompts in several pieces.
     engine = SlotEngine(model, tokenizer, max_rows=3, max_length=128, prefill_tokens=40)
     assert_greedy_equals_generate(engine, model)
     assert not caplog.records, "batches failed and were repeated row by row"
-
-
-def test_slots_become_longer_and_shorter_without_changing_an_answer(model, tokenizer):
-    engine = SlotEngine(
-        model, tokenizer, max_rows=8, max_length=1024, pool_tokens=1100, prefill_tokens=64
-    )
-    short = [EngineRequest(p, GREEDY, 40) for p in random_prompts(9, 300, longest=60)]
-    long = EngineRequest(random_prompts(1, 300, seed=3, longest=2)[0] * 600, GREEDY, 30)
-    lengths = set()
-    for request in (*short[:5], long, *short[5:]):
-        engine.submit(request)
-    while engine.step():
-        lengths.add(engine.pool.length)
-    assert len(lengths) > 1
-    for request in (*short, long):
-        expected = reference(model, request.prompt, request.max_new_tokens)
-        assert request.done.result(0).samples[0].tokens == expected
 
 
 def test_a_seeded_answer_is_the_same_alone_and_in_a_batch(model, tokenizer):
@@ -112,23 +96,6 @@ def test_samples_share_one_computation_of_the_prompt(model, tokenizer):
     drain(engine)
     assert engine.stats.prefill_tokens == engine.stats.prompt_tokens == 50
     assert engine.stats.generated_tokens == 16 * 5
-
-
-def test_first_tokens_follow_the_models_distribution(model, tokenizer):
-    engine = SlotEngine(model, tokenizer, max_rows=256, max_length=64)
-    prompt = random_prompts(1, 300, seed=4, longest=20)[0]
-    request = EngineRequest(prompt, SamplingParams(temperature=0.5), 1, n=4000, seed=0)
-    engine.submit(request)
-    drain(engine)
-    with torch.inference_mode():
-        logits = model(torch.tensor([prompt])).logits[0, -1].double()
-    expected = torch.softmax(logits / 0.5, -1) * 4000
-    drawn = torch.tensor([s.tokens[0] for s in request.samples])
-    observed = torch.bincount(drawn, minlength=len(expected))
-    likely = expected >= 5
-    pooled = [*observed[likely].tolist(), int(observed[~likely].sum())]
-    wanted = [*expected[likely].tolist(), float(expected[~likely].sum())]
-    assert chisquare(pooled, wanted, sum_check=False).pvalue > 1e-3
 
 
 def test_answers_end_at_stop_tokens_and_stop_texts(model, tokenizer):
@@ -266,16 +233,6 @@ def test_output_that_is_no_number_fails_alone_and_poisons_no_slot(checkpoint, to
         assert request.samples[0].tokens == reference(model, prompt, 6)
 
 
-def test_bfloat16_runs(checkpoint, tokenizer):
-    model = load_model(checkpoint(), device="cpu", dtype="bfloat16")
-    engine = SlotEngine(model, tokenizer, max_length=128)
-    request = EngineRequest(list(range(4, 60)), SamplingParams(), 20, n=4, seed=1)
-    engine.submit(request)
-    drain(engine)
-    assert [len(s.tokens) for s in request.samples] == [20] * 4
-    assert engine.pool.keys[0].dtype == torch.bfloat16
-
-
 def begun(engine, sizes, monkeypatch):
     """The sizes of the prompts in each pass, the tokens being different in all of them."""
     passes = []
@@ -292,13 +249,12 @@ def begun(engine, sizes, monkeypatch):
     return passes
 
 
-def test_prompts_that_begin_together_are_computed_by_length(model, tokenizer, monkeypatch):
+def test_prompts_that_begin_together_are_computed_by_length_or_the_first(
+    model, tokenizer, monkeypatch
+):
     engine = SlotEngine(model, tokenizer, max_rows=6, max_length=128, prefill_tokens=60)
     passes = begun(engine, [20, 4, 19, 5, 18, 6], monkeypatch)
     assert passes == [[4, 5, 6], [18, 19, 20]]
-
-
-def test_where_not_all_fit_the_first_come_first(model, tokenizer, monkeypatch):
     engine = SlotEngine(
         model, tokenizer, max_rows=6, max_length=128, pool_tokens=128, prefill_tokens=60
     )

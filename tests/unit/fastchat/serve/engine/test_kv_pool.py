@@ -52,16 +52,13 @@ def test_no_slot_is_longer_than_the_memory():
     assert pool.rows_at(pool.slot_length(300)) == 1
 
 
-def test_a_new_length_keeps_what_the_slots_hold():
+def test_a_new_length_keeps_and_gathers_what_the_slots_hold():
     pool = filled_pool(max_rows=6, max_length=512, tokens=768)
     before = [cache[:2, :, :90].clone() for cache in (*pool.keys, *pool.values)]
     for length in (384, 128, 256):
         pool.reshape(length, slots=[0, 1], filled=90)
         for cache, expected in zip((*pool.keys, *pool.values), before, strict=True):
             assert torch.equal(cache[:2, :, :90], expected)
-
-
-def test_a_new_length_gathers_the_slots_that_stay():
     pool = filled_pool(max_rows=6, max_length=512, tokens=768)
     pool.reshape(192, slots=[4, 1, 5], filled=100)
     for cache in (*pool.keys, *pool.values):
@@ -158,7 +155,7 @@ class Gpu:
         return pool
 
 
-def test_workers_with_a_fraction_each_share_a_gpu(monkeypatch):
+def test_workers_with_a_fraction_each_share_a_gpu_and_one_too_small_is_named(monkeypatch):
     alone = Gpu(monkeypatch)
     assert alone.start_worker(200_000, None) == pytest.approx(0.85 * 800_000, rel=0.01)
     with pytest.raises(AssertionError, match="out of memory"):
@@ -166,9 +163,6 @@ def test_workers_with_a_fraction_each_share_a_gpu(monkeypatch):
     shared = Gpu(monkeypatch)
     pools = [shared.start_worker(200_000, 0.425) for _ in range(2)]
     assert pools == pytest.approx([225_000] * 2, rel=0.01)
-
-
-def test_a_fraction_takes_no_more_than_is_free_and_is_named_when_it_is_too_small(monkeypatch):
     gpu = Gpu(monkeypatch)
     gpu.free = 300_000
     assert gpu.start_worker(200_000, 0.9) == pytest.approx(95_000, rel=0.01)

@@ -8,8 +8,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from fastchat.serve.engine import engine as engine_module
 from fastchat.serve.engine.engine import SlotEngine
@@ -17,6 +15,7 @@ from fastchat.serve.engine.request import EngineRequest
 from fastchat.serve.engine.sampling import SamplingParams, Score
 from fastchat.serve.engine.spelling import Speller
 from fastchat.serve.stopping import decode
+from tests.support.tiny import sentencepiece_like
 from tests.unit.fastchat.serve.engine.test_engine import GREEDY, drain, random_prompts, reference
 
 
@@ -169,32 +168,6 @@ def test_plain_requests_cost_nothing_more(model, tokenizer, monkeypatch):
         monkeypatch.setattr(engine_module, name, lambda *_: pytest.fail("not asked for"))
     (sample,) = answered(engine, [EngineRequest([5, 6, 7], SamplingParams(), 9, seed=1)])[0]
     assert len(sample.tokens) == 9 and sample.scores == []
-
-
-def sentencepiece_like():
-    """A tokenizer that writes blanks as ▁ and falls back to bytes, as Llama 2's."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    pieces += ["▁", "H", "i", "▁H", "▁Hi", "▁t", "o", "▁to"]
-    merges = [("▁", "H"), ("▁H", "i"), ("▁t", "o")]
-    raw = Tokenizer(
-        models.BPE(
-            {piece: i for i, piece in enumerate(pieces)},
-            merges,
-            unk_token="<unk>",
-            byte_fallback=True,
-        )
-    )
-    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    raw.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    raw.add_special_tokens(["<s>", "</s>"])
-    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
 
 
 @pytest.mark.parametrize("shown", [True, False])

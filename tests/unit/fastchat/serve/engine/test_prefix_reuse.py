@@ -35,23 +35,6 @@ def test_a_shared_preamble_is_computed_once(model, tokenizer):
         assert request.samples[0].tokens == reference(model, request.prompt, 8)
 
 
-@pytest.mark.parametrize("samples", [1, 4])
-def test_an_episode_computes_a_quarter_of_its_prompts(model, tokenizer, samples):
-    engine = SlotEngine(model, tokenizer, max_rows=12, max_length=1024)
-    dialogues = [some_tokens(90, 100 + i) for i in range(3)]
-    for turn in range(5):
-        requests = [EngineRequest(d, SamplingParams(), 60, n=samples, seed=7) for d in dialogues]
-        for request in requests:
-            engine.submit(request)
-        drain(engine)
-        for i, request in enumerate(requests):
-            # The next turn shows one of the answers and some feedback.
-            dialogues[i] = request.prompt + request.samples[-1].tokens + some_tokens(15, turn)
-    computed, whole = engine.stats.prefill_tokens, engine.stats.prompt_tokens
-    assert computed + engine.stats.reused_tokens == whole
-    assert computed / whole < 0.25
-
-
 def test_a_seeded_answer_does_not_depend_on_what_was_reused(model, tokenizer):
     prompt = some_tokens(80, 3)
     answers = []

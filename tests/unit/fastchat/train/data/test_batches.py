@@ -110,10 +110,7 @@ def test_the_collator_pads_on_the_right_and_labels_the_answers_only():
         [Example("a", [1, 2, 3, 4], 2, 0.5, 1.0), Example("b", [5, 6], 1, -2.0, None)]
     )
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4], [5, 6, 9, 9]]
-    assert batch["labels"].tolist() == [
-        [IGNORED, IGNORED, 3, 4],
-        [IGNORED, 6, IGNORED, IGNORED],
-    ]
+    assert batch["labels"].tolist() == [[IGNORED, IGNORED, 3, 4], [IGNORED, 6, IGNORED, IGNORED]]
     assert batch["positions"].tolist() == [0, 1, 2]
     assert (batch["weights"], batch["rewards"], batch["rows"]) == (
         [0.5, -2.0],
@@ -123,7 +120,7 @@ def test_the_collator_pads_on_the_right_and_labels_the_answers_only():
     assert (batch["examples"], batch["tokens"]) == (2, 6)
 
 
-def test_the_tree_collator_lays_shared_tokens_out_once():
+def test_the_tree_collator_lays_shared_tokens_out_once_and_fills_up_with_what_sees_itself():
     batch = TreeCollator()(
         [
             Example("a", [1, 2, 3, 4], 2, 0.5, 1.0),
@@ -139,9 +136,6 @@ def test_the_tree_collator_lays_shared_tokens_out_once():
     assert batch["targets"].tolist() == [3, 4, 5, 6]
     assert batch["owners"].tolist() == [0, 0, 1, 2]
     assert (batch["weights"], batch["examples"], batch["tokens"]) == ([0.5, 1.0, -2.0], 3, 10)
-
-
-def test_a_tree_is_filled_up_with_tokens_that_see_only_themselves():
     batch = TreeCollator(multiple=4)([Example("a", [1, 2, 3, 4, 5, 6], 2, 0.5, 1.0)])
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 0, 0, 0]]
     assert batch["ends"].tolist() == [5] * 5 + [6, 7, 8]

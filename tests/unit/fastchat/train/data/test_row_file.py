@@ -69,10 +69,7 @@ def test_a_row_per_line_and_a_byte_order_mark_are_read(tmp_path, end, mark):
         (b" [ ]", "list of rows, or a row per line; write it with workflow_convert.py"),
         (b"", "list of rows"),
         (b'{"a": 1}', "list of rows"),
-        (
-            b'{"prompt": [], "chosen": [], "rejected": []}\n{}',
-            "preference pairs .*DPOTrainer",
-        ),
+        (b'{"prompt": [], "chosen": [], "rejected": []}\n{}', "preference pairs .*DPOTrainer"),
         (b'{"id": "1", "messages": []}\n{}', "other trainers .*use --format fastchat"),
     ],
 )

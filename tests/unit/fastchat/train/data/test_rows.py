@@ -20,20 +20,15 @@ def conversation(*losses):
     return {"id": "x", "conversations": turns}
 
 
-def test_the_last_answer_is_trained_in_the_context_of_all_before():
+def test_weighted_answers_are_trained_each_in_the_context_of_all_before():
     (target,) = targets_of(row(4, turns=3, reward=1))
     assert [m["role"] for m in target.messages] == ["user", "assistant"] * 3
     assert target.weight == pytest.approx(12.1825, abs=1e-4)
     assert (target.reward, target.opening, target.row) == (1, 1, "0-4-3")
-
-
-def test_every_weighted_answer_is_an_example_of_its_own():
     targets = targets_of(conversation(2.0, 0, -0.5))
     assert [(len(t.messages), t.weight) for t in targets] == [(2, 2.0), (6, -0.5)]
-
-
-def test_a_last_answer_of_weight_zero_still_counts_as_an_example():
     assert [(len(t.messages), t.weight) for t in targets_of(conversation(0, 0))] == [(4, 0.0)]
+    assert targets_of({"conversations": [{"from": "human", "value": "q"}]}) == []
 
 
 def test_rows_without_loss_are_plain_supervised_data():
@@ -44,10 +39,6 @@ def test_rows_without_loss_are_plain_supervised_data():
     assert [(t.row, t.weight) for t in found] == [("row 3", 1.0)] * 2
     nulls[-1]["loss"] = 2.0
     assert [t.weight for t in targets_of({"conversations": nulls})] == [2.0]
-
-
-def test_a_row_that_ends_in_a_question_trains_nothing():
-    assert targets_of({"conversations": [{"from": "human", "value": "q"}]}) == []
 
 
 def test_the_opening_is_the_first_question_unless_the_row_says_more():
@@ -111,11 +102,3 @@ def test_half_an_emoji_is_replaced():
         {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "\ud83d!"}]}
     )
     assert target.messages[-1]["content"] == "\ufffd!"
-
-
-@pytest.mark.parametrize("text", ["", '[{"id": 1', '{"id": 1}', "[]", '{"id": 1}\n{"id": 2}\n'])
-def test_a_file_that_is_no_list_of_rows_is_refused(tmp_path, text):
-    path = tmp_path / "finetune.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="write it with workflow_convert.py"):
-        list(read_targets(path))

@@ -37,16 +37,13 @@ def test_context_ids_are_what_a_worker_is_fed_and_the_answer_ends_in_a_stop_toke
         assert ids[-1] in template.stop_token_ids
 
 
-def test_the_oldest_attempts_are_cut_first_and_the_answer_never(chatml):
+def test_the_oldest_attempts_are_cut_first_the_opening_and_the_answer_never(chatml):
     target = only_target(row(5, turns=4))
     whole = encode(target, chatml, 2048)
     shorter = encode(target, chatml, len(whole.input_ids) - 1)
     messages = target.messages[:1] + target.messages[3:]
     assert shorter.cut == 1
     assert list(shorter.input_ids) == list(chain(*chatml.encode(messages)[:2]))
-
-
-def test_the_opening_is_not_cut(chatml):
     target = only_target(row(5, turns=3) | {"opening": 3})
     shown = target.messages[:3] + target.messages[-1:]
     length = sum(map(len, chatml.encode(shown)[:2]))
@@ -68,7 +65,7 @@ def test_an_answer_that_does_not_fit_is_dropped_and_counted(chatml, tmp_path):
         dataset.check_dropped(0.1)
 
 
-def test_the_report_counts_tokens_and_weighs_the_weights(chatml, tmp_path):
+def test_the_report_weighs_the_weights_and_data_without_any_is_refused(chatml, tmp_path):
     content = [row(i, reward=0, weight=weight) for i, weight in enumerate((3.0, 1.0, -1.0, 0.0))]
     dataset = RWRDataset(write_rows(tmp_path / "f.json", content), chatml, 256)
     report = dataset.report
@@ -76,9 +73,6 @@ def test_the_report_counts_tokens_and_weighs_the_weights(chatml, tmp_path):
     assert report.action_tokens == sum(len(e.input_ids) - e.action_start for e in dataset)
     assert (report.weight_min, report.weight_max, report.weight_mean) == (-1.0, 3.0, 0.75)
     assert report.effective_samples == pytest.approx(25 / 11)
-
-
-def test_data_without_any_weight_is_refused(chatml, tmp_path):
     content = [row(i, reward=0, weight=0.0) for i in range(3)]
     with pytest.raises(ValueError, match="nothing to train"):
         RWRDataset(write_rows(tmp_path / "f.json", content), chatml, 256)

@@ -117,9 +117,8 @@ def test_under_autocast_it_gets_one_dtype(monkeypatch):
     assert {tensor.dtype for tensor in seen} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma3"])
-def test_compiled_it_computes_the_same_logits(family):
+def test_compiled_it_computes_the_same_logits():
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(windowed(family))
+    model = AutoModelForCausalLM.from_config(windowed("gemma3"))
     model.set_attn_implementation(FLEX)
     assert tree_error(model, model, CPU) < 1e-4
