@@ -360,81 +360,76 @@ def test_one_odd_worker_beside_a_healthy_one_ends_nothing(url, raw):
                 register(url, server.url, model_names=[])
 
 
-@pytest.mark.parametrize("packed", [None, "gzip", "br", "gzip, gzip"])
-def test_a_reply_without_end_costs_little_memory(packed):
-    async def endless(request):
-        headers = {"Content-Encoding": packed} if packed else {}
+def sending(part, pause=0.0, times=300, headers=None):
+    """A handler that answers with a part again and again."""
+
+    async def send(request):
         reply = web.StreamResponse(headers=headers)
         await reply.prepare(request)
-        for _ in range(1 if packed else 300):
-            await reply.write(BOMB if packed else b" " * 2**20)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(times):
+                await reply.write(part)
+                await asyncio.sleep(pause)
         return reply
 
-    class Endless(scripted_servers.OpenAI):
-        _generate = staticmethod(endless)
+    return send
 
-    with Endless(None) as server:
-        tracemalloc.start()
-        found, _ = ask(server, retries=Retries(attempts=1))
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert isinstance(found, PolicyError) and found.kind == "server", found
+
+@contextlib.contextmanager
+def little_memory():
+    tracemalloc.start()
+    yield
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert peak < 200e6
+
+
+def answering(kind, handler):
+    server = kind(None)
+    server._generate = handler
+    return server
+
+
+def asked_of(handler, **options):
+    """What a policy says of a server that answers so."""
+    with answering(scripted_servers.OpenAI, handler) as server:
+        found, _ = ask(server, retries=Retries(attempts=1, timeouts=1), **options)
+    assert isinstance(found, PolicyError), found
+    return found.kind
+
+
+@pytest.mark.parametrize("packed", [None, "gzip", "br", "gzip, gzip"])
+def test_a_reply_without_end_costs_little_memory(packed):
+    handler = sending(b" " * 2**20)
+    if packed:
+        handler = sending(BOMB, times=1, headers={"Content-Encoding": packed})
+    with little_memory():
+        assert asked_of(handler) == "server"
+
+
+def test_a_byte_now_and_then_is_no_answer():
+    began = time.monotonic()
+    assert asked_of(sending(b" ", 0.1, 100), request_timeout=1.0) == "timeout"
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(("part", "kind"), [(b" " * 2**20, "malformed"), (b" ", "timeout")])
 def test_a_workers_reply_that_never_ends_is_an_error_of_that_worker(part, kind):
-    async def endless(request):
-        reply = web.StreamResponse()
-        await reply.prepare(request)
-        with contextlib.suppress(ConnectionError):
-            for _ in range(300):
-                await reply.write(part)
-                await asyncio.sleep(0.1 if len(part) == 1 else 0)
-        return reply
-
-    async def answer():
-        app = web.Application()
-        app.router.add_post("/", endless)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
+    async def answer(url):
         session = client_http.open_session(silence=1.0)
         try:
             with pytest.raises(client_http.PeerError) as caught:
-                await client_http.post(session, f"{site.name}/", {}, WorkerStatus)
+                await client_http.post(session, url, {}, WorkerStatus)
             return caught.value.kind
         finally:
             await session.close()
-            await runner.cleanup()
 
-    tracemalloc.start()
+    handler = sending(part, 0.1 if len(part) == 1 else 0)
     began = time.monotonic()
-    assert asyncio.run(asyncio.wait_for(answer(), 60)) == kind
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 200e6 and (kind == "malformed" or time.monotonic() - began < 15)
-
-
-def test_a_byte_now_and_then_is_no_answer():
-    async def drops(request):
-        reply = web.StreamResponse()
-        await reply.prepare(request)
-        with contextlib.suppress(ConnectionError):
-            for _ in range(100):
-                await reply.write(b" ")
-                await asyncio.sleep(0.1)
-        return reply
-
-    class Drops(scripted_servers.OpenAI):
-        _generate = staticmethod(drops)
-
-    began = time.monotonic()
-    with Drops(None) as server:
-        found, _ = ask(server, request_timeout=1.0, retries=Retries(attempts=1, timeouts=1))
-    assert isinstance(found, PolicyError) and found.kind == "timeout"
-    assert time.monotonic() - began < 5
+    with little_memory(), answering(scripted_servers.Wire, handler) as worker:
+        found = asyncio.run(asyncio.wait_for(answer(f"{worker.url}/worker_generate"), 60))
+    assert found == kind
+    assert kind == "malformed" or time.monotonic() - began < 15
 
 
 def test_what_a_model_writes_moves_no_cursor(tmp_path):

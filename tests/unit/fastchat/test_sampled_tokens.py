@@ -9,7 +9,7 @@ import pytest
 
 from fastchat.conversation import Answer, ChatTemplate, pack_ids, unpack_ids
 from tests.support.thinking import FAMILIES, tokenizer_of
-from tests.support.tiny import sentencepiece_like, tiny_tokenizer
+from tests.support.tiny import tiny_tokenizer
 
 QUESTION = {"role": "user", "content": "What is 2 + 2?"}
 RETRY = {"role": "user", "content": "Please try again."}
@@ -109,7 +109,18 @@ def test_an_end_that_a_server_left_out_is_added_once():
 
 def test_a_sentencepiece_answer_keeps_its_first_word():
     """Llama 2 writes "▁It" after [/INST], though no blank is in its text."""
-    tokenizer = sentencepiece_like()
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE(unk_token="<unk>"))
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    raw.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(vocab_size=150, special_tokens=special, show_progress=False)
+    raw.train_from_iterator(["It is [/INST] [INST] What 2 + 2?"], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
     template = ChatTemplate(tokenizer, "llama-2")
     for text in ("It is", " It is", "It  is "):
         action = template.encode([QUESTION, {"role": "assistant", "content": text}]).action

@@ -159,11 +159,6 @@ def test_window_limits_what_is_shown_but_not_what_is_recorded(env):
     assert len(episode.dialogue) == opening + 5
 
 
-def test_problem_is_the_data_row_with_its_task_id(env):
-    _, policy = play_one(env, lambda task, turn, i: RIGHT, task_id=7)
-    assert policy.asked[0]["problem"] == {**env.problems[7], "task_id": 7}
-
-
 def test_error_is_typed_and_never_a_text(env):
     episode, _ = play_one(
         env, lambda task, turn, i: WRONG if turn == 0 else PolicyError("timeout", "too slow")
