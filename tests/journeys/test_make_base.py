@@ -112,9 +112,9 @@ def test_an_interrupted_run_leaves_nothing_and_the_same_command_completes(
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(make_base, "train", interrupted)
-        run(warmup, tmp_path / "base")
+        assert run(warmup, tmp_path / "base").returncode == 130
     assert list(tmp_path.iterdir()) == []
     assert run(warmup, tmp_path / "base").returncode == 0
     assert (tmp_path / "base" / "model.safetensors").is_file()
