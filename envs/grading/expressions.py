@@ -117,6 +117,9 @@ def _as_equations(a: str, b: str) -> Outcome | None:
     if "=" not in a:
         if is_equation(b) and _is_zero(number(a)):
             return "wrong"
+        sides = b.split("=")
+        if not wanted and len(sides) == 2 and all(map(_has_letter, sides)) and _has_letter(a):
+            return _question([a, a], sides)  # (x+1)^2 = x^2+2x+1
         outcome = _compare(a, wanted.values(wanted.names)) if wanted else "wrong"
         return _compare(a, roots) if outcome == "wrong" and roots else outcome
     indexed = [_INDEX.search(text) is not None for text in (a, b)]
@@ -131,6 +134,10 @@ def _as_equations(a: str, b: str) -> Outcome | None:
     if r"\pm" in a + b and len(members(a)) == len(members(b)) > 1:
         return _partnered(*(_singles(members(text)) for text in (a, b)))
     return _question([a], [b])
+
+
+def _has_letter(text: str) -> bool:
+    return re.search("[a-z]", _COMMANDS.sub(" ", text)) is not None
 
 
 def _approximated(a: str, b: str) -> Outcome:

@@ -92,6 +92,8 @@ _RUNS: list[_Rule] = [
         lambda m: unicodedata.normalize("NFKC", rf"\frac{{{m[1]}}}{{{m[2]}}}"),
     ),
     (re.compile(r"(?<=\d)\s*∘"), "°"),
+    (re.compile(r"ℝ\s*[\\∖]\s*\\?\{([^{}\\]*)\\?\}"), r"ℝ\\setminus\\{\1\\}"),
+    (re.compile(r"(?<![\\a-zA-Z])\x0c?f?rac(?=\{)"), r"\\frac"),
     (
         re.compile("[À-ÖÙ-öù-ÿ]+"),
         lambda run: re.sub("[^a-zA-Z]", "", unicodedata.normalize("NFKD", run[0])),
@@ -203,6 +205,7 @@ _RULES = _rules(
         r"(\\cos(\1\2)+i\\sin(\1\2))",
     ),
     (r"\\text\s*\{", r"\\text{"),
+    (r"(?<=\d)\{\s*:\s*\}(?=\d)", ":"),
     (
         r"^\s*(?:\\text\{)?\s*all real numbers (?:except|other than)(?: for)?[\s}]*([^{}]+)\}?$",
         r"\\mathbb{R}\\setminus\\{\1\\}",
@@ -216,7 +219,7 @@ _RULES = _rules(
         r"|(?<=\d)\s*(?:\\b?mod|\\text\{\s*mod\s*\}|\bmod)\s*\{?(\d+)\}?\s*$",
         r"\\pmod{\1\2\3}",
     ),
-    (r"[<>!]=", lambda m: rf"\{_RELATIONS[m[0]]} "),
+    (r"[<>]=|(?<!\d)!=", lambda m: rf"\{_RELATIONS[m[0]]} "),
     (rf"\^\s*(?:\\circ{_END}|\{{\s*\\circ\s*\}})", r"^{\\circ}"),
     (r"\\text\{([^{}]*)\^\{\\circ\}([^{}]*)\}", r"\\text{\1}^{\\circ}\\text{\2}"),
     (r"\\text\{\s*((?:-?\d(?:[\d.,/\s]|(?<!\d)-|\b(?:and|or)\b)*)|[:,.+-])\s*\}", r"\1"),
@@ -315,6 +318,7 @@ _LATE_RULES = _rules(
         r"[\s}]*(?:\\text\{\s*)?cents?\b",
         lambda m: f".{int(m[1]):02}",
     ),
+    (r"\b(hours?|minutes?|days?|weeks?|years?|feet|foot|yards?|pounds?) and\b(?=[\s}]*\d)", r"\1"),
     (r"\\text\{\s*\}", " "),
     (r"\s+", " "),
 )

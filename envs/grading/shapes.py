@@ -168,7 +168,7 @@ _COMMAND = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _LETTER = re.compile(r"(?![ei](?![A-Za-z]))[A-Za-z]")
 _LABEL = re.compile(
     # AB, a + b, V:V; x, y and z only in ratios, as sums of them are rather the equation of a curve
-    r"(?:[A-Za-w](?:\^\d)?)+(?:[-+:/](?:[A-Za-w](?:\^\d)?)+)*|[A-Za-z](?:[:/][A-Za-z])+|[^A-Za-z]+"
+    r"(?:[A-Za-w](?:\^\d+)?)+(?:[-+:/](?:[A-Za-w](?:\^\d+)?)+)*|[A-Za-z](?:[:/][A-Za-z])+|[^A-Za-z]+"
 )
 _POLYNOMIAL = re.compile(
     r"\d[A-Za-z]|[A-Za-z][(^]|[x-z].*[-+]|[-+].*[x-z]|[A-Za-z].*[-+]\d|\d[-+].*[A-Za-z]"
@@ -183,7 +183,7 @@ _OUTLINE = [
     (r"\\text\{[^{}]*\}|(?<![A-Za-z\\])(?:[A-Za-z]{4,}|[Tt]he|max|min|is|of|so)(?![A-Za-z])", ""),
     (rf"{_FUNCTION_NAME}(?:[_^](?:\{{[^{{}}]*\}}|\w))*{_ARGUMENT}", "a"),
     (r"\\(?:int|sum|prod|lim)(?![a-z]).*|[A-Za-z]_(?:\{[^{}]*\}|\w)|\|z\|", "a"),
-    (r"([fghpqrA-Z])\(\w\((\w+)\)\)", r"\1(\2)"),
+    (r"([fghpqrA-Z])\(\w\((-?\w+)\)\)", r"\1(\2)"),
     (
         rf"{_COMBINED}\([^()]*\)|n\((?=[^()]*[A-Z])[^()]*\)|\\lfloor.*?\\rfloor|\\lceil.*?\\rceil",
         "a",
@@ -222,7 +222,9 @@ _RELATION = re.compile(r"(\\[lg]e(?![a-zA-Z])|[<>])")
 _MEMBER_OF = re.compile(rf"^\s*(?:{NAME}|\(\s*{NAME}(?:\s*,\s*{NAME})+\s*\))\s*\\in(?![a-zA-Z])\s*")
 _REAL = rf"{NAME}\s*\\in\s*\\mathbb\s*\{{?R\}}?\s*"
 _IS_REAL = re.compile(rf"^\s*{_REAL},|,\s*{_REAL}$")
-_SET_BUILDER = re.compile(rf"\s*\\\{{\s*(?:{NAME}\s*|{_REAL})(?:\||\\mid|:)([^|:]+)\\\}}\s*")
+_SET_BUILDER = re.compile(
+    rf"\s*(?:\\\{{)?\s*(?:{NAME}\s*|{_REAL})(?:\||\\mid|:)([^|:]+?)(?:\\\}})?\s*"
+)
 _UNEQUAL = re.compile(rf"\s*{NAME}\s*\\ne(?![a-zA-Z])\s*(.+)")
 _PUNCTURED = re.compile(
     r"\s*(?:\\mathbb\s*\{?R\}?|\(-\\infty,\s*\\infty\))\s*(?:\\setminus|\\backslash|-)\s*\\\{(.+)\\\}\s*"
