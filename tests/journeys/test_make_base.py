@@ -1,10 +1,12 @@
-"""The base model of the quickstart: what is learned, what is saved, an interrupt in between.
+"""The base model of the quickstart: what is learned, what is saved, a kill in between.
 
 python -m pytest tests/journeys/test_make_base.py
 """
 
 import json
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,18 +108,19 @@ def test_a_gpu_that_is_not_there_is_one_error(warmup, tmp_path, monkeypatch):
     assert not (tmp_path / "base").exists()
 
 
-def test_an_interrupted_run_leaves_nothing_and_the_same_command_completes(
-    warmup, tmp_path, monkeypatch
-):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(make_base, "train", interrupted)
-        assert run(warmup, tmp_path / "base").returncode == 130
-    assert list(tmp_path.iterdir()) == []
-    assert run(warmup, tmp_path / "base").returncode == 0
-    assert (tmp_path / "base" / "model.safetensors").is_file()
+def test_a_killed_run_leaves_nothing_and_the_same_command_completes(tmp_path):
+    warmup, folder = tmp_path / "warmup.jsonl", tmp_path / "base"
+    arithmetic.write_lines(warmup, arithmetic.warmup_chats(400, seed=0))
+    command = [sys.executable, *words(warmup, folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "base:" in line:  # training has begun
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["warmup.jsonl"]
+    assert run(warmup, folder).returncode == 0
+    assert (folder / "model.safetensors").is_file()
 
 
 def test_a_missing_file_is_a_usage_error_that_names_the_command(tmp_path):

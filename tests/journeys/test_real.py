@@ -1,13 +1,31 @@
-"""`scripts/real.sh` with stand-ins for Python: what each stage is asked for, and where it reads.
+"""`scripts/real.sh` with a handful of problems: what its stages are asked for, and all of them run.
 
     python -m pytest tests/journeys/test_real.py
 
-The stages are those of scripts/quickstart.sh, which tests/journeys/test_quickstart.py runs; its
-environment is in tests/unit/scripts/test_calculator.py, its checkpoint in
-tests/unit/data/test_smollm2.py, and the effect in docs/real.md.
+The checkpoint of 135 million parameters is left to tests/unit/data/test_smollm2.py, a warm start to
+tests/journeys/test_quickstart.py, whose stages are these, and the effect to docs/real.md.
 """
 
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
 from tests.support.stages import planned, value
+from tests.support.tiny import save_tiny_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def real(**knobs):
+    return subprocess.run(
+        ["bash", ROOT / "scripts" / "real.sh"],
+        env=os.environ | {name: str(value) for name, value in knobs.items()},
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_every_stage_reads_what_another_one_makes(tmp_path):
@@ -24,3 +42,38 @@ def test_every_stage_reads_what_another_one_makes(tmp_path):
     assert value(made["eval/rise_other"], "--shown_attempts") == f"{out}/eval/rise"
     assert value(made["eval/control-cooler"], "--temperature") == "0.5"
     assert value(made["report.html"], "--names").startswith("base warm start control RISE ")
+
+
+@pytest.mark.usefixtures("venv")
+def test_every_stage_after_the_warm_start_runs_in_small(tmp_path):
+    base, out = tmp_path / "tiny", tmp_path / "out"
+    save_tiny_model(base, max_position_embeddings=2048)
+    knobs = {
+        "SMOKE": 1,
+        "DATA": "words",
+        "ANSWER": "equation",
+        "COOLER": "",
+        "MODEL": base,
+        "WARM": base,
+        "OUT": out,
+    }
+    done = real(**knobs)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert len(done.stdout.splitlines()) <= 70, done.stdout
+    results = json.loads((out / "results.json").read_text())
+    counts = {key: results[key]["m1@t5"]["n"] for key in ("sft", "rise")}
+    assert counts == {"sft": 8, "rise": 8}
+    assert (out / "accuracy.png").stat().st_size > 10_000
+    assert "RISE report: control and RISE" in (out / "report.html").read_text()
+    assert "RISE" in (out / "comparison.md").read_text()
+    rise, control = (
+        json.loads((out / f"{name}.json.report.json").read_text()) for name in ("rise", "control")
+    )
+    matched = control["match_tokens"]
+    assert matched["total"] == pytest.approx(matched["budget"], rel=0.1)  # to half a row
+    assert rise["attempts"] == rise["rows"] + sum(rise["dropped"].values())
+    told = [json.loads(line) for line in (out / "eval" / "rise" / "rows.jsonl").open()]
+    assert "That is incorrect. Try again." in str(told[0]["dialogue"])
+
+    other = real(**knobs, SEED=1)
+    assert other.returncode == 2 and "give another OUT" in other.stderr
