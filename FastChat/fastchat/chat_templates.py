@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import re
-from functools import lru_cache
 from typing import Any
 
 DATE = "2024-07-26"
@@ -93,13 +92,7 @@ def with_day(source: str, date: str) -> tuple[str, dict[str, Any]]:
     """A template that prints this day (YYYY-MM-DD) for today, and the variables that it takes."""
     if "strftime_now" not in source:
         return source, {}
-    return _TODAY + source, {"date_parts": _date_parts(date, source)}
-
-
-@lru_cache(maxsize=8)
-def _date_parts(date: str, source: str) -> dict[str, str]:
-    """What the directives of strftime that a template uses stand for on that day."""
     day = datetime.date.fromisoformat(date)
     # "%%" comes last: what it leaves is no directive.
     names = sorted(set(_DIRECTIVE.findall(source)), reverse=True)
-    return {name: day.strftime(name) for name in names}
+    return _TODAY + source, {"date_parts": {name: day.strftime(name) for name in names}}

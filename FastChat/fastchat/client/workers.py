@@ -275,11 +275,8 @@ class Workers:
         if error.kind in FAILED:
             worker.failed_at = time.monotonic()
         if error.kind in GONE:
-            self._leave(worker, error)
+            worker.seen_at, worker.error = -math.inf, error
             self._asked_at = -math.inf
-
-    def _leave(self, worker: Worker, error: PeerError) -> None:
-        worker.seen_at, worker.error = -math.inf, error
 
     async def _wait_for_room(self, first: bool) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -376,7 +373,7 @@ class Workers:
                 served = ", ".join(status.model_names) or "nothing"
                 raise PeerError("no_worker", f"{address} serves {served}, not {self._model}")
         except PeerError as error:
-            self._leave(worker, error)
+            worker.seen_at, worker.error = -math.inf, error
             return
         worker.limit = status.limit or LIMIT
         worker.context_length = status.context_length

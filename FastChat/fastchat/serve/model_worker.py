@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import shlex
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastchat.conversation import ChatTemplate
@@ -111,7 +110,9 @@ class ModelWorker(BaseModelWorker):
     async def generate(self, prepared: Job) -> dict[str, Any]:
         await asyncio.wrap_future(self.engine.submit(prepared.engine))
         size = sum(len(sample.tokens) for sample in prepared.engine.samples)
-        return await self.beside(size, self._whole, prepared)
+        return await self.beside(
+            size, lambda: reply_of(prepared, self.prompts.template, final=True)
+        )
 
     async def stream(self, prepared: Job) -> AsyncGenerator[dict[str, Any], None]:
         loop, grown = asyncio.get_running_loop(), asyncio.Event()
@@ -131,9 +132,6 @@ class ModelWorker(BaseModelWorker):
             yield reply_of(prepared, self.template, final=True)
         finally:
             done.cancel()
-
-    def _whole(self, job: Job) -> dict[str, Any]:
-        return reply_of(job, self.prompts.template, final=True)
 
     def status(self) -> dict[str, Any]:
         return {**super().status(), "engine": self.engine.load()}
@@ -220,9 +218,17 @@ def build_worker(args: argparse.Namespace, logger: logging.Logger) -> ModelWorke
     template = template_of(args)
     config = load_config(base_source(args.model_path, args.base_model_path))
     longest = longest_of(args, context_length(config), "model")
-    with _memory_explained(args):
-        own = getattr(config, "dtype", None)
+    own = getattr(config, "dtype", None)
+    try:
         engine = _load_engine(args, template.tokenizer, longest, own, logger)
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        raise ValueError(
+            f"{args.model_path} does not fit into the free memory of {pick_device(args.device)}; "
+            "give every worker on this GPU its share with --gpu-memory-fraction (two may take 0.42 "
+            "each), end what else uses the GPU, or choose another --device"
+        ) from error
     limit, names = args.limit_worker_concurrency, names_of(args)
     return ModelWorker(engine, template, names, limit=limit, seed=args.seed, logger=logger)
 
@@ -264,27 +270,11 @@ def _dtype_in_words(args: argparse.Namespace, model: Any, own: Any) -> str:
         return f"weights in 8 bits, computing in {name}"
     if args.dtype != "auto" or model.device.type != "cpu":
         return f"computing in {name}"
-    if own in (None, model.dtype):
-        return f"computing in {name}, as the checkpoint (--dtype overrides)"
-    own = str(own).removeprefix("torch.")
-    return (
-        f"computing in {name}, since this CPU does not compute in {own} itself (--dtype overrides)"
-    )
-
-
-@contextlib.contextmanager
-def _memory_explained(args: argparse.Namespace) -> Iterator[None]:
-    """Turn a GPU without room for the model or its cache into one sentence with remedies."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_full(error):
-            raise
-        raise ValueError(
-            f"{args.model_path} does not fit into the free memory of {pick_device(args.device)}; "
-            "give every worker on this GPU its share with --gpu-memory-fraction (two may take 0.42 "
-            "each), end what else uses the GPU, or choose another --device"
-        ) from error
+    reason = "as the checkpoint"
+    if own not in (None, model.dtype):
+        own = str(own).removeprefix("torch.")
+        reason = f"since this CPU does not compute in {own} itself"
+    return f"computing in {name}, {reason} (--dtype overrides)"
 
 
 def main(argv: list[str] | None = None) -> None:

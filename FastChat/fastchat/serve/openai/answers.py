@@ -93,15 +93,13 @@ class Answers:
                 if shape.include_usage:
                     yield shape.chunk([], outcome.usage)
                 yield DONE
-        except ApiError as error:
-            if not begun:
-                raise
-            yield event(error.body())
         except Exception as error:
             if not begun:
                 raise
-            log.exception("an answer broke off")
-            yield event(ApiError(500, f"the server failed: {type(error).__name__}").body())
+            if not isinstance(error, ApiError):
+                log.exception("an answer broke off")
+                error = ApiError(500, f"the server failed: {type(error).__name__}")
+            yield event(error.body())
 
     @contextlib.contextmanager
     def _counted(self, path: str) -> Iterator[_Outcome]:
