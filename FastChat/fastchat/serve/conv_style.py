@@ -56,7 +56,8 @@ def _style(template: ChatTemplate) -> dict[str, Any]:
             "sep": " ",
             "sep2": after_answer.removesuffix(head),
         }
-    role = _common_end(head, after_answer)
+    ends = (head[start:] for start in range(len(head) + 1))
+    role = next(end for end in ends if after_answer.endswith(end))
     after = after.removesuffix(role)
     return {
         "system_template": before + "{system_message}" + after,
@@ -72,10 +73,3 @@ def _style(template: ChatTemplate) -> dict[str, Any]:
 def _rendered(template: ChatTemplate, dialogue: list[Message]) -> str:
     # The worker adds the BOS token when it encodes a prompt, once.
     return template.render_prompt(dialogue).removeprefix(template.tokenizer.bos_token or "")
-
-
-def _common_end(one: str, other: str) -> str:
-    size = 0
-    while size < min(len(one), len(other)) and one[-1 - size] == other[-1 - size]:
-        size += 1
-    return one[len(one) - size :]

@@ -20,6 +20,9 @@ MODEL = "ASSISTANT"
 class Screen:
     """Plain lines."""
 
+    head = f"{MODEL}: "
+    """In front of an answer."""
+
     def __init__(self, args: argparse.Namespace):
         self.args = args
 
@@ -34,7 +37,7 @@ class Screen:
 
     async def show(self, texts: AsyncGenerator[str, None]) -> str:
         """Show an answer as it grows; returns all of it."""
-        self._begin()
+        print(self.head, end="", flush=True)
         text = ""
         async with contextlib.aclosing(texts):
             async for grown in texts:
@@ -51,9 +54,6 @@ class Screen:
         finally:
             await cluster.close()
 
-    def _begin(self) -> None:
-        print(f"{MODEL}: ", end="", flush=True)
-
     def say(self, text: str) -> None:
         """Show what neither side of the dialogue has just said."""
         print(visible(text), flush=True)
@@ -61,6 +61,8 @@ class Screen:
 
 class Programmatic(Screen):
     """For a program that writes messages with a mark behind each, and reads marked lines."""
+
+    head = f"[!OP:{MODEL}]: "
 
     def ask(self, role: str) -> str | None:
         text = ""
@@ -71,9 +73,6 @@ class Programmatic(Screen):
         text = text.removesuffix(END_OF_MESSAGE)
         print(f"[!OP:{role}]: {text}", flush=True)
         return text
-
-    def _begin(self) -> None:
-        print(f"[!OP:{MODEL}]: ", end="", flush=True)
 
 
 class Rich(Screen):
