@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
@@ -329,37 +329,27 @@ def advertised_url(args: argparse.Namespace, own_url: str) -> str | None:
     return args.worker_address or own_url
 
 
-class Door(NamedTuple):
-    """Where a worker listens, and the URLs under which it is reached."""
-
-    sock: socket.socket
-    own_url: str
-    public_url: str | None
-    interval: float
-    """Seconds between two heartbeats."""
-
-
-def door_of(args: argparse.Namespace) -> Door:
-    """Take the port, before a model is loaded: a mistake shows at once; ValueError for one."""
+def take_port(args: argparse.Namespace) -> socket.socket:
+    """The socket of a worker; ValueError for what is wrong, before a model is loaded."""
     sock = listen(args.host, args.port)
-    own_url = url_of(args.host, sock)
-    return Door(sock, own_url, advertised_url(args, own_url), heart_beat_interval())
+    advertised_url(args, url_of(args.host, sock)), heart_beat_interval()
+    return sock
 
 
-def run(worker: BaseModelWorker, args: argparse.Namespace, door: Door, about: str) -> None:
+def run(worker: BaseModelWorker, args: argparse.Namespace, sock: socket.socket, how: str) -> None:
     """Serve until a signal ends it, known to the controller if it is to be."""
+    own_url, logger = url_of(args.host, sock), worker.logger
+    url, interval = advertised_url(args, own_url), heart_beat_interval()
     registration = None
-    if door.public_url is not None:
-        registration = Registration(
-            args.controller_address, door.public_url, worker.status, door.interval, worker.logger
-        )
-    tell_if_open(args.host, worker.logger, "keep its port from strangers")
-    worker.logger.info(
+    if url is not None:
+        registration = Registration(args.controller_address, url, worker.status, interval, logger)
+    tell_if_open(args.host, logger, "keep its port from strangers")
+    logger.info(
         "serving %s on %s (%s, template: %s, context %d)",
         ", ".join(worker.model_names),
-        door.own_url,
-        about,
+        own_url,
+        how,
         worker.template.name,
         worker.context_length,
     )
-    serve(create_app(worker, registration), door.sock)
+    serve(create_app(worker, registration), sock)

@@ -35,10 +35,10 @@ from fastchat.serve.base_model_worker import (
     BaseModelWorker,
     add_model_arguments,
     add_worker_arguments,
-    door_of,
     longest_of,
     names_of,
     run,
+    take_port,
     template_of,
 )
 from fastchat.serve.engine.gpu_errors import end_when_lost, is_full
@@ -284,7 +284,7 @@ def main(argv: list[str] | None = None) -> None:
         if instead := vllm_instead(args, logger):
             vllm_worker.run(instead)
             return
-        door = door_of(args)
+        sock = take_port(args)
         worker = build_worker(args, logger)
     engine, load = worker.engine, worker.engine.load()
     dtype = str(engine.model.model.dtype).removeprefix("torch.")
@@ -292,7 +292,7 @@ def main(argv: list[str] | None = None) -> None:
     end_when_lost(engine)
     engine.start()
     try:
-        run(worker, args, door, f"{engine.model.device}, {dtype}, {slots}")
+        run(worker, args, sock, f"{engine.model.device}, {dtype}, {slots}")
     finally:
         engine.stop()
 

@@ -38,9 +38,9 @@ from fastchat.model.weight_files import check_files
 from fastchat.serve.base_model_worker import (
     add_model_arguments,
     add_worker_arguments,
-    door_of,
     longest_of,
     names_of,
+    take_port,
     template_of,
 )
 from fastchat.serve.base_model_worker import run as run_worker
@@ -175,7 +175,7 @@ def run(args: argparse.Namespace) -> None:
 
     try:
         check_args(args)
-        door = door_of(args)
+        sock = take_port(args)
         template = template_of(args)
         with contextlib.ExitStack() as at_the_end:
             # uvicorn hands the signal on when it has ended, and the server must be stopped then.
@@ -203,7 +203,7 @@ def run(args: argparse.Namespace) -> None:
                     "records the day on which it began"
                 )
             how = "token ids" if with_ids else "messages, rendered by the server"
-            run_worker(worker, args, door, f"{how}, through {base_url}, {worker.served_by}")
+            run_worker(worker, args, sock, f"{how}, through {base_url}, {worker.served_by}")
     except ServerEnded as error:
         logger.error("%s", error)
         sys.exit(1)
