@@ -59,6 +59,11 @@ REFUSED = {
     "no pass": ("ok", ["--gradient_accumulation_steps", "0"], "it must be at least 1"),
     "no epochs": ("ok", ["--num_train_epochs", "nan"], "--num_train_epochs is nan"),
     "zero epochs": ("ok", ["--num_train_epochs", "0"], "--num_train_epochs is 0"),
+    "unknown tracker": (
+        "ok",
+        ["--report_to", "wandbb"],
+        "--report_to wandbb is unknown; choose wandb, tensorboard, ",
+    ),
     "no deepspeed file": ("ok", ["--deepspeed", "nowhere.json"], "nowhere.json"),
 }
 

@@ -161,9 +161,3 @@ def test_files_that_were_added_to_a_finished_run_do_not_matter(finished, capsys)
     assert main(words) == 0
     (output / "copy.safetensors").unlink()
     assert "is finished; nothing to do" in capsys.readouterr().out
-
-
-def test_the_next_command_can_be_pasted(tmp_path, capsys):
-    case, output = make_case(tmp_path), tmp_path / "my models"
-    assert main(command(case, output, "--max_steps", "1")) == 0
-    assert f"next: python workflow_eval.py --model '{output}' " in capsys.readouterr().out

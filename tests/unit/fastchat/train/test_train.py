@@ -61,12 +61,15 @@ def test_the_record_says_what_was_done_and_what_users_of_the_hf_trainer_look_for
     assert json.loads((finished / "all_results.json").read_text()) == results
 
 
-def test_one_sample_is_printed_with_its_trained_span(case, tmp_path, capsys):
-    assert main(command(case, tmp_path / "out", "--max_steps", "1")) == 0
+def test_a_sample_the_length_and_the_next_command_are_printed(case, tmp_path, capsys):
+    output = tmp_path / "my models"
+    assert main(command(case, output, "--max_steps", "1", "--model_max_length", "9999")) == 0
     printed = capsys.readouterr().out
     assert "<|im_start|>assistant\n[TRAINED>>>It is \\boxed{1}.<|im_end|><<<TRAINED]" in printed
     assert "batching: prefix trees\nattention: prefix_tree" in printed
     assert printed.index("TRAINED") < printed.index("'loss'")
+    assert "the model has 2048 positions" in printed
+    assert f"next: python workflow_eval.py --model '{output}' " in printed
 
 
 def test_a_finished_directory_is_left_alone(case, finished, capsys):
@@ -282,13 +285,6 @@ def test_a_template_named_on_the_command_line_is_saved(case, tmp_path):
     assert main(command((model, case[1]), tmp_path / "out", *more)) == 0
     saved = AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
     assert saved == AutoTokenizer.from_pretrained(case[0]).chat_template
-
-
-def test_more_tokens_than_the_model_has_positions_are_not_asked_for(case, tmp_path, capsys):
-    assert (
-        main(command(case, tmp_path / "out", "--model_max_length", "9999", "--max_steps", "1")) == 0
-    )
-    assert "the model has 2048 positions" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_fails_and_names_the_rows(case, tmp_path, capsys):

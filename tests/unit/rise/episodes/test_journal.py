@@ -122,13 +122,6 @@ def test_window_shows_the_last_attempts(window, shown):
     assert [m["content"] for m in messages[2:]] == (["a", "A", "b", "B"] if window == 9 else shown)
 
 
-def test_rows_are_there_before_the_run_is_closed(tmp_path):
-    run = open_run_dir(tmp_path, CONFIG, 2)
-    run.append(episode(4))
-    assert [e.task_id for e in load_episodes(tmp_path)] == [4]
-    run.close()
-
-
 def test_any_text_can_be_recorded(tmp_path):
     odd = episode()
     odd.turns[0].actions = ["\ud800 half a pair, a line\u2028separator, \x00 and 漢字"]

@@ -105,6 +105,8 @@ def test_transitions_count_every_problem_once(tmp_path):
     assert first == {"t": 1, "u": 2, "kept": 1, "fixed": 4, "broken": 2, "wrong": 3}
     assert second == {"t": 2, "u": 3, "kept": 5, "fixed": 2, "broken": 0, "wrong": 3}
     assert overall == {"t": 1, "u": 3, "kept": 3, "fixed": 4, "broken": 0, "wrong": 3}
+    run = open_run(write_run(tmp_path / "oracle", "r5", "w7 r5", "w7 w7", feedback="oracle"))
+    assert transitions(run) == [{"t": 1, "u": 2, "kept": 1, "fixed": 1, "broken": 0, "wrong": 1}]
 
 
 def test_fresh_draws_stand_beside_the_transitions(tmp_path):
@@ -120,11 +122,6 @@ def test_the_legend_has_the_verdicts_of_all_runs(tmp_path):
     ]
     legend = charts.verdicts_by_turn(runs)
     assert all(f">{verdict}<" in legend for verdict in ("right", "wrong", "no answer"))
-
-
-def test_an_oracle_run_breaks_nothing(tmp_path):
-    run = open_run(write_run(tmp_path / "run", "r5", "w7 r5", "w7 w7", feedback="oracle"))
-    assert transitions(run) == [{"t": 1, "u": 2, "kept": 1, "fixed": 1, "broken": 0, "wrong": 1}]
 
 
 @pytest.mark.parametrize("answered", [2, 0])
