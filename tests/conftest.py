@@ -15,6 +15,7 @@ SLOW = (
     "test_launchers.py",
     "test_reproduce.py",
     "test_rise_sh.py",
+    "test_real.py",
     "test_kill.py",
     "test_vllm_server.py",
     "test_gpu_check.py",
