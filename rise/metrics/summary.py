@@ -46,7 +46,6 @@ from rise.metrics.turns import (
     broken,
     check_rates,
     copied,
-    cut_share,
     delta,
     fixed,
     fresh_draw_rates,
@@ -54,9 +53,9 @@ from rise.metrics.turns import (
     p1_tk,
     pass_at_k,
     repeated,
+    sample_share,
     similar,
     turns_used,
-    verdict_share,
 )
 from rise.metrics.votes import SameAnswer, m1_tk, mk_t1
 
@@ -188,9 +187,9 @@ def _troubles(episodes: Sequence[Episode], turns: range) -> dict[str, Any]:
         return [mean_share(share).to_dict() if share else None for share in values]
 
     return {
-        "no_answer": over_turns(lambda turn: verdict_share(episodes, turn, "no_answer")),
-        "timeout": over_turns(lambda turn: verdict_share(episodes, turn, "timeout")),
-        "length": over_turns(lambda turn: cut_share(episodes, turn)),
+        "no_answer": over_turns(lambda turn: sample_share(episodes, turn, "verdicts", "no_answer")),
+        "timeout": over_turns(lambda turn: sample_share(episodes, turn, "verdicts", "timeout")),
+        "length": over_turns(lambda turn: sample_share(episodes, turn, "finish_reasons", "length")),
         "copied": over_turns(lambda turn: copied(episodes, turn) if turn > 1 else []),
         "repetition": over_turns(lambda turn: repeated(episodes, turn)),
         "similarity": over_turns(lambda turn: similar(episodes, turn) if turn > 1 else []),

@@ -198,33 +198,20 @@ def turns_used(episodes: Sequence[Episode]) -> list[int]:
     return [len(episode.turns) for episode in episodes]
 
 
-def verdict_share(episodes: Sequence[Episode], turn: int, verdict: str) -> list[float]:
-    """The share of a turn's samples with that verdict (no_answer, timeout, ...).
+def sample_share(episodes: Sequence[Episode], turn: int, key: str, value: str) -> list[float]:
+    """The share of a turn's samples with a verdict (no_answer, timeout) or finish reason (length).
 
     One value per problem that reached the turn: the denominator is those problems, and all samples
     of a problem count alike.
 
     >>> from rise.episodes.shorthand import sketch
-    >>> verdict_share(sketch("-,w7 r5", "r5", "w7 -"), 2, "no_answer")
-    [0.0, 1.0]
-    >>> verdict_share(sketch("-,w7 r5", "r5", "w7 -"), 1, "no_answer")
+    >>> sample_share(sketch("-,w7 r5", "r5", "w7 -"), 1, "verdicts", "no_answer")
     [0.5, 0.0, 0.0]
+    >>> sample_share(sketch("w7~ r5", "r5", "w7 w8~"), 2, "finish_reasons", "length")
+    [0.0, 1.0]
     """
-    reached = [graded(episode, turn) for episode in episodes if len(episode.turns) >= turn]
-    return [played.verdicts.count(verdict) / len(played.verdicts) for played in reached]
-
-
-def cut_share(episodes: Sequence[Episode], turn: int) -> list[float]:
-    """The share of a turn's samples that were cut at the limit of new tokens.
-
-    Counted like `verdict_share`; an answer is cut where its finish_reason is length.
-
-    >>> from rise.episodes.shorthand import sketch
-    >>> cut_share(sketch("w7~", "r5", "w7,w8~"), 1)
-    [1.0, 0.0, 0.5]
-    """
-    reached = _reached(episodes, turn)
-    return [played.finish_reasons.count("length") / len(played.actions) for played in reached]
+    reached = [getattr(played, key) for played in _reached(episodes, turn)]
+    return [values.count(value) / len(values) for values in reached]
 
 
 def copied(episodes: Sequence[Episode], turn: int) -> list[bool]:
@@ -292,41 +279,32 @@ def _pairs(episodes: Sequence[Episode], t: int, u: int) -> list[tuple[bool, bool
 
 def check_rates(episodes: Sequence[Episode], max_turns: int) -> dict[str, Any]:
     """{"check", "revisions"}; "check" has lists over the turns 1 to K - 1 (None where n is 0)."""
-    measures = {"precision": precision, "recall": recall, "unclear": unclear}
-    found: dict[str, list[Any]] = {}
-    for name, measure in measures.items():
-        values = [measure(episodes, turn) for turn in range(1, max_turns)]
-        found[name] = [wilson(hits).to_dict() if hits else None for hits in values]
+    by_turn = [own_checks(episodes, turn) for turn in range(1, max_turns)]
+    found = {
+        name: [wilson(hits[name]).to_dict() if hits[name] else None for hits in by_turn]
+        for name in ("precision", "recall", "unclear")
+    }
     return {"check": found, "revisions": bootstrap_mean(revisions(episodes)).to_dict()}
 
 
-def precision(episodes: Sequence[Episode], turn: int) -> list[bool]:
-    """Of the answers of a turn that the check calls wrong: is the answer not right?
+def own_checks(episodes: Sequence[Episode], turn: int) -> dict[str, list[bool]]:
+    """How good a model's checks of the answers of a turn are, over the answers that were checked.
+
+    precision: of those that it calls wrong, is the answer not right? recall: of those that are not
+    right, does it call them wrong? unclear: did it say neither right nor wrong?
 
     >>> run = checked(("w7", "wrong"), ("r5", "wrong"), ("w7", "right"), ("-", "unclear"))
-    >>> precision(run, 1)
-    [True, False, True]
+    >>> found = own_checks(run, 1)
+    >>> found["precision"], found["recall"], found["unclear"]
+    ([True, False, True], [True, False, True], [False, False, False, True])
     """
-    return [not right for says, right in _checks(episodes, turn) if says != "right"]
-
-
-def recall(episodes: Sequence[Episode], turn: int) -> list[bool]:
-    """Of the answers of a turn that were checked and are not right: does the check call it wrong?
-
-    >>> run = checked(("w7", "wrong"), ("r5", "wrong"), ("w7", "right"), ("-", "unclear"))
-    >>> recall(run, 1)
-    [True, False, True]
-    """
-    return [says != "right" for says, right in _checks(episodes, turn) if not right]
-
-
-def unclear(episodes: Sequence[Episode], turn: int) -> list[bool]:
-    """Of the answers of a turn that were checked: did the check say neither right nor wrong?
-
-    >>> unclear(checked(("w7", "wrong"), ("r5", "unclear")), 1)
-    [False, True]
-    """
-    return [says == "unclear" for says, _ in _checks(episodes, turn)]
+    reached = _reached(episodes, turn)
+    checks = [(t.check["says"], t.verdict == "right") for t in reached if t.check]
+    return {
+        "precision": [not right for says, right in checks if says != "right"],
+        "recall": [says != "right" for says, right in checks if not right],
+        "unclear": [says == "unclear" for says, _ in checks],
+    }
 
 
 def revisions(episodes: Sequence[Episode]) -> list[int]:
@@ -349,8 +327,3 @@ def checked(*answers: tuple[str, str]) -> list[Episode]:
     for episode, (_, says) in zip(episodes, answers, strict=True):
         episode.turns[0].check = {"says": says}
     return episodes
-
-
-def _checks(episodes: Sequence[Episode], turn: int) -> list[tuple[str, bool]]:
-    reached = _reached(episodes, turn)
-    return [(t.check["says"], t.verdict == "right") for t in reached if t.check]
