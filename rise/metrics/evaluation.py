@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rise.episodes import shard
-from rise.episodes.episode import PER_SAMPLE, Episode, Turn
+from rise.episodes.episode import Episode, Turn
 from rise.episodes.feedback import is_forced
 from rise.episodes.rows import finished_episodes
 from rise.metrics.summary import summarise
@@ -148,6 +148,17 @@ def _first_turns_agree(config: dict[str, Any], other: dict[str, Any]) -> bool:
     )
 
 
+BLANK = {
+    "actions": "",
+    "answers": None,
+    "verdicts": "no_answer",
+    "rewards": 0,
+    "observations": "",
+    "finish_reasons": NOT_MADE,
+}
+"""A sample that could not be made."""
+
+
 def measured(episode: Episode, config: dict[str, Any]) -> Episode:
     """The episode with every turn that its run's metrics look at.
 
@@ -179,26 +190,17 @@ def _filled(turn: Turn, samples: int) -> Turn:
     made = len(turn.actions)
     if turn.kept or made >= samples:
         return turn
-    # A run from before the places were recorded has them at the end.
-    blank, blanks = _blank(1), turn.filtered or range(made, samples)
     order = [*range(made)]
-    for place in blanks:
+    # A run from before the places were recorded has the blanks at the end.
+    for place in turn.filtered or range(made, samples):
         order.insert(place, -1)
-    lists: dict[str, Any] = {}
-    for key in PER_SAMPLE:
-        values = [*getattr(turn, key), *getattr(blank, key)]  # the last is the blank's
-        lists[key] = [values[i] for i in order]
+    lists: dict[str, Any] = {
+        key: [blank if i < 0 else getattr(turn, key)[i] for i in order]
+        for key, blank in BLANK.items()
+    }
     return replace(turn, **lists, chosen=order.index(turn.chosen))
 
 
 def _blank(samples: int) -> Turn:
-    return Turn(
-        actions=[""] * samples,
-        answers=[None] * samples,
-        verdicts=["no_answer"] * samples,
-        rewards=[0] * samples,
-        observations=[""] * samples,
-        finish_reasons=[NOT_MADE] * samples,
-        model="",
-        usage={},
-    )
+    lists: dict[str, Any] = {key: [blank] * samples for key, blank in BLANK.items()}
+    return Turn(**lists, model="", usage={})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastchat.conversation import pack_ids
 from rise.episodes.episode import Episode, Message, Turn, visible
@@ -99,10 +99,7 @@ async def _take_turn(env: Env, plan: Plan, episode: Episode) -> None:
                 _asked(env, plan, episode),
                 n=plan.num_of_samples[t],
                 seed=draw_seed(plan.seed, task_id, t),
-                temperature=plan.temperature[t],
-                top_p=plan.top_p,
-                max_new_tokens=plan.max_new_tokens[t],
-                problem={**env.problems[task_id], "task_id": task_id},
+                **_sampling(env, plan, task_id, t),
             )
         turn = await _grade(env, plan, task_id, t, policy.name, samples)
         if len(samples) < plan.num_of_samples[t]:
@@ -141,12 +138,14 @@ async def _check(env: Env, plan: Plan, episode: Episode) -> None:
         [*env.opening(task_id), {"role": "assistant", "content": turn.action}],
         env.text("judge" if plan.feedback == "self" else "critique", task_id),
         seed=draw_seed(plan.seed, task_id, t, "/check"),
-        temperature=plan.temperature[t],
-        top_p=plan.top_p,
-        max_new_tokens=plan.max_new_tokens[t],
-        problem={**env.problems[task_id], "task_id": task_id},
+        **_sampling(env, plan, task_id, t),
     )
     turn.observations[turn.chosen] = told(env, task_id, plan.feedback, turn.action, turn.check)
+
+
+def _sampling(env: Env, plan: Plan, task_id: int, t: int) -> dict[str, Any]:
+    limits = {"temperature": plan.temperature[t], "max_new_tokens": plan.max_new_tokens[t]}
+    return limits | {"top_p": plan.top_p, "problem": {**env.problems[task_id], "task_id": task_id}}
 
 
 def _asked(env: Env, plan: Plan, episode: Episode) -> list[Message]:

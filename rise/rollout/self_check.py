@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rise.episodes.episode import Message, Turn
+from rise.episodes.episode import PER_SAMPLE, Message, Turn
 from rise.policies.policy import Policy, usage_of
 
 if TYPE_CHECKING:
@@ -44,15 +44,7 @@ def told(env: Env, task_id: int, feedback: str, attempt: str, check: dict[str, A
 
 
 def keep(turn: Turn) -> Turn:
-    i = turn.chosen
-    return Turn(
-        actions=[turn.action],
-        answers=[turn.answer],
-        verdicts=[turn.verdicts[i]],
-        rewards=[turn.reward],
-        observations=[""],
-        finish_reasons=[turn.finish_reasons[i]],
-        model=turn.model,
-        usage=dict(NOTHING),
-        kept=True,
-    )
+    """The turn at which the answer of this one stands."""
+    lists = {key: [getattr(turn, key)[turn.chosen]] for key in PER_SAMPLE}
+    lists["observations"] = [""]
+    return Turn(**lists, model=turn.model, usage=dict(NOTHING), kept=True)
