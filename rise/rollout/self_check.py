@@ -45,6 +45,6 @@ def told(env: Env, task_id: int, feedback: str, attempt: str, check: dict[str, A
 
 def keep(turn: Turn) -> Turn:
     """The turn at which the answer of this one stands."""
-    lists = {key: [getattr(turn, key)[turn.chosen]] for key in PER_SAMPLE}
+    lists: dict[str, Any] = {key: [getattr(turn, key)[turn.chosen]] for key in PER_SAMPLE}
     lists["observations"] = [""]
     return Turn(**lists, model=turn.model, usage=dict(NOTHING), kept=True)
