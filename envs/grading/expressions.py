@@ -323,12 +323,16 @@ _LOGARITHM = re.compile(
 )
 """A logarithm as a factor, which math-verify would take of the whole product."""
 _CONJUGATE = re.compile(r"\\overline\s*\{([^{}A-Za-hj-z\\]*i[^{}A-Za-hj-z\\]*)\}")
+_TRANSPOSED = re.compile(r"[A-Z)}]\s*\^\s*(?:T(?![A-Za-z])|\{\s*(?:T|\\text\{T\})\s*\}|\\top)")
+"""A matrix turned over, which math-verify would take for the matrix."""
 _DECIMAL_POWER = re.compile(r"\^\{(-?\d{0,9}\.\d{1,9})\}")
 """An exponent that math-verify would compute in floats."""
 
 
 def _question(given: Sequence[str], wanted: Sequence[str], *, ordered: bool = True) -> Outcome:
     """Return what math-verify has to decide, or "wrong" where its own reading would be too kind."""
+    if len({len(_TRANSPOSED.findall(" ".join(texts))) for texts in (given, wanted)}) > 1:
+        return "wrong"
     letters = [set(_COMMANDS.sub(" ", " ".join(texts))) & _LETTERS for texts in (given, wanted)]
     folded = [{letter.lower() for letter in some} for some in letters]
     if letters[0] != letters[1] and folded[0] == folded[1]:

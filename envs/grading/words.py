@@ -10,7 +10,7 @@ from envs.grading.shapes import NAME
 from envs.grading.units import PRODUCT
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.()'-]|\\[{}])+")
+_WORDS_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ,.:()'-]|\\[{}])+")
 _A_WORD = re.compile(rf"(?<![A-Za-z])(?!{PRODUCT})(?![A-Z]+(?![a-z]))[A-Za-z]{{3,}}")
 """Three letters or more that are neither a product, xyz, nor the corners of a figure, ABC."""
 _LETTERED = re.compile(r"\(?[A-Z]\)|[A-Z](?:\s*,\s*[A-Z])+")
@@ -21,7 +21,8 @@ _FILLER = (
 _FILLERS = re.compile(rf"^(?:{_FILLER} +)+|(?: +{_FILLER})+$")
 _CHOICE = re.compile(r"(?:\\text\{)?\s*\(?([A-Za-z])\)(?!.*\([A-Za-z]\)|\s*[-+*/^=])")
 _OPTION = re.compile(
-    r"^(?:\\text\{)?\s*(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)[\s:}]+(?:\\text\{)?\(?([A-E])\)?(?![A-Za-z(])"
+    r"^(?:\\text\{)?\s*(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)[\s:}]+(?:\\text\{)?\(?([A-E])\)?"
+    r"(?![A-Za-z(]|\s*(?:,|or\b|and\b))"
     r"|([A-E])[.:](?=[\s}]))"
 )
 _LABELLED = re.compile(
@@ -58,7 +59,7 @@ def as_words(a: str, b: str) -> Verdict | None:
 def _words(text: str) -> list[str] | None:
     if not _WORDS_ONLY.fullmatch(text):
         return None
-    plain = re.sub(r"[().{}\\]", "", _TEXT.sub(r" \1 ", text)).lower()
+    plain = re.sub(r"[().:{}\\]", "", _TEXT.sub(r" \1 ", text)).lower()
     items = (" ".join(item.split()) for item in re.split(r",|\band\b|\bor\b", plain))
     return sorted(_FILLERS.sub("", item) for item in items if item)
 
