@@ -91,7 +91,7 @@ def test_stop_tokens_are_counted_and_not_part_of_the_text(url):
 
 
 def test_a_stream_grows_and_ends_as_the_plain_answer(url):
-    body = {**HELLO, "max_new_tokens": 20, "temperature": 1.0, "seed": 5, "echo": False}
+    body = {**HELLO, "max_new_tokens": 200, "temperature": 1.0, "seed": 5, "echo": False}
     messages = frames(f"{url}/worker_generate_stream", body)
     plain = post(f"{url}/worker_generate", body)
     assert len(messages) > 2

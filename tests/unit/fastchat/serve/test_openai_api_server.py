@@ -65,7 +65,7 @@ def test_the_samples_of_a_run_are_the_same_in_a_stream(api_url):
 
 
 def test_a_stream_carries_every_choice_and_the_usage(client):
-    options = {"n": 2, "seed": 3, "max_tokens": 20}
+    options = {"n": 2, "seed": 3, "max_tokens": 200}
     whole = client.chat.completions.create(**CHAT, **options)
     stream = client.chat.completions.create(
         **CHAT, **options, stream=True, stream_options={"include_usage": True}
