@@ -1,9 +1,9 @@
 r"""Evaluate a model over several turns, in each of which it is told that it is wrong.
 
     python workflow_eval.py --model ./checkpoint --data_path data/gsm8k/test.jsonl --env gsm8k \
-        --log_dir log/ --max_turns 5 --num_of_samples 1 1 1 1 1 --context_window 2
+        --log_dir log/eval/rise --max_turns 5 --num_of_samples 1 1 1 1 1 --context_window 2
     python workflow_eval.py --model ./checkpoint --data_path data/gsm8k/test.jsonl --env gsm8k \
-        --log_dir log/ --max_turns 1 --num_of_samples 5
+        --log_dir log/eval/rise --max_turns 1 --num_of_samples 5
 
 Reads   --data_path, problems as JSON lines; keys.cfg, if the key is not in the environment.
 Writes  --log_dir: config.json, rows.jsonl (an episode per line), <max_turns>_turns.json (the

@@ -118,9 +118,10 @@ def report(job, tracker) -> None:
     if job.config.get("shard"):
         print("Next: join the shards with python -m rise.merge RUN RUN ... -o DIR")
         return
-    checkpoints = [model for model in job.config["models"] if Path(model).is_dir()]
     words = ["--filepath", str(run.log_path), "--output", "dataset/finetune.json"]
-    words += ["--model_path", checkpoints[0]] if checkpoints else []
+    # A served name is no path: without one the conversion says what to set.
+    is_checkpoint = (job.config.get("kinds") or [None])[0] == "checkpoint"
+    words += ["--model_path", job.config["models"][0]] if is_checkpoint else []
     words += ["--env", job.config["env"], "--criteria", "all", "--remove_duplication", "--shuffle"]
     installed = Path(sys.argv[0]).name == "rise-gen"
     program = "rise-convert" if installed else "python workflow_convert.py"

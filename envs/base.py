@@ -36,6 +36,14 @@ class Grade:
     reward: int
 
 
+FORMS = {("question", "answer"): "gsm8k", ("problem", "solution"): "MATH"}
+"""Keys of the rows of a known data set -> the environment that reads them."""
+LINES_OF_LIST = (
+    'python -c "import json, sys; [print(json.dumps(row)) for row in json.load(sys.stdin)]" '
+    "< LIST.json > LINES.jsonl"
+)
+
+
 class TextSpace(gymnasium.Space[str]):
     """All texts, of any length and in any script."""
 
@@ -252,18 +260,22 @@ class Env(gymnasium.Env[str, str], ABC):
     def _parse(cls, line: bytes) -> dict[str, Any]:
         if line.startswith(b"version https://git-lfs"):
             raise ValueError("a pointer of Git LFS, not the file: `git lfs pull` fetches it")
+        is_list = line.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+        hint = f"; where the file is one list, `{LINES_OF_LIST}` makes lines of it" * is_list
         try:
             row = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             raise ValueError(f"not UTF-8 ({error.reason})") from error
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"not JSON ({error})") from error
+            raise ValueError(f"not JSON ({error}){hint}") from error
         if not isinstance(row, dict):
-            raise ValueError(f"a JSON {type(row).__name__}, not an object")
+            raise ValueError(f"a JSON {type(row).__name__}, not an object{hint}")
         keys = (cls.question_key, cls.answer_key)
         for key in keys:
             if key not in row:
-                raise ValueError(f"the key {key!r} is missing, found {sorted(row)}")
+                known = (env for form, env in FORMS.items() if row.keys() >= {*form} != {*keys})
+                hint = next((f"; rows with these are read by --env {env}" for env in known), "")
+                raise ValueError(f"the key {key!r} is missing, found {sorted(row)}{hint}")
         row = cls.prepare(row)
         for key in keys:
             if not isinstance(row[key], str) or not row[key].strip():

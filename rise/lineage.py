@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from fastchat.model.files import file_sha256
 from fastchat.utils import Parser
-from rise.episodes.journal import locate
+from rise.episodes.journal import fingerprints, locate
 from rise.policies.names import fingerprint
 from rise.program.exits import DONE, exit_code, run_program
 from rise.program.files import read_object
@@ -43,7 +43,7 @@ Record = tuple[str, list[Input]]
 
 def of_run(config: dict[str, Any]) -> Record:
     """A run of workflow_gen.py or workflow_eval.py, from its config.json."""
-    models = dict(zip(config["models"], config.get("fingerprints") or [], strict=False))
+    models = dict(zip(config["models"], fingerprints(config), strict=False))
     inputs = [Input("model", name, models.get(name)) for name in dict.fromkeys(config["models"])]
     if "data_path" in config:
         inputs.append(Input("problems", config["data_path"], config.get("data_sha256")))

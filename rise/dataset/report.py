@@ -95,7 +95,9 @@ class TokenCounts:
             encoded = self._load().encode(row.messages, row.answer)
             prompt, answer = len(encoded.prompt), len(encoded.action)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            cause, *more = str(error).strip().splitlines() or [type(error).__name__]
+            if more and cause.rstrip().endswith(":"):  # cut: the reasons are a list below it
+                cause = "it is no checkpoint with a tokenizer"
             self._reason = f"the tokenizer of {self._model_path} cannot be used ({cause})"
             return
         self._rows += 1

@@ -99,6 +99,11 @@ class Pool:
 def read_source(path: str | Path) -> Source:
     """A run directory, a rows.jsonl or a published log `<T>_turns.json`."""
     path, rows = Path(path), rows_of(path)
+    if not rows.is_file() and path.is_dir():
+        raise ValueError(
+            f"--filepath {path}: this directory holds no run (no rows.jsonl); give one that "
+            "workflow_gen.py was given as its --log_dir, or a log in it"
+        )
     if not rows.is_file():
         raise ValueError(
             f"--filepath {path}: there is no such log or run directory; workflow_gen.py writes it "

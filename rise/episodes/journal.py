@@ -7,9 +7,11 @@ and `summary.json`. The record itself is in `rise.episodes.episode`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from pathlib import Path
@@ -57,6 +59,22 @@ NOT_COMPARED = frozenset(
 )
 """Keys of config.json that may differ when a run is resumed. The problems themselves are compared
 by their checksum, so that a moved file does not count as another configuration."""
+
+
+PROMPTS = ("prompt_sha256", "more_prompts_sha256")
+IMPLIED = {
+    "models": ("kinds", "fingerprints"),
+    "env": ("env_sha256", *PROMPTS),
+    "prompt_style": PROMPTS,
+    "feedback": PROMPTS[1:],
+    "expert_sees": PROMPTS[1:],
+    "shown_attempt": ("shown_sha256",),
+}
+"""Keys that differ by themselves where another one does."""
+LOCAL = (None, "checkpoint", "function")
+"""Kinds of models that have a fingerprint; runs of old have no kinds."""
+OF_NOTHING = hashlib.sha256().hexdigest()[:16]
+"""What earlier versions recorded for a folder without a model."""
 
 
 class RunDir:
@@ -247,15 +265,52 @@ def _stored_config(path: Path) -> dict[str, Any] | None:
     return read_object(config) if has_rows else None
 
 
+def fingerprints(config: dict[str, Any]) -> list[str | None]:
+    """Those of checkpoints and functions; None for a served name.
+
+    That may be the name of a folder too, whose checksum earlier versions recorded.
+    """
+    found = config.get("fingerprints") or []
+    kinds = config.get("kinds") or [None] * len(found)
+    return [
+        one if kind in LOCAL and one != OF_NOTHING else None
+        for one, kind in zip(found, kinds, strict=False)
+    ]
+
+
 def differences(stored: dict[str, Any], config: dict[str, Any], but: Set[str] = frozenset()) -> str:
-    """The keys in which two configurations differ with both values, but for `but`; "" for none."""
-    plain = json.loads(json.dumps(config))
-    keys = sorted((stored.keys() | plain.keys()) - NOT_COMPARED - but)
-    differing = [key for key in keys if stored.get(key) != plain.get(key)]
-    told = {key: f"{key} {stored.get(key)!r} -> {plain.get(key)!r}" for key in differing}
-    if "fingerprints" in told and stored.get("models") == plain.get("models"):
-        before, now = stored.get("fingerprints") or (), plain.get("fingerprints") or ()
-        models = zip(plain["models"], before, now, strict=False)
-        changed = dict.fromkeys(model for model, one, other in models if one != other)
-        told["fingerprints"] = f"{' and '.join(changed)} has changed since"
-    return ", ".join(told.values())
+    """The keys in which two configurations differ with both values, but for `but`; "" for none.
+
+    What differs because something else does is not told.
+    """
+    old, new = (
+        {key: value for key, value in each.items() if key not in NOT_COMPARED | but}
+        | ({"fingerprints": fingerprints(each)} if "fingerprints" in each else {})
+        for each in (stored, json.loads(json.dumps(config)))
+    )
+    differing = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    implied = {key for cause in differing for key in IMPLIED.get(cause, ())}
+    told = []
+    for key in sorted(differing - implied):
+        before, now = old.get(key), new.get(key)
+        if key == "data_sha256" and stored.get("data_path") != config.get("data_path"):
+            key, before, now = "data_path", stored.get("data_path"), config.get("data_path")
+        if key == "fingerprints":
+            models = zip(new["models"], before or (), now or (), strict=False)
+            changed = dict.fromkeys(model for model, one, other in models if one != other)
+            told.append(f"{' and '.join(changed)} has changed since")
+        else:
+            told.append(f"{key}: {_short(before, now)} -> {_short(now, before)}")
+    return ", ".join(told)
+
+
+def _short(value: Any, other: Any) -> str:
+    """A value that is told beside another one: a list of equal values once, a word without quotes.
+
+    >>> _short(["a", "a"], ["b", "b"]), _short([1, 1], [1]), _short("", "x")
+    ('a', '[1, 1]', "''")
+    """
+    lists = isinstance(value, list) and isinstance(other, list) and len(value) == len(other)
+    if lists and value and all(each == value[0] for each in value):
+        value = value[0]
+    return value if isinstance(value, str) and re.fullmatch(r"[^\s,]+", value) else repr(value)

@@ -158,6 +158,8 @@ def _checked(path: Path, key: str, record: Any) -> dict[str, Any]:
 
 
 def _damaged(path: Path, cause: str) -> ValueError:
+    if path.stat().st_size == 0:
+        return ValueError(f"{path} is empty (0 bytes): give the run's rows.jsonl, or run it again")
     with open(path, "rb") as file:
         check_fetched(path, file.readline(100))
     return ValueError(

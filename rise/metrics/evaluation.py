@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from rise.episodes import shard
 from rise.episodes.episode import Episode, Turn
 from rise.episodes.feedback import is_forced
+from rise.episodes.journal import fingerprints
 from rise.episodes.rows import finished_episodes
 from rise.metrics.summary import summarise
 from rise.metrics.turns import NOT_MADE
@@ -110,7 +111,7 @@ def log_dir_of(path: Path) -> Path:
 
 SAME = ("env", "env_sha256", "data_sha256", "prompt_sha256", "problems", "shard", "top_p")
 """Keys of config.json that both runs share."""
-SAME_AT_TURN_1 = ("models", "fingerprints", "kinds", "temperature", "max_new_tokens")
+SAME_AT_TURN_1 = ("models", "kinds", "temperature", "max_new_tokens")
 """Keys with one value per turn, of which the first one is shared."""
 
 
@@ -143,9 +144,9 @@ def is_parallel(config: dict[str, Any]) -> bool:
 
 
 def _first_turns_agree(config: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(config.get(key) == other.get(key) for key in SAME) and all(
-        config[key][0] == other[key][0] for key in SAME_AT_TURN_1
-    )
+    same = all(config.get(key) == other.get(key) for key in SAME)
+    same = same and all(config[key][0] == other[key][0] for key in SAME_AT_TURN_1)
+    return same and fingerprints(config)[:1] == fingerprints(other)[:1]
 
 
 BLANK = {

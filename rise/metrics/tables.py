@@ -14,6 +14,7 @@ from typing import Any
 
 HEADLINE = re.compile(r"[mp]\d+@t\d+")
 ALPHA = 0.05
+FEW, TOO_FEW = 10, "too few to tell"
 PAIRED_LINES = 2  # with four headline rates the table has ten lines
 
 
@@ -35,12 +36,11 @@ def format_table(metrics: dict[str, Any]) -> str:
     """
     lines = [f"{'metric':<13}{'value':>9}{'95 % interval':>17}{'n':>7}"]
     for name in sorted(filter(HEADLINE.fullmatch, metrics), key=headline_order):
-        value, low, high = _percent(metrics[name])
-        interval = f"{low:.1f} to {high:.1f}"
-        lines.append(f"{name:<13}{value:>7.1f} %{interval:>17}{metrics[name]['n']:>7}")
+        rate = metrics[name]
+        interval = interval_of(rate, sign="")
+        lines.append(f"{name:<13}{100 * rate['value']:>7.1f} %{interval:>17}{rate['n']:>7}")
     for name, rate in list(_telling(metrics).items())[:PAIRED_LINES]:
-        value, low, high = _percent(rate)
-        interval = f"{low:+.1f} to {high:+.1f}"
+        value, interval = 100 * rate["value"], interval_of(rate)
         lines.append(
             f"{name:<13}{value:>+9.1f}{interval:>17}{rate['n']:>7}   {format_p(rate['p_value'])}"
         )
@@ -61,10 +61,9 @@ def statement(metrics: dict[str, Any]) -> str:
     """One sentence: the most telling difference; it counts where 0 is outside and p below 0.05."""
     for name, rate in _telling(metrics).items():
         ours, theirs = name.split(" - ")
-        value, low, high = _percent(rate)
-        evidence = (
-            f"95 % interval {low:+.1f} to {high:+.1f}, {format_p(rate['p_value'])}, n = {rate['n']}"
-        )
+        value, interval = 100 * rate["value"], interval_of(rate)
+        interval = interval if interval == TOO_FEW else f"95 % interval {interval}"
+        evidence = f"{interval}, {format_p(rate['p_value'])}, n = {rate['n']}"
         if rate["p_value"] >= ALPHA or rate["low"] <= 0 <= rate["high"]:
             return f"{ours} and {theirs} cannot be told apart: {value:+.1f} points ({evidence})."
         side = "above" if value > 0 else "below"
@@ -100,11 +99,11 @@ def fresh_in_words(metrics: dict[str, Any]) -> list[str]:
     for name, rates in metrics.get("fresh_draw", {}).items():
         if pair := rates.get("1,2"):
             turn_2, fresh = (100 * pair[key]["value"] for key in ("next", "fresh"))
-            value, low, high = _percent(pair["difference"])
+            gain = pair["difference"]
             lines.append(
                 f"{name.replace('_', ' a ')} attempt turn 2 is right in {turn_2:.1f} %, "
-                f"a fresh draw of turn 1 in {fresh:.1f} %: {value:+.1f} "
-                f"({low:+.1f} to {high:+.1f}, n = {pair['difference']['n']})"
+                f"a fresh draw of turn 1 in {fresh:.1f} %: {100 * gain['value']:+.1f} "
+                f"({interval_of(gain)}, n = {gain['n']})"
             )
     return lines
 
@@ -148,8 +147,15 @@ def headline_order(name: str) -> tuple[int, str]:
     return (3 if kind.startswith("p") else 1 if turns == "t1" else 2), name
 
 
-def _percent(rate: dict[str, float]) -> tuple[float, float, float]:
-    return 100 * rate["value"], 100 * rate["low"], 100 * rate["high"]
+def interval_of(rate: dict[str, Any], sign: str = "+") -> str:
+    """An interval in percent, or that there are too few problems for one.
+
+    >>> interval_of({"low": 0.04, "high": 0.16, "n": 96}), interval_of({"n": 9})
+    ('+4.0 to +16.0', 'too few to tell')
+    """
+    if rate["n"] < FEW:
+        return TOO_FEW
+    return f"{100 * rate['low']:{sign}.1f} to {100 * rate['high']:{sign}.1f}"
 
 
 def format_p(p_value: float) -> str:

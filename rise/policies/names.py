@@ -162,11 +162,16 @@ async def probe(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
         raise ValueError("\n".join(problems))
 
 
-def fingerprint(name: str) -> str | None:
-    """A checksum of a checkpoint directory or of a function's file; None for other names."""
-    if FUNCTION_NAME.fullmatch(name):
+def fingerprint(name: str, kind: str | None = None) -> str | None:
+    """A checksum of a checkpoint directory or of a function's file; None for who is served.
+
+    A served name may be that of some folder too. Without a kind the form of the name decides.
+    """
+    kind = kind or _kind_by_form(name)
+    if kind == "function":
         return files.fingerprint(name.rpartition(":")[0])
-    return files.fingerprint(name, with_base=True) if Path(name).is_dir() else None
+    is_here = kind == "checkpoint" and Path(name).is_dir()
+    return files.fingerprint(name, with_base=True) if is_here else None
 
 
 def is_absent(name: str) -> bool:

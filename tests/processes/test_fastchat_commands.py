@@ -53,6 +53,9 @@ def test_a_message_is_answered(served, capsys):
     assert re.fullmatch(r"USER: 2 \+ 2\?\nASSISTANT: .+\n", through, re.DOTALL)
     message.main([*options, "1", "--worker-address", worker])
     assert capsys.readouterr().out == through
+    message.main([*options, controller, "--max-new-tokens", "1"])
+    cut = "\n(cut at the limit of new tokens: --max-new-tokens 1)\n"
+    assert capsys.readouterr().out.endswith(cut)
     with pytest.raises(SystemExit) as end:
         message.main(["--model-name", "nobody", "--controller-address", controller])
     assert "has no worker of nobody" in end.value.code

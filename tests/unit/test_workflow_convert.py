@@ -5,6 +5,7 @@ python -m pytest tests/unit/test_workflow_convert.py
 
 import json
 import math
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -210,7 +211,8 @@ def test_no_row_left_is_a_failure_that_says_why(tmp_path, output, capsys):
     ("flags", "message"),
     [
         (["--filepath", "nowhere.json"], "nowhere.json: there is no such log"),
-        (["--filepath", "."], "there is no such log or run directory"),
+        (["--filepath", "."], "--filepath .: this directory holds no run"),
+        (["--filepath", "empty.json"], "empty.json is empty (0 bytes)"),
         (["--filepath", "torn.json"], "not valid JSON"),
         (["--filepath", "torn.jsonl"], "damaged"),
         (["--filepath", "unknown.json"], "unknown keys ['mood']"),
@@ -228,6 +230,7 @@ def test_bad_input_is_one_error_and_nothing_is_written(
 ):
     monkeypatch.chdir(tmp_path)
     Path("torn.json").write_text('{"0": {')
+    Path("empty.json").touch()
     Path("torn.jsonl").write_text('{"task_id": 0\n{"task_id": 1}\n')
     record = sketch("r5")[0].to_dict() | {"mood": "fine"}
     Path("unknown.json").write_text(json.dumps({"0": record}))
@@ -315,3 +318,8 @@ def test_a_tokenizer_that_cannot_be_loaded_does_not_stop_the_conversion(log, out
     assert convert("--filepath", log, "--output", output, "--model_path", "no/such/model") == 0
     assert "tokens: not counted: the tokenizer of no/such/model" in capsys.readouterr().out
     assert len(read(output)) == 7
+    (output.parent / "rise").mkdir()
+    words = ("--model_path", output.parent / "rise", "--overwrite")
+    assert convert("--filepath", log, "--output", output, *words) == 0
+    found = re.search(r"cannot be used \((.*)\)", capsys.readouterr().out)
+    assert found and not found[1].rstrip().endswith(":")

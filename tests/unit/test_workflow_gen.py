@@ -125,7 +125,7 @@ def test_another_configuration_or_other_problems_are_refused_naming_the_keys(pla
     before = files_in(place / "run")
     other = gen(place, *RUN, "--seed", 4, "--temperature", 0.5)
     assert other.returncode == 2
-    assert "seed 0 -> 4" in other.stderr and "temperature" in other.stderr
+    assert "seed: 0 -> 4" in other.stderr and "temperature" in other.stderr
     assert files_in(place / "run") == before
     assert gen(place, *RUN).returncode == 0
     (place / "moved.jsonl").write_bytes((place / "problems.jsonl").read_bytes())
@@ -218,6 +218,23 @@ def test_workers_answer_and_their_errors_never_become_texts(place):
     rows = (place / "run" / "rows.jsonl").read_text().splitlines()
     [error] = [json.loads(row) for row in rows if '"error"' in row]
     assert error["error"]["kind"] == "bad_request" and error["turn_history"]["best_actions"] == []
+
+
+def test_a_served_name_is_no_path_even_where_a_folder_is_called_so(place):
+    (place / "student").mkdir()
+    (place / "student" / "config.json").write_text("{}")
+    words = ("--max_turns", 1, "--models", "student", "--log_dir", "run")
+    with Wire(lambda _: wire_reply("It is \\boxed{0}")) as wire:
+        done = gen(place, *words, "--controller_address", wire.url)
+    assert done.returncode == 0, done.stderr
+    assert "Next: " in done.stdout and "--model_path" not in done.stdout
+    config = json.loads((place / "run" / "config.json").read_text())
+    assert config["fingerprints"] == [None] and config["kinds"] == ["worker"]
+    # As earlier versions recorded it.
+    config["fingerprints"] = ["e3b0c44298fc1c14"]
+    (place / "run" / "config.json").write_text(json.dumps(config))
+    again = gen(place, *words)
+    assert again.returncode == 0 and "nobody was asked" in again.stdout, again.stderr
 
 
 @pytest.mark.parametrize(

@@ -158,17 +158,23 @@ class Cluster:
             raise PeerError("connection", f"{url} broke the answer off")
 
     async def texts(
-        self, model: str, body: dict[str, Any], address: str | None = None
+        self,
+        model: str,
+        body: dict[str, Any],
+        address: str | None = None,
+        ended: Callable[[str | None], object] = lambda reason: None,
     ) -> AsyncGenerator[str, None]:
         """The growing text of one answer, by a worker of the model or by the one at `address`.
 
-        PeerError if there is none, or it breaks off.
+        `ended` is called with each piece's finish reason, the last one's is the answer's. PeerError
+        if there is none, or it breaks off.
         """
         held = contextlib.nullcontext(Worker(address)) if address else self.hold(model)
         async with held as worker:
             replies = self.stream(worker, {"model": model, "echo": False, **body})
             async with contextlib.aclosing(replies):
                 async for reply in replies:
+                    ended(reply.reasons[0])
                     yield reply.texts[0]
 
     async def addresses(self, model: str) -> list[str]:

@@ -38,17 +38,16 @@ def fingerprint(path: str | Path, *, with_base: bool = False) -> str | None:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     if path.is_dir():
         files = [file for file in files if file.suffix in SUFFIXES or file.name in NAMES]
-    elif not path.is_file():
+    if not (files := [file for file in files if file.is_file()]):
         return None
     digest = hashlib.sha256()
     for each in files:
-        if each.is_file():
-            size = each.stat().st_size
-            digest.update(f"{each.name}:{size}:".encode())
-            with each.open("rb") as file:
-                for start in sorted({0, size // 2, max(0, size - SAMPLED_BYTES)}):
-                    file.seek(start)
-                    digest.update(file.read(SAMPLED_BYTES))
+        size = each.stat().st_size
+        digest.update(f"{each.name}:{size}:".encode())
+        with each.open("rb") as file:
+            for start in sorted({0, size // 2, max(0, size - SAMPLED_BYTES)}):
+                file.seek(start)
+                digest.update(file.read(SAMPLED_BYTES))
     if with_base and is_adapter(path):
         base = named_base(path)
         digest.update(f"base:{fingerprint(base, with_base=True) or base}".encode())

@@ -25,6 +25,11 @@ class Screen:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
+        self.is_cut = False
+        """Whether the last answer ended at the limit of new tokens."""
+
+    def _ended(self, reason: str | None) -> None:
+        self.is_cut = reason == "length"
 
     def ask(self, role: str) -> str | None:
         """The next message; None at the end of the input."""
@@ -49,8 +54,8 @@ class Screen:
     async def answer(self, body: dict[str, Any]) -> str:
         cluster = Cluster(self.args.controller_address)
         try:
-            texts = cluster.texts(self.args.model_name or "", body, self.args.worker_address)
-            return await self.show(texts)
+            name, address = self.args.model_name or "", self.args.worker_address
+            return await self.show(cluster.texts(name, body, address, self._ended))
         finally:
             await cluster.close()
 

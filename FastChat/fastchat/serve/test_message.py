@@ -32,6 +32,8 @@ async def ask(args: argparse.Namespace) -> None:
     screen = Screen(args)
     screen.say(f"USER: {args.message}")
     await screen.answer(body)
+    if screen.is_cut:
+        screen.say(f"(cut at the limit of new tokens: --max-new-tokens {args.max_new_tokens})")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,6 +8,7 @@ checksum and what became of its rows, versions, and at the end the log of all st
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +124,24 @@ def _remove_empty(folders: list[Path]) -> None:
     with contextlib.suppress(OSError):  # not empty: something was written
         for folder in folders:
             folder.rmdir()
+
+
+def evaluation(data_path: str, model: Path) -> str:
+    """The command that evaluates the model, with environment and prompts as the data's report says.
+
+    Without a report, or where that is of logs of several styles, those of GSM8K.
+    """
+    report = read_json(Path(f"{data_path}.report.json"))
+    report = report if isinstance(report, dict) else {}
+    env = report.get("settings", {}).get("env") or "gsm8k"
+    problems = f"data/{env}/test.jsonl" if env in ("gsm8k", "math") else "TEST.jsonl"
+    words = ["--model", str(model), "--data_path", problems, "--env", env]
+    styles = [*{*report.get("prompt_styles", {}).values()}]
+    # Of a published log it tells no style, but a sentence.
+    if len(styles) == 1 and styles[0] != "default" and not styles[0].startswith("as logged"):
+        words += ["--prompt_style", styles[0]]
+    words += ["--max_turns", "5", "--num_of_samples", *["1"] * 5, "--context_window", "2"]
+    return f"python workflow_eval.py {shlex.join([*words, '--log_dir', f'log/eval/{model.name}'])}"
 
 
 def new_record(arguments: Arguments) -> dict[str, Any]:

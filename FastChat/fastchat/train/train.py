@@ -31,7 +31,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shlex
 import signal
 import time
 from dataclasses import dataclass
@@ -280,11 +279,7 @@ def finish(run: Run, trainer: RWRTrainer, seconds: float) -> None:
         f"trained {state.global_step} steps in {seconds:.0f} s{course}\n"
         f"checkpoint: {run.args.directory} ({saved:,} parameters, reopened)"
     )
-    say(
-        f"next: python workflow_eval.py --model {shlex.quote(str(run.args.directory))} "
-        "--data_path data/gsm8k/test.jsonl --env gsm8k --max_turns 5 "
-        "--num_of_samples 1 1 1 1 1 --context_window 2 --log_dir log/"
-    )
+    say(f"next: {run_record.evaluation(run.record['data']['path'], run.args.directory)}")
 
 
 def longest_example(config: Any, args: TrainingArguments) -> int:

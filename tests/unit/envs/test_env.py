@@ -173,7 +173,9 @@ def test_same_answer_does_not_depend_on_which_of_the_two_comes_first(write):
     ("name", "line", "cause"),
     [
         ("gsm8k", b'{"question": "q", "answer": "#### 5"', "not JSON"),
-        ("gsm8k", b'["q", "#### 5"]', "a JSON list, not an object"),
+        ("gsm8k", b'["q", "#### 5"]', "a JSON list, not an object; where .* makes lines"),
+        ("gsm8k", b"[", "not JSON .*one list, `python -c .* makes lines of it"),
+        ("gsm8k", b'{"problem": "p", "solution": "5"}', "'question' is missing.* --env MATH"),
         ("gsm8k", b'{"question": "q"}', "the key 'answer' is missing"),
         ("gsm8k", b'{"question": "q", "answer": 5}', "'answer' must be a text"),
         ("gsm8k", b'{"question": " ", "answer": "#### 5"}', "'question' must be a text"),
@@ -183,7 +185,7 @@ def test_same_answer_does_not_depend_on_which_of_the_two_comes_first(write):
         ("gsm8k", b"[" * 100_000, "not JSON"),
         ("math", b'{"problem": "p", "solution": "5"}', "no answer in \\\\boxed"),
         ("math", b'{"problem": "p", "solution": "\\\\boxed{5"}', "no answer in \\\\boxed"),
-        ("math", b'{"question": "q", "answer": "#### 5"}', "the key 'problem' is missing"),
+        ("math", b'{"question": "q", "answer": "#### 5"}', "'problem' is missing.* --env gsm8k"),
     ],
 )
 def test_a_bad_line_is_one_error_with_number_cause_and_example(tmp_path, name, line, cause):

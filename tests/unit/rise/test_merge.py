@@ -107,7 +107,10 @@ def test_overlaps_gaps_and_differences_are_refused_by_name(place, capsys):
     for runs, messages in [
         ((first, second, second), ["overlap: both have 7 problems (1, 4, 7, 10, 13, ...)"]),
         ((first, third), ["7 problems (1, 4, 7, 10, 13, ...) of 20 are in none", "shard 3/3"]),
-        ((first, second, other), ["different configurations", "seed 0 -> 5", "problems 20 -> 19"]),
+        (
+            (first, second, other),
+            ["different configurations", "seed: 0 -> 5", "problems: 20 -> 19"],
+        ),
         ((first, second, place / "none"), ["none is no run"]),
     ]:
         code, out = join(capsys, *runs, "-o", joint)
@@ -165,4 +168,4 @@ def test_an_empty_shard_and_another_shard_in_its_place_are_refused(place):
     assert not (place / "run").exists()
     assert call(place, *GEN, "--log_dir", "run", "--shard", "1/4").returncode == 0
     refused = call(place, *GEN, "--log_dir", "run", "--shard", "2/4")
-    assert refused.returncode == 2 and "shard '1/4' -> '2/4'" in refused.stderr
+    assert refused.returncode == 2 and "shard: 1/4 -> 2/4" in refused.stderr

@@ -5,11 +5,13 @@ python -m pytest tests/unit/fastchat/train/test_run_record.py
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from fastchat.conversation import BUILT_IN
 from fastchat.model.files import SAMPLED_BYTES, fingerprint
+from fastchat.train.run_record import evaluation
 from fastchat.train.train import main
 from tests.support.tiny import save_tiny_model
 from tests.support.training_data import command, figures, make_case, rows, write_rows
@@ -70,6 +72,28 @@ def test_every_file_of_a_model_counts_and_a_name_of_the_hub_has_none(tmp_path):
         assert fingerprint(str(model)) != before
         before = fingerprint(str(model))
     assert fingerprint("hf:ORG/NAME") is None
+    (tmp_path / "package").mkdir()
+    assert fingerprint(tmp_path / "package") is None
+
+
+@pytest.mark.parametrize(
+    ("env", "styles", "words"),
+    [
+        (None, {"log/a": "bare", "log/b": "bare"}, "data/gsm8k/test.jsonl --env gsm8k {} bare"),
+        ("math", {"log/a": "default"}, "data/math/test.jsonl --env math --max_turns"),
+        ("svamp", {"log/a": "my style.json"}, "TEST.jsonl --env svamp {} 'my style.json'"),
+        (None, {"log/a": "bare", "log/b": "default"}, "--env gsm8k --max_turns"),
+        (None, {"log/a": "as logged, bare where that has none"}, "--env gsm8k --max_turns"),
+    ],
+)
+def test_the_next_command_asks_as_the_data_was_asked(tmp_path, env, styles, words):
+    data = tmp_path / "data.json"
+    assert "--env gsm8k --max_turns 5" in evaluation(str(data), tmp_path / "rise")
+    report = {"settings": {"env": env}, "prompt_styles": styles}
+    Path(f"{data}.report.json").write_text(json.dumps(report))
+    said = evaluation(str(data), tmp_path / "rise")
+    assert words.format("--prompt_style") in said
+    assert said.endswith("--num_of_samples 1 1 1 1 1 --context_window 2 --log_dir log/eval/rise")
 
 
 def test_other_data_or_rules_for_the_choice_of_the_best_checkpoint_are_refused(tmp_path, capsys):

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from rise.episodes.episode import Episode, Turn, visible
-from rise.episodes.journal import RunDir, load_episodes, locate
+from rise.episodes.journal import RunDir, differences, load_episodes, locate
 from tests.support.run_dirs import open_run_dir
 
 OPENING = [{"role": "system", "content": "s"}, {"role": "user", "content": "1+1?"}]
@@ -149,9 +149,29 @@ def test_another_configuration_is_refused_by_name_and_nothing_changes(tmp_path):
     with open_run_dir(tmp_path, CONFIG, 2) as run:
         run.append(episode())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match="seed 0 -> 1"):
+    with pytest.raises(ValueError, match="seed: 0 -> 1"):
         open_run_dir(tmp_path, CONFIG | {"seed": 1}, 2)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_refusal_says_each_cause_once_and_not_what_follows_from_it():
+    before = {"models": ["a"] * 5, "kinds": ["worker"] * 5, "fingerprints": [None] * 5}
+    before |= {"env": "gsm8k", "env_sha256": "1", "prompt_sha256": "2", "worker_args": ""}
+    before |= {"data_path": "a.jsonl", "data_sha256": "3", "temperature": [1.0] * 5}
+    now = {"models": ["b"] * 5, "kinds": ["checkpoint"] * 5, "fingerprints": ["4"] * 5}
+    now |= {"env": "math", "env_sha256": "5", "prompt_sha256": "6", "worker_args": "--dtype x"}
+    now |= {"data_path": "b.jsonl", "data_sha256": "7", "temperature": [0.5] * 4 + [1.0]}
+    assert differences(before, now) == (
+        "data_path: a.jsonl -> b.jsonl, env: gsm8k -> math, models: a -> b, "
+        "temperature: 1.0 -> [0.5, 0.5, 0.5, 0.5, 1.0], worker_args: '' -> '--dtype x'"
+    )
+
+
+@pytest.mark.parametrize("kinds", [["worker", "checkpoint"], None])
+def test_only_what_is_here_has_a_fingerprint_that_is_compared(kinds):
+    before = {"models": ["rise", "m"], "kinds": kinds, "fingerprints": ["e3b0c44298fc1c14", "1"]}
+    assert differences(before, before | {"fingerprints": [None, "1"]}) == ""
+    assert differences(before, before | {"fingerprints": [None, "2"]}) == "m has changed since"
 
 
 def test_a_run_in_which_nothing_was_finished_may_be_changed(tmp_path):
@@ -161,7 +181,7 @@ def test_a_run_in_which_nothing_was_finished_may_be_changed(tmp_path):
     with open_run_dir(tmp_path, CONFIG | {"seed": 1}, 2) as run:
         assert not run.done
         run.append(episode(0))
-    with pytest.raises(ValueError, match="seed 1 -> 0"):
+    with pytest.raises(ValueError, match="seed: 1 -> 0"):
         open_run_dir(tmp_path, CONFIG, 2)
 
 
@@ -213,7 +233,7 @@ def test_runs_of_different_lengths_share_a_log_dir(tmp_path):
         assert run.write_log() == tmp_path / "1_turns.json"
     assert locate(tmp_path, 5) == tmp_path
     assert RunDir.find(tmp_path, 1).done == {0} and not RunDir.find(tmp_path, 5).done
-    with pytest.raises(ValueError, match="seed 0 -> 2"):
+    with pytest.raises(ValueError, match="seed: 0 -> 2"):
         RunDir.find(tmp_path, 1).check({"seed": 2})
 
 

@@ -183,6 +183,7 @@ def test_a_fresh_draw_is_another_sample_of_turn_1_of_the_same_problems():
         "after a right attempt",
         "after a wrong attempt",
     ]
+    assert all(line.endswith("(too few to tell, n = 2)") for line in lines)
 
 
 def test_what_only_copies_is_above_a_fresh_draw_and_then_below():

@@ -1,9 +1,10 @@
 /* Forward passes on a CPU over the cache of the engine.
 
    `attend` is attention alone, of one new token per row over the row's own part of the cache;
-   `compute` is all layers of a model of Llama's shape, for any new tokens, and its logits. Compiled for one shape: GROUPS query heads to a key/value
-   head, SIZE numbers to a query and key, VALUES to a value, BF16 defined where numbers are bfloat16
-   and not float32. Sums are float32; what PyTorch keeps between two modules is rounded here too. */
+   `compute` is all layers of a model of Llama's shape, for any new tokens, and its logits. Compiled
+   for one shape: GROUPS query heads to a key/value head, SIZE numbers to a query and key, VALUES to
+   a value, BF16 defined where numbers are bfloat16 and not float32. Sums are float32; what PyTorch
+   keeps between two modules is rounded here too. */
 
 #include <math.h>
 #include <stdint.h>
@@ -112,7 +113,8 @@ static inline void add_lanes(const vector v[COLUMNS], float *sums) {
     const __m512d pairs = (__m512d)ab, others = (__m512d)cd;
     const __m512 all = (__m512)_mm512_unpacklo_pd(pairs, others) +
                        (__m512)_mm512_unpackhi_pd(pairs, others);
-    const __m256 half = _mm512_castps512_ps256(all) + (__m256)_mm512_extractf64x4_pd((__m512d)all, 1);
+    const __m256 half = _mm512_castps512_ps256(all) +
+                        (__m256)_mm512_extractf64x4_pd((__m512d)all, 1);
     const __m128 four = _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1);
     _mm_storeu_ps(sums, _mm_loadu_ps(sums) + four);
 #else
@@ -326,8 +328,9 @@ static void attend_head(const number *queries, long query_step, const number *ke
         for (int d = 0; d < VALUES; d++) out[g * VALUES + d] = narrow(sum[g][d] / weight[g]);
 }
 
-/* `strides` in numbers: of rows and heads of the queries; of rows, heads and tokens of the keys; the
-   same of the values; of rows of the mask. `out` is (rows, heads x GROUPS, VALUES) without gaps. */
+/* `strides` in numbers: of rows and heads of the queries; of rows, heads and tokens of the keys;
+   the same of the values; of rows of the mask. `out` is (rows, heads x GROUPS, VALUES) without
+   gaps. */
 void attend(const number *queries, const number *keys, const number *values, const uint8_t *mask,
             number *out, long rows, long heads, long tokens, const long *strides, float scale,
             int threads) {
