@@ -73,7 +73,7 @@ def test_gated_revision_as_a_user_runs_it(place):
     assert "m1@t3 - m1@t1" in done.stdout
     assert open_run(place / "log").metrics == metrics
     other = evaluate(place, "--feedback", "self")
-    assert other.returncode == 2 and "revise_if_wrong True -> None" in other.stderr
+    assert other.returncode == 2 and "revise_if_wrong: True -> None" in other.stderr
 
 
 def test_a_run_that_judges_itself_agrees_with_its_parallel_run(place):

@@ -80,8 +80,8 @@ def test_a_finished_run_is_not_shown_as_one_of_another_sampling(place):
     assert "nobody was asked" in evaluate(place, *cool).stdout
     refused = evaluate(place, *arguments)
     assert refused.returncode == 2
-    assert "temperature [0.2] -> [1.0]" in refused.stderr
-    assert "max_new_tokens [50] -> [1000]" in refused.stderr
+    assert "temperature: 0.2 -> 1.0" in refused.stderr
+    assert "max_new_tokens: 50 -> 1000" in refused.stderr
 
 
 def test_oracle_stops_at_the_first_success(place):

@@ -64,7 +64,7 @@ def test_more_problems_go_on_with_the_run_and_fewer_are_refused(place):
     assert load_episodes(place / "run") == load_episodes(place / "whole")
     assert json.loads((place / "run" / "summary.json").read_text())["counts"]["problems"] == 12
     fewer = gen(place, *RUN, "--limit", 5)
-    assert fewer.returncode == 2 and "(problems 12 -> 5)" in fewer.stderr
+    assert fewer.returncode == 2 and "(problems: 12 -> 5)" in fewer.stderr
     assert "with --limit 12 or more it goes on" in fewer.stderr
 
 

@@ -62,7 +62,7 @@ def test_the_last_finished_row_of_a_problem_counts_and_order_is_by_problem(tmp_p
     ("text", "message"),
     [
         ("[]", "not an object of episodes keyed by index"),
-        ("", "not valid JSON"),
+        ("", "is empty"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:x\n", "git lfs pull"),
         ("[" * 100_000, "not valid JSON"),
         ('{"0": GOOD', "not valid JSON"),
