@@ -71,8 +71,6 @@ IMPLIED = {
     "shown_attempt": ("shown_sha256",),
 }
 """Keys that differ by themselves where another one does."""
-LOCAL = (None, "checkpoint", "function")
-"""Kinds of models that have a fingerprint; runs of old have no kinds."""
 OF_NOTHING = hashlib.sha256().hexdigest()[:16]
 """What earlier versions recorded for a folder without a model."""
 
@@ -266,16 +264,8 @@ def _stored_config(path: Path) -> dict[str, Any] | None:
 
 
 def fingerprints(config: dict[str, Any]) -> list[str | None]:
-    """Those of checkpoints and functions; None for a served name.
-
-    That may be the name of a folder too, whose checksum earlier versions recorded.
-    """
-    found = config.get("fingerprints") or []
-    kinds = config.get("kinds") or [None] * len(found)
-    return [
-        one if kind in LOCAL and one != OF_NOTHING else None
-        for one, kind in zip(found, kinds, strict=False)
-    ]
+    """Those of checkpoints and functions; None for other names."""
+    return [None if one == OF_NOTHING else one for one in config.get("fingerprints") or []]
 
 
 def differences(stored: dict[str, Any], config: dict[str, Any], but: Set[str] = frozenset()) -> str:

@@ -162,16 +162,14 @@ async def probe(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
         raise ValueError("\n".join(problems))
 
 
-def fingerprint(name: str, kind: str | None = None) -> str | None:
-    """A checksum of a checkpoint directory or of a function's file; None for who is served.
+def fingerprint(name: str) -> str | None:
+    """A checksum of a function's file or of a checkpoint, also where that is served by its path.
 
-    A served name may be that of some folder too. Without a kind the form of the name decides.
+    None for other names, be they those of folders too.
     """
-    kind = kind or _kind_by_form(name)
-    if kind == "function":
+    if FUNCTION_NAME.fullmatch(name):
         return files.fingerprint(name.rpartition(":")[0])
-    is_here = kind == "checkpoint" and Path(name).is_dir()
-    return files.fingerprint(name, with_base=True) if is_here else None
+    return files.fingerprint(name, with_base=True) if Path(name).is_dir() else None
 
 
 def is_absent(name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastchat.model.files import git_commit, versions
 from rise.episodes.feedback import texts_of
 from rise.episodes.journal import locate
+from rise.policies.names import fingerprint
 from rise.program.files import json_sha256, read_object
 from rise.runs.arguments import controller_url, per_turn, window
 from rise.runs.tally import parse_prices
@@ -47,6 +48,7 @@ def configuration(
         "prompt_sha256": _prompt_checksum(env),
         "more_prompts_sha256": _more_prompts_checksum(env, options),
         "models": models,
+        "fingerprints": [fingerprint(model) for model in models],
         "max_turns": turns,
         "num_of_samples": per_turn(args.num_of_samples, turns),
         "context_window": window(args.context_window, args.dialogue_limit),

@@ -239,9 +239,6 @@ def check(
         if problems:
             raise ValueError("\n".join(problems))
         config["kinds"] = [kinds[model] for model in config["models"]]
-    config["fingerprints"] = [
-        choice.fingerprint(each, kinds.get(each)) for each in config["models"]
-    ]
     # A run from before kinds were recorded has what it was sampled with.
     before = {name: stored.get(name) for name in choice.STUDENT}
     config |= choice.sampling(kinds, config) if kinds else before | config

@@ -105,7 +105,13 @@ def test_our_worker_serves_under_a_stock_controller(stock_controller, our_worker
     url = our_worker(stock_controller)
     found = post(f"{stock_controller}/get_worker_address", {"model": MODEL})
     assert found == {"address": url}
-    body = {"model": MODEL, "prompt": "Hello", "temperature": 0, "max_new_tokens": 8, "echo": False}
+    body = {
+        "model": MODEL,
+        "prompt": "Hello",
+        "temperature": 0,
+        "max_new_tokens": 200,
+        "echo": False,
+    }
     through = frames(f"{stock_controller}/worker_generate_stream", body)
     assert len(through) > 1 and through[-1] == post(f"{url}/worker_generate", body)
     requests.post(f"{stock_controller}/refresh_all_workers", timeout=30)

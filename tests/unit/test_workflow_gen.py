@@ -222,7 +222,7 @@ def test_workers_answer_and_their_errors_never_become_texts(place):
 
 def test_a_served_name_is_no_path_even_where_a_folder_is_called_so(place):
     (place / "student").mkdir()
-    (place / "student" / "config.json").write_text("{}")
+    (place / "student" / "__init__.py").write_text("")
     words = ("--max_turns", 1, "--models", "student", "--log_dir", "run")
     with Wire(lambda _: wire_reply("It is \\boxed{0}")) as wire:
         done = gen(place, *words, "--controller_address", wire.url)
