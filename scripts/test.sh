@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lint and all tests, from nothing: makes the virtual environment when it is missing.
 #
-#   bash scripts/test.sh                          # everything, some 10 minutes on 2 cores
+#   bash scripts/test.sh                          # everything, some 9 minutes on 2 cores
 #   bash scripts/test.sh fast                     # what needs no other process: tests/unit
 #   bash scripts/test.sh tests/unit/envs -k box   # arguments go to pytest
 set -euo pipefail
