@@ -23,6 +23,12 @@ COUNTS = ("max_turns", "limit", "context_window", "concurrency")
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
+    for add in (_add_problems, _add_episodes, _add_sampling, _add_who_answers, _add_run):
+        add(parser)
+    tracker.add_arguments(parser)
+
+
+def _add_problems(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("problems").add_argument
     add("--data_path", required=True, help="problems, one JSON object per line")
     add("--env", required=True, type=env_name, help=env_help())
@@ -38,6 +44,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "`python -m rise.merge` joins; default all problems",
     )
 
+
+def _add_episodes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("episodes").add_argument
     add("--max_turns", type=int, default=5, help="turns of an episode at most; default 5")
     add(
@@ -59,6 +67,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "attempt and feedback; default no limit. The narrower of the two windows counts",
     )
 
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("sampling").add_argument
     add(
         "--temperature",
@@ -77,6 +87,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, default=0, help="every draw is derived from it; default 0")
 
+
+def _add_who_answers(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("who answers").add_argument
     add(
         "--controller_address",
@@ -121,6 +133,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "attempts included; those in flight, --concurrency at most, are finished. Default no limit",
     )
 
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the run").add_argument
     add("--log_dir", required=True, help="run directory; the same command goes on with the run")
     add("--dry-run", "--dry_run", action="store_true", help="check, show what would run, exit")
@@ -130,7 +144,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help="say what contradicts itself, exit with 0 or 2; a checkpoint may still be missing",
     )
     add("--verbose", action="store_true", help="one line per episode")
-    tracker.add_arguments(parser)
 
 
 def add_feedback(parser: argparse.ArgumentParser, default: str) -> None:

@@ -212,6 +212,14 @@ static void normalize(const number *x, const number *weight, float epsilon, long
         out[i] = narrow(wide(narrow(wide(x[i]) * scale)) * wide(weight[i]));
 }
 
+/* All rows, by the threads of a parallel region, which wait for each other. */
+static void normalize_all(const number *x, long rows, long size, const number *weight,
+                          float epsilon, number *out) {
+#pragma omp for
+    for (long m = 0; m < rows; m++)
+        normalize(x + m * size, weight, epsilon, size, out + m * size);
+}
+
 /* x times its sigmoid times y, of LANES numbers. */
 static inline void open_gate(number *x, const number *y) {
     const vector old = load(x), other = load(y);
@@ -390,10 +398,7 @@ void compute(const struct model *m, long count, const long *tokens, const long *
         for (long t = 0; t < count; t++)
             memcpy(states + t * hidden, m->embedding + tokens[t] * hidden, hidden * sizeof(number));
         for (const struct layer *l = m->layer; l < m->layer + m->layers; l++) {
-#pragma omp for
-            for (long t = 0; t < count; t++)
-                normalize(states + t * hidden, l->before_attention, m->epsilon, hidden,
-                          normal + t * hidden);
+            normalize_all(states, count, hidden, l->before_attention, m->epsilon, normal);
             multiply(normal, count, hidden, &l->query, all, SET, queries, all);
             multiply(normal, count, hidden, &l->key, some, SET, keys, some);
             multiply(normal, count, hidden, &l->value, some, SET, values, some);
@@ -415,10 +420,7 @@ void compute(const struct model *m, long count, const long *tokens, const long *
             }
             multiply(attended, count, all, &l->output, hidden, ADD, states, hidden);
 #pragma omp barrier
-#pragma omp for
-            for (long t = 0; t < count; t++)
-                normalize(states + t * hidden, l->before_mlp, m->epsilon, hidden,
-                          normal + t * hidden);
+            normalize_all(states, count, hidden, l->before_mlp, m->epsilon, normal);
             multiply(normal, count, hidden, &l->gate, inner, SET, gate, inner);
             multiply(normal, count, hidden, &l->up, inner, SET, up, inner);
 #pragma omp barrier
