@@ -15,8 +15,6 @@ counts. What the model saw (context window, correct-to-correct) is read from the
 The rules are in rise/dataset/rules.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import random

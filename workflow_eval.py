@@ -14,8 +14,6 @@ the vote of the turns beside the vote of the parallel samples. `--num_of_samples
 both in one run: the further samples of turn 1 only vote. A model is named as in workflow_gen.py.
 """
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 

@@ -14,8 +14,6 @@ by this run), NAME@http://HOST:PORT/v1, a name of the OpenAI API, or FILE.py:FUN
 f(problem, messages) -> str. The same command goes on with an unfinished run.
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """A file of problems that is checked once and read on demand: its size costs next to no memory."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import weakref

@@ -9,8 +9,6 @@ Writes  the table to standard output, in text, markdown, latex or csv, or everyt
 The first run is the one that the others are tested against.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Callable, Sequence

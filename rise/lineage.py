@@ -10,8 +10,6 @@ One line for each: its checksum now, how it was made, at which commit. "CHANGED"
 another one by now than when it was read, "missing" where it is no longer there.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Iterator

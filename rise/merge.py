@@ -11,8 +11,6 @@ the shard. One episode is in memory at a time, only the metrics of an evaluation
 all. A merge that was cut short goes on with the same command.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -5,8 +5,6 @@
 Prints one line; exit code 1 where something is not as it should be.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import platform

@@ -7,8 +7,6 @@ Reads   the parsers of all programs; README.md and docs/*.md.
 Writes  docs/flags.md, and in those pages the lines of links like [`name`](folder/file.py#L12).
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import re

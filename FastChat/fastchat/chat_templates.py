@@ -1,7 +1,5 @@
 """The chat templates that are built in, in Jinja, and the day that a template prints."""
 
-from __future__ import annotations
-
 import datetime
 import re
 from typing import Any

@@ -3,8 +3,6 @@
 The codes and the names of the environment variables are FastChat's, so that its clients work.
 """
 
-from __future__ import annotations
-
 import os
 from enum import IntEnum
 

@@ -9,8 +9,6 @@ trained is what was sampled, token by token. The template is the tokenizer's own
 A message is `{"role": "system" | "user" | "assistant", "content": str}`.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

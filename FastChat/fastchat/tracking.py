@@ -5,8 +5,6 @@ Without a login, or where the server cannot be reached, the run is offline, with
 variables are respected.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import netrc

@@ -1,7 +1,5 @@
 """What every server process does: log lines, one listening socket, a quiet uvicorn."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes

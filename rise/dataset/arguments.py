@@ -1,7 +1,5 @@
 """The arguments of workflow_convert.py that say what is made, and their checks."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

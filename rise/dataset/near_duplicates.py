@@ -7,8 +7,6 @@ the same place. The reward is compared so that a right answer is never dropped f
 differs in a digit.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator

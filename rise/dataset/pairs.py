@@ -12,8 +12,6 @@ wrong attempt without feedback makes no pair, nor does a right answer that was c
 Answers are stripped; empty, repeated and those whose grading timed out make no pair.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence

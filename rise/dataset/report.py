@@ -1,7 +1,5 @@
 """What a conversion made of its episodes: counts, weights, tokens; as JSON and as a few lines."""
 
-from __future__ import annotations
-
 from array import array
 from collections import Counter
 from statistics import fmean

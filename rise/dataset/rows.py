@@ -1,7 +1,5 @@
 """From the episodes of several logs to training rows, one at a time."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -17,8 +17,6 @@ A row shows what the model saw when it answered: the opening and the last `conte
 attempts that are left, through the same function as the rollout (`rise.episodes.episode.visible`).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 They are over all attempts on a prompt, which several logs, or a data file twice, may have asked.
 """
 
-from __future__ import annotations
-
 import math
 from array import array
 from collections.abc import Sequence

@@ -12,8 +12,6 @@ The texts are those of `envs.prompts`. A model that judges itself gets an extra 
 turn but the last, with the question and its answer alone: see `rise.rollout.self_check`.
 """
 
-from __future__ import annotations
-
 FEEDBACK = ("none", "oracle", "verdict", "self", "critique")
 """What `--feedback` takes."""
 EXPERT_SEES = ("none", "feedback", "reference")

@@ -4,8 +4,6 @@ A log is a rows.jsonl or a published `<T>_turns.json`, one JSON object. What we 
 per line inside the brackets and is read line by line; a log of another form is loaded whole.
 """
 
-from __future__ import annotations
-
 import json
 from array import array
 from collections.abc import Iterator

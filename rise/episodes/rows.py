@@ -1,7 +1,5 @@
 """Reading rows.jsonl: one episode per line, in the order in which they finished."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

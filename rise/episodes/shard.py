@@ -5,8 +5,6 @@ of the whole file and so do the seeds, so that the shards together are the one r
 `rise.merge`.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Episodes in shorthand, for worked examples and tests."""
 
-from __future__ import annotations
-
 from rise.episodes.episode import Episode, Turn
 
 VERDICTS = {"r": "right", "w": "wrong", "t": "timeout", "-": "no_answer"}

@@ -5,8 +5,6 @@ paired over the problems that both have finished; their p values are not correct
 of comparisons.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

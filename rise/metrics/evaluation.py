@@ -11,8 +11,6 @@ number of problems). The same holds for samples of a turn that a server filtered
 problem with fewer samples would lower the K of mK@t1 for all.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -4,8 +4,6 @@ The colours are Okabe and Ito's, which people with any colour vision can tell ap
 carries its own marker.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

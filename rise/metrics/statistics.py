@@ -4,8 +4,6 @@ The unit is always the problem: samples and turns of one problem are not indepen
 first averaged within the problem. Intervals are at the 95 % level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -30,8 +30,6 @@ says how many are. One whose prompt never fits the context is in all of them, as
 `rise.metrics.evaluation`. `cautions` says when numbers should not be believed yet.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence

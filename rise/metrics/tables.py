@@ -4,8 +4,6 @@ The first has at most ten lines, and two more where turn 1 has further samples t
 last one says what the run shows; warnings follow.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

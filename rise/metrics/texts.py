@@ -4,8 +4,6 @@ Words and runs of punctuation marks are counted. `rise.metrics.turns` applies th
 turns of a run.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -7,8 +7,6 @@ not right. A model's check calls an answer wrong unless it says that it is right
 last turn are not checked, nor is an answer that stands checked again.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import product

@@ -11,8 +11,6 @@ alone, and joins the earliest that it equals: with such answers, and only then, 
 which of them are one candidate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from rise.episodes.episode import Episode, Turn

@@ -1,7 +1,5 @@
 """Replies of an OpenAI-compatible server, read up to a limit, unpacked or not."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,7 +1,5 @@
 """A Python function as a model: `FILE.py:FUNCTION`."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import threading

@@ -1,7 +1,5 @@
 """The GPUs of this machine, and which worker gets which: without torch, which the driver lacks."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import subprocess

@@ -9,8 +9,6 @@ a key. The OpenAI API (or what OPENAI_BASE_URL puts in its place) gets OPENAI_AP
 as NAME@URL never see it, they get RISE_SERVER_KEY, if there is one.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

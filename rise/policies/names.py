@@ -7,8 +7,6 @@
 5. `FILE.py:FUNCTION`: a Python function f(problem, messages) -> str
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

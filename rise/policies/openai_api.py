@@ -4,8 +4,6 @@ What a server counted is never lost: the tokens of attempts that gave no answer 
 the answer that a later attempt gave, or with the error.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime

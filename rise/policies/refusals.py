@@ -9,8 +9,6 @@ counts once a request is answered. A refusal that names none, or comes as a fail
 (500), counts when it comes twice.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import logging

@@ -1,7 +1,5 @@
 """What OpenAI-compatible servers send: answers, counts and errors, in the many forms they have."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

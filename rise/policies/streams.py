@@ -1,7 +1,5 @@
 """Answers that come as a stream of events, put together as the whole reply that they stand for."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections import defaultdict

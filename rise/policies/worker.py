@@ -1,7 +1,5 @@
 """Answers of FastChat workers, asked through `fastchat.client`."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import AsyncIterator

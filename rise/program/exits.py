@@ -1,7 +1,5 @@
 """How a call ends: its exit code and one line, whatever went wrong."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

@@ -1,7 +1,5 @@
 """JSON files: read with an error that names them, and replaced in one step."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -7,8 +7,6 @@ Reads   run directories of workflow_eval.py; a parallel run in the same --log_di
 Writes  --output: one HTML file that needs nothing else, not even a network.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The page holds it gzipped: 1,319 problems with 5 attempts each then take a megab
 every current browser unpacks it in a moment.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

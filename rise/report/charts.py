@@ -3,8 +3,6 @@
 Every picture stands beside a table with the same numbers, or has a text that says them.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections import Counter

@@ -7,8 +7,6 @@ converter's result are kept, as plain lists from which the page builds elements 
 markup is ever parsed.
 """
 
-from __future__ import annotations
-
 import html
 import logging
 import re

@@ -1,7 +1,5 @@
 """Puts the page together: numbers, pictures, texts and the browser of episodes in one file."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """How the episodes of a run are played: what `rise.rollout.play` follows."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ reading the attempt vanishes then; at turn 2 nothing else differs from RUN. A dr
 evidence of correction: a model that only copies drops too. See `rise.metrics.turns.fresh_draws`.
 """
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The arguments that workflow_gen.py and workflow_eval.py share, and how they are read."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import re

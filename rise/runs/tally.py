@@ -5,8 +5,6 @@ of prompts and of answers cost, in USD. What servers report as usage is counted,
 that gave no answer. Not known are discounts for cached prompts, and requests that a kill cut off.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """TensorBoard's event files, written by its own package: neither torch nor TensorFlow is needed."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

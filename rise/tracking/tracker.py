@@ -8,8 +8,6 @@ A run directory keeps `tracking.json`: the id by which a resumed run goes on at 
 its results are there already.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import logging

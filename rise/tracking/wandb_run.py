@@ -1,7 +1,5 @@
 """What a stage records at Weights & Biases."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What the benchmarks share: this checkout on the path, medians with ranges, a tokenizer."""
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

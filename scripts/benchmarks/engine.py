@@ -13,8 +13,6 @@ for others to end. On a GPU the last columns are the limit that the memory's ban
 decoding, weights and cache being read once per step, and the share of it that was reached.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import statistics

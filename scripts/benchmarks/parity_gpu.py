@@ -9,8 +9,6 @@ The trainer's loss over rows that share prefixes, as trees, should be that of pa
 a markdown table; exit code 1 where something differs by more than its dtype allows.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path

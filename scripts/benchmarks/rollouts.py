@@ -20,8 +20,6 @@ Every process uses `--threads`. Ctrl-C ends with what the complete rounds have m
 package is installed once, into .cache/stock-fschat.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -9,8 +9,6 @@ torch, transformers and the rest are those of the environment that runs this scr
 which 0.2.36 does not start under transformers 5.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import runpy

@@ -10,8 +10,6 @@ MFU is 6 operations for each parameter and computed token, by the rate of a larg
 that is measured here. Prints a markdown table.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import importlib.util

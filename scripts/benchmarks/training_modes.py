@@ -4,8 +4,6 @@ A mode is built once and called often; a call does the work of some rows as the 
 laying batches out included, and leaves gradients in the model. No optimizer steps.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ Runs in vLLM's environment, on a Llama of random weights that vLLM makes up, in 
 prompts and the lengths of `engine.py`. `--eager` compiles nothing. Prints a markdown table.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import sys

@@ -6,8 +6,6 @@ Reads   DIR/eval/{control,rise,rise_other}, runs of workflow_eval.py, and base a
 Writes  DIR/results.json and DIR/accuracy.png.
 """
 
-from __future__ import annotations
-
 import sys
 from itertools import islice
 from pathlib import Path

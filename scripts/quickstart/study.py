@@ -9,8 +9,6 @@ A seed decides the sampling and the training, in the quickstart the problems and
 so the intervals here are over seeds (Student's t), not over problems.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

@@ -8,8 +8,6 @@ Writes  --output_dir: a Llama of 0.1 million random weights that reads bytes, wi
 `scripts/reproduce/smoke.py:reference` as a model's name is an expert that knows the answers.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys

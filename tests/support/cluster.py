@@ -1,7 +1,5 @@
 """A cluster on this machine: Slurm's daemons and sshd as Debian packages them, on loopback."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

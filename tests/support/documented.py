@@ -6,8 +6,6 @@ the command lines. What cannot run here stands in `ELSEWHERE`, with the reason a
 that does what can be done; all commands are parsed by tests/unit/test_docs.py.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

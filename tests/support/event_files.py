@@ -1,7 +1,5 @@
 """Reads back TensorBoard's event files, to test what was really tracked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Workers without a model, for tests of what stands in front of workers."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -5,8 +5,6 @@
 Its options are those of fastchat.serve.model_worker.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastchat.serve import model_worker

@@ -1,7 +1,5 @@
 """Reads back what a run of wandb stored offline, and plays the server that it is meant for."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

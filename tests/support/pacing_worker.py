@@ -6,8 +6,6 @@
 are there at the same time.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """The command lines that README and docs show, in the order in which a reader meets them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

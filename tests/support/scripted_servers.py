@@ -1,7 +1,5 @@
 """Servers in a thread that speak the worker protocol or OpenAI's, and fail on demand."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading

@@ -1,7 +1,5 @@
 """Workers in the process of a test, and what they make of a checkpoint."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import Iterator

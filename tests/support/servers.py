@@ -1,7 +1,5 @@
 """Servers for the tests: applications on free ports, and the HTTP that a client would write."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Launch the stages as a user does, on problems and Python experts that a test writes."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import importlib

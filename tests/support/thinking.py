@@ -4,8 +4,6 @@ Those that are not built in are written here; of the originals they have the con
 what the generation prompt opens, what becomes of an answer in the history, who asks for the date.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastchat.conversation import BUILT_IN

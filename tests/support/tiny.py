@@ -4,8 +4,6 @@ The tokenizer is byte-level BPE without merges worth mentioning: every text roun
 special tokens are those of the model family whose chat template is tested.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

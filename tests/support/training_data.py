@@ -1,7 +1,5 @@
 """A small fine-tuning set and a tiny checkpoint, for the tests of training."""
 
-from __future__ import annotations
-
 import json
 import math
 from functools import partial

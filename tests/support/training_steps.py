@@ -3,8 +3,6 @@
 A case is (checkpoint, data file, directory for outputs), see `tests.support.training_data`.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM

@@ -4,8 +4,6 @@ A reply is read from the very server that was asked: no redirect is followed and
 environment stands between. It is read up to a limit, and never unpacked.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno

@@ -1,7 +1,5 @@
 """A server in a process of its own, which ends with this process, also when that is killed."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ctypes

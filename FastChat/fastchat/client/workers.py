@@ -4,8 +4,6 @@ Requests go straight to a worker: the controller's proxy costs five times the CP
 controller passes at most 40 requests at once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

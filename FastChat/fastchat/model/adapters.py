@@ -5,8 +5,6 @@ An adapter directory holds `adapter_config.json`, which names its base, and
 stand beside those of the base while it is served; `fastchat.model.apply_lora` adds them in.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from collections.abc import Iterator

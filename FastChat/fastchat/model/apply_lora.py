@@ -10,8 +10,6 @@ Writes  --target-model-path: weights in the base model's dtype, configuration, a
 Serving needs no merge: the worker and `workflow_eval.py --model` take the adapter's directory.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

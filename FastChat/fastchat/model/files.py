@@ -1,7 +1,5 @@
 """What a run was made with: checksums of checkpoints, versions of packages, the git commit."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import platform

@@ -3,8 +3,6 @@
 The hub's own client tries a server that does not answer for the better part of a minute.
 """
 
-from __future__ import annotations
-
 import functools
 
 from fastchat.client import http

@@ -5,8 +5,6 @@ A model is named by a directory that holds a checkpoint, or by its id on the Hug
 with the adapter in place, see `adapters.py`. torch and transformers are imported on use only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether the files of a checkpoint are there and whole: looked at before anything is loaded."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What the controller reads, JSON bodies of workers and clients, and what it answers."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit

@@ -5,8 +5,6 @@ wrong with a request becomes a reply `{"text", "error_code"}` with HTTP status 2
 clients expect it; the worker itself goes on.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

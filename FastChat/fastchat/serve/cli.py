@@ -12,8 +12,6 @@ and its last attempt. Flags that are not listed go to the model worker of --mode
 --dtype, --load-8bit, ...
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

@@ -3,8 +3,6 @@
 Of one model on several GPUs, and of quantized checkpoints, vLLM takes care.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

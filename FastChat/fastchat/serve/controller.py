@@ -7,8 +7,6 @@ Workers register and send heartbeats; clients ask for a worker's address, or let
 pass a stream through. One event loop serves everything: no thread per request, no torch.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

@@ -5,8 +5,6 @@ styles. The texts are read off the rendered template. Clients that send `message
 and are always exact.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastchat.conversation import ChatTemplate, Message

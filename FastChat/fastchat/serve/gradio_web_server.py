@@ -9,8 +9,6 @@ group "fastchat.web_tabs": a module with `add_arguments(parser)`, `check(args)` 
 unless told otherwise; there is no login.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence

@@ -1,7 +1,5 @@
 """The JSON-over-HTTP habits of controller and workers: bodies, frames, clients that hang up."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hmac

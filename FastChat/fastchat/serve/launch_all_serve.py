@@ -8,8 +8,6 @@ keeps what shutdown_serve needs to end them. It returns when all of them answer.
 listed go to every model worker.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

@@ -9,8 +9,6 @@ dtype where the device computes in it. Where there are a GPU and a vLLM, that ge
 `vllm_worker` serves. It listens on localhost only unless told otherwise.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import logging

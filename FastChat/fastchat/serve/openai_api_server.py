@@ -7,8 +7,6 @@ GET /v1/models, POST /v1/chat/completions and /v1/completions, streamed or not; 
 controller is asked for the address of a worker, and the request goes straight to it. No torch.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

@@ -1,7 +1,5 @@
 """The numbers that a server shows to Prometheus under GET /metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The tokens that a request asks a worker to continue."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from copy import copy, deepcopy

@@ -5,8 +5,6 @@
 The controller asks the worker what it serves. Workers of this repository register by themselves.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

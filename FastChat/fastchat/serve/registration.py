@@ -1,7 +1,5 @@
 """A worker's side of the controller: registration and heartbeats, for as long as it lives."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """How the chat in the terminal looks: plain lines, rich's Markdown, or for another program."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import sys

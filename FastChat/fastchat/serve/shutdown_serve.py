@@ -6,8 +6,6 @@
 Other servers of this machine are left alone, also those of fastchat.serve.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

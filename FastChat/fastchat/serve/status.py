@@ -4,8 +4,6 @@ python -m fastchat.serve.status
 watch -n 5 python -m fastchat.serve.status --controller-address http://gpu1:21001
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import time

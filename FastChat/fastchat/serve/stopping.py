@@ -1,7 +1,5 @@
 """Stop texts: found as soon as an answer contains one, and never part of what a client reads."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

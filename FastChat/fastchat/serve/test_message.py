@@ -4,8 +4,6 @@ python -m fastchat.serve.test_message --model-name Llama-2-7b-chat-hf
 python -m fastchat.serve.test_message --model-name tiny --message "2 + 2?" --max-new-tokens 64
 """
 
-from __future__ import annotations
-
 import argparse
 
 from fastchat.serve.commands import add_asking, run

@@ -9,8 +9,6 @@ training uses and sends token ids, so that the model sees what it was trained on
 takes no token ids gets the messages instead and renders them itself.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

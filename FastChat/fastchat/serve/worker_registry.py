@@ -1,7 +1,5 @@
 """The controller's table of workers, and the choice among those that serve a model."""
 
-from __future__ import annotations
-
 import argparse
 import random
 import time

@@ -5,8 +5,6 @@ accepted and mapped here: `--evaluation_strategy`, `--warmup_ratio`, `--overwrit
 `--group_by_length`, and `--tf32 True` / `--bf16 True` on machines without a GPU.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ A directory `checkpoint-N` counts only with `complete.json`, which is written la
 file with its size: what a killed process left behind is never resumed from.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math

@@ -1,7 +1,5 @@
 """What is refused before anything is loaded: impossible and contradictory arguments."""
 
-from __future__ import annotations
-
 import copy
 import math
 import os

@@ -1,7 +1,5 @@
 """The entry of a training process: run, and leave with its exit code."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

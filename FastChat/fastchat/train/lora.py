@@ -7,8 +7,6 @@ The flags are named as in FastChat's `train_lora.py`. The base model is frozen (
 4 bits); what is trained and saved is the adapter. The loss is that of full fine-tuning.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from dataclasses import dataclass, field, fields
 from pathlib import Path

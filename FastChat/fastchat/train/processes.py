@@ -1,7 +1,5 @@
 """What surrounds a training process: launch variables, who is first, DeepSpeed's start."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -5,8 +5,6 @@ decide the result (a run with other settings is refused in the same directory), 
 checksum and what became of its rows, versions, and at the end the log of all steps.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 import sys

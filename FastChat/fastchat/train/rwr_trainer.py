@@ -11,8 +11,6 @@ Letters in shapes: B examples of a forward pass, S positions whose logits are co
 tokens, V tokens of the vocabulary.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

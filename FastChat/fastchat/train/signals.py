@@ -7,8 +7,6 @@ them, or, as `deepspeed` on one node, end without a word: only Ctrl-C twice, som
 ends a step that is begun.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

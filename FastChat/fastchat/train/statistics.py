@@ -3,8 +3,6 @@
 Letters in shapes: B examples of a micro-batch.
 """
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -26,8 +26,6 @@ Exit codes: 0 done, 1 failed, 2 refused (arguments or data), 130 interrupted, 14
 SIGTERM or SIGUSR1.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """What an exception says about the GPU: its memory is full, or this process cannot use it again."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """The reply to a request, from the samples that the engine fills."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Log-probabilities in words: how tokens are spelled, and where each begins in the text."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """From a checked request of the OpenAI API to its reply, whole or as a stream."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

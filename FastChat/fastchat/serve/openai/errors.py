@@ -1,7 +1,5 @@
 """Errors in the shape that OpenAI's clients read."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastchat.client.http import PeerError

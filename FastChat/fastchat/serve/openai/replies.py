@@ -1,7 +1,5 @@
 """Replies in the shape of the OpenAI API: whole ones, and the chunks of a stream."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """A request of the OpenAI API as requests to a worker."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass

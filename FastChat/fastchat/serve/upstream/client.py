@@ -1,7 +1,5 @@
 """HTTP to an OpenAI-compatible server behind a worker, and what that server can do."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncGenerator

@@ -1,7 +1,5 @@
 """The `vllm` command of an environment of its own: where it is, and what is asked of it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """A worker whose model runs in an OpenAI-compatible server."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator

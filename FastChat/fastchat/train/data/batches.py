@@ -4,8 +4,6 @@ Letters in shapes: B examples of a micro-batch, T tokens of the longest of them 
 their tree, S positions whose logits are computed, A trained tokens.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Token ids come from `ChatTemplate.encode`: the context of an answer is what a wo
 the trained span is what was sampled, its stop token included.
 """
 
-from __future__ import annotations
-
 import json
 from array import array
 from collections.abc import Iterator, Sequence

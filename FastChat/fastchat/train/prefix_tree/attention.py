@@ -6,8 +6,6 @@ A sliding window is counted in positions of the row, not of the layout.
 Letters in shapes: B rows, H heads, T tokens, D numbers of a head.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

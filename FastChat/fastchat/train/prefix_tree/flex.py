@@ -3,8 +3,6 @@
 Letters in shapes: H heads, T tokens of a tree, D numbers of a head.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 Letters in shapes: T tokens of a tree.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

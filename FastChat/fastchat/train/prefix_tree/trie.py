@@ -8,8 +8,6 @@ in, i <= j < ends[i], which are exactly the tokens before it in its row.
 Letters in shapes: T tokens of the trie, L tokens of a row.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Compiled attention of decoding against PyTorch's, and machines that cannot compile it."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from types import SimpleNamespace

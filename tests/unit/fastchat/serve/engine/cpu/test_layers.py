@@ -1,7 +1,5 @@
 """The layers of kernel.c against the modules of transformers, over the same cache."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest
