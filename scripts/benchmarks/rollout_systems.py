@@ -1,6 +1,6 @@
 """The systems that `rollouts.py` compares; their methods return the number of new tokens.
 
-`settings` are the arguments of `rollouts.py`; stock, HF and ours draw at temperature 1.
+`settings` are the arguments of `rollouts.py`; all draw at temperature 1.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import requests
 import stock_fschat
 from bench import ask, wait_for
+
+if TYPE_CHECKING:
+    from rise.policies.policy import Policy
 
 START_LIMIT = 180.0
 MODEL = "random"
@@ -169,16 +172,20 @@ class Ours:
     def __exit__(self, *exception: object) -> None:
         self._serving.stop()
 
+    def _policy(self) -> Policy:
+        from rise.policies.worker import WorkerPolicy
+
+        return WorkerPolicy(MODEL, self.controller, model=self.model)
+
     def rollout(
         self, task_ids: Sequence[int], samples: int = 1, seed: int = 0, turns: int = 1
     ) -> int:
         return asyncio.run(self._rollout(task_ids, samples, seed, turns))
 
     async def _rollout(self, task_ids: Sequence[int], samples: int, seed: int, turns: int) -> int:
-        from rise.policies.worker import WorkerPolicy
         from rise.rollout.play import Plan, play
 
-        policy = WorkerPolicy(MODEL, self.controller, model=self.model)
+        policy = self._policy()
         limits = [self._settings.max_new_tokens] * turns
         plan = Plan(
             *([policy] * turns, [samples] * turns, [1.0] * turns, limits),
@@ -192,7 +199,7 @@ class Ours:
             for task_id in waiting:
                 episode = await play(self._env, plan, task_id)
                 if episode.error:
-                    raise RuntimeError(f"our worker failed: {episode.error}")
+                    raise RuntimeError(f"{type(self).__name__} failed: {episode.error}")
                 tokens += sum(turn.usage["completion_tokens"] for turn in episode.turns)
 
         try:
@@ -200,3 +207,46 @@ class Ours:
         finally:
             await policy.close()
         return tokens
+
+
+class LlamaCpp(Ours):
+    """llama.cpp's server with a slot for every episode in flight, asked by our driver."""
+
+    def __init__(self, gguf: Path, problems: Path, settings: argparse.Namespace):
+        import envs
+
+        self._settings, self._gguf = settings, gguf
+        self._env = envs.make("gsm8k", problems)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> LlamaCpp:
+        from fastchat.client.process import free_ports
+
+        slots, threads = self._settings.concurrency, self._settings.threads
+        (port,) = free_ports(1)
+        self._url = f"http://127.0.0.1:{port}"
+        command = [self._settings.llama_server, "-m", self._gguf, "--host", "127.0.0.1"]
+        command += ["--port", port, "--threads", threads, "--threads-batch", threads]
+        command += ["--parallel", slots, "--ctx-size", slots * CONTEXT]
+        server = subprocess.Popen(
+            list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self._stack.callback(server.wait)
+        self._stack.callback(server.kill)
+        self.processes = [psutil.Process(server.pid)]
+        wait_for(self._is_ready, START_LIMIT)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def _is_ready(self) -> bool:
+        try:
+            return requests.get(f"{self._url}/health", timeout=10).ok
+        except requests.ConnectionError:
+            return False
+
+    def _policy(self) -> Policy:
+        from rise.policies.openai_api import OpenAIPolicy
+
+        return OpenAIPolicy(MODEL, model=MODEL, base_url=f"{self._url}/v1", key="none")

@@ -1,17 +1,20 @@
-"""How many tokens per second of processor time rollouts cost: stock FastChat, HF, vLLM, ours.
+r"""How many tokens per second rollouts cost: stock FastChat, HF, vLLM, llama.cpp, ours.
 
     python scripts/benchmarks/rollouts.py
     python scripts/benchmarks/rollouts.py --rounds 5 --json rollouts.json
     python scripts/benchmarks/rollouts.py --model data/smollm2 --dtype bfloat16 --systems ours vllm
+    python scripts/benchmarks/rollouts.py --model data/smollm2 --dtype bfloat16 \
+        --systems ours llama.cpp --llama_server llama-server --gguf smollm2-bf16.gguf
 
 Side by side in one run, on one random Llama, or `--model`, and the same GSM8K prompts of about 400
 tokens: (a) controller and worker of stock fschat 0.2.36, one request at a time through the
 controller; (b) `generate` of transformers on batches of 32; (c) our controller, worker and driver
 with 64 episodes in flight; (d) the same with a vLLM as the engine (VLLM_BIN, or where
 `scripts/setup.sh --vllm` put it), its default being compiled: `--vllm_args=--enforce-eager` is not.
-16 samples of a problem by (a), (c) and (d), episodes of 5 turns by (c) and (d). The systems take
-turns, round by round, so that what else the machine does hits all of them; compare the ratios, not
-the rates, and on a busy machine only those per second of processor time.
+(e) llama.cpp's server, asked by our driver. 16 samples of a problem by all but (b), episodes of 5
+turns by (c), (d) and (e). The systems take turns, round by round, so that what else the machine
+does hits all of them; compare the ratios, not the rates, and on a busy machine only those per
+second of processor time.
 
 Reads   data/gsm8k/test.jsonl, or else the embedded problems; --data_path gives another file.
 Writes  a markdown table to standard output; --json writes every measurement.
@@ -42,11 +45,15 @@ from bench import ROOT, parser, spread, train_tokenizer
 SAMPLES = 16
 EPISODE = 5
 """Turns of an evaluation."""
-SYSTEMS = ("stock", "hf", "ours", "vllm")
+SYSTEMS = ("stock", "hf", "ours", "vllm", "llama.cpp")
+OURS_DRIVE = {"ours", "vllm", "llama.cpp"}
+"""Asked by our driver."""
 STOCK, HF, OURS = "(a) stock, one by one", "(b) HF generate", "(c) ours"
 STOCK_BEST, OURS_BEST = f"(a) stock, {SAMPLES} samples", f"(c) ours, {SAMPLES} samples"
 VLLM, VLLM_BEST = "(d) vLLM", f"(d) vLLM, {SAMPLES} samples"
 OURS_TURNS, VLLM_TURNS = f"(c) ours, {EPISODE} turns", f"(d) vLLM, {EPISODE} turns"
+LLAMA, LLAMA_BEST = "(e) llama.cpp", f"(e) llama.cpp, {SAMPLES} samples"
+LLAMA_TURNS = f"(e) llama.cpp, {EPISODE} turns"
 RATIOS = {
     "(c) / (a)": (OURS, STOCK, 8.0),
     "(c) / (b)": (OURS, HF, 1.7),
@@ -54,8 +61,11 @@ RATIOS = {
     "(c) / (d)": (OURS, VLLM, 1.0),
     f"best of {SAMPLES}, (c) / (d)": (OURS_BEST, VLLM_BEST, 1.3),
     f"{EPISODE} turns, (c) / (d)": (OURS_TURNS, VLLM_TURNS, 1.3),
+    "(c) / (e)": (OURS, LLAMA, 1.0),
+    f"best of {SAMPLES}, (c) / (e)": (OURS_BEST, LLAMA_BEST, 1.0),
+    f"{EPISODE} turns, (c) / (e)": (OURS_TURNS, LLAMA_TURNS, 1.0),
 }
-"""What is divided by what, and the bar, which for vLLM is one by the clock."""
+"""What is divided by what, and the bar, which for vLLM and llama.cpp is one by the clock."""
 VOCABULARY = 704
 """So that a GSM8K question behind the instruction and the worked example has about 400 tokens."""
 
@@ -84,11 +94,13 @@ class Timing:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     found = parser(__doc__)
     add = found.add_argument
-    add("--systems", nargs="+", choices=SYSTEMS, help="default all but vllm")
+    add("--systems", nargs="+", choices=SYSTEMS, help="default stock hf ours")
     add("--model", type=Path, help="checkpoint; default a random Llama of 6.3 M parameters")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="default float32")
     add("--threads", type=int, default=1, help="of every process; default 1")
     add("--vllm_args", default="", help="further options of `vllm serve`, in one string")
+    add("--llama_server", type=Path, help="the program of llama.cpp")
+    add("--gguf", type=Path, help="--model for it (convert_hf_to_gguf.py --outtype bf16 or f32)")
     add("--rounds", type=int, default=3, help="measurements of every system; default 3")
     add("--problems", type=int, default=64, help="problems per round of ours; default 64")
     add("--stock_problems", type=int, default=4, help="of these, for stock; default 4")
@@ -99,15 +111,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--stock_env", type=Path, help="environment of stock fschat; default .cache/stock-fschat")
     add("--json", type=Path, help="write all measurements to this file")
     args = found.parse_args(argv)
-    args.systems = args.systems or [name for name in SYSTEMS if name != "vllm"]
+    args.systems = args.systems or ["stock", "hf", "ours"]
     counts = ("rounds", "problems", "stock_problems", "max_new_tokens", "concurrency", "batch")
     for name in (*counts, "threads"):
         if getattr(args, name) < 1:
             found.error(f"--{name} is {getattr(args, name)}: give 1 or more")
     if args.model and not (args.model / "config.json").is_file():
         found.error(f"--model {args.model} is no directory with a checkpoint")
-    if args.data_path and not args.data_path.is_file():
-        found.error(f"--data_path {args.data_path} is not a file")
+    needed = ["llama_server", "gguf"] if "llama.cpp" in args.systems else []
+    for name in ("data_path", *needed):
+        path = getattr(args, name)
+        if name in needed and path is None:
+            found.error(f"--systems llama.cpp needs --{name}")
+        if path and not path.is_file():
+            found.error(f"--{name} {path} is not a file")
     return args
 
 
@@ -190,7 +207,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
         template = ChatTemplate(load_tokenizer(str(checkpoint)))
         facts = describe(args, source, [len(template.prompt_ids(d)) for d in dialogues])
         systems = start(args, checkpoint, problems, directory, stack)
-        for name in {"ours", "vllm"} & systems.keys():
+        for name in OURS_DRIVE & systems.keys():
             systems[name].rollout(range(4))
         if "stock" in systems:
             systems["stock"].one_by_one(dialogues[:1])
@@ -212,7 +229,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Timing], dict[str, object]]:
 def start(args, checkpoint: Path, problems: Path, directory: Path, stack) -> dict[str, Any]:
     """The systems that are compared, by their names."""
     import stock_fschat
-    from rollout_systems import HuggingFace, Ours, Stock
+    from rollout_systems import HuggingFace, LlamaCpp, Ours, Stock
 
     def stock() -> Stock:
         python = stock_fschat.make(args.stock_env or stock_fschat.DEFAULT)
@@ -227,6 +244,7 @@ def start(args, checkpoint: Path, problems: Path, directory: Path, stack) -> dic
         "hf": lambda: HuggingFace(checkpoint, args),
         "ours": lambda: ours("embedded"),
         "vllm": lambda: ours("vllm", f"--vllm-args={args.vllm_args}"),
+        "llama.cpp": lambda: stack.enter_context(LlamaCpp(args.gguf, problems, args)),
         "stock": stock,
     }
     return {name: make() for name, make in makers.items() if name in args.systems}
@@ -240,16 +258,19 @@ def one_round(args, number, dialogues, systems) -> Iterable[Timing]:
         (STOCK, "stock", lambda stock: stock.one_by_one(few)),
         (OURS, "ours", lambda ours: ours.rollout(all_, seed=seed)),
         (VLLM, "vllm", lambda ours: ours.rollout(all_, seed=seed)),
+        (LLAMA, "llama.cpp", lambda ours: ours.rollout(all_, seed=seed)),
         (HF, "hf", lambda hf: hf.batches(dialogues[: args.batch])),
         (STOCK_BEST, "stock", lambda stock: stock.one_by_one(dialogues[:1], SAMPLES)),
         (OURS_BEST, "ours", lambda ours: ours.rollout(best, SAMPLES, seed)),
         (VLLM_BEST, "vllm", lambda ours: ours.rollout(best, SAMPLES, seed)),
+        (LLAMA_BEST, "llama.cpp", lambda ours: ours.rollout(best, SAMPLES, seed)),
     ]
-    if "vllm" in systems:
+    if {"vllm", "llama.cpp"} & systems.keys():
         episode = {"seed": seed, "turns": EPISODE}
         runs += [
             (OURS_TURNS, "ours", lambda ours: ours.rollout(all_, **episode)),
             (VLLM_TURNS, "vllm", lambda ours: ours.rollout(all_, **episode)),
+            (LLAMA_TURNS, "llama.cpp", lambda ours: ours.rollout(all_, **episode)),
         ]
     runs = [run for run in runs if run[1] in systems]
     turned = number % len(runs)
@@ -316,7 +337,7 @@ def print_tables(timings: list[Timing], facts: dict[str, object]) -> None:
             continue
         pairs = [*zip(by_system[one], by_system[other], strict=True)]
         print(f"| {name} | {spread([a.rate / b.rate for a, b in pairs], '.2f')} | {bar:g} |")
-        if other.startswith("(d)"):
+        if other.startswith(("(d)", "(e)")):
             clock = spread([a.speed / b.speed for a, b in pairs], ".2f")
             print(f"| {name}, by the clock | {clock} | |")
 
