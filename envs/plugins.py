@@ -14,6 +14,7 @@ import inspect
 import math
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
@@ -38,26 +39,12 @@ def from_file(name: str) -> type[Env]:
     path = Path(form["file"])
     if not path.is_file():
         raise ValueError(f"environment {name}: there is no file {path}")
-    try:
-        module = load_file(path)
-    except Exception as error:
-        raise ValueError(
-            f"environment {name}: {path.name} raised {type(error).__name__}: {error}"
-        ) from error
-    return _checked(name, getattr(module, form["name"], None))
+    return _loaded(name, path.name, lambda: getattr(load_file(path), form["name"], None))
 
 
 def from_package(name: str) -> type[Env] | None:
     point = installed().get(name.lower())
-    if point is None:
-        return None
-    try:
-        kind = point.load()
-    except Exception as error:
-        raise ValueError(
-            f"environment {name}: {point.value} raised {type(error).__name__}: {error}"
-        ) from error
-    return _checked(name, kind)
+    return _loaded(name, point.value, point.load) if point else None
 
 
 def checksum(kind: type[Env]) -> str | None:
@@ -89,7 +76,13 @@ def _module(path: Path, name: str) -> ModuleType:
     return module
 
 
-def _checked(name: str, kind: object) -> type[Env]:
+def _loaded(name: str, where: str, load: Callable[[], object]) -> type[Env]:
+    try:
+        kind = load()
+    except Exception as error:
+        raise ValueError(
+            f"environment {name}: {where} raised {type(error).__name__}: {error}"
+        ) from error
     if not (isinstance(kind, type) and issubclass(kind, Env)):
         unknown = " (there is none of that name)" * (kind is None)
         raise ValueError(f"environment {name}: give a class that is derived from envs.Env{unknown}")

@@ -18,7 +18,7 @@ from typing import Any
 from fastchat.utils import Parser
 from rise.metrics import tables
 from rise.metrics.comparison import compare
-from rise.metrics.evaluation import open_run
+from rise.metrics.evaluation import EvaluatedRun, open_run
 from rise.metrics.tables import format_p, headline_order
 from rise.program.exits import DONE, exit_code, run_program
 
@@ -32,20 +32,27 @@ FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python -m rise.compare", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, two or more")
-    parser.add_argument(
-        "--names", nargs="+", help="what the table calls them; default their directories' names"
-    )
+    add_runs(parser, "two or more")
     parser.add_argument("--format", choices=[*FORMATS, "json"], default="text", help="default text")
-    args = parser.parse_args(argv)
-    if args.names and len(args.names) != len(args.runs):
-        parser.error(f"{len(args.names)} --names for {len(args.runs)} runs: give one for each")
-    return args
+    return parser.parse_args(argv)
+
+
+def add_runs(parser: argparse.ArgumentParser, how_many: str) -> None:
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help=f"run directories, {how_many}")
+    add("--names", nargs="+", help="what they are called; default their directories' names")
+
+
+def opened(args: argparse.Namespace) -> list[EvaluatedRun]:
+    """The runs of `add_runs`; ValueError if one cannot be opened, or some lack a name."""
+    names = args.names or names_of(args.runs)
+    if len(names) != len(args.runs):
+        raise ValueError(f"{len(names)} --names for {len(args.runs)} runs: give one for each")
+    return [open_run(path, name) for path, name in zip(args.runs, names, strict=True)]
 
 
 def run(args: argparse.Namespace) -> int:
-    names = args.names or names_of(args.runs)
-    found = compare([open_run(path, name) for path, name in zip(args.runs, names, strict=True)])
+    found = compare(opened(args))
     if args.format == "json":
         print(json.dumps(found, indent=2))
         return DONE

@@ -23,24 +23,15 @@ PROGRAMS = {
     "workflow_convert.py": "workflow_convert",
     "workflow_eval.py": "workflow_eval",
     "train_mem.py": "fastchat.train.arguments",
-    "rise.lineage": "rise.lineage",
-    "rise.merge": "rise.merge",
-    "rise.rescore": "rise.rescore",
-    "rise.compare": "rise.compare",
+    **{f"rise.{name}": f"rise.{name}" for name in ("lineage", "merge", "rescore", "compare")},
     "rise.report": "rise.report.__main__",
-    "fastchat.serve.controller": "fastchat.serve.controller",
-    "fastchat.serve.model_worker": "fastchat.serve.model_worker",
-    "fastchat.serve.vllm_worker": "fastchat.serve.vllm_worker",
-    "fastchat.serve.openai_api_server": "fastchat.serve.openai_api_server",
-    "fastchat.serve.gradio_web_server": "fastchat.serve.gradio_web_server",
-    "fastchat.serve.cli": "fastchat.serve.cli",
-    "fastchat.serve.test_message": "fastchat.serve.test_message",
-    "fastchat.serve.status": "fastchat.serve.status",
-    "fastchat.serve.launch_all_serve": "fastchat.serve.launch_all_serve",
-    "fastchat.serve.shutdown_serve": "fastchat.serve.shutdown_serve",
-    "fastchat.serve.register_worker": "fastchat.serve.register_worker",
-    "fastchat.model.apply_lora": "fastchat.model.apply_lora",
 }
+SERVERS = """
+controller model_worker vllm_worker openai_api_server gradio_web_server cli test_message status
+launch_all_serve shutdown_serve register_worker
+"""
+PROGRAMS |= {f"fastchat.serve.{name}": f"fastchat.serve.{name}" for name in SERVERS.split()}
+PROGRAMS["fastchat.model.apply_lora"] = "fastchat.model.apply_lora"
 """A program, as the documentation calls it -> the module that reads its command line."""
 
 LIKE = {

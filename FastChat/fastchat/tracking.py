@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastchat.client.http import unreachable
-from fastchat.utils import read_json, write_json
+from fastchat.utils import first_line, read_json, write_json
 
 SERVER = "https://api.wandb.ai"
 PROJECT = "rise"
@@ -50,7 +50,7 @@ def begin(settings: dict[str, Any], logger: logging.Logger) -> Any:
         try:
             return wandb.init(**settings, settings=limits)
         except wandb.Error as error:
-            reason = f"wandb could not start ({str(error).splitlines()[0]})"
+            reason = f"wandb could not start ({first_line(error)})"
     pattern = f"{settings['dir']}/wandb/offline-run-*"
     text = "%s: metrics are kept offline (wandb login, then wandb sync %s, uploads them)"
     logger.warning(text, reason, pattern)

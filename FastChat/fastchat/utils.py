@@ -21,6 +21,8 @@ from typing import IO, Any, NoReturn, TypeVar
 T = TypeVar("T")
 WILDCARDS = ("0.0.0.0", "::", "")
 """Hosts that stand for every address of this machine."""
+LFS_POINTER = "version https://git-lfs.github.com/spec/"
+"""How a file begins that git-lfs has not fetched."""
 _OPEN_FILES = 65536
 _LAST_PORT = 65535
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -51,6 +53,11 @@ def visible(text: str) -> str:
     a \x1b[2Jc\r \u202ed
     """
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, as far as its first line; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class _Visible(logging.Formatter):

@@ -30,32 +30,11 @@ log = logging.getLogger(__name__)
 LOCK = ".run.lock"
 """Hidden, since it stays behind after kill -9; the lock itself ends with its process."""
 NOT_COMPARED = frozenset(
-    {
-        "api_base",
-        "command",
-        "concurrency",
-        "controller_address",
-        "data_path",
-        "date",
-        "engines",
-        "git_commit",
-        "give_up_after",
-        "left_out",
-        "log_dir",
-        "logging_dir",
-        "max_cost_usd",
-        "prices",
-        "report_to",
-        "request_timeout",
-        "shown_attempts",
-        "verbose",
-        "versions",
-        "wait_for_server",
-        "wandb_group",
-        "wandb_name",
-        "wandb_project",
-        "workers_per_model",
-    }
+    """
+    api_base command concurrency controller_address data_path date engines git_commit give_up_after
+    left_out log_dir logging_dir max_cost_usd prices report_to request_timeout shown_attempts
+    verbose versions wait_for_server wandb_group wandb_name wandb_project workers_per_model
+    """.split()
 )
 """Keys of config.json that may differ when a run is resumed. The problems themselves are compared
 by their checksum, so that a moved file does not count as another configuration."""

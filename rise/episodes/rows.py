@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fastchat.utils import LFS_POINTER
 from rise.episodes.episode import Episode, is_owed
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def rows(
 
 def check_fetched(path: Path, start: bytes) -> None:
     """Raise ValueError for a file that git-lfs has not fetched."""
-    if start.startswith(b"version https://git-lfs"):
+    if start.startswith(LFS_POINTER.encode()):
         raise ValueError(f"{path} is a pointer of Git LFS: `git lfs pull` fetches the file")
 
 

@@ -13,21 +13,10 @@ from rise.metrics.evaluation import EvaluatedRun
 from rise.metrics.statistics import paired
 from rise.metrics.tables import fresh_differences, headline_order
 
-SETTINGS = (
-    "env",
-    "env_sha256",
-    "prompt_sha256",
-    "more_prompts_sha256",
-    "data_sha256",
-    "temperature",
-    "top_p",
-    "max_new_tokens",
-    "context_window",
-    "feedback",
-    "revise_if_wrong",
-    "shown_attempt",
-    "seed",
-)
+SETTINGS = """
+env env_sha256 prompt_sha256 more_prompts_sha256 data_sha256 temperature top_p max_new_tokens
+context_window feedback revise_if_wrong shown_attempt seed
+""".split()
 """Settings in which runs are expected to agree; where they do not, the comparison says so. The
 prompts count by their texts, and a plug-in, whose file grades the answers, by its content."""
 

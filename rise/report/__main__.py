@@ -11,24 +11,17 @@ import argparse
 from pathlib import Path
 
 from fastchat.utils import Parser, replacing
-from rise.compare import names_of
-from rise.metrics.evaluation import open_run
+from rise.compare import add_runs, opened
 from rise.program.exits import DONE, exit_code, run_program
 from rise.report.page import render
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python -m rise.report", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
-    parser.add_argument(
-        "-o", "--output", default="report.html", help="file to write; default report.html"
-    )
-    parser.add_argument(
-        "--names", nargs="+", help="what the page calls the runs; default their directories' names"
-    )
+    add_runs(parser, "one or more")
+    output = "file to write; default report.html"
+    parser.add_argument("-o", "--output", default="report.html", help=output)
     args = parser.parse_args(argv)
-    if args.names and len(args.names) != len(args.runs):
-        parser.error(f"{len(args.names)} --names for {len(args.runs)} runs: give one for each")
     if Path(args.output).is_dir() or not Path(args.output).parent.is_dir():
         parser.error(f"--output {args.output}: give a file in a directory that exists")
     return args
@@ -36,8 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and return the exit code; ValueError if a run cannot be opened."""
-    names = args.names or names_of(args.runs)
-    page = render([open_run(path, name) for path, name in zip(args.runs, names, strict=True)])
+    page = render(opened(args))
     with replacing(Path(args.output)) as file:
         file.write(page.encode(errors="replace").decode())
     print(f"{args.output}: {len(page) / 1e6:.1f} MB; open it in a browser")

@@ -14,22 +14,10 @@ from rise.metrics.tables import headline_order, statement
 from rise.metrics.turns import acc_t
 from rise.report import browser, charts
 
-SETTINGS = (
-    "env",
-    "data_path",
-    "problems",
-    "prompt_style",
-    "feedback",
-    "revise_if_wrong",
-    "shown_attempt",
-    "context_window",
-    "num_of_samples",
-    "temperature",
-    "top_p",
-    "max_new_tokens",
-    "seed",
-    "git_commit",
-)
+SETTINGS = """
+env data_path problems prompt_style feedback revise_if_wrong shown_attempt context_window
+num_of_samples temperature top_p max_new_tokens seed git_commit
+""".split()
 """Keys of config.json that the page shows."""
 
 

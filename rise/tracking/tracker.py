@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastchat.utils import first_line
 from rise.program.files import read_json, write_json
 from rise.tracking.tensorboard import EventFiles
 from rise.tracking.wandb_run import WandbRun
@@ -89,7 +90,7 @@ class Tracker:
             try:
                 getattr(tracker, method)(*arguments)
             except Exception as error:  # whatever a foreign package raises: the stage goes on
-                log.warning("%s fails (%s): it gets nothing more", key, _first_line(error))
+                log.warning("%s fails (%s): it gets nothing more", key, first_line(error))
                 del self._trackers[key]
                 with contextlib.suppress(Exception):
                     tracker.finish()
@@ -182,12 +183,8 @@ def _open(name: str, project: str, subject: Subject, run_id: str | None) -> Any:
             return WandbRun(settings)
         return EventFiles(subject.events, dict(subject.config))
     except ImportError as error:
-        reason = f"{name} cannot be imported ({_first_line(error)}; {INSTALL[name]})"
+        reason = f"{name} cannot be imported ({first_line(error)}; {INSTALL[name]})"
     except Exception as error:  # whatever a foreign package raises: the stage goes on
-        reason = f"{name} cannot start ({_first_line(error)})"
+        reason = f"{name} cannot start ({first_line(error)})"
     log.warning("%s", reason)
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,12 +1,13 @@
 """What a stage records at Weights & Biases."""
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 from fastchat.tracking import ANSWER_SECONDS, begin
+from fastchat.utils import within
 
 log = logging.getLogger(__name__)
 
@@ -51,19 +52,8 @@ class WandbRun:
 
     def _ask(self, tell: Callable[[], object]) -> None:
         """Tell the server what it is asked about first: nobody waits for one that is gone."""
-        outcome: list[Exception | None] = []
-
-        def work() -> None:
-            try:
-                tell()
-                outcome.append(None)
-            except Exception as error:  # whatever a foreign package raises
-                outcome.append(error)
-
-        thread = threading.Thread(target=work, daemon=True, name="wandb")
-        thread.start()
-        thread.join(ANSWER_SECONDS)
-        if not outcome:
-            raise TimeoutError(f"its server does not answer within {ANSWER_SECONDS:g} s")
-        if outcome[0]:
-            raise outcome[0]
+        try:
+            within(ANSWER_SECONDS, tell)
+        except futures.TimeoutError as error:
+            said = f"its server does not answer within {ANSWER_SECONDS:g} s"
+            raise TimeoutError(said) from error

@@ -28,13 +28,12 @@ from fastchat.utils import Parser
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--lora-path", required=True, help="directory of the adapter")
-    parser.add_argument("--base-model-path", help="its base model (the one that it names)")
-    parser.add_argument(
-        "--target-model-path", required=True, help="directory for the result; must not exist yet"
-    )
-    parser.add_argument("--device", default="cpu", help="where to add: cpu, cuda, ... (cpu)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--lora-path", required=True, help="directory of the adapter")
+    add("--base-model-path", help="its base model (the one that it names)")
+    add("--target-model-path", required=True, help="directory for the result; must not exist yet")
+    add("--device", default="cpu", help="where to add: cpu, cuda, ... (cpu)")
+    add(
         "--dtype", default="auto", choices=DTYPES, help="of the result (auto: the base model's own)"
     )
     return parser.read(argv)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastchat.model.adapters import attach, base_of, is_adapter
+from fastchat.utils import first_line
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -227,9 +228,8 @@ def _explanation(source: str, part: str, error: BaseException) -> str:
     while cause is not None:
         names |= {kind.__name__ for kind in type(cause).__mro__}
         cause = cause.__cause__ or cause.__context__
-    first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     if Path(source).is_dir():
-        return f"cannot read the {part} in {source}: {first_line}"
+        return f"cannot read the {part} in {source}: {first_line(error)}"
     if "GatedRepoError" in names or "gated repo" in str(error):
         return (
             f"{source} is a gated model: accept its licence on https://huggingface.co/{source}, "
@@ -245,4 +245,4 @@ def _explanation(source: str, part: str, error: BaseException) -> str:
             f"{source!r} is no directory here, and the Hugging Face hub cannot be reached to look "
             "for it; give the directory of a checkpoint, or check the network"
         )
-    return f"cannot load the {part} of {source!r}: {first_line}"
+    return f"cannot load the {part} of {source!r}: {first_line(error)}"

@@ -10,9 +10,8 @@ from safetensors import SafetensorError, safe_open
 from fastchat.model import hub
 from fastchat.model.adapters import is_adapter
 from fastchat.model.model_adapter import base_source, resolve
+from fastchat.utils import LFS_POINTER
 
-POINTER = b"version https://git-lfs.github.com/spec/"
-"""How a file begins that git-lfs has not fetched."""
 TEXTS = (
     "config.json",
     "adapter_config.json",
@@ -77,8 +76,8 @@ def _problem(file: Path) -> str | None:
         return f"is missing, though the index beside it names it: {FETCH}"
     size = file.stat().st_size
     with open(file, "rb") as content:
-        head = content.read(len(POINTER))
-    if head == POINTER:
+        head = content.read(len(LFS_POINTER))
+    if head == LFS_POINTER.encode():
         return f"is a pointer of Git LFS and not the file: run `git lfs pull` in {file.parent}"
     if file.suffix == ".safetensors":
         try:  # opened, it has to be as long as its header says

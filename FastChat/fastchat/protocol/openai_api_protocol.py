@@ -14,16 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fastchat.constants import MAX_MESSAGES, MAX_SAMPLES
 from fastchat.protocol.worker_protocol import Length, Sampling, Text, TokenId, TopLogprobs
 
-IGNORED = {
-    "metadata",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "request_id",
-    "safety_identifier",
-    "service_tier",
-    "store",
-    "user",
-}
+IGNORED = """
+metadata parallel_tool_calls prompt_cache_key request_id safety_identifier service_tier store user
+""".split()
 
 
 class StreamOptions(BaseModel):

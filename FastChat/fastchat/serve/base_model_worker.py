@@ -246,15 +246,14 @@ def _add_description_routes(app: FastAPI, worker: BaseModelWorker) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, whose: str) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--model-path",
         required=True,
         help="directory of a checkpoint or of a LoRA adapter, or ORG/NAME on the hub",
     )
-    parser.add_argument(
-        "--base-model-path", help="base model of an adapter (the one that the adapter names)"
-    )
-    parser.add_argument(
+    add("--base-model-path", help="base model of an adapter (the one that the adapter names)")
+    add(
         "--context-length",
         type=positive_int,
         help=f"longest prompt plus answer in tokens ({whose})",
@@ -264,27 +263,26 @@ def add_model_arguments(parser: argparse.ArgumentParser, whose: str) -> None:
 def add_worker_arguments(parser: argparse.ArgumentParser, counted: str) -> None:
     """The options of every kind of worker; `counted` is what its concurrency counts."""
     add_address(parser, WORKER_PORT)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--worker-address",
         type=normal_url,
         help="URL under which controller and clients reach this worker (http://HOST:PORT)",
     )
     add_controller(parser)
-    parser.add_argument(
+    add(
         "--model-names",
         type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
         help="names under which the model is served, separated by commas (the path's last part)",
     )
-    parser.add_argument(
+    add(
         "--limit-worker-concurrency",
         type=positive_int,
         default=64,
         help=f"{counted} that are generated at the same time, the others wait (64)",
     )
-    parser.add_argument(
-        "--no-register", action="store_true", help="serve without telling a controller"
-    )
-    parser.add_argument(
+    add("--no-register", action="store_true", help="serve without telling a controller")
+    add(
         "--conv-template",
         "--chat-template",
         help="chat template for a checkpoint without one, or instead of its own: "

@@ -42,31 +42,30 @@ def parse_args(
     argv: list[str] | None = None, tabs: list[ModuleType] | None = None
 ) -> argparse.Namespace:
     parser = Parser(ELSEWHERE, prog="cli", description=__doc__)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--model-path",
         "--model",
         help="checkpoint, adapter or ORG/NAME; a worker is started for it",
     )
-    parser.add_argument("--model-name", help="the name of a served model, instead")
+    add("--model-name", help="the name of a served model, instead")
     add_asking(parser, temperature=0.7, tokens=512)
-    parser.add_argument("--conv-system-msg", help="system message (none)")
-    parser.add_argument(
-        "--repetition_penalty", type=float, default=1.0, help="above 1 repeats less (1)"
-    )
-    parser.add_argument("--no-history", action="store_true", help="each message stands alone")
-    parser.add_argument(
+    add("--conv-system-msg", help="system message (none)")
+    add("--repetition_penalty", type=float, default=1.0, help="above 1 repeats less (1)")
+    add("--no-history", action="store_true", help="each message stands alone")
+    add(
         "--style",
         choices=list(SCREENS),
         default="simple",
         help="rich needs the packages of the extra cli; programmatic reads messages that end with "
         "FastChat's mark (simple)",
     )
-    parser.add_argument(
+    add(
         "--multiline",
         action="store_true",
         help="a message has several lines: Ctrl-D ends it, with --style rich Esc and Enter",
     )
-    parser.add_argument("--mouse", action="store_true", help="the mouse moves the cursor (rich)")
+    add("--mouse", action="store_true", help="the mouse moves the cursor (rich)")
     for tab in tabs or []:
         group = parser.add_argument_group(tab.TITLE)
         tab.add_arguments(group)

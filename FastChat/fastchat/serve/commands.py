@@ -66,8 +66,9 @@ OF_VLLM = ELSEWHERE | {
 
 
 def add_address(parser: argparse.ArgumentParser, port: int) -> None:
-    parser.add_argument("--host", default="localhost", help="address to listen on (localhost)")
-    parser.add_argument("--port", type=int, default=port, help=f"port, 0 takes a free one ({port})")
+    add = parser.add_argument
+    add("--host", default="localhost", help="address to listen on (localhost)")
+    add("--port", type=int, default=port, help=f"port, 0 takes a free one ({port})")
 
 
 def add_controller(parser: argparse.ArgumentParser, flag: str = "--controller-address") -> None:
@@ -82,15 +83,10 @@ def add_controller(parser: argparse.ArgumentParser, flag: str = "--controller-ad
 def add_asking(parser: argparse.ArgumentParser, temperature: float, tokens: int) -> None:
     """Whom a chat asks, and what for."""
     add_controller(parser)
-    parser.add_argument(
-        "--worker-address", type=normal_url, help="URL of a worker, asked without a controller"
-    )
-    parser.add_argument(
-        "--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})"
-    )
-    parser.add_argument(
-        "--max-new-tokens", type=positive_int, default=tokens, help=f"longest answer ({tokens})"
-    )
+    add = parser.add_argument
+    add("--worker-address", type=normal_url, help="URL of a worker, asked without a controller")
+    add("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})")
+    add("--max-new-tokens", type=positive_int, default=tokens, help=f"longest answer ({tokens})")
 
 
 @contextlib.contextmanager
@@ -118,20 +114,21 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def add_gpus(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gpus", help="GPUs that it may see, such as 1 or 0,2 (all)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--gpus", help="GPUs that it may see, such as 1 or 0,2 (all)")
+    add(
         "--num-gpus",
         type=positive_int,
         default=1,
         help="GPUs for one model; with more than one vLLM generates (1)",
     )
-    parser.add_argument(
+    add(
         "--max-gpu-memory",
         type=byte_count,
         help="the most memory of the GPU for weights and cache, such as 13GiB, instead of "
         "--gpu-memory-fraction",
     )
-    parser.add_argument(
+    add(
         "--load-8bit",
         action="store_true",
         help="weights in 8 bits, of a GPU or a CPU (bitsandbytes: pip install 'fschat[qlora]')",

@@ -30,24 +30,21 @@ _START_SECONDS = 1800.0
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(ELSEWHERE, description=__doc__)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--model-path-address",
         nargs="+",
         required=True,
         metavar="MODEL[@HOST@PORT]",
         help=f"models, each with its worker's address (localhost, ports from {WORKER_PORT} on)",
     )
-    parser.add_argument("--controller-host", default="localhost", help="(localhost)")
-    parser.add_argument("--controller-port", type=int, default=CONTROLLER_PORT, help="(21001)")
+    add("--controller-host", default="localhost", help="(localhost)")
+    add("--controller-port", type=int, default=CONTROLLER_PORT, help="(21001)")
     add_dispatch_method(parser)
-    parser.add_argument("--server-host", default="localhost", help="(localhost)")
-    parser.add_argument("--server-port", type=int, default=8001, help="of the OpenAI API (8001)")
-    parser.add_argument(
-        "--api-keys", help="keys of the OpenAI API; FASTCHAT_API_KEYS holds them unseen (none)"
-    )
-    parser.add_argument(
-        "--log-dir", type=Path, default=Path("logs"), help="where they write to (logs)"
-    )
+    add("--server-host", default="localhost", help="(localhost)")
+    add("--server-port", type=int, default=8001, help="of the OpenAI API (8001)")
+    add("--api-keys", help="keys of the OpenAI API; FASTCHAT_API_KEYS holds them unseen (none)")
+    add("--log-dir", type=Path, default=Path("logs"), help="where they write to (logs)")
     args, rest = parser.parse_known_args(argv)
     if any(word.startswith(tuple(ELSEWHERE)) for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

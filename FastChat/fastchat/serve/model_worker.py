@@ -139,7 +139,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(commands.ELSEWHERE, description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "answers (a request for n samples takes n)")
     add_model_arguments(parser, "the model's")
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--engine",
         choices=("auto", "embedded", "vllm"),
         default="auto",
@@ -147,33 +148,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "or on PATH); auto takes vLLM where there are a GPU and a vLLM",
     )
     vllm_worker.add_server_arguments(parser)
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one"
-    )
-    parser.add_argument(
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
+    add(
         "--dtype",
         default="auto",
         choices=DTYPES,
         help="auto is the checkpoint's own; on a CPU that does not compute in bfloat16, float32",
     )
-    parser.add_argument(
+    add(
         "--gpu-memory-fraction",
         type=fraction,
         help="share of the GPU's memory for weights and cache, above 0 and at most 1; workers that "
         "share a GPU need one each (85 %% of what is free when the weights are loaded)",
     )
-    parser.add_argument(
+    add(
         "--kv-memory",
         type=byte_count,
         help="the most memory for keys and values, such as 4GiB; a CPU's is taken as it is used "
         "(30 %% of what is free, on a GPU what --gpu-memory-fraction says)",
     )
-    parser.add_argument(
+    add(
         "--num-threads",
         type=positive_int,
         help="CPU threads of torch (OMP_NUM_THREADS, or the cores that this process may use)",
     )
-    parser.add_argument("--seed", type=int, help="seed of requests that bring none (none)")
+    add("--seed", type=int, help="seed of requests that bring none (none)")
     commands.add_gpus(parser)
     return parser.read(argv)
 

@@ -158,20 +158,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(ELSEWHERE, description=(__doc__ or "").splitlines()[0])
     add_address(parser, _PORT)
     add_controller(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--api-keys",
         type=split_keys,
         default=[],
         help="keys, separated by commas, one of which every request must bring (none); the "
         f"environment variable {KEYS_VARIABLE} adds keys that no list of processes shows",
     )
-    parser.add_argument(
+    add(
         "--worker-timeout",
         type=positive_int,
         default=_WORKER_SECONDS,
         help=f"seconds that a worker may send nothing before a request fails ({_WORKER_SECONDS})",
     )
-    parser.add_argument(
+    add(
         "--default-max-tokens",
         type=positive_int,
         default=DEFAULT_MAX_TOKENS,

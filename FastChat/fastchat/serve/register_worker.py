@@ -20,15 +20,14 @@ from fastchat.utils import Parser, normal_url
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add_controller(parser)
-    parser.add_argument("--worker-name", type=normal_url, required=True, help="URL of the worker")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--worker-name", type=normal_url, required=True, help="URL of the worker")
+    add(
         "--check-heart-beat",
         action="store_true",
         help="forget it when it sends no heartbeats; default: it stays until it refuses a request",
     )
-    parser.add_argument(
-        "--multimodal", action="store_true", help="list it among the multimodal models"
-    )
+    add("--multimodal", action="store_true", help="list it among the multimodal models")
     return parser.parse_args(argv)
 
 

@@ -58,17 +58,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(OF_VLLM, description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "requests")
     add_model_arguments(parser, "the server's, or else the checkpoint's")
-    parser.add_argument("--vllm-bin", help="path of the `vllm` command; its server is started")
+    add = parser.add_argument
+    add("--vllm-bin", help="path of the `vllm` command; its server is started")
     add_server_arguments(parser)
-    parser.add_argument(
+    add(
         "--base-url",
         type=normal_url,
         help=f"URL of a running server, with /v1, instead of --vllm-bin; key in {KEY_VARIABLE}",
     )
-    parser.add_argument(
-        "--upstream-model", help="the server's name for the model (the only one that it serves)"
-    )
-    parser.add_argument(
+    add("--upstream-model", help="the server's name for the model (the only one that it serves)")
+    add(
         "--api",
         choices=("auto", "tokens", "chat"),
         default="auto",
@@ -78,15 +77,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--vllm-args",
         type=words,
         default="",
         help='more options of `vllm serve`, as one text: --vllm-args="--tensor-parallel-size 2"',
     )
-    parser.add_argument(
-        "--vllm-log", type=Path, help="file for what vLLM prints (a new one, named at the start)"
-    )
+    add("--vllm-log", type=Path, help="file for what vLLM prints (a new one, named at the start)")
 
 
 def check_args(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastchat.utils import read_json, write_json
+from fastchat.utils import first_line, read_json, write_json
 
 logger = logging.getLogger("fastchat.train")
 
@@ -111,7 +111,7 @@ def saving(directory: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(name in str(error) for name in TORCH_WRITER):
             raise
         raise OSError(
-            f"{directory} cannot be saved ({str(error).splitlines()[0]}): see to the disk; the "
+            f"{directory} cannot be saved ({first_line(error)}): see to the disk; the "
             "same command goes on from the last complete checkpoint, if any"
         ) from error
 

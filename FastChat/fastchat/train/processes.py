@@ -63,8 +63,8 @@ def start_deepspeed(on_cpu: bool) -> None:
     """
     import deepspeed
 
-    if on_cpu and not os.environ.get("FASTCHAT_SHM_COMM"):
+    if on_cpu:
         # An optional all-reduce through shared memory is compiled at the first start, which
-        # takes over a minute and a compiler; gloo does without. FASTCHAT_SHM_COMM=1 keeps it.
+        # takes over a minute and a compiler; gloo does without.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed()

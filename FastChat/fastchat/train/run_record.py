@@ -30,53 +30,25 @@ LOCK_WAIT = 10.0
 PACKAGES = ("fschat", "torch", "transformers", "accelerate", "deepspeed", "flash_attn")
 RECORD = "training.json"
 
-DECISIVE = (
-    "model_max_length",
-    "num_train_epochs",
-    "max_steps",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "max_grad_norm",
-    "optim",
-    "optim_args",
-    "optim_target_modules",
-    "lr_scheduler_kwargs",
-    "neftune_noise_alpha",
-    "train_sampling_strategy",
-    "group_trajectories",
-    "seed",
-    "data_seed",
-    "bf16",
-    "fp16",
-)
+DECISIVE = """
+model_max_length num_train_epochs max_steps learning_rate lr_scheduler_type warmup_steps
+weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm optim optim_args optim_target_modules
+lr_scheduler_kwargs neftune_noise_alpha train_sampling_strategy group_trajectories seed data_seed
+bf16 fp16
+""".split()
 """Arguments of the trainer that change the result; logging and saving may differ on resume."""
 
-BEST = (
-    "metric_for_best_model",
-    "greater_is_better",
-    "eval_strategy",
-    "eval_steps",
-    "save_strategy",
-    "save_steps",
-)
+BEST = """
+metric_for_best_model greater_is_better eval_strategy eval_steps save_strategy save_steps
+""".split()
 """Those that decide which checkpoint `--load_best_model_at_end` takes."""
 
 DEEPSPEED = ("optimizer", "scheduler", "gradient_clipping", "bf16", "fp16", "data_types")
 """Entries of the DeepSpeed file that change the result, beside ZeRO's stage."""
 
 ADDED_LATER = {
-    "loss_on",
-    "model_fingerprint",
-    "adapter_fingerprint",
-    "chat_template_sha256",
-    "load_best_model_at_end",
-    "eval_data_sha256",
-    *BEST,
+    *("loss_on", "model_fingerprint", "adapter_fingerprint", "chat_template_sha256"),
+    *("load_best_model_at_end", "eval_data_sha256", *BEST),
     *(f"deepspeed_{name}" for name in DEEPSPEED),
 }
 """Settings that records from before they existed lack, and that are not compared with those."""

@@ -60,7 +60,7 @@ from fastchat.train.prefix_tree.model import use_trees
 from fastchat.train.processes import fail, say
 from fastchat.train.run_record import RECORD
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
-from fastchat.utils import write_json
+from fastchat.utils import first_line, write_json
 
 
 @dataclass
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     except torch.distributed.DistNetworkError as error:
         return fail(
             f"the processes cannot meet at {os.environ.get('MASTER_ADDR')} port "
-            f"{os.environ.get('MASTER_PORT')}: {str(error).splitlines()[0]} If another run uses "
+            f"{os.environ.get('MASTER_PORT')}: {first_line(error)} If another run uses "
             "the port, choose a free one with the launcher's --master_port",
             1,
         )

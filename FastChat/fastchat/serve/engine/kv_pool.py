@@ -102,17 +102,9 @@ def free_bytes(device: Any) -> int:
 
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min(_machine_bytes(), _container_bytes())
+    import psutil
 
-
-def _machine_bytes() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        available = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(available.split()[1]) * 1024
-    except (OSError, StopIteration):
-        # No Linux: assume what a small laptop has to spare.
-        return 4 * 2**30
+    return min(psutil.virtual_memory().available, _container_bytes())
 
 
 def _container_bytes() -> int:

@@ -13,6 +13,7 @@ from fastchat.protocol.worker_protocol import FinishReason
 from fastchat.serve.engine.gpu_errors import is_full
 from fastchat.serve.engine.sampling import SamplingParams, Score
 from fastchat.serve.stopping import contains_stop
+from fastchat.utils import first_line
 
 
 @dataclass
@@ -126,5 +127,4 @@ def as_request_error(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
     code = ErrorCode.CUDA_OUT_OF_MEMORY if is_full(error) else ErrorCode.INTERNAL_ERROR
-    first_line = next(iter(str(error).splitlines()), "")
-    return RequestError(code, f"the worker failed: {type(error).__name__}: {first_line}")
+    return RequestError(code, f"the worker failed: {type(error).__name__}: {first_line(error)}")

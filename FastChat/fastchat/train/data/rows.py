@@ -28,12 +28,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from fastchat.conversation import Answer, Message, messages_from_sharegpt, unpack_ids
+from fastchat.utils import LFS_POINTER
 
 ROW_KEYS = {"id", "conversations", "reward", "weight", "task_id", "turn", "opening"}
 ROW_KEYS |= {"tokenizer", "prompt_date"}
 TURN_KEYS = {"from", "value", "loss", "token_ids", "finish_reason"}
-LFS_POINTER = "version https://git-lfs.github.com/spec/"
-"""How a file begins that git-lfs has not fetched."""
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 """How files begin that gzip, bzip2, xz and zstd write."""
 _SURROGATES = re.compile("[\ud800-\udfff]")

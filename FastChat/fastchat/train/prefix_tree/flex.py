@@ -13,6 +13,7 @@ from transformers.utils.import_utils import is_torch_greater_or_equal
 
 from fastchat.train.prefix_tree.attention import TreeNodes, tree_attention
 from fastchat.train.prefix_tree.trie import TokenTree, build_tree
+from fastchat.utils import first_line
 
 FLEX = "flex_attention"
 FLEX_BLOCK = 128
@@ -55,8 +56,8 @@ def flex_problem(config: Any, device: torch.device, dtype: torch.dtype) -> str |
     try:
         error = _error_of_one_layer(config, device, dtype)
     except Exception as failure:  # whatever the compiler and the driver raise
-        reason = str(failure).strip().splitlines() or [""]
-        return f"it fails on this machine ({type(failure).__name__}: {reason[0][:200]})"
+        said = f"{type(failure).__name__}: {first_line(failure)[:200]}"
+        return f"it fails on this machine ({said})"
     # Not "above": what is not a number is no proof either.
     return None if error < TOLERANCE else f"it is wrong by {error:.2g} on this machine"
 
