@@ -21,6 +21,19 @@ def write_run(directory: Path, episodes: list[Episode], turns: int = 2, **config
     return log
 
 
+def published(episode: Episode) -> dict:
+    """The record of an episode as the published code logs it, which ends with the last prompt."""
+    record = episode.to_dict()
+    for key in ("answers", "verdicts", "finish_reasons", "models", "usage", "chosen"):
+        del record["turn_history"][key]
+    said_by = {"assistant": "agent"}
+    record["dialogue"] = [
+        {**message, "role": said_by.get(message["role"], message["role"])}
+        for message in record["dialogue"][:-1]
+    ]
+    return record
+
+
 def convert(*arguments) -> int:
     """The exit code; the picture of the weights, which takes longest, is left empty."""
     with mock.patch("rise.dataset.writer.plot_weights", lambda weights, path: path.touch()):

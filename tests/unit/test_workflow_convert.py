@@ -15,7 +15,7 @@ import pytest
 from fastchat.conversation import ChatTemplate
 from fastchat.train.data.rows import read_targets
 from rise.episodes.shorthand import sketch
-from tests.support.conversion import convert, convert_and_draw, read, write_run
+from tests.support.conversion import convert, convert_and_draw, published, read, write_run
 from tests.support.tiny import tiny_tokenizer
 
 
@@ -242,33 +242,22 @@ def test_bad_input_is_one_error_and_nothing_is_written(
 
 
 def test_a_published_log_without_dialogues_gets_its_prompt_from_the_style(tmp_path, output):
-    history = {
-        "best_actions": ["7", "5"],
-        "best_observations": ["no", "yes"],
-        "best_rewards": [0.0, 1.0],
-        "actions": {"0": ["7"], "1": ["5"]},
-        "observations": {"0": ["no"], "1": ["yes"]},
-        "rewards": {"0": [0.0], "1": [1.0]},
-    }
-    record = {"task_id": 0, "query": "How many?", "answer": "5", "max_reward": 1.0}
+    record = published(sketch("w7 r5")[0])
+    del record["dialogue"]
     path = tmp_path / "2_turns.json"
-    path.write_text(json.dumps({"0": record | {"turn_history": history}}))
+    path.write_text(json.dumps({"0": record}))
+    said = ["the answer is 7", "incorrect", "the answer is 5"]
     assert convert("--filepath", path, "--output", output, "--prompt_style", "bare") == 0
     values = [turn["value"] for turn in read(output)[1]["conversations"]]
-    assert values == ["How many?", "7", "no", "5"]
+    assert values == ["question 0", *said]
     assert convert("--filepath", path, "--output", output, "--overwrite") == 0
     values = [turn["value"] for turn in read(output)[1]["conversations"]]
-    assert values[-3:] == ["7", "no", "5"] and "How many?" in values[-4]
+    assert values[-3:] == said and "question 0" in values[-4]
 
 
 def test_a_published_dialogue_is_what_the_model_saw(tmp_path, output):
-    record = sketch("w7 r5")[0].to_dict()
-    for key in ("answers", "verdicts", "finish_reasons", "models", "usage", "chosen"):
-        del record["turn_history"][key]
-    record["dialogue"][1]["role"] = "agent"
-    record["dialogue"].pop()  # published logs end with the last prompt
     path = tmp_path / "2_turns.json"
-    path.write_text(json.dumps({"0": record}))
+    path.write_text(json.dumps({"0": published(sketch("w7 r5")[0])}))
     assert convert("--filepath", path, "--output", output) == 0
     assert [turn["from"] for turn in read(output)[1]["conversations"]] == ["human", "gpt"] * 2
 
@@ -277,10 +266,8 @@ def test_a_published_dialogue_is_what_the_model_saw(tmp_path, output):
 def test_a_published_dialogue_that_was_cut_takes_its_prompt_from_the_style(
     tmp_path, output, capsys, kept
 ):
-    record = sketch("w7 w6 r5")[0].to_dict()
-    for key in ("answers", "verdicts", "finish_reasons", "models", "usage", "chosen"):
-        del record["turn_history"][key]
-    whole = record["dialogue"][:-1]  # published logs end with the last prompt
+    record = published(sketch("w7 w6 r5")[0])
+    whole = record["dialogue"]
     path = tmp_path / "3_turns.json"
     for dialogue in (whole, whole[-kept:]):
         # As some editors on Windows save it.
@@ -290,11 +277,8 @@ def test_a_published_dialogue_that_was_cut_takes_its_prompt_from_the_style(
         notice = capsys.readouterr().err
         assert notice.count("1 episodes are shorter than their turns") == (dialogue != whole)
         turns = [[t["value"] for t in row["conversations"]] for row in read(output)]
-        assert turns[2] == [
-            *turns[1][:-1],
-            record["turn_history"]["best_actions"][1],
-            *turns[2][-2:],
-        ]
+        second = record["turn_history"]["best_actions"][1]
+        assert turns[2] == [*turns[1][:-1], second, *turns[2][-2:]]
         assert turns[2][-2] == record["turn_history"]["best_observations"][1]
         opening = record["query"] if dialogue != whole else record["dialogue"][0]["content"]
         assert turns[0][0] == opening

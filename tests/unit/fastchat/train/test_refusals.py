@@ -24,62 +24,55 @@ def too_long(content):
     return content
 
 
-REFUSED = {
-    "no data file": (None, [], "there is no such file"),
-    "not json": ("[{", [], "is not JSON"),
-    "no weight": (json.dumps(rows(3, reward=0, weight=0.0)), [], "nothing to train"),
-    "too much dropped": (
-        json.dumps(too_long(rows(10))),
-        [],
-        "2 of 10 examples (20.0%) cannot be trained",
-    ),
-    "no model": ("ok", ["--model_name_or_path", "./nowhere"], "there is no directory './nowhere'"),
-    "unknown template": ("ok", ["--chat_template", "alpaca"], "unknown chat template 'alpaca'"),
-    "unknown argument": (
-        "ok",
-        ["--save_stepz=4"],
-        "error: unknown argument --save_stepz: did you mean --save_steps? --help lists all",
-    ),
-    "fsdp": ("ok", ["--fsdp", "full_shard"], "use DeepSpeed, --deepspeed deepspeed/zero3.json"),
-    "bad ratio": ("ok", ["--warmup_ratio", "2"], "--warmup_ratio is 2.0"),
-    "two warm-ups": ("ok", ["--warmup_ratio", "0.1", "--warmup_steps", "5"], "contradict"),
-    "bad fraction": ("ok", ["--max_dropped_fraction", "5"], "--max_dropped_fraction is 5.0"),
-    "bad batching": ("ok", ["--batching", "packed"], "choose one of tree, padded"),
-    "no tokens": ("ok", ["--tree_tokens", "0"], "--tree_tokens is 0"),
-    "two orders": (
-        "ok",
-        ["--group_trajectories", "True", "--train_sampling_strategy", "sequential"],
-        "contradict each other",
-    ),
-    "no rate": ("ok", ["--learning_rate", "nan"], "--learning_rate is nan: it must be a number"),
-    "negative rate": ("ok", ["--learning_rate", "-1"], "--learning_rate is -1.0"),
-    "no decay": ("ok", ["--weight_decay", "nan"], "--weight_decay is nan"),
-    "no norm": ("ok", ["--max_grad_norm", "inf"], "--max_grad_norm is inf"),
-    "no batch": ("ok", ["--per_device_train_batch_size", "0"], "it must be at least 1"),
-    "no pass": ("ok", ["--gradient_accumulation_steps", "0"], "it must be at least 1"),
-    "no epochs": ("ok", ["--num_train_epochs", "nan"], "--num_train_epochs is nan"),
-    "zero epochs": ("ok", ["--num_train_epochs", "0"], "--num_train_epochs is 0"),
-    "unknown tracker": (
-        "ok",
-        ["--report_to", "wandbb"],
-        "--report_to wandbb is unknown; choose wandb, tensorboard, ",
-    ),
-    "no deepspeed file": ("ok", ["--deepspeed", "nowhere.json"], "nowhere.json"),
+BAD_DATA = {
+    "no data file": (None, "there is no such file"),
+    "not json": ("[{", "is not JSON"),
+    "no weight": (json.dumps(rows(3, reward=0, weight=0.0)), "nothing to train"),
+    "too much": (json.dumps(too_long(rows(10))), "2 of 10 examples (20.0%) cannot be trained"),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_refusal_is_one_message_with_code_2_and_writes_nothing(case, tmp_path, capsys, name):
-    text, more, message = REFUSED[name]
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_data_that_cannot_be_trained_is_refused_in_one_message(case, tmp_path, capsys, name):
+    text, message = BAD_DATA[name]
     data = tmp_path / "finetune.json"
-    if text == "ok":
-        write_rows(data, rows(4))
-    elif text is not None:
+    if text is not None:
         data.write_text(text)
-    assert main(command((case[0], data), tmp_path / "out", *more)) == 2
+    assert main(command((case[0], data), tmp_path / "out")) == 2
     error = capsys.readouterr().err
-    assert message in error
-    assert "Traceback" not in error
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--model_name_or_path ./nowhere", "there is no directory './nowhere'"),
+        ("--chat_template alpaca", "unknown chat template 'alpaca'"),
+        ("--save_stepz=4", "unknown argument --save_stepz: did you mean --save_steps? --help l"),
+        ("--fsdp full_shard", "use DeepSpeed, --deepspeed deepspeed/zero3.json"),
+        ("--warmup_ratio 2", "--warmup_ratio is 2.0"),
+        ("--warmup_ratio 0.1 --warmup_steps 5", "contradict"),
+        ("--max_dropped_fraction 5", "--max_dropped_fraction is 5.0"),
+        ("--batching packed", "choose one of tree, padded"),
+        ("--tree_tokens 0", "--tree_tokens is 0"),
+        ("--group_trajectories True --train_sampling_strategy sequential", "contradict each other"),
+        ("--learning_rate nan", "--learning_rate is nan: it must be a number"),
+        ("--learning_rate -1", "--learning_rate is -1.0"),
+        ("--max_grad_norm inf", "--max_grad_norm is inf"),
+        ("--per_device_train_batch_size 0", "it must be at least 1"),
+        ("--num_train_epochs nan", "--num_train_epochs is nan"),
+        ("--num_train_epochs 0", "--num_train_epochs is 0"),
+        ("--report_to wandbb", "--report_to wandbb is unknown; choose wandb, tensorboard, "),
+        ("--deepspeed nowhere.json", "nowhere.json"),
+    ],
+)
+def test_a_refusal_is_one_message_with_code_2_and_writes_nothing(
+    case, tmp_path, capsys, more, message
+):
+    assert main(command(case, tmp_path / "out", *more.split())) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()
 
 
@@ -118,15 +111,8 @@ def test_all_problems_are_named_at_once(tmp_path, capsys):
     more += ["--save_only_model", "True", "--ignore_data_skip", "True"]
     assert main(command(missing, tmp_path / "out", *more)) == 2
     error = capsys.readouterr().err
-    for part in (
-        "--data_path",
-        "--model_name_or_path",
-        "-1.0",
-        "label_smoothing",
-        "save_only",
-        "data_skip",
-    ):
-        assert part in error
+    named = ("--data_path", "--model_name_or_path", "-1.0", "label_smo", "save_only", "data_skip")
+    assert [part for part in named if part not in error] == []
 
 
 @pytest.mark.parametrize(("code", "told"), [(2, True), (1, True), (130, False)])

@@ -16,38 +16,13 @@ from rise.metrics.comparison import cost
 from rise.metrics.evaluation import measured
 from rise.metrics.summary import summarise
 from rise.metrics.tables import format_table
-from rise.policies.policy import Policy, PolicyError, Sample
-from rise.rollout.play import Plan, draw_seed, play
+from rise.policies.policy import PolicyError
+from rise.rollout.play import draw_seed, play
 from rise.runs.tally import Tally
+from tests.support.scripted_policy import Scripted, plan_of
 
 RIGHT, WRONG = "so \\boxed{2}", "so \\boxed{3}"
 SAYS_RIGHT, SAYS_WRONG = "I see no fault: \\boxed{right}", "1+1 is no 3: \\boxed{wrong}"
-
-
-class Talker(Policy):
-    """Answers with the texts of `answers` in turn, and judges with those of `judgements`."""
-
-    def __init__(self, env, answers, judgements=()):
-        self.name = "talker"
-        self.env, self.answers, self.judgements = env, iter(answers), iter(judgements)
-        self.asked = []
-
-    async def sample(self, messages, *, n, seed, temperature, top_p, max_new_tokens, problem):
-        self.asked.append([message["content"] for message in messages])
-        self.seeds = [*getattr(self, "seeds", []), seed]
-        requests = (self.env.text("judge", 0), self.env.text("critique", 0))
-        texts = self.judgements if messages[-1]["content"] in requests else self.answers
-        said = [next(texts) for _ in range(n)]
-        for text in said:
-            if isinstance(text, PolicyError):
-                raise text
-        return [Sample(text, "stop", 10, 4) for text in said]
-
-    async def check(self):
-        pass
-
-    async def close(self):
-        pass
 
 
 @pytest.fixture
@@ -58,17 +33,19 @@ def env(tmp_path):
 
 
 def play_one(env, mode, answers, judgements=(), samples=None, **changes):
-    policy = Talker(env, answers, judgements)
-    turns = len(samples or answers)
-    plan = Plan(
-        policies=[policy] * turns,
-        num_of_samples=samples or [1] * turns,
-        temperature=[1.0] * turns,
-        max_new_tokens=[64] * turns,
-        feedback=mode,
-        **changes,
-    )
+    """An episode in which these are said one after the other, and the texts of each request."""
+    texts, judged = iter(answers), iter(judgements)
+    requests = (env.text("judge", 0), env.text("critique", 0))
+
+    def said(*_):
+        asked = policy.asked[-1]["messages"][-1]["content"]
+        return next(judged if asked in requests else texts)
+
+    policy = Scripted(said)
+    plan = plan_of(policy, len(samples or answers), samples, feedback=mode, **changes)
     episode = asyncio.run(play(env, plan, 0))
+    policy.seeds = [each["seed"] for each in policy.asked]
+    policy.asked = [[m["content"] for m in each["messages"]] for each in policy.asked]
     return episode, policy
 
 
@@ -126,7 +103,7 @@ def test_an_answer_that_is_called_right_stands_and_nobody_is_asked_again(env, mo
     assert Episode.from_dict(json.loads(json.dumps(episode.to_dict()))) == episode
     tally = Tally(4, cumulative=False)
     tally.add(episode)
-    assert tally.usage["talker"] == {
+    assert tally.usage["scripted"] == {
         "requests": 4,
         "samples": 2,
         "prompt_tokens": 40,

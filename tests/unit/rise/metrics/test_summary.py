@@ -13,6 +13,7 @@ from rise.episodes.shorthand import sketch as make
 from rise.metrics import votes
 from rise.metrics.summary import summarise
 from rise.metrics.tables import format_table
+from tests.support.conversion import published
 
 
 def same_number(a: str, b: str) -> bool:
@@ -157,17 +158,9 @@ def test_runs_that_cannot_be_measured_are_refused(run, feedback, message):
 
 
 def test_a_published_log_has_no_verdicts_to_vote_with():
-    history = {
-        "best_actions": ["5"],
-        "best_observations": ["ok"],
-        "best_rewards": [1],
-        "actions": {"0": ["5"]},
-        "observations": {"0": ["ok"]},
-        "rewards": {"0": [1]},
-    }
-    record = {"task_id": 0, "query": "q", "answer": "5", "turn_history": history}
+    episode = Episode.from_dict(published(make("r5")[0]))
     with pytest.raises(ValueError, match="published logs"):
-        summarise([Episode.from_dict(record)], same_number, max_turns=1, feedback="none")
+        summarise([episode], same_number, max_turns=1, feedback="none")
 
 
 def test_a_fresh_draw_is_another_sample_of_turn_1_of_the_same_problems():

@@ -10,43 +10,13 @@ import pytest
 
 import envs
 from rise.episodes.episode import Episode
-from rise.policies.policy import Policy, PolicyError, Sample
+from rise.policies.policy import PolicyError
 from rise.rollout import play as rollout
-from rise.rollout.play import Plan, draw_seed, play, run_episodes
+from rise.rollout.play import draw_seed, play, run_episodes
 from tests.support.run_dirs import open_run_dir
+from tests.support.scripted_policy import Scripted, plan_of
 
 RIGHT, WRONG, NONE = "so \\boxed{2}", "so \\boxed{3}", "no idea"
-
-
-class Scripted(Policy):
-    """Answers with `script(task_id, turn, i)`, a text or an error; keeps what it was asked."""
-
-    name = "scripted"
-
-    def __init__(self, script):
-        self.script = script
-        self.asked = []
-        self.closed = 0
-        self.in_flight = self.most_in_flight = 0
-
-    async def sample(self, messages, *, n, seed, temperature, top_p, max_new_tokens, problem):
-        self.asked.append({"messages": messages, "n": n, "seed": seed, "problem": problem})
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        await asyncio.sleep(0)
-        self.in_flight -= 1
-        turn = sum(message["role"] == "assistant" for message in messages)
-        texts = [self.script(problem["task_id"], turn, i) for i in range(n)]
-        for text in texts:
-            if isinstance(text, PolicyError):
-                raise text
-        return [Sample(text, "stop", 10, 4) for text in texts]
-
-    async def check(self):
-        pass
-
-    async def close(self):
-        self.closed += 1
 
 
 @pytest.fixture
@@ -55,16 +25,6 @@ def env(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return envs.make("gsm8k", path, prompt_style="bare", max_turns=5)
-
-
-def plan_of(policy, turns, samples=None, **changes):
-    return Plan(
-        policies=[policy] * turns,
-        num_of_samples=samples or [1] * turns,
-        temperature=[1.0] * turns,
-        max_new_tokens=[64] * turns,
-        **changes,
-    )
 
 
 def play_one(env, script, turns=3, samples=None, task_id=0, **changes):
