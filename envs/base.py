@@ -265,7 +265,9 @@ class Env(gymnasium.Env[str, str], ABC):
         try:
             row = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
-            raise ValueError(f"not UTF-8 ({error.reason})") from error
+            packed = line.startswith((b"\x1f\x8b", b"BZh", b"\xfd7z", b"\x28\xb5", b"PK"))
+            hint = "; the file is compressed: unpack it" * packed
+            raise ValueError(f"not UTF-8 ({error.reason}){hint}") from error
         except (ValueError, RecursionError) as error:
             raise ValueError(f"not JSON ({error}){hint}") from error
         if not isinstance(row, dict):

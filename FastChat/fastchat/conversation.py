@@ -35,7 +35,7 @@ _OPENED_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>(\s*)\Z")
 """The end of a prompt that leaves the model in the middle of a thought."""
 
 _ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant"}
-_ROLES |= {"assistant": "assistant", "agent": "assistant"}
+_ROLES |= dict.fromkeys(("assistant", "agent", "chatgpt", "bing", "bard"), "assistant")
 
 
 @dataclass(frozen=True, slots=True)

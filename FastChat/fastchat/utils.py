@@ -265,6 +265,22 @@ def nearest(flags: Iterable[str], known: Sequence[str]) -> str:
     return f"did you mean {', '.join(near)}?" if near else ""
 
 
+_OTHER_FILES = {
+    rf"(\xef\xbb\xbf)?{LFS_POINTER}": "a pointer of Git LFS and not the file: "
+    "`git lfs pull` fetches it",
+    r"\x1f\x8b|BZh|\xfd7zXZ|\(\xb5/\xfd|PK\x03\x04": "compressed, so unpack it",
+    r"PAR1|ARROW1": "a table of Parquet or Arrow: write its rows as JSON",
+    r"\s*<(?i:!doctype|html)": "a web page and not the file: download the raw file",
+}
+
+
+def no_json(path: Path) -> str | None:
+    """What a file is, by its first bytes, that was not fetched or not unpacked; None for others."""
+    with open(path, "rb") as file:
+        start = file.read(100).decode("latin-1")
+    return next((what for form, what in _OTHER_FILES.items() if re.match(form, start)), None)
+
+
 def new_file(path: Path, mode: str = "") -> IO[Any]:
     """A file of our own to write, text unless the mode is b.
 

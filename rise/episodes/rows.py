@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fastchat.utils import LFS_POINTER
+from fastchat.utils import no_json
 from rise.episodes.episode import Episode, is_owed
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def rows(
             value = _parse(line) if is_ended or not to_append else None
             row = value if isinstance(value, dict) and is_task_id(value.get("task_id")) else None
             if row is None:
-                check_fetched(path, line)
+                check_fetched(path)
                 is_last = offset + len(line) >= size
                 if number == 1 and isinstance(value, dict):
                     raise ValueError(
@@ -53,10 +53,10 @@ def rows(
             offset += len(line)
 
 
-def check_fetched(path: Path, start: bytes) -> None:
-    """Raise ValueError for a file that git-lfs has not fetched."""
-    if start.startswith(LFS_POINTER.encode()):
-        raise ValueError(f"{path} is a pointer of Git LFS: `git lfs pull` fetches the file")
+def check_fetched(path: Path) -> None:
+    """Raise ValueError for a file that was not fetched, or not unpacked."""
+    if other := no_json(path):
+        raise ValueError(f"{path} is {other}")
 
 
 def finished(path: Path) -> dict[int, int]:

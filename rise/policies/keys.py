@@ -4,9 +4,10 @@ A key is read from the environment, else from `keys.cfg` in the current director
 
     OPENAI_API_KEY: '<key>'
 
-The quotes may be missing, `=` may stand for the colon, and `#` or `;` begins a comment, also behind
-a key. The OpenAI API (or what OPENAI_BASE_URL puts in its place) gets OPENAI_API_KEY; servers given
-as NAME@URL never see it, they get RISE_SERVER_KEY, if there is one.
+The quotes may be missing, `=` may stand for the colon, as in a shell (`export`) or in JSON, and `#`
+or `;` begins a comment, also behind a key. The OpenAI API (or what OPENAI_BASE_URL puts in its
+place) gets OPENAI_API_KEY; servers given as NAME@URL never see it, they get RISE_SERVER_KEY, if
+there is one.
 """
 
 import os
@@ -20,7 +21,8 @@ NO_KEY = "none"
 """What a server is sent that needs no key: the client insists on one."""
 
 LINE = re.compile(
-    r"\s*(?P<name>\w+)\s*[:=]\s*(?P<quote>['\"]?)(?P<key>[^\s'\"<>]+)(?P=quote)\s*([#;].*)?"
+    r"\s*(export\s+)?(['\"]?)(?P<name>\w+)\2\s*[:=]\s*"
+    r"(?P<quote>['\"]?)(?P<key>[^\s'\"<>,]+)(?P=quote)\s*,?\s*([#;].*)?"
 )
 SHORTEST = 4
 """Characters below which a key is not looked for in messages: it would be found in any word."""

@@ -64,7 +64,7 @@ CODE_STATUSES = {
 KIND_WORDS = (
     (
         "context_overflow",
-        (None, *REFUSED),
+        (None, *REFUSED, 500),
         r"(?<!`)context[ _](length|size|window|limit)|n_ctx|max_model_len|input length|"
         r"maximum (model|allowed|prompt|input) length|(prompt|input) is too long|"
         r"maximum number of tokens allowed|too many (input |prompt )?tokens(?! per)|"
@@ -101,7 +101,8 @@ KIND_WORDS = (
         r"((model|deployment)[ _]?not[ _]?(found|exist)|"
         r"model .{0,80}(not found|(not|n't) exist|is unknown|decommissioned|been retired)|"
         r"model (identifier|name) is invalid|"
-        r"(unknown|no such|invalid) model\b|model unloaded|not a valid model|no endpoints found)",
+        r"(unknown|no such|invalid) model\b|model unloaded|not a valid model|no endpoints found|"
+        r"(unexpected|unknown|no such|invalid) (endpoint|route|path|url)\b)",
     ),
     ("overloaded", (400, 403, 500), r"throttl|too many requests"),
     ("server", (400,), r"model has crashed"),

@@ -85,6 +85,11 @@ def _problem(file: Path) -> str | None:
                 return None
         except SafetensorError as error:
             return f"is cut off, or no safetensors file ({size:,} bytes; {error}): {FETCH}"
+    if file.suffix == ".json" and size:  # one of JSON ends as it began
+        with open(file, "rb") as content:
+            content.seek(max(0, size - 99))
+            if not content.read().rstrip().endswith(b"}"):
+                return f"is cut off, or no JSON ({size:,} bytes): {FETCH}"
     # A file of torch is a zip archive, whose directory stands at its end; old ones are pickles.
     if file.suffix == ".bin" and not (head[:1] == b"\x80" or zipfile.is_zipfile(file)):
         return f"is cut off, or no file of PyTorch ({size:,} bytes): {FETCH}"

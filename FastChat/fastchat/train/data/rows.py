@@ -28,13 +28,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from fastchat.conversation import Answer, Message, messages_from_sharegpt, unpack_ids
-from fastchat.utils import LFS_POINTER
+from fastchat.utils import no_json
 
 ROW_KEYS = {"id", "conversations", "reward", "weight", "task_id", "turn", "opening"}
 ROW_KEYS |= {"tokenizer", "prompt_date"}
 TURN_KEYS = {"from", "value", "loss", "token_ids", "finish_reason"}
-PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
-"""How files begin that gzip, bzip2, xz and zstd write."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -205,6 +203,8 @@ class Place(NamedTuple):
 def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
     """The rows of a file that holds a JSON list or JSON lines, with their places."""
     remedy, row = "write it with workflow_convert.py", 0
+    if other := no_json(Path(path)):
+        raise ValueError(f"{path} is {other}")
     # Without the translation of line ends, which would shift the places.
     with open(path, encoding="utf-8", newline="") as file:
         source = _Source(file)
@@ -213,10 +213,10 @@ def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
                 source.take()
             lines = source.peek() == "{"
             if not lines and (source.peek() != "[" or not source.take() or source.peek() == "]"):
-                raise ValueError(f"{path} {_instead_of_rows(source)}; {remedy}")
+                raise ValueError(f"{path} {_instead_of_rows()}; {remedy}")
             for place, value in source.lines() if lines else source.elements():
                 if lines and not row and "conversations" not in value:
-                    raise ValueError(f"{path} {_instead_of_rows(source, value)}; {remedy}")
+                    raise ValueError(f"{path} {_instead_of_rows(value)}; {remedy}")
                 yield place, value
                 row += 1
         except json.JSONDecodeError as error:
@@ -225,17 +225,13 @@ def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
                 f"{path}, row {row}, is not JSON: {error.msg} at byte {byte}; {remedy}"
             ) from error
         except UnicodeDecodeError as error:
-            packed = error.object.startswith(PACKED)
-            remedy = "it is compressed, so unpack it" if packed else "save it as UTF-8"
-            raise ValueError(f"{path} is not JSON: {error}; {remedy}") from error
+            raise ValueError(f"{path} is not JSON: {error}; save it as UTF-8") from error
         except RecursionError as error:
             raise ValueError(f"{path}, row {row}, is nested too deeply; {remedy}") from error
 
 
-def _instead_of_rows(source: _Source, row: Any = ()) -> str:
+def _instead_of_rows(row: Any = ()) -> str:
     """What a file is that holds no rows: those for other trainers are recognised."""
-    if source.begins(LFS_POINTER):
-        return "is a pointer of Git LFS and not the file: `git lfs pull` fetches it"
     if "chosen" in row and "rejected" in row:
         return (
             "holds preference pairs (--to dpo), which train_mem.py cannot train on: TRL's "
@@ -307,11 +303,6 @@ class _Source:
                 start = self.byte
                 self._drop(end)
                 return Place(start, self.byte - start), value
-
-    def begins(self, text: str) -> bool:
-        while len(self._text) < len(text) and self._more():
-            pass
-        return self._text.startswith(text)
 
     def _more(self) -> bool:
         # As much again: a long row is then not decoded from its beginning too often.

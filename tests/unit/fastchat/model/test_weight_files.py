@@ -72,6 +72,8 @@ def spoil(model, how):
         cut(shard(model)[-1])
     elif how == "bin cut":
         cut(as_bin(model))
+    elif how == "tokenizer cut":
+        cut(model / "tokenizer.json")
     elif how == "bin pointer":
         as_bin(model).write_bytes(POINTER)
 
@@ -79,6 +81,7 @@ def spoil(model, how):
 SPOILED = {
     "pointer": "model.safetensors is a pointer of Git LFS .* run `git lfs pull` in",
     "tokenizer pointer": "tokenizer.json is a pointer of Git LFS",
+    "tokenizer cut": r"tokenizer.json is cut off, or no JSON \([\d,]+ bytes\): fetch it again",
     "cut": r"model.safetensors is cut off, or .* \([\d,]+ bytes; .*\): fetch it again \(`git lfs",
     "header cut": "is cut off, or no safetensors file",
     "empty": "is cut off, or no safetensors file",

@@ -64,6 +64,7 @@ def test_the_last_finished_row_of_a_problem_counts_and_order_is_by_problem(tmp_p
         ("[]", "not an object of episodes keyed by index"),
         ("", "is empty"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:x\n", "git lfs pull"),
+        ("PK\x03\x04", "compressed, so unpack it"),
         ("[" * 100_000, "not valid JSON"),
         ('{"0": GOOD', "not valid JSON"),
         ('{"0": GOOD,\n"1": {"task_id": 1, oops}}', "line 2"),

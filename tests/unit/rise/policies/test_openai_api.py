@@ -244,7 +244,11 @@ def test_of_several_choices_those_that_are_not_filtered_are_kept():
 
 
 @pytest.mark.parametrize(
-    "line", ["KEY: 'sk-1'", 'KEY: "sk-1" # mine', "KEY: sk-1  ; mine", "  KEY = sk-1  "]
+    "line",
+    [
+        *("KEY: 'sk-1'", 'KEY: "sk-1" # mine', "KEY: sk-1  ; mine", "  KEY = sk-1  "),
+        *("export KEY=sk-1", "export KEY='sk-1' # mine", '{\n  "KEY": "sk-1",\n}'),
+    ],
 )
 def test_key_is_read_from_keys_cfg(tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
