@@ -18,6 +18,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import sys
 import time
 import urllib.error
@@ -44,9 +45,9 @@ class Unreachable(FetchError):
 
 
 ADVICE = (
-    "without a network, download these addresses on another machine and pass the files with "
-    "--from FILE; behind a proxy set HTTPS_PROXY; a mirror is named with --base_url. The same "
-    "command goes on where this one stopped"
+    "nothing came from the addresses below. Behind a proxy set HTTPS_PROXY, or name a mirror with "
+    "--base_url: the same command goes on where this one stopped. Without a network fetch them on "
+    "another machine and pass the files with --from FILE"
 )
 
 
@@ -170,9 +171,13 @@ def download(source: Source, url: str, part: Path, timeout: float) -> bytes:
                 part.unlink()  # longer than the file: it belongs to another version
             elif getattr(error, "errno", None) in FORBIDDEN:
                 raise  # the folder's, not the network's
-            elif status in (401, 403, 404, 410) or attempt == TRIES - 1:
+            elif (
+                status in (401, 403, 404, 410)
+                or isinstance(getattr(error, "reason", None), socket.gaierror)
+                or attempt == TRIES - 1
+            ):
                 cause = str(error).removeprefix("<urlopen error ").removesuffix(">")
-                raise Unreachable(f"{url} cannot be read ({cause})") from error
+                raise Unreachable(f"{url} ({cause})") from error
             time.sleep(random.uniform(0.2, 0.4) * 2**attempt)
             continue
         content = part.read_bytes()
@@ -254,7 +259,7 @@ def main() -> int:
     args = parse_args(homes)
     sources = [source for name in args.names for source in homes[name]]
     refused = f"--output_dir {args.output_dir}: give a folder that you may write to"
-    given, failed = [str(path) for path in args.files or []], list[Exception]()
+    given, failed, lost = [str(path) for path in args.files or []], False, list[str]()
     for item in args.files or sources:
         try:
             pinned = isinstance(item, Source)
@@ -262,15 +267,17 @@ def main() -> int:
             count = target.read_bytes().count(b"\n")
             short = f", not {item.rows:,}" if pinned and item.rows != count else ""
             print(f"{target}: {count:,} rows{short}")
+        except Unreachable as error:
+            lost.append(str(error))
         except (FetchError, OSError) as error:
             if getattr(error, "errno", None) in FORBIDDEN and error.filename not in given:
                 print(f"fetch.py: error: {refused} ({error.strerror})", file=sys.stderr)
                 return 2
             print(f"fetch.py: {error}", file=sys.stderr)
-            failed.append(error)
-    if any(isinstance(error, Unreachable) for error in failed):
-        print(f"fetch.py: {ADVICE}", file=sys.stderr)
-    return 1 if failed else 0
+            failed = True
+    if lost:
+        print(f"fetch.py: {ADVICE}:", *lost, sep="\n  ", file=sys.stderr)
+    return 1 if failed or lost else 0
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ case ${1-} in
     *) echo "setup.sh: '$1' is unknown: the one argument is --vllm, the knobs are variables" >&2; exit 2 ;;
 esac
 
+# A line as each step begins, with the time since the start: pip itself is silent for minutes.
+step() { printf 'setup.sh: %d:%02d %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
+
 is_supported() {
     "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
         >/dev/null 2>&1
@@ -153,15 +156,17 @@ fi
 make_venv
 # Before 23.3 pip does not find the extra "model_worker" of FastChat.
 "$VENV/bin/python" -m pip install -qq --upgrade "pip>=23.3"
-echo "setup.sh: installing PyTorch"
+step "1 of 4, PyTorch"
 install_torch
 export PIP_CONSTRAINT=$PWD/constraints.txt
-echo "setup.sh: installing RISE and FastChat"
+step "2 of 4, DeepSpeed"
 # DeepSpeed looks at torch while it is built, so it is built in this environment.
 "$VENV/bin/python" -m pip install -qq \
     setuptools wheel packaging ninja py-cpuinfo
 "$VENV/bin/python" -m pip install -qq --no-build-isolation deepspeed
-"$VENV/bin/python" -m pip install -qq --no-build-isolation \
-    -e "./FastChat[model_worker,train]" -e ".[$EXTRAS]"
+step "3 of 4, FastChat, transformers and what they need"
+"$VENV/bin/python" -m pip install -qq --no-build-isolation -e "./FastChat[model_worker,train]"
+step "4 of 4, RISE and its extras ($EXTRAS)"
+"$VENV/bin/python" -m pip install -qq --no-build-isolation -e ".[$EXTRAS]"
 echo "$request" >"$VENV/.rise-setup"
-echo "setup.sh: done; activate it with: source $VENV/bin/activate"
+step "done; in every new terminal: source $VENV/bin/activate"

@@ -281,6 +281,14 @@ def no_json(path: Path) -> str | None:
     return next((what for form, what in _OTHER_FILES.items() if re.match(form, start)), None)
 
 
+def similar(path: str | Path) -> str:
+    """What lies beside a path that is not there and has nearly its name, as a question; else ""."""
+    folder, name = Path(path).parent, Path(path).name
+    there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    found = difflib.get_close_matches(name, there, n=1, cutoff=0.85)
+    return f" (did you mean {folder / found[0]}?)" if found else ""
+
+
 def new_file(path: Path, mode: str = "") -> IO[Any]:
     """A file of our own to write, text unless the mode is b.
 

@@ -6,6 +6,7 @@ The hub's own client tries a server that does not answer for the better part of 
 import functools
 
 from fastchat.client import http
+from fastchat.utils import similar
 
 
 def problem_with(repository: str, cache_dir: str | None = None) -> str | None:
@@ -19,9 +20,9 @@ def problem_with(repository: str, cache_dir: str | None = None) -> str | None:
     if any(cached) or (cause := unreachable()) is None:
         return None
     return (
-        f"{repository} is no directory here and not in the cache of this machine, and "
-        f"{constants.ENDPOINT} does not answer ({cause}): give the directory of a checkpoint, or "
-        "check the name and the network"
+        f"{repository} is no directory here{similar(repository)} and not in the cache of this "
+        f"machine, and {constants.ENDPOINT} does not answer ({cause}): give the directory of a "
+        "checkpoint, or check the name and the network"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastchat.model.adapters import attach, base_of, is_adapter
-from fastchat.utils import first_line
+from fastchat.utils import first_line, similar
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -183,8 +183,8 @@ def resolve(path: str | Path) -> str:
         return str(folder)
     if not text or text.startswith((".", "/", "~")) or text.count("/") > 1 or text.endswith("/"):
         raise ValueError(
-            f"there is no directory {text!r}; give a directory with a checkpoint, or a model of "
-            "the Hugging Face hub as ORG/NAME"
+            f"there is no directory {text!r}{similar(text)}; give a directory with a "
+            "checkpoint, or a model of the Hugging Face hub as ORG/NAME"
         )
     return text
 

@@ -12,7 +12,8 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK
 from fastchat.model.adapters import is_adapter
 from fastchat.model.model_adapter import resolve
 from fastchat.model.weight_files import check_files
-from fastchat.train.arguments import Arguments, DataArguments, TrainingArguments
+from fastchat.train.arguments import Arguments, TrainingArguments
+from fastchat.train.first_look import missing_data, model_problems
 from fastchat.train.lora import LoraArguments, lora_problems
 
 CHOICES = {
@@ -38,7 +39,8 @@ def check(arguments: Arguments) -> None:
     With --check model and data may be missing: an earlier stage may make them.
     """
     args, model = arguments.training, arguments.model.model_name_or_path
-    problems = [] if args.check else _data_problems(arguments.data)
+    data = arguments.data
+    problems = [] if args.check else missing_data(data.data_path, data.eval_data_path)
     if not (args.check and is_absent(model)):
         problems += _model_problems(model, args)
         problems += _adapter_problems(arguments.lora, model, args.cache_dir)
@@ -118,15 +120,6 @@ def _mismatches(file: Any, config: Any) -> list[str]:
     ]
 
 
-def _data_problems(data: DataArguments) -> list[str]:
-    paths = {"--data_path": data.data_path, "--eval_data_path": data.eval_data_path}
-    return [
-        f"{flag} {path}: there is no such file; workflow_convert.py writes it"
-        for flag, path in paths.items()
-        if path is not None and not Path(path).is_file()
-    ]
-
-
 def _output_problems(output_dir: Path) -> list[str]:
     """Why nothing can be written to `output_dir`, which may not exist yet."""
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
@@ -150,11 +143,9 @@ def _number_problems(training: TrainingArguments) -> list[str]:
 
 
 def _model_problems(model: str, training: TrainingArguments) -> list[str]:
-    try:
-        source = Path(resolve(model))
-        check_files(model, cache_dir=training.cache_dir)
-    except ValueError as error:
-        return [f"--model_name_or_path: {error}"]
+    if problems := model_problems(model, training.cache_dir):
+        return problems
+    source = Path(resolve(model))
     if source.is_dir() and source.resolve() == training.directory.resolve():
         return [
             f"--output_dir {training.directory} is the model's own directory; the result would "

@@ -8,6 +8,8 @@ import sys
 import warnings
 
 from fastchat.train import signals
+from fastchat.train.first_look import first_look
+from fastchat.train.processes import fail
 
 
 def name_accelerator() -> None:
@@ -31,6 +33,16 @@ def quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+def train(arguments: list[str]) -> int:
+    if problems := first_look(arguments):
+        return fail("\n".join(problems), 2)
+    name_accelerator()
+    quiet()
+    from fastchat.train.train import main
+
+    return main(arguments)
+
+
 def run(arguments: list[str]) -> None:
     signals.install()
     for stream in (sys.stdout, sys.stderr):
@@ -40,11 +52,7 @@ def run(arguments: list[str]) -> None:
     if "--check" in arguments:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # no GPU is asked
     try:
-        name_accelerator()
-        quiet()
-        from fastchat.train.train import main
-
-        code = main(arguments)
+        code = train(arguments)
     except KeyboardInterrupt:
         # While the packages are still being imported.
         code = signals.exit_code(signals.State.number)
