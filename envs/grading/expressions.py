@@ -15,7 +15,9 @@ from envs.grading.answers import (
     MODULUS,
     Quantity,
     Verdict,
+    compound,
     last_of_chain,
+    meets_compound,
     same_quantity,
 )
 from envs.grading.exact import TooLarge
@@ -27,6 +29,7 @@ from envs.grading.shapes import (
     is_equation,
     matrix,
     members,
+    pieces,
     read_group,
     solved,
 )
@@ -56,6 +59,7 @@ _PERIOD = re.compile(r"(?<=\.\d)\((\d+)\)")
 _INTEGER = re.compile(
     rf"(?:,|\(|\\text\{{[^{{}}]*\}})\s*{NAME}\s*\\in\s*\\mathbb\s*\{{?([NZQ])\}}?\s*\)?\s*$"
 )
+_RESIDUE = re.compile(r"(?:^|(?<=[=,]))\s*-?\d+(?=\s*(?:,|$))")
 _LONE_BRACE = re.compile(r"([\^_])\{(\w)\}")
 _LEAD = re.compile(r"^(?:\\text\{[^{}]*\}|(?:the )?(?:final )?answer)\s*(?:is|:)?\s*(?=\S)", re.I)
 _INDEX = re.compile(r"_\{?\d\}?(?=\s*=)")
@@ -79,19 +83,40 @@ def compare(candidate: str, reference: str) -> Outcome:
 
 
 def _compare(a: str, b: str) -> Outcome:
-    if not MODULUS.search(b):
-        a = MODULUS.sub("", a).replace(r"\equiv", "=") if MODULUS.search(a) else a
+    given, wanted = map(MODULUS.search, (a, b))
+    if given and not wanted:
+        a = MODULUS.sub("", a).replace(r"\equiv", "=")
+    elif wanted and (given or not re.search(r"=|\\equiv", b)):
+        if given and given[1] != wanted[1]:
+            return "wrong"
+        a, b = (_residues(text, wanted[1] if given else "") for text in (a, b))
     domains = {found[1] for found in map(_INTEGER.search, (a, b)) if found}
     if len(domains) == 1:  # 4k+1, k \in \mathbb{Z}
         a, b = (_INTEGER.sub("", text) for text in (a, b))
     if _unordered(a) == _unordered(b):
         return "right"
-    for decide in (*BY_NAME, _as_equations, _as_ratios, _as_quantities, _as_shapes):
+    for decide in (
+        *BY_NAME,
+        _as_equations,
+        _as_ratios,
+        _as_compounds,
+        _as_quantities,
+        _as_pieces,
+        _as_shapes,
+    ):
         outcome = decide(a, b)
         if outcome is not None:
             return outcome
     a, b = _value(a), _value(b) if "=" not in b else b
     return "right" if squeeze(a) == squeeze(b) else _question([a], [b])
+
+
+def _residues(text: str, modulus: str) -> str:
+    r"""Return x = 3 of x \equiv 10 \pmod{7}; without a modulus the number as it stands."""
+    text = MODULUS.sub("", text).replace(r"\equiv", "=")
+    if not (modulus.isdecimal() and int(modulus)):
+        return text
+    return _RESIDUE.sub(lambda residue: str(int(residue[0]) % int(modulus)), text)
 
 
 def squeeze(text: str) -> str:
@@ -172,6 +197,11 @@ _NOT_ONE_NUMBER = re.compile(
 )
 
 
+_CHOSEN = re.compile(
+    r"(?:(?<![A-Za-z\\])(?:C|nCr)|\\text\{C\})\s*=?\s*\((\d+),\s*(\d+)\)"
+    r"|(?<!\w)(\d+) ?C ?(\d+)(?!\w)"
+)
+"""C(5,2), which a number meets; elsewhere it is a point."""
 _BRACKETED = re.compile(r"^\(([^()]*)\)$")
 
 
@@ -189,6 +219,16 @@ def _as_ratios(a: str, b: str) -> Outcome | None:
     return _ordered(*crossed)
 
 
+def _as_compounds(a: str, b: str) -> Outcome | None:
+    """Judge 2 hours 30 minutes for 2.5 or 150, and the other way round."""
+    given, wanted = map(compound, (a, b))
+    if given and wanted:
+        return "right" if given == wanted else "wrong"
+    parts, text = given or wanted, b if given else a
+    other = number(text) if parts else None
+    return "right" if parts and other and meets_compound(other, text, parts) else None
+
+
 def _as_quantities(a: str, b: str) -> Outcome | None:
     """Judge numbers exactly; a list or a range never answers a reference that is one number."""
     wanted = number(b)
@@ -197,6 +237,7 @@ def _as_quantities(a: str, b: str) -> Outcome | None:
     spellings = [number(item) for item in members(a)]  # "3/4 or 0.75" is one number
     if len(spellings) > 1 and all(given and same_quantity(given, wanted) for given in spellings):
         return "right"
+    a = _CHOSEN.sub(lambda m: rf"\binom{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}", a)
     if _NOT_ONE_NUMBER.search(a) or (_is_zero(wanted) and is_equation(a)):
         return "wrong"
     given = number(in_digits(a) if "=" not in a else _value(a))
@@ -209,6 +250,14 @@ def _as_quantities(a: str, b: str) -> Outcome | None:
 
 def _is_zero(quantity: Quantity | None) -> bool:
     return quantity is not None and quantity.value == 0
+
+
+def _as_pieces(a: str, b: str) -> Outcome | None:
+    given, wanted = (pieces(_value(a)), pieces(_value(b))) if "{cases}" in a + b else (None, None)
+    if given is None or wanted is None:
+        return None
+    same = given.keys() == wanted.keys()
+    return _ordered([given[where] for where in wanted], [*wanted.values()]) if same else "wrong"
 
 
 def _as_shapes(a: str, b: str) -> Outcome | None:

@@ -37,7 +37,9 @@ _SYMBOLS = str.maketrans(
         **{"∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "≡": r"\equiv ", "¬": r"\neg "},
         **{"∧": r"\land ", "∨": r"\lor ", "→": r"\to ", "⇒": r"\implies ", "ϕ": r"\phi "},
         **{"√": r"\sqrt ", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]", "λ": r"\lambda "},
-        **{"∕": "/", "⁄": "/"},
+        **{"∕": "/", "⁄": "/", "…": r"\ldots "},
+        **{"⊂": r"\subset ", "⊆": r"\subseteq ", "∉": r"\notin ", "⊥": r"\perp "},
+        **{"∥": r"\parallel ", "≅": r"\cong ", "∃": r"\exists ", "∄": r"\nexists "},
         **{c: rf"\mathbb{{{unicodedata.normalize('NFKC', c)}}}" for c in "ℝℤℕℚℂ"},
         **dict.fromkeys("∅Ø", r"\emptyset "),
         **dict.fromkeys("✓✔✅"),
@@ -67,6 +69,8 @@ _COMMANDS = {
     **dict.fromkeys(("neq", "ne"), r"\ne "),
     **dict.fromkeys(("emph", "hbox", "mbox"), r"\text"),
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
+    **dict.fromkeys(("dbinom", "tbinom"), r"\binom"),
+    **{f"var{letter}": rf"\{letter} " for letter in ("epsilon", "phi", "theta", "rho")},
     **dict.fromkeys(("degree", "degrees"), r"^{\circ}"),
     **dict.fromkeys(("lvert", "rvert"), "|"),
     **dict.fromkeys(("lVert", "rVert", "Vert"), r"\|"),
@@ -86,7 +90,10 @@ _RUNS: list[_Rule] = [
     (re.compile("⁴√"), "∜"),
     (re.compile("(\\d)\u0307"), r"\\dot{\1}"),
     (re.compile("(\\d)\u0305"), r"\\overline{\1}"),
-    (re.compile("[\U0001d400-\U0001d7ff]+"), lambda run: unicodedata.normalize("NFKC", run[0])),
+    (
+        re.compile("[\U0001d400-\U0001d7ffℊℎℯℴⅅ-ⅉ]+"),
+        lambda run: unicodedata.normalize("NFKC", run[0]),
+    ),
     (
         re.compile("([⁰¹²³⁴-⁹]+)[/⁄∕]([₀-₉]+)"),
         lambda m: unicodedata.normalize("NFKC", rf"\frac{{{m[1]}}}{{{m[2]}}}"),
@@ -108,6 +115,12 @@ def _rules(*rules: tuple[str, _Replacement]) -> list[_Rule]:
     return [(re.compile(pattern), replacement) for pattern, replacement in rules]
 
 
+def _letter(styled: re.Match) -> str:
+    """The letter, in braces behind a command or a sign that would take it."""
+    letter, before = styled[1] or styled[2], styled.string[: styled.start()]
+    return f"{{{letter}}}" if re.search(r"[a-zA-Z^_]\s*$", before) else letter
+
+
 def _repeating(dotted: re.Match) -> str:
     return rf"\overline{{{''.join(re.findall('[0-9]', dotted[0]))}}}"
 
@@ -116,7 +129,7 @@ def _lines(block: re.Match) -> str:
     """The equations of ``aligned`` without what lines them up; ``cases`` with conditions stay."""
     return (
         block[0]
-        if block[1] in ("cases", "array") and "&" in block[2]
+        if block[1] in ("cases", "array") and re.search(r"&(?!\s*=)", block[2])
         else block[2].replace("&", "")
     )
 
@@ -124,7 +137,7 @@ def _lines(block: re.Match) -> str:
 _SIZES = r"left|right|[bB]igg?[lrm]?|middle"
 _STYLES = (
     r"displaystyle|textstyle|scriptstyle|tiny|small|normalsize|large|Large|LARGE|huge|bf|it|rm|cal|sf|tt|sc"
-    r"|limits|boldsymbol|pmb|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox|checkmark"
+    r"|limits|boldsymbol|bold|pmb|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox|checkmark"
 )
 _CONSTANT = r"[-+\d\s./{}^*]|\\(?:frac|sqrt|pi|cdot)(?![a-zA-Z])"
 _OPERATORS = r"(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|max|min|gcd"
@@ -178,7 +191,7 @@ _RULES = _rules(
     (r"\\textcolor\s*\{[a-zA-Z]*\}|\\color\s*(?:\{[a-zA-Z]*\}|[a-z]+\s)", ""),
     (r"\\(?:hspace|vspace|phantom)\*?\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", " "),
     # a vector is its letter, and so are the units i, j and k
-    (r"\\(?:vec|mathbf)\s*(?:\{\s*([A-Za-z])\s*\}|([A-Za-z]))", r"{\1\2}"),
+    (r"\\(?:vec|mathbf)\s*(?:\{\s*([A-Za-z])\s*\}|([A-Za-z]))", _letter),
     (r"\\hat\s*(?:\{*\s*(?:([ijk])|\\([ij])math)\s*\}+|([ijk]))", r"{\1\2\3}"),
     (r"\\(?:text|math)(?:bf|it|rm|sf|tt|normal|up|md|sc)" + _END, r"\\text"),
     # a letter in another alphabet, but not the sets of numbers; a word as an operator
@@ -194,7 +207,10 @@ _RULES = _rules(
         r"\\((?:operatorname|text)\s*\{\s*)?(arc|)(c|)tg(?![a-zA-Z])(?(1)\s*\})",
         lambda m: rf"\{m[2]}{'cot' if m[3] else 'tan'} ",
     ),
-    (r"\\(?:operatorname\*?|math(?:bin|rel|ord|punct))\s*\{\s*([A-Za-z:,])\s*\}", r"\1"),
+    (
+        r"\\(?:operatorname\*?|math(?:bin|rel|ord|punct|open|close))\s*\{\s*([A-Za-z:,()\[\]])\s*\}",
+        r"\1",
+    ),
     (
         r"\\(?:operatorname\*?|mathop)\s*(\{[A-Za-z ]+\})"
         r"(?=[\s.,;)}]*(?:$|\\text|\\operatorname))",
@@ -253,14 +269,16 @@ _RULES = _rules(
     (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),
     (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
     (
-        r"(?:\{\})?[_^]\{?(\d+)\}?\s*(?:\\text\{\s*)?C\}?\s*_\{?(\d+)\}?",
+        r"(?:\{\})?[_^]\{?(\d+|n)\}?\s*(?:\\text\{\s*)?C\}?\s*_\{?(\w+)\}?",
         r"\\binom{\1}{\2}",
     ),
+    (r"(?<![A-Za-z])C_\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
     (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"(\d+)\s*\\choose" + _END + r"\s*(\d+)", r"\\binom{\1}{\2}"),
     (r"\\log\s*_\s*(?:e" + _END + r"|\{\s*e\s*\})", r"\\ln "),
     (r"\\varnothing" + _END + r"|\\\{\s*\\\}|\\text\{\s*(?:the )?empty set\s*\}", r"\\emptyset "),
     (r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime" + _END + ")", lambda m: "'" * m[0].count("prime")),
+    (r"\^\s*\{\s*('+)\s*\}", r"\1"),
     (r"(?<![a-zA-Z])\\?exp\s*(?:\(((?:[^()]|\([^()]*\))*)\)|\{([^{}]*)\})", r"e^{\1\2}"),
     (
         r"(?<=\d)((?:\s|~|\\[,; ]|(?:\\text)?\{)*)([aApP])(?:\.\s?)?[mM]\b\.?",
@@ -320,6 +338,7 @@ _LATE_RULES = _rules(
     ),
     (r"\b(hours?|minutes?|days?|weeks?|years?|feet|foot|yards?|pounds?) and\b(?=[\s}]*\d)", r"\1"),
     (r"\\text\{\s*\}", " "),
+    (r"(\([^()]*,[^()]*\))\s+(?=\([^()]*,[^()]*\))", r"\1, "),
     (r"\s+", " "),
 )
 _COMMAND = re.compile(r"\\(frac|sqrt|binom)(?![a-zA-Z])\s*")

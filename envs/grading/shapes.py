@@ -369,6 +369,28 @@ _MATRIX = re.compile(
     r"\\end\{(?P=name)\}[)\]\s]*(?P<turned>\^\s*\{?(?:T|\\top|\\text\{T\}|\\intercal)\}?\s*)?",
     re.DOTALL,
 )
+_CASES = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
+_ABSOLUTE_VALUE = re.compile(rf"\|({NAME})\|")
+_WORD = re.compile(r"\\text\s*\{([^{}]*)\}")
+
+
+def pieces(text: str) -> dict[str, str] | None:
+    """Return the values of a piecewise function by their conditions; None for anything else."""
+    text = _ABSOLUTE_VALUE.sub(
+        r"\\begin{cases} \1 & \1\\ge 0 \\\\ -\1 & \1<0 \\end{cases}", text.strip()
+    )
+    match = _CASES.fullmatch(text)
+    found = {}
+    for row in filter(str.strip, _ROW_END.split(match[1])) if match else ():
+        value, _, condition = row.partition("&")
+        condition = re.sub(r"\b(?:if|for|when)\b", "", _WORD.sub(r"\1", condition)).strip(" ,;.")
+        groups = intervals(condition) or [Group("", (condition,))]
+        names = re.findall("[A-Za-z]+", _COMMAND.sub("", condition))
+        spans = [(group.kind, [re.sub(r"\s", "", end) for end in group.items]) for group in groups]
+        found[f"{names} {spans}"] = value.strip(" ,;")
+    return found or None
+
+
 _COLUMN = re.compile(r"^[(\[]([^()\[\]]+,[^()\[\]]+)[)\]]\^\s*\{?(?:T|\\top|\\text\{T\})\}?$")
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
 
