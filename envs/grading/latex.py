@@ -193,7 +193,9 @@ _RULES = _rules(
     # a vector is its letter, and so are the units i, j and k
     (r"\\(?:vec|mathbf)\s*(?:\{\s*([A-Za-z])\s*\}|([A-Za-z]))", _letter),
     (r"\\hat\s*(?:\{*\s*(?:([ijk])|\\([ij])math)\s*\}+|([ijk]))", r"{\1\2\3}"),
+    (r"\\math(?:bf|it|rm)(?=\{[^{}]*(?:=|\\(?:frac|sqrt|pi)))", ""),
     (r"\\(?:text|math)(?:bf|it|rm|sf|tt|normal|up|md|sc)" + _END, r"\\text"),
+    (r"\\mathbb\s*([RNZQC])", r"\\mathbb{\1}"),
     # a letter in another alphabet, but not the sets of numbers; a word as an operator
     (
         r"\\(?:math(?:cal|scr|frak)|mathbb(?!\s*\{?\s*[RNZQC]))\s*(?:\{\s*([A-Za-z\d]+)\s*\}|([A-Za-z]))",

@@ -179,13 +179,14 @@ _FIGURE = (
 )
 _ARGUMENT = r"\s*(?:\([^()]*\)|\{[^{}]*\}|\d*(?:\\[a-z]+|[A-Za-z]+)|\d+)(?:\^\{\\circ\})?"
 _OUTLINE = [
+    (r"\\(?:text|operatorname)\{[A-Za-z]{2,}\}\s*\([^()=]*\)", "a"),
     (r"\\text\{([A-Za-z])\}", r"\1"),
     (r"\\text\{[^{}]*\}|(?<![A-Za-z\\])(?:[A-Za-z]{4,}|[Tt]he|max|min|is|of|so)(?![A-Za-z])", ""),
     (rf"{_FUNCTION_NAME}(?:[_^](?:\{{[^{{}}]*\}}|\w))*{_ARGUMENT}", "a"),
     (r"\\(?:int|sum|prod|lim)(?![a-z]).*|[A-Za-z]_(?:\{[^{}]*\}|\w)|\|z\|", "a"),
     (r"([fghpqrA-Z])\(\w\((-?\w+)\)\)", r"\1(\2)"),
     (
-        rf"{_COMBINED}\([^()]*\)|n\((?=[^()]*[A-Z])[^()]*\)|\\lfloor.*?\\rfloor|\\lceil.*?\\rceil",
+        rf"{_COMBINED}\([^()]*\)|[mn]\((?=[^()]*[A-Z])[^()]*\)|\\lfloor.*?\\rfloor|\\lceil.*?\\rceil",
         "a",
     ),
     (r"[fghpqrA-Z]'*(?:\^\{[^{}]*\})?\([^()]*\)(?:_(?:\{[^{}]*\}|\\?\w+))?", "a"),

@@ -62,6 +62,7 @@ CODE_STATUSES = {
 }
 """What the code or type of an error inside a reply of status 200 stands for."""
 KIND_WORDS = (
+    ("overloaded", (400, 403, 500), r"throttl|too many requests"),
     (
         "context_overflow",
         (None, *REFUSED, 500),
@@ -90,7 +91,7 @@ KIND_WORDS = (
     (
         "unauthorized",
         (None, 400),
-        r"(location|region|country) .{0,20}not supported|"
+        r"(location|region|country) .{0,20}not supported|organi[sz]ation .{0,20}restricted|"
         r"(invalid|incorrect|missing|no|wrong) api[ _-]?key|"
         r"api[ _-]?key (is )?(invalid|not valid|expired|missing|required|incorrect)",
     ),
@@ -98,13 +99,12 @@ KIND_WORDS = (
         "not_found",
         (None, 400, 422),
         r"^(?!.*\b(parameter|argument|field)\b).*?"
-        r"((model|deployment)[ _]?not[ _]?(found|exist)|"
+        r"((model|deployment)[ _]?not[ _]?(found|exist|available)|"
         r"model .{0,80}(not found|(not|n't) exist|is unknown|decommissioned|been retired)|"
         r"model (identifier|name) is invalid|"
         r"(unknown|no such|invalid) model\b|model unloaded|not a valid model|no endpoints found|"
         r"(unexpected|unknown|no such|invalid) (endpoint|route|path|url)\b)",
     ),
-    ("overloaded", (400, 403, 500), r"throttl|too many requests"),
     ("server", (400,), r"model has crashed"),
     ("overloaded", (None,), r"rate.?limit|too many requests|overload|capacity|try again|busy"),
 )
