@@ -269,6 +269,8 @@ class Env(gymnasium.Env[str, str], ABC):
             hint = "; the file is compressed: unpack it" * packed
             raise ValueError(f"not UTF-8 ({error.reason}){hint}") from error
         except (ValueError, RecursionError) as error:
+            if line.strip() == b"{":
+                hint = "; one object over many lines, as the log of a run, holds no problems"
             raise ValueError(f"not JSON ({error}){hint}") from error
         if not isinstance(row, dict):
             raise ValueError(f"a JSON {type(row).__name__}, not an object{hint}")

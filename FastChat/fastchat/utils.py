@@ -244,19 +244,28 @@ class Parser(argparse.ArgumentParser):
         args.error = self.error
         return args
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._given = sys.argv[1:] if args is None else args
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.split())
         self.exit(2, f"{self.prog}: error: {line}{self._nearest(line)} (--help lists the flags)\n")
 
     def _nearest(self, message: str) -> str:
-        """What to do about flags that were not recognised, or the nearest known ones, in words."""
-        _, found, unknown = message.partition("unrecognized arguments: ")
+        """What to do about flags that are not known, or the nearest known ones, in words."""
+        is_missing = message.startswith("the following arguments are required: ")
+        if not is_missing and not message.startswith("unrecognized arguments: "):
+            return ""
         known = [flag for action in self._actions for flag in action.option_strings]
-        flags = [word.partition("=")[0] for word in unknown.split() if word.startswith("--")]
+        flags = [word.partition("=")[0] for word in self._given if word.startswith("--")]
+        flags = [flag for flag in flags if flag not in known and " " not in flag]
         for start, remedy in self._elsewhere.items():
             if any(flag.startswith(start) for flag in flags):
                 return f": {remedy}"
-        return f": {near}" if found and (near := nearest(flags, known)) else ""
+        if not (near := nearest(flags, known)):
+            return ""
+        return f"; {' '.join(flags)} is unknown, {near}" if is_missing else f": {near}"
 
 
 def nearest(flags: Iterable[str], known: Sequence[str]) -> str:

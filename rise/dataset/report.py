@@ -2,6 +2,7 @@
 
 from array import array
 from collections import Counter
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -120,8 +121,13 @@ class TokenCounts:
             from transformers import AutoTokenizer
 
             from fastchat.conversation import ChatTemplate
+            from fastchat.model import hub
+            from fastchat.model.model_adapter import resolve
 
-            path = (self._model_path or "").removeprefix("hf:")
+            path = resolve(self._model_path or "")
+            # The hub's client would try for a minute and more.
+            if not Path(path).is_dir() and (problem := hub.problem_with(path)):
+                raise ValueError(problem)
             self._template = ChatTemplate(AutoTokenizer.from_pretrained(path))
         return self._template
 

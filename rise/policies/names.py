@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from fastchat.model import files
 from fastchat.model.weight_files import check_files
+from fastchat.utils import similar
 from rise.policies.function import FunctionPolicy, load_function
 from rise.policies.keys import NO_KEY, OPENAI_KEY, SERVER_KEY, find_key
 from rise.policies.openai_api import OpenAIPolicy, reasons
@@ -215,7 +216,9 @@ def _nobody(name: str, controller: str, served: list[str], controller_error: str
     if name.endswith(".py"):
         return f"{name} is a file without the name of a function: did you mean {name}:FUNCTION?"
     if name.startswith((".", "/", "~")):
-        return f"{name} is no directory: give one with a saved model"
+        return f"{name} is no directory: give one with a saved model{similar(name)}"
+    if re.fullmatch(r"[^@\s]+@[\w.-]+(:\d+)?(/\S*)?", name):
+        return f"{name} has no http:// or https:// behind the @: give NAME@http://HOST:PORT/v1"
     if controller_error:
         state = (
             f"no controller answers at {controller} ({controller_error}). Start one with `python "
@@ -227,6 +230,9 @@ def _nobody(name: str, controller: str, served: list[str], controller_error: str
             f"the controller at {controller} serves {', '.join(served) or 'nothing'} (a worker "
             "that is still loading is not listed yet);"
         )
+    beside = similar(name)
+    if beside and not served:
+        return f"there is no directory {name}, and nobody serves a model of that name{beside}"
     hint = f" Did you mean hf:{name}?" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
     return (
         f"nobody answers to the model {name!r}: {state} give a directory with a checkpoint, "

@@ -1,6 +1,7 @@
 """The entry of a training process: run, and leave with its exit code."""
 
 import contextlib
+import importlib.util
 import io
 import logging
 import os
@@ -8,8 +9,6 @@ import sys
 import warnings
 
 from fastchat.train import signals
-from fastchat.train.first_look import first_look
-from fastchat.train.processes import fail
 
 
 def name_accelerator() -> None:
@@ -34,6 +33,13 @@ def quiet() -> None:
 
 
 def train(arguments: list[str]) -> int:
+    if importlib.util.find_spec("torch") is None:
+        remedy = "source .venv/bin/activate (bash scripts/setup.sh makes it)"
+        print(f"train_mem.py: error: {sys.executable} has no torch: {remedy}", file=sys.stderr)
+        return 2
+    from fastchat.train.first_look import first_look
+    from fastchat.train.processes import fail
+
     if problems := first_look(arguments):
         return fail("\n".join(problems), 2)
     name_accelerator()

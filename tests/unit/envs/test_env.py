@@ -183,6 +183,7 @@ def test_same_answer_does_not_depend_on_which_of_the_two_comes_first(write):
         ("gsm8k", b'{"question": "q", "answer": "#### \xff"}', "not UTF-8"),
         ("gsm8k", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
         ("gsm8k", b"\x1f\x8b\x08", "not UTF-8 .* unpack it"),
+        ("gsm8k", b"{", "not JSON .* as the log of a run, holds no problems"),
         ("gsm8k", b"[" * 100_000, "not JSON"),
         ("math", b'{"problem": "p", "solution": "5"}', "no answer in \\\\boxed"),
         ("math", b'{"problem": "p", "solution": "\\\\boxed{5"}', "no answer in \\\\boxed"),

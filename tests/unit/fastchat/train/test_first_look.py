@@ -31,6 +31,15 @@ def test_slips_are_named_with_their_remedies_before_torch_is_imported(tmp_path):
     assert "there is no directory './model'" in model
 
 
+def test_a_python_without_the_packages_is_told_of_the_environment():
+    command = [sys.executable, "-S", "-E", train_mem.__file__]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "has no torch: source .venv/bin/activate (bash scripts/setup.sh makes it)\n"
+    )
+
+
 def test_every_flag_of_the_trainer_is_known_and_what_may_come_later_is_let_through():
     names = {f.name for group in Arguments.__annotations__.values() for f in fields(group)}
     words = [f"--{name}" for name in names - {"check"}] + ["--lora", "--no_dataloader_pin_memory"]

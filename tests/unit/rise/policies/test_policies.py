@@ -263,6 +263,8 @@ def test_directory_without_a_model_is_refused(functions):
         ("./nowhere", "./nowhere is no directory"),
         ("m@http://host:8000", "m@http://host:8000 has no path: .* /v1"),
         ("m@http://host:8000/", "up to and including /v1"),
+        ("m@host:8000/v1", "no http:// or https:// behind the @"),
+        ("functions.p", r"no directory functions.p, .* \(did you mean functions.py\?\)"),
         ("expert.py", "did you mean expert.py:FUNCTION?"),
         ("./expert.py", "did you mean ./expert.py:FUNCTION?"),
     ],

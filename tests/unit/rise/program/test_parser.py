@@ -19,11 +19,13 @@ from fastchat.utils import Parser
         (["--max_turn", "3"], "did you mean --max_turns?"),
         (["--qqq"], "unrecognized arguments: --qqq (--help lists the flags)"),
         (["--max_turns", "many"], "invalid int value: 'many'"),
+        (["--log-dir", "x"], "required: --log_dir; --log-dir is unknown, did you mean --log_dir?"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_the_nearest_flag(capsys, words, part):
     parser = Parser(prog="program", description="Two\nlines.")
     parser.add_argument("--max_turns", type=int)
+    parser.add_argument("--log_dir", required="--log-dir" in words)
     with pytest.raises(SystemExit) as exit_:
         parser.parse_args(words)
     assert exit_.value.code == 2
