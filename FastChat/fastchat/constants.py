@@ -5,6 +5,7 @@ The codes and the names of the environment variables are FastChat's, so that its
 
 import os
 from enum import IntEnum
+from typing import Literal
 
 CONTROLLER_PORT = 21001
 WORKER_PORT = 21002
@@ -32,6 +33,9 @@ MAX_BODY_BYTES = 16 * 2**20
 
 MAX_REPLY_BYTES = 64 * 2**20
 """The largest reply that a client reads: a thousand long answers with their token ids."""
+
+FinishReason = Literal["stop", "length", "abort"]
+"""Why a worker's answer ends."""
 
 
 class ErrorCode(IntEnum):

@@ -4,11 +4,10 @@ import argparse
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-import requests
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "FastChat")]
@@ -24,7 +23,18 @@ def spread(values: Sequence[float], form: str = ".0f") -> str:
     return f"{middle} ({low} to {high})"
 
 
+def failed_row(name: object, error: Exception, cells: int) -> str:
+    """A row of a markdown table that says in its first of so many cells what went wrong."""
+    traceback.print_exception(error)
+    said = " ".join(f"{type(error).__name__}: {error}".split()).replace("|", "/")[:160]
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        said += f"; pip install {error.name.partition('.')[0].replace('_', '-')}"
+    return f"| {name} | failed: {said} |{' |' * (cells - 1)}"
+
+
 def ask(controller: str, what: str) -> dict[str, Any] | None:
+    import requests
+
     try:
         return requests.post(f"{controller}/{what}", json={}, timeout=5).json()
     except (requests.RequestException, ValueError):

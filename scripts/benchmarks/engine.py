@@ -14,13 +14,14 @@ decoding, weights and cache being read once per step, and the share of it that w
 """
 
 import argparse
+import gc
 import random
 import statistics
 import sys
 import time
 from typing import Any
 
-from bench import parser, spread
+from bench import failed_row, parser, spread
 
 FIELDS = (
     "vocab_size",
@@ -78,9 +79,9 @@ def main(argv: list[str] | None = None) -> int:
     for rows in args.rows:
         try:
             print(table_row(args, model, rows, bandwidth), flush=True)
-        except RuntimeError as error:  # the others are measured all the same
+        except Exception as error:  # the others are measured all the same
             failed = True
-            print(f"| {rows} | failed: {' '.join(str(error).split())[:100]} |", flush=True)
+            print(failed_row(rows, error, len(head(bandwidth)) - 1), flush=True)
     return int(failed)
 
 
@@ -92,15 +93,13 @@ def load(args: argparse.Namespace, device: Any) -> Any:
 
 def build_model(size: str, device: Any) -> Any:
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     from fastchat.serve.engine.kv_pool import free_bytes
 
-    config = LlamaConfig(**SIZES[size], max_position_embeddings=4096)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    with torch.device("meta"):
-        count = LlamaForCausalLM(config).num_parameters()
-    needed, free = count * dtype.itemsize, free_bytes(device)
+    empty, free = empty_model(size, dtype), free_bytes(device)
+    needed = empty.num_parameters() * dtype.itemsize
     if needed > 0.8 * free:
         raise ValueError(
             f"the {size} model takes {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free "
@@ -110,10 +109,20 @@ def build_model(size: str, device: Any) -> Any:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with torch.device(device):
-            return LlamaForCausalLM(config).eval()
+        with device:
+            return LlamaForCausalLM(empty.config).eval()
     finally:
         torch.set_default_dtype(before)
+
+
+def empty_model(size: str, dtype: Any) -> Any:
+    """The model without memory."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.device("meta"):
+        config = LlamaConfig(**SIZES[size], max_position_embeddings=4096)
+        return LlamaForCausalLM(config).to(dtype)
 
 
 def measured_bandwidth(device: Any) -> float:
@@ -122,13 +131,15 @@ def measured_bandwidth(device: Any) -> float:
 
     source = torch.empty(2**30, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    target.copy_(source)
-    torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    for _ in range(20):
-        target.copy_(source)
-    torch.cuda.synchronize(device)
-    return 20 * 2 * source.numel() / (time.perf_counter() - start)
+    seconds = 0.0
+    for copies in (500, 50):  # the clocks of an idle GPU take a while to rise
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        for _ in range(copies):
+            target.copy_(source)
+        torch.cuda.synchronize(device)
+        seconds = (time.perf_counter() - start) / copies
+    return 2 * source.numel() / seconds
 
 
 def print_head(args: argparse.Namespace, model: Any, bandwidth: float | None) -> None:
@@ -155,7 +166,9 @@ def head(bandwidth: float | None) -> list[str]:
 
 def table_row(args: argparse.Namespace, model: Any, rows: int, bandwidth: float | None) -> str:
     from fastchat.serve.engine.engine import SlotEngine
+    from fastchat.serve.engine.kv_pool import token_bytes
 
+    gc.collect()  # what a failure held of the row before
     engine = SlotEngine(model, None, max_rows=rows, max_length=args.prompt + args.new)
     slots = slots_of(engine, args.prompt + args.new)
     if slots < rows:
@@ -173,8 +186,8 @@ def table_row(args: argparse.Namespace, model: Any, rows: int, bandwidth: float 
     # The first run warms up.
     cells = [str(rows), *(spread(rates[1:]) for rates in (walls, cpus, prefills))]
     if bandwidth is not None:
-        limit = rows * bandwidth / step_bytes(args, model, engine, rows)
-        cells += [f"{limit:.0f}", f"{statistics.median(walls[1:]) / limit:.0%}"]
+        size = token_bytes(engine.model.layer_shapes())
+        cells += share(args, model, size, rows, bandwidth, statistics.median(walls[1:]))
     return f"| {' | '.join(cells)} |"
 
 
@@ -224,16 +237,20 @@ def drain(engine: Any, prompts: list[list[int]], new: int) -> tuple[float, float
     return spent
 
 
-def step_bytes(args: argparse.Namespace, model: Any, engine: Any, rows: int) -> float:
-    """Bytes that one decode step has to read: the weights, and on average half of the answers."""
-    from fastchat.serve.engine.kv_pool import token_bytes
+def share(
+    args: argparse.Namespace, model: Any, token: int, rows: int, bandwidth: float, rate: float
+) -> list[str]:
+    """The limit in tokens per second, and the share of it that a rate is.
 
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    A decode step has to read the weights, and of every row its cache, of `token` bytes a token, on
+    average with half of the answer. The model may be one without memory.
+    """
+    weights = model.num_parameters()
     if not model.config.tie_word_embeddings:
-        table = model.get_input_embeddings().weight
-        weights -= table.numel() * table.element_size()
-    per_token = token_bytes(engine.model.layer_shapes())
-    return weights + rows * (args.prompt + args.new / 2) * per_token
+        weights -= model.get_input_embeddings().weight.numel()
+    read = weights * model.dtype.itemsize + rows * (args.prompt + args.new / 2) * token
+    limit = rows * bandwidth / read
+    return [f"{limit:.0f}", f"{rate / limit:.0%}"]
 
 
 if __name__ == "__main__":

@@ -17,14 +17,13 @@ import statistics
 import sys
 import tempfile
 import time
-import traceback
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench import parser
-from engine import SIZES
+from bench import failed_row, parser
+from engine import SIZES, build_model
 from training import build_tokenizer
 from training_modes import LENGTH, OneStep, ours, trl
 
@@ -32,6 +31,7 @@ from fastchat.train.data.rwr_dataset import Example
 from fastchat.train.prefix_tree.trie import divide
 
 PREAMBLE, QUESTION, ATTEMPT = 330, 100, 150
+FLASH, TRL = "ours, padded, FlashAttention", "TRL, batch 1"
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,22 +54,22 @@ def main() -> int:
     rate = matrix_rate(args.device)
     print(f"{args.size}, {args.rows} rows, {rate / 1e12:.1f} TFLOP/s in a matrix product")
     full = sum(step.lengths)
-    rows, failed = [], []
+    rows, failed = [], False
     with tempfile.TemporaryDirectory() as directory:
         for name, (build, computed) in programs(step, Path(directory), args.device).items():
             try:
-                seconds, parameters, peak = measure(build, args)
+                seconds, parameters, attention, peak = measure(build, args)
             except Exception as error:  # the others are measured all the same
-                traceback.print_exc()
-                failed.append(name)
-                said = " ".join(str(error).split())[:80]
-                rows.append(f"| {name} | failed: {type(error).__name__} {said} | | |")
+                failed = True
+                rows.append(failed_row(name, error, 4))
                 continue
             mfu = 6 * parameters * computed / seconds / rate
-            rows.append(f"| {name} | {full / seconds:,.0f} | {mfu:.1%} | {peak} |")
+            rows.append(f"| {name} | {full / seconds:,.0f} | {mfu:.1%} | {peak} | {attention} |")
             print(f"{name}: measured", flush=True)
-    print("\n| program | row tokens/s | MFU | peak GB |\n|---|---|---|---|", *rows, sep="\n")
-    return int(bool(failed))
+    rows += [f"| {name} | left out: {why} | | | |" for name, why in left_out(args.device).items()]
+    head = "| program | row tokens/s | MFU | peak GB | attention |\n|---|---|---|---|---|"
+    print("", head, *rows, sep="\n")
+    return int(failed)
 
 
 def programs(step: OneStep, directory: Path, device: str) -> dict[str, tuple[Any, int]]:
@@ -79,22 +79,30 @@ def programs(step: OneStep, directory: Path, device: str) -> dict[str, tuple[Any
     # As the trainer divides the step by default, at batches of 1.
     (passes,) = divide(step.prefixes, range(len(step)), LENGTH, 1)
     shared = sum(sum(step.prefixes.arrange(rows)[1]) for rows in passes)
-    tokenizer = build_tokenizer(["The answer is 42."])
     padded = {"batching": "padded"}
     found = {
         "ours": (partial(ours, step=step, directory=directory, **common), full - shared),
         "ours, padded": (partial(ours, step=step, directory=directory, **padded, **common), full),
     }
-    if device == "cuda" and importlib.util.find_spec("flash_attn"):
-        flash = partial(with_flash, step=step, directory=directory, **padded, **common)
-        found["ours, padded, FlashAttention"] = (flash, full)
-    else:
-        print("no row of FlashAttention: it needs a GPU and the package flash-attn")
-    if not (importlib.util.find_spec("trl") and importlib.util.find_spec("datasets")):
-        print("TRL is not installed (pip install trl): no row of it")
-        return found
-    rows = {"tokenizer": tokenizer, "examples": step.examples, "directory": directory}
-    return found | {"TRL, batch 1": (partial(trl, **rows, **common), full)}
+    flash = partial(with_flash, step=step, directory=directory, **padded, **common)
+    rows = {"examples": step.examples, "directory": directory}
+    found |= {FLASH: (flash, full), TRL: (partial(with_trl, **rows, **common), full)}
+    return {name: program for name, program in found.items() if name not in left_out(device)}
+
+
+def left_out(device: str) -> dict[str, str]:
+    """The programs that something is missing for, and what."""
+    missing = [name for name in ("trl", "datasets") if not importlib.util.find_spec(name)]
+    found = {TRL: f"pip install {' '.join(missing)}"} if missing else {}
+    if device != "cuda":
+        return found | {FLASH: "it needs a GPU"}
+    if not importlib.util.find_spec("flash_attn"):
+        found[FLASH] = "pip install flash-attn --no-build-isolation"
+    return found
+
+
+def with_trl(model: Any, **settings: Any) -> Any:
+    return trl(model, build_tokenizer(["The answer is 42."]), **settings)
 
 
 def with_flash(model: Any, **settings: Any) -> Any:
@@ -120,15 +128,13 @@ def trajectories(rows: int, vocabulary: int) -> OneStep:
     return OneStep(examples[:rows])
 
 
-def measure(build: Any, args: argparse.Namespace) -> tuple[float, int, str]:
-    """Median seconds of a step, the model's parameters, and its peak memory in GB."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+def measure(build: Any, args: argparse.Namespace) -> tuple[float, int, str, str]:
+    """Median seconds of a step, the model's parameters, its attention code, peak memory in GB."""
     cuda = args.device == "cuda"
-    config = LlamaConfig(**SIZES[args.size], max_position_embeddings=4096)
-    with torch.device(args.device):
-        model = LlamaForCausalLM(config)
-    model = model.to(torch.bfloat16) if cuda else model
+    gc.collect()  # what is left of the program before
+    if cuda:
+        torch.cuda.empty_cache()
+    model = build_model(args.size, torch.device(args.device))
     parameters = model.num_parameters()
     work = build(model)
     # Trainers turn it on in train(), which is not called here.
@@ -146,11 +152,8 @@ def measure(build: Any, args: argparse.Namespace) -> tuple[float, int, str]:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     peak = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if cuda else "-"
-    del work, model
-    gc.collect()
-    if cuda:
-        torch.cuda.empty_cache()
-    return statistics.median(seconds), parameters, peak
+    attention = model.config._attn_implementation
+    return statistics.median(seconds), parameters, attention, peak
 
 
 def matrix_rate(device: str) -> float:
@@ -158,7 +161,7 @@ def matrix_rate(device: str) -> float:
     size, dtype = (8192, torch.bfloat16) if device == "cuda" else (512, torch.float32)
     matrix = torch.randn(size, size, device=device, dtype=dtype)
     best = float("inf")
-    for _ in range(5):
+    for _ in range(300 if device == "cuda" else 5):  # an idle GPU's clocks take a while to rise
         started = time.perf_counter()
         matrix @ matrix
         if device == "cuda":

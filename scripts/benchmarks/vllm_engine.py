@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import engine
+import torch
 from bench import spread
 
 
@@ -41,13 +42,16 @@ def main() -> int:
             **cpu if on_cpu else {},
         )
         print(f"{args.size}: vLLM {__version__}, {config['dtype']}; {args.new} new tokens\n")
-        print("| rows | generated tok/s | prompt tok/s |\n|---|---|---|")
+        # Beside vLLM, which leaves a tenth of the GPU and begins with a GPU that nobody has used.
+        bandwidth = None if on_cpu else engine.measured_bandwidth(torch.device("cuda"))
+        columns = [name for name in engine.head(bandwidth) if name != "tok per CPU-s"]
+        print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
         for rows in args.rows:
-            print(table_row(args, llm, rows), flush=True)
+            print(table_row(args, llm, rows, bandwidth), flush=True)
     return 0
 
 
-def table_row(args: Any, llm: Any, rows: int) -> str:
+def table_row(args: Any, llm: Any, rows: int, bandwidth: float | None) -> str:
     vocabulary = engine.SIZES[args.size]["vocab_size"]
     rates, prefills = [], []
     for run in range(args.runs + 1):
@@ -57,7 +61,13 @@ def table_row(args: Any, llm: Any, rows: int) -> str:
         # The prompts are cached now, as in engine.py.
         rates.append(rows * args.new / timed(llm, prompts, args.new))
     # The first run warms up.
-    return f"| {rows} | {spread(rates[1:])} | {statistics.median(prefills[1:]):.0f} |"
+    cells = [str(rows), spread(rates[1:]), f"{statistics.median(prefills[1:]):.0f}"]
+    if bandwidth is not None:
+        model, shape = engine.empty_model(args.size, torch.bfloat16), engine.SIZES[args.size]
+        token = 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * model.dtype.itemsize
+        token *= shape["hidden_size"] // shape["num_attention_heads"]
+        cells += engine.share(args, model, token, rows, bandwidth, statistics.median(rates[1:]))
+    return f"| {' | '.join(cells)} |"
 
 
 def timed(llm: Any, prompts: list[list[int]], new: int) -> float:

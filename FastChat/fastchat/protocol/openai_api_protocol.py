@@ -61,7 +61,7 @@ class CommonRequest(Sampling):
     """What a chat and a completion have in common."""
 
     model_config = ConfigDict(extra="forbid")
-    neutral: ClassVar = {
+    neutral: ClassVar[dict[str, tuple[Any, ...] | None]] = {
         "add_special_tokens": (True,),
         "audio": (),
         "best_of": (1,),
@@ -84,7 +84,7 @@ class CommonRequest(Sampling):
         "verbosity": ("medium",),
         **dict.fromkeys(IGNORED),
     }
-    instead: ClassVar = {
+    instead: ClassVar[dict[str, str]] = {
         "response_format": 'only {"type": "text"} is answered; ask for JSON in the prompt',
         "tools": "no tools are called here; describe them in the prompt",
     }

@@ -20,10 +20,15 @@ from pydantic import (
     model_validator,
 )
 
-from fastchat.constants import MAX_MESSAGES, MAX_SAMPLES, ErrorCode, RequestError
+from fastchat.constants import (
+    MAX_MESSAGES,
+    MAX_SAMPLES,
+    ErrorCode,
+    FinishReason,
+    RequestError,
+)
 
 M = TypeVar("M", bound=BaseModel)
-FinishReason = Literal["stop", "length", "abort"]
 
 
 def _encodable(text: str) -> str:
@@ -120,7 +125,11 @@ class GenerateRequest(Sampling):
     With n > 1 `text` and `finish_reason` of the reply are lists.
     """
 
-    neutral: ClassVar = {"use_beam_search": (False,), "best_of": (1,), "images": ([],)}
+    neutral: ClassVar[dict[str, tuple[Any, ...] | None]] = {
+        "use_beam_search": (False,),
+        "best_of": (1,),
+        "images": ([],),
+    }
 
     prompt: Text | None = None
     """A finished prompt string; special tokens are added once."""

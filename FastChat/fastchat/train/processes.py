@@ -5,7 +5,6 @@ import os
 import sys
 import time
 
-from fastchat.client.process import free_ports
 from fastchat.utils import threads_of
 
 logger = logging.getLogger("fastchat.train")
@@ -22,6 +21,8 @@ def set_single_process() -> None:
     """
     if "RANK" in os.environ or "LOCAL_RANK" in os.environ:
         return
+    from fastchat.client.process import free_ports
+
     [port] = free_ports(1)
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -174,6 +174,8 @@ class RWRTrainer(transformers.Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        # It makes a plan for every shape, and batches have many, see `EngineModel`.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         # Releases of transformers that do not know `loss_is_scaled_for_ga` go by this one.
         self.model_accepts_loss_kwargs = True
         # The Trainer wrote "no cache" into the configuration, which would be saved for serving.

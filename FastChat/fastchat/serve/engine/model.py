@@ -22,6 +22,11 @@ class EngineModel:
     """A causal language model as the engine needs it: tokens of many slots in, logits out."""
 
     def __init__(self, model: Any):
+        import torch
+
+        # Some 30 ms for every shape that it has not seen, and each step has another (torch 2.10 and
+        # newer, H100 and later).
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.model = model
         self.config = model.config.get_text_config(decoder=True)
         self.device = model.device

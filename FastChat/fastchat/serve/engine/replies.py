@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastchat.constants import FinishReason
 from fastchat.conversation import ChatTemplate
-from fastchat.protocol.worker_protocol import FinishReason, Logprobs, wire_reply
+from fastchat.protocol.worker_protocol import Logprobs, wire_reply
 from fastchat.serve.engine.request import EngineRequest, Sample
 from fastchat.serve.engine.spelling import Speller
 from fastchat.serve.stopping import cut_at_stop, decode, hold_back

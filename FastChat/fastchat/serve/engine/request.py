@@ -8,8 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastchat.constants import ErrorCode, RequestError
-from fastchat.protocol.worker_protocol import FinishReason
+from fastchat.constants import ErrorCode, FinishReason, RequestError
 from fastchat.serve.engine.gpu_errors import is_full
 from fastchat.serve.engine.sampling import SamplingParams, Score
 from fastchat.serve.stopping import contains_stop

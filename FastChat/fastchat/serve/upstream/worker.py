@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from fastchat.constants import ErrorCode, RequestError
+from fastchat.constants import ErrorCode, FinishReason, RequestError
 from fastchat.conversation import ChatTemplate
-from fastchat.protocol.worker_protocol import FinishReason, GenerateRequest, Logprobs, wire_reply
+from fastchat.protocol.worker_protocol import GenerateRequest, Logprobs, wire_reply
 from fastchat.serve.base_model_worker import BaseModelWorker
 from fastchat.serve.http import gathered
 from fastchat.serve.prompts import plain_messages

@@ -42,6 +42,12 @@ def definition(case):
     return naive_step(case, list(make_trainer(case).train_dataset))
 
 
+def test_cudnn_which_plans_for_every_shape_computes_no_attention(case):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    make_trainer(case)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
 @pytest.mark.parametrize(
     ("size", "accumulation", "checkpointing"),
     [(10, 1, False), (1, 10, False), (4, 3, False), (3, 4, True)],

@@ -57,6 +57,12 @@ def test_transformers_without_packed_queries_copies_when_decoding(model, monkeyp
     assert EngineModel(model).repeats_in_decoding
 
 
+def test_cudnn_which_plans_for_every_shape_computes_no_attention(model):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    EngineModel(model)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
 def test_nothing_is_copied_where_every_query_head_has_its_own_keys(checkpoint, monkeypatch):
     model = EngineModel(load_model(checkpoint(), device="cpu"))
     shapes = model.layer_shapes()
