@@ -62,6 +62,7 @@ def test_a_started_server_lives_as_long_as_its_worker(stand_in, controller_url, 
         url = f"http://localhost:{port}"
         # The port is taken long before the server behind it is ready.
         details = wait_for(lambda: worker.poll() is not None or post(f"{url}/model_details"))
+        assert worker.poll() is None, worker.stderr.read()
         assert details == {"context_length": CONTEXT}
         server, helper = server_of(worker), helper_of(log)
         assert alive(server) and alive(helper)

@@ -213,9 +213,9 @@ def begin(
 
 
 def files_in(directory: Path) -> dict[str, bytes]:
-    """Every file below a directory, with its content."""
+    """Every file below a directory, with its content, but what Python keeps of modules there."""
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for path in directory.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.parent.name != "__pycache__"
     }

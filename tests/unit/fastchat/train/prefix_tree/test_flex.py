@@ -7,7 +7,9 @@ one, which a check on the device hides. So what is tested here is all but the ke
 the model is given, and gradients.
 """
 
+import os
 import re
+from shutil import which
 
 import pytest
 import torch
@@ -117,6 +119,7 @@ def test_under_autocast_it_gets_one_dtype(monkeypatch):
     assert {tensor.dtype for tensor in seen} == {torch.bfloat16}
 
 
+@pytest.mark.skipif(not which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
 def test_compiled_it_computes_the_same_logits():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(windowed("gemma3"))
