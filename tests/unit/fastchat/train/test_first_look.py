@@ -6,10 +6,8 @@ python -m pytest tests/unit/fastchat/train/test_first_look.py
 import os
 import subprocess
 import sys
-from dataclasses import fields
 
 from fastchat.train import train_mem
-from fastchat.train.arguments import Arguments
 from fastchat.train.first_look import first_look
 
 
@@ -18,15 +16,14 @@ def test_slips_are_named_with_their_remedies_before_torch_is_imported(tmp_path):
     (tmp_path / "finetune.json").write_text("[]")
     words = ["--data_path", "finetun.json", "--model_name_or_path=./model", "--local_rank=0"]
     done = subprocess.run(
-        [sys.executable, train_mem.__file__, *words, "--output_dir", "out", "--learningrate", "1"],
+        [sys.executable, train_mem.__file__, *words, "--output_dir", "out"],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
-    flag, data, model = done.stderr.splitlines()
+    data, model = done.stderr.splitlines()
     assert done.returncode == 2
-    assert flag.startswith("train_mem.py: error: unknown argument --learningrate: did you mean --l")
     assert "--data_path finetun.json: there is no such file (did you mean finetune.json?)" in data
     assert "there is no directory './model'" in model
 
@@ -40,9 +37,6 @@ def test_a_python_without_the_packages_is_told_of_the_environment():
     )
 
 
-def test_every_flag_of_the_trainer_is_known_and_what_may_come_later_is_let_through():
-    names = {f.name for group in Arguments.__annotations__.values() for f in fields(group)}
-    words = [f"--{name}" for name in names - {"check"}] + ["--lora", "--no_dataloader_pin_memory"]
-    assert first_look([word.replace("_", "-") for word in words]) == first_look(words) == []
-    assert first_look(["--data_path", "later.json", "--check"]) == []
-    assert first_look(["--help", "--nonsense"]) == []
+def test_what_may_come_later_is_let_through():
+    assert first_look(["--data-path", "later.json", "--check"]) == []
+    assert first_look(["--help", "--data_path", "later.json"]) == []
