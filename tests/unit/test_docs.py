@@ -11,6 +11,7 @@ import shlex
 
 import pytest
 
+import envs
 from fastchat.train import arguments
 from scripts import flags
 from tests.support.readme_commands import PAGES, ROOT, commands
@@ -113,6 +114,15 @@ def test_modules_of_fastchat_that_are_called_ours_are_here():
         for name in names:
             assert (ROOT / "FastChat" / folder / f"{name.rpartition('.')[2]}.py").is_file(), name
     assert len(ours) > 8
+
+
+def test_the_expert_of_the_documentation_is_right():
+    page = (ROOT / "docs" / "generate.md").read_text(encoding="utf-8")
+    space = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], space)
+    answer = "3 + 4 = 7\n#### 7"
+    assert envs.grade("gsm8k", space["f"]({"answer": answer}, []), answer) == 1
+    assert envs.grade("numeric", space["f"]({"answer": "12"}, []), "12") == 1
 
 
 def test_the_worked_grades_are_right():
