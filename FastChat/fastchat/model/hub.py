@@ -5,7 +5,6 @@ The hub's own client tries a server that does not answer for the better part of 
 
 import functools
 
-from fastchat.client import http
 from fastchat.utils import similar
 
 
@@ -30,6 +29,8 @@ def problem_with(repository: str, cache_dir: str | None = None) -> str | None:
 def unreachable() -> str | None:
     """Why the hub does not answer; None if it does, be it with an error."""
     from huggingface_hub import constants
+
+    from fastchat.client import http
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from fastchat.client import http
 from fastchat.model import hub
 from fastchat.model.weight_files import check_files
 from fastchat.serve import model_worker
@@ -125,7 +126,7 @@ def test_a_model_that_is_neither_here_nor_to_be_had_is_refused_without_retries(m
 )
 def test_a_hub_whose_certificate_python_does_not_know_answers(monkeypatch, cause, said):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub.http, "unreachable", lambda _: cause)
+    monkeypatch.setattr(http, "unreachable", lambda _: cause)
     assert hub.unreachable.__wrapped__() == said
 
 
