@@ -26,6 +26,8 @@ def spread(values: Sequence[float], form: str = ".0f") -> str:
 def failed_row(name: object, error: Exception, cells: int) -> str:
     """A row of a markdown table that says in its first of so many cells what went wrong."""
     traceback.print_exception(error)
+    while isinstance(error.__cause__, ModuleNotFoundError):  # transformers says it in other words
+        error = error.__cause__
     said = " ".join(f"{type(error).__name__}: {error}".split()).replace("|", "/")[:160]
     if isinstance(error, ModuleNotFoundError) and error.name:
         said += f"; pip install {error.name.partition('.')[0].replace('_', '-')}"

@@ -121,10 +121,10 @@ class Slurm:
         text = self.run("scontrol", "show", "job", "-o", job)
         return re.findall(r"JobState=(\S+)", text)[0], int(re.findall(r"Restarts=(\d+)", text)[0])
 
-    def reaches(self, job: str, state: str, restarts: int = 0) -> None:
-        """Wait until a job is in a state for which nothing went wrong."""
-        deadline = time.monotonic() + SECONDS
-        while (now := self.state(job)) != (state, restarts):
+    def reaches(self, job: str, state: str, *restarts: int) -> None:
+        """Wait until a job is in a state for which nothing went wrong, after so many restarts."""
+        deadline, wanted = time.monotonic() + SECONDS, [(state, n) for n in restarts or (0,)]
+        while (now := self.state(job)) not in wanted:
             bad = {"FAILED", "COMPLETED", "CANCELLED", "TIMEOUT", "NODE_FAIL"} - {state}
             if now[0] in bad or time.monotonic() > deadline:
                 raise AssertionError(f"job {job} is {now}, not {state}:\n{self._logs()}")
