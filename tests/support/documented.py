@@ -35,6 +35,7 @@ ELSEWHERE = {
     "bash scripts/(test|setup).sh": "runs this test, or is what it begins with",
     "pre-commit": "is not installed here",
     "pip install -e": "as scripts/setup.sh does",
+    "(data/smollm2|checkpoints/try|log/try) ": "a real checkpoint: tests/journeys have tiny ones",
     "python data/fetch.py": "needs the network; from a local server: tests/unit/data/test_fetch.py",
     "python data/smollm2.py": "needs a network; on a tiny model: tests/unit/data/test_smollm2.py",
     "python data/splits.py": "needs those files; others: tests/unit/data/test_splits.py",
