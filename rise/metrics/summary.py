@@ -307,6 +307,8 @@ def _of_unread(found: dict[str, float]) -> str:
         return (
             f"{said}, {percent['empty']} are empty; where that is reasoning, raise --max_new_tokens"
         )
+    if found["no_box"] < MOST_UNREAD:
+        return f"{said}. Read some: what is in the box is no answer of this --env"
     return (
         f"{said}. The model does not know the format: a warm start (fine-tuning on some right "
         "answers in it, such as the data of workflow_convert.py) helps, more tokens do not"

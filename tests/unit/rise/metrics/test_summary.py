@@ -281,6 +281,11 @@ def test_most_attempts_without_an_answer_are_described_and_more_tokens_are_not_a
     )
     assert "last number is right in 21 %" in warning and "a warm start" in warning
     for episode in episodes:
+        episode.turns[0].actions = ["\\boxed{A}"]
+    metrics = summarise(episodes, str.__eq__, max_turns=1, feedback="none").metrics
+    [warning] = metrics["warnings"]
+    assert "0 % of these have no" in warning and "no answer of this --env" in warning
+    for episode in episodes:
         episode.turns[0].actions = [""]
     metrics = summarise(episodes, str.__eq__, max_turns=1, feedback="none").metrics
     [warning] = metrics["warnings"]
