@@ -122,9 +122,9 @@ class TokenCounts:
 
             from fastchat.conversation import ChatTemplate
             from fastchat.model import hub
-            from fastchat.model.model_adapter import resolve
 
-            path = resolve(self._model_path or "")
+            # A folder with a tokenizer alone will do.
+            path = (self._model_path or "").removeprefix("hf:")
             # The hub's client would try for a minute and more.
             if not Path(path).is_dir() and (problem := hub.problem_with(path)):
                 raise ValueError(problem)
