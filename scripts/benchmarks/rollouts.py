@@ -11,10 +11,10 @@ tokens: (a) controller and worker of stock fschat 0.2.36, one request at a time 
 controller; (b) `generate` of transformers on batches of 32; (c) our controller, worker and driver
 with 64 episodes in flight; (d) the same with a vLLM as the engine (VLLM_BIN, or where
 `scripts/setup.sh --vllm` put it), its default being compiled: `--vllm_args=--enforce-eager` is not.
-(e) llama.cpp's server, asked by our driver. 16 samples of a problem by all but (b), episodes of 5
-turns by (c), (d) and (e). The systems take turns, round by round, so that what else the machine
-does hits all of them; compare the ratios, not the rates, and on a busy machine only those per
-second of processor time.
+(e) llama.cpp's server, asked by our driver. 16 samples of a problem by (a), (c) and (d) (llama.cpp
+counts the tokens of one of them alone), episodes of 5 turns by (c), (d) and (e). The systems take
+turns, round by round, so that what else the machine does hits all of them; compare the ratios, not
+the rates, and on a busy machine only those per second of processor time.
 
 Reads   data/gsm8k/test.jsonl, or else the embedded problems; --data_path gives another file.
 Writes  a markdown table to standard output; --json writes every measurement.
@@ -52,8 +52,7 @@ STOCK, HF, OURS = "(a) stock, one by one", "(b) HF generate", "(c) ours"
 STOCK_BEST, OURS_BEST = f"(a) stock, {SAMPLES} samples", f"(c) ours, {SAMPLES} samples"
 VLLM, VLLM_BEST = "(d) vLLM", f"(d) vLLM, {SAMPLES} samples"
 OURS_TURNS, VLLM_TURNS = f"(c) ours, {EPISODE} turns", f"(d) vLLM, {EPISODE} turns"
-LLAMA, LLAMA_BEST = "(e) llama.cpp", f"(e) llama.cpp, {SAMPLES} samples"
-LLAMA_TURNS = f"(e) llama.cpp, {EPISODE} turns"
+LLAMA, LLAMA_TURNS = "(e) llama.cpp", f"(e) llama.cpp, {EPISODE} turns"
 RATIOS = {
     "(c) / (a)": (OURS, STOCK, 8.0),
     "(c) / (b)": (OURS, HF, 1.7),
@@ -62,7 +61,6 @@ RATIOS = {
     f"best of {SAMPLES}, (c) / (d)": (OURS_BEST, VLLM_BEST, 1.3),
     f"{EPISODE} turns, (c) / (d)": (OURS_TURNS, VLLM_TURNS, 1.3),
     "(c) / (e)": (OURS, LLAMA, 1.0),
-    f"best of {SAMPLES}, (c) / (e)": (OURS_BEST, LLAMA_BEST, 1.0),
     f"{EPISODE} turns, (c) / (e)": (OURS_TURNS, LLAMA_TURNS, 1.0),
 }
 """What is divided by what, and the bar, which for vLLM and llama.cpp is one by the clock."""
@@ -263,7 +261,6 @@ def one_round(args, number, dialogues, systems) -> Iterable[Timing]:
         (STOCK_BEST, "stock", lambda stock: stock.one_by_one(dialogues[:1], SAMPLES)),
         (OURS_BEST, "ours", lambda ours: ours.rollout(best, SAMPLES, seed)),
         (VLLM_BEST, "vllm", lambda ours: ours.rollout(best, SAMPLES, seed)),
-        (LLAMA_BEST, "llama.cpp", lambda ours: ours.rollout(best, SAMPLES, seed)),
     ]
     if {"vllm", "llama.cpp"} & systems.keys():
         episode = {"seed": seed, "turns": EPISODE}
