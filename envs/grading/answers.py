@@ -11,6 +11,7 @@ from itertools import islice
 from math import floor
 from typing import Literal
 
+from envs.grading.compounds import compound
 from envs.grading.exact import TooLarge, rational
 from envs.grading.latex import clean, matching_brace
 
@@ -232,52 +233,6 @@ def rounds_to(candidate: Quantity, reference: Quantity) -> bool:
 def _rounded(value: Fraction, decimals: int) -> Fraction:
     size = Fraction(floor(abs(value) * 10**decimals + Fraction(1, 2)), 10**decimals)
     return -size if value < 0 else size
-
-
-_UNITS = {
-    **dict.fromkeys(("h", "hr"), "hour"),
-    **dict.fromkeys(("feet", "ft"), "foot"),
-    **dict.fromkeys(("inche", "in"), "inch"),
-    **{"min": "minute", "sec": "second", "lb": "pound", "oz": "ounce"},
-}
-_SMALLER = {
-    **{("day", "hour"): 24, ("hour", "minute"): 60, ("minute", "second"): 60, ("week", "day"): 7},
-    **{("year", "month"): 12, ("foot", "inch"): 12, ("yard", "foot"): 3, ("pound", "ounce"): 16},
-    **{("dollar", "cent"): 100, ("meter", "centimeter"): 100, ("m", "cm"): 100, ("kg", "g"): 1000},
-}
-"""Units of which one has so many of the other."""
-_COMPOUND = re.compile(r"(\d+) ?([a-z]+),?(?: and)? (\d+(?:\.\d+)?) ?([a-z]+)")
-
-
-def compound(text: str) -> dict[str, Fraction] | None:
-    """Return what a quantity in two units comes to in either; ``text`` is cleaned.
-
-    >>> compound("2 hours 30 minutes")
-    {'hour': Fraction(5, 2), 'minute': Fraction(150, 1)}
-    """
-    found = _COMPOUND.fullmatch(_plain(text))
-    large, small = (_unit(found[i]) for i in (2, 4)) if found else ("", "")
-    times = _SMALLER.get((large, small))
-    if found is None or times is None:
-        return None
-    value = Fraction(found[1]) * times + Fraction(found[3])
-    return {large: value / times, small: value}
-
-
-def meets_compound(quantity: Quantity, text: str, wanted: dict[str, Fraction]) -> bool:
-    """Whether a number, in the unit that ``text`` has behind it or in none, is the compound."""
-    words = [_unit(word) for word in re.findall("[a-z]+", _plain(text))]
-    units = [word for word in words if any(word in pair for pair in _SMALLER)] or wanted
-    return not quantity.percent and quantity.value in [wanted.get(unit) for unit in units]
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.sub(r"\\text|[{}]", " ", text).replace(" ,", ",").lower().split()).strip(".")
-
-
-def _unit(word: str) -> str:
-    word = word[:-1] if len(word) > 1 and word.endswith("s") else word
-    return _UNITS.get(word, word)
 
 
 _SUFFIX = re.compile(r"(?<=\d)([kKM])$")

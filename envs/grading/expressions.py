@@ -15,11 +15,10 @@ from envs.grading.answers import (
     MODULUS,
     Quantity,
     Verdict,
-    compound,
     last_of_chain,
-    meets_compound,
     same_quantity,
 )
+from envs.grading.compounds import compound, meets
 from envs.grading.exact import TooLarge
 from envs.grading.latex import clean
 from envs.grading.shapes import (
@@ -29,7 +28,7 @@ from envs.grading.shapes import (
     is_equation,
     matrix,
     members,
-    pieces,
+    piecewise,
     read_group,
     solved,
 )
@@ -226,7 +225,9 @@ def _as_compounds(a: str, b: str) -> Outcome | None:
         return "right" if given == wanted else "wrong"
     parts, text = given or wanted, b if given else a
     other = number(text) if parts else None
-    return "right" if parts and other and meets_compound(other, text, parts) else None
+    if parts is None or other is None or other.percent:
+        return None
+    return "right" if meets(other.value, text, parts) else None
 
 
 def _as_quantities(a: str, b: str) -> Outcome | None:
@@ -253,7 +254,9 @@ def _is_zero(quantity: Quantity | None) -> bool:
 
 
 def _as_pieces(a: str, b: str) -> Outcome | None:
-    given, wanted = (pieces(_value(a)), pieces(_value(b))) if "{cases}" in a + b else (None, None)
+    given, wanted = (
+        (piecewise(_value(a)), piecewise(_value(b))) if "{cases}" in a + b else (None, None)
+    )
     if given is None or wanted is None:
         return None
     same = given.keys() == wanted.keys()

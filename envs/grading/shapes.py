@@ -375,7 +375,7 @@ _ABSOLUTE_VALUE = re.compile(rf"\|({NAME})\|")
 _WORD = re.compile(r"\\text\s*\{([^{}]*)\}")
 
 
-def pieces(text: str) -> dict[str, str] | None:
+def piecewise(text: str) -> dict[str, str] | None:
     """Return the values of a piecewise function by their conditions; None for anything else."""
     text = _ABSOLUTE_VALUE.sub(
         r"\\begin{cases} \1 & \1\\ge 0 \\\\ -\1 & \1<0 \\end{cases}", text.strip()
