@@ -23,7 +23,7 @@ FORMULA = re.compile(
     r"\$\$(?P<display>[^$]+)\$\$"
     r"|(?<!\\)\\\[(?P<bracket>(?:[^\\]|\\[^\[\]])+)\\\]"
     r"|(?<!\\)\\\((?P<round>(?:[^\\]|\\[^()])+)\\\)"
-    r"|\$(?P<dollar>(?=\S)[^$\n]*?(?<=\S))\$(?!\d)"
+    r"|\$(?P<dollar>(?=[^\s$])[^$\n]*?(?<=\S))\$(?!\d)"
     r"|(?P<box>\\boxed\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})",
     re.DOTALL,
 )
@@ -66,7 +66,7 @@ class Formulas:
         found: list[Piece] = []
         end = 0
         for match in FORMULA.finditer(text):
-            index = self._index(next(filter(None, match.groups())).strip())
+            index = self._index(match[match.lastgroup].strip())
             if index is None:
                 continue
             if match.start() > end:
