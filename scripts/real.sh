@@ -44,6 +44,10 @@ remember DATA EXPERT ITERATIONS ROLLOUTS TEST COOLER SEED MODEL WARM DTYPE SMOKE
 
 stage install env VENV="$VENV" bash scripts/setup.sh
 export PATH="$PWD/$VENV/bin:$PATH"
+share_cores
+
+# Threads that share their cores with other programs cost several times the work: here none runs beside.
+train_alone() { OMP_NUM_THREADS=$ALONE train "$@"; }
 
 both() { # MODEL NAME
     turns "$1" "$2"
@@ -72,7 +76,7 @@ problems() {
 }
 
 # The minutes are estimates for two idle cores that compute in bfloat16.
-say "1/6 problems, checkpoint (a minute), and a warm start on reference solutions (8 min)"
+say "1/6 problems, checkpoint (a minute), and a warm start on reference solutions (5 min)"
 [ -f "$OUT/data/source" ] || stage problems problems
 if [ "$(cat "$OUT/data/source")" != "$DATA" ]; then
     echo "   $DATA cannot be fetched here ($OUT/logs/problems.log): these are DATA=words"
@@ -81,10 +85,10 @@ fi
 if [ -z "$WARM" ]; then
     generate warm-solutions warm 1 --models "$TEACHER"
     convert warm --filepath "$OUT/warm-solutions" --criteria success --weighting none
-    train warm warm "$BASE" 2 --per_device_train_batch_size 8 --learning_rate 2e-4
+    train_alone warm warm "$BASE" 2 --per_device_train_batch_size 8 --learning_rate 2e-4
 fi
 
-say "2/6 on the second core: evaluation of base and warm start (6 min)"
+say "2/6 on the second core: evaluation of base and warm start (5 min)"
 second() {
     [ -z "$WARM" ] || return 0
     turns "$BASE" base --limit $(((TEST + 3) / 4))
@@ -92,7 +96,7 @@ second() {
 }
 background second
 
-say "3/6 generate: the student answers and hears that it is wrong, '$EXPERT' answers turn 2 (4 min)"
+say "3/6 generate: the student answers and hears that it is wrong, '$EXPERT' answers turn 2 (3 min)"
 logs=() start=$STUDENT
 for ((i = 1; i <= ITERATIONS; i++)); do
     NAME=rise
@@ -101,23 +105,20 @@ for ((i = 1; i <= ITERATIONS; i++)); do
         roll_out "gen$i-$j" "$GENERATE" "$STUDENT" $((ROLLOUTS * (i - 1) + j))
         logs+=("$OUT/gen$i-$j")
     done
-    say "4/6 train: reward-weighted regression, weight exp(reward / 0.4) (12 min)"
+    wait "$BESIDE"
+    say "4/6 train: reward-weighted regression, weight exp(reward / 0.4) (8 min)"
     convert "$NAME" --filepath "${logs[@]}" --criteria all --weighting exp --temperature 0.4
-    train "$NAME" "$NAME" "$start" 1 "${step[@]}"
+    train_alone "$NAME" "$NAME" "$start" 1 "${step[@]}"
     STUDENT=$OUT/$NAME
 done
-wait "$BESIDE"
 
-say "5/6 on the second core: the control, right answers alone, as many trained tokens (14 min)"
+say "5/6 the control: right answers alone, as many trained tokens (8 min)"
 convert control --filepath "${logs[@]}" --criteria success --weighting none --context_window 1 \
     --match_tokens "$OUT/rise.json"
-control() {
-    train control control "$start" 1 "${step[@]}"
-    both "$OUT/control" control
-}
-background control
+train_alone control control "$start" 1 "${step[@]}"
 
-say "6/6 evaluate: RISE; then RISE with another problem's attempt shown (9 min)"
+say "6/6 evaluate: the control on the second core; RISE, also with another problem's attempt shown (7 min)"
+background both "$OUT/control" control
 both "$OUT/rise" rise
 evaluate "$OUT/rise" rise_other --max_turns 2 --num_of_samples 1 1 --shown_attempts "$OUT/eval/rise"
 wait "$BESIDE"

@@ -82,6 +82,12 @@ background() { # COMMAND...
     echo "$BESIDE" >&"$pipe"
 }
 
+# Two stages at a time share the cores; one alone may have them all, ALONE.
+share_cores() {
+    ALONE=${OMP_NUM_THREADS:-$(python -c 'from fastchat.utils import own_cores; print(own_cores())')}
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((ALONE + 1) / 2))}
+}
+
 # Refuses a knob that is no whole number; all but SEED must be above 0. Bash takes 08 for octal.
 counts() { # NAME...
     local knob

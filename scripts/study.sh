@@ -79,6 +79,7 @@ for SEED in "${seeds[@]}"; do
     knobs
     # shellcheck source=scripts/real/stages.sh
     . "scripts/$LOOP/stages.sh"
+    share_cores
     say "seed $SEED: $VARIANTS"
     # Two at a time, one per core.
     for ((i = 0; i < ${#variants[@]}; i += 2)); do

@@ -18,13 +18,12 @@ if [ -z "$DTYPE" ]; then
 fi
 batch=30
 if [ -n "$SMOKE" ]; then batch=4 TEST=8 ROLLOUTS=1; fi
-# Two processes share two cores: one thread each.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false DS_ACCELERATOR=cpu
+export TOKENIZERS_PARALLELISM=false DS_ACCELERATOR=cpu
 
 BASE=${MODEL:-$OUT/base} STUDENT=${WARM:-$OUT/warm}
 START=$STUDENT GENERATE=generate DATASET=rise
 asked=(--env "$ENV_NAME" --max_new_tokens 32 --concurrency 96 --seed "$SEED")
-asked+=(--worker_args "--num-threads 1 --dtype $DTYPE --kv-memory 1GiB")
+asked+=(--worker_args "--dtype $DTYPE --kv-memory 1GiB")
 trainer=(--use_cpu True --bf16 "$([ "$DTYPE" = bfloat16 ] && echo True || echo False)")
 trainer+=(--optim adamw_torch_fused --model_max_length 1024 --group_trajectories True)
 trainer+=(--save_steps 60 --logging_steps 5)
