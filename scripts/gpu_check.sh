@@ -49,7 +49,7 @@ if [ -n "$VLLM_BIN" ]; then
 fi
 
 software='
-import importlib.metadata, platform
+import importlib.metadata, platform, shutil
 
 def version(name):
     try:
@@ -64,7 +64,8 @@ import torch
 import transformers
 if torch.cuda.is_available():
     found = torch.cuda.get_device_properties(0)
-    print(f"| {found.name}, {found.total_memory / 2**30:.0f} GiB |")
+    gib, compiler = found.total_memory / 2**30, shutil.which("cc")
+    print(f"| {found.name}, {gib:.0f} GiB, CUDA {torch.version.cuda}, C compiler {compiler} |")
 '
 failed=() later=0
 

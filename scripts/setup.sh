@@ -79,7 +79,17 @@ install_torch() {
         echo "setup.sh: no CPU build of torch could be fetched; taking the default build" >&2
     fi
     "$VENV/bin/python" -m pip install -qq "torch==$TORCH_VERSION"
+    if has_gpu && ! sees_gpu; then
+        echo "setup.sh: this build of torch is for a newer driver; uv looks for one for this" >&2
+        "$VENV/bin/python" -m pip install -qq uv
+        "$VENV/bin/uv" pip install --python "$VENV/bin/python" --torch-backend=auto \
+            --reinstall-package torch "torch==$TORCH_VERSION" || true
+        sees_gpu || echo "setup.sh: torch sees no GPU: update the driver, or choose an older TORCH_VERSION" >&2
+    fi
 }
+
+has_gpu() { nvidia-smi -L 2>/dev/null | grep -q '^GPU '; }
+sees_gpu() { "$VENV/bin/python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; }
 
 # One token of a model without weights and tokenizer: whether it starts and computes.
 ask_vllm() {
@@ -160,10 +170,11 @@ step "1 of 4, PyTorch"
 install_torch
 export PIP_CONSTRAINT=$PWD/constraints.txt
 step "2 of 4, DeepSpeed"
-# DeepSpeed looks at torch while it is built, so it is built in this environment.
+# DeepSpeed looks at torch while it is built, so it is built in this environment. Beside a GPU it asks
+# for CUDA's compiler, which nothing here needs.
 "$VENV/bin/python" -m pip install -qq \
     setuptools wheel packaging ninja py-cpuinfo
-"$VENV/bin/python" -m pip install -qq --no-build-isolation deepspeed
+DS_ACCELERATOR=cpu "$VENV/bin/python" -m pip install -qq --no-build-isolation deepspeed
 step "3 of 4, FastChat, transformers and what they need"
 "$VENV/bin/python" -m pip install -qq --no-build-isolation -e "./FastChat[model_worker,train]"
 step "4 of 4, RISE and its extras ($EXTRAS)"

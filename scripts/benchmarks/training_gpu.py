@@ -25,7 +25,7 @@ import torch
 from bench import failed_row, parser
 from engine import SIZES, build_model
 from training import build_tokenizer
-from training_modes import LENGTH, OneStep, ours, trl
+from training_modes import LENGTH, OneStep, ours, recompute, trl
 
 from fastchat.train.data.rwr_dataset import Example
 from fastchat.train.prefix_tree.trie import divide
@@ -137,10 +137,7 @@ def measure(build: Any, args: argparse.Namespace) -> tuple[float, int, str, str]
     model = build_model(args.size, torch.device(args.device))
     parameters = model.num_parameters()
     work = build(model)
-    # Trainers turn it on in train(), which is not called here.
-    newer = getattr(model, "activation_checkpointing_enable", None)
-    (newer or model.gradient_checkpointing_enable)()
-    model.train()
+    recompute(model)
     work()
     if cuda:
         torch.cuda.reset_peak_memory_stats()

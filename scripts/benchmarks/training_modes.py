@@ -69,7 +69,8 @@ def ours(model: Any, step: OneStep, directory: Path, **arguments: Any) -> Mode:
         **arguments,
     )
     if args.batching == "tree":
-        print(use_trees(model, None, LENGTH, args.device, model.dtype))
+        dtype = torch.bfloat16 if args.bf16 else model.dtype
+        print(use_trees(model, None, LENGTH, args.device, dtype))
     trainer = RWRTrainer(
         model=model.to(args.device), args=args, train_dataset=step, data_collator=Collator(0)
     )
@@ -82,6 +83,13 @@ def ours(model: Any, step: OneStep, directory: Path, **arguments: Any) -> Mode:
             trainer.training_step(model, batch, examples)
 
     return work
+
+
+def recompute(model: Any) -> None:
+    """Turn gradient checkpointing on, as trainers do in train(), which is not called here."""
+    newer = getattr(model, "activation_checkpointing_enable", None)
+    (newer or model.gradient_checkpointing_enable)()
+    model.train()
 
 
 def trl(

@@ -12,10 +12,12 @@ case $SIZE in
 esac
 PROBLEMS=${PROBLEMS:-$problems} CHATS=${CHATS:-$chats}
 
-# One process, also where there are several GPUs: it needs no launcher.
+# One process, also where there are several GPUs: it needs no launcher. Two workers may share one, for
+# which vLLM would not do.
+worker="--device $DEVICE"
 case $DEVICE in
     cpu) trainer=(--use_cpu True); export DS_ACCELERATOR=cpu ;;
-    cuda) trainer=() ;;
+    cuda) trainer=() worker+=" --engine embedded" ;;
     *) refuse "DEVICE must be cpu or cuda, not '$DEVICE'" ;;
 esac
 case $EXPERT in
@@ -29,7 +31,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB
 ENV_NAME=gsm8k BASE=$OUT/base TEACHER=data/arithmetic.py:expert
 START=$BASE GENERATE=train DATASET=finetune step=()
 asked=(--env gsm8k --prompt_style bare --temperature 1.0 --max_new_tokens 96)
-asked+=(--worker_args "--device $DEVICE" --seed "$SEED")
+asked+=(--worker_args "$worker" --seed "$SEED")
 trainer+=(--deepspeed deepspeed/zero3.json --per_device_train_batch_size 16 --learning_rate "$rate")
 trainer+=(--adam_beta2 0.98 --max_grad_norm 1.0 --model_max_length 512 --save_steps 400)
 trainer+=(--logging_steps 20)

@@ -72,7 +72,7 @@ def test_a_package_that_is_missing_costs_its_own_row(monkeypatch):
     monkeypatch.setitem(sys.modules, "training_modes", None)
     done = run_main(importlib.import_module("parity_gpu").main, "parity_gpu.py", *words)
     assert done.returncode == 1 and "worker and model, log-probability | 0 |" in done.stdout
-    assert "gradient norm | failed: ModuleNotFoundError: " in done.stdout
+    assert "gradient norms | failed: ModuleNotFoundError: " in done.stdout
     assert "; pip install training-modes |" in done.stdout
 
 

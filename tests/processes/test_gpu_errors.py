@@ -30,6 +30,7 @@ GREEDY = SamplingParams(temperature=0.0)
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"), True, False),
         (AcceleratorError("CUDA error: out of memory"), True, False),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling x"), True, False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling x"), True, False),
         (RuntimeError("shape mismatch after a CUDA error"), False, False),
         (ValueError(MESSAGE), False, False),
     ],

@@ -17,7 +17,7 @@ OLD = "#!/bin/sh\nexit 1\n"
 UV = """#!/usr/bin/env bash
 echo "uv $*" >>"$CALLS"
 mkdir -p "${@: -1}/bin"
-printf '#!/bin/sh\\necho "python $*" >>"$CALLS"\\n' >"${@: -1}/bin/python"
+printf '#!/bin/sh\\necho "python $* $DS_ACCELERATOR" >>"$CALLS"\\n' >"${@: -1}/bin/python"
 chmod +x "${@: -1}/bin/python"
 """
 
@@ -51,6 +51,9 @@ def test_uv_makes_the_environment_where_no_python_fits(machine, tmp_path):
     first, *others = (tmp_path / "calls").read_text().splitlines()
     assert first == f"uv venv -q --seed --allow-existing --python >=3.10,<3.15 {tmp_path}/venv"
     assert any("pip install" in line and "FastChat" in line for line in others)
+    # Beside a GPU its build asks for CUDA's compiler otherwise.
+    assert sum("deepspeed" in line for line in others) == 1
+    assert next(line for line in others if "deepspeed" in line).endswith("deepspeed cpu")
     assert machine().stdout == f"setup.sh: {tmp_path}/venv is up to date\n"
 
 

@@ -140,12 +140,11 @@ def computes_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
-def pick_attention(config: Any) -> str:
-    """The fastest attention code for training that is installed and exact."""
-    import torch
+def pick_attention(config: Any, device: Any) -> str:
+    """The fastest attention code for training on a device that is installed and exact."""
     from transformers.utils import is_flash_attn_2_available
 
-    fast = torch.cuda.is_available() and is_flash_attn_2_available()
+    fast = device.type == "cuda" and is_flash_attn_2_available()
     return "flash_attention_2" if fast else _exact_attention(config)
 
 

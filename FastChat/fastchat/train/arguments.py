@@ -68,7 +68,10 @@ class TrainingArguments(transformers.TrainingArguments):
     cache_dir: str | None = option(
         None, "where hub downloads are kept; None is the hub's own place"
     )
-    optim: str = option("adamw_torch", "optimizer, by transformers' name")
+    optim: str = option(
+        "adamw_torch",
+        "optimizer, by transformers' name; on a GPU without DeepSpeed adamw_torch is the fused one",
+    )
     model_max_length: int = option(
         2048, "longest example in tokens; history is cut first, a longer example is dropped"
     )
@@ -120,10 +123,16 @@ class TrainingArguments(transformers.TrainingArguments):
         self._map_warmup()
         if self.gradient_checkpointing and hasattr(self, "activation_checkpointing"):
             self.activation_checkpointing = True  # its name in the newer releases of version 5
-        if self.tf32 and not transformers.utils.is_torch_tf32_available():
-            self.tf32 = None
         if not torch.accelerator.is_available():
             self.use_cpu = True
+        if self.tf32:
+            if not self.use_cpu and transformers.utils.is_torch_tf32_available():
+                # The way of transformers keeps torch 2.9 and 2.10 from compiling anything.
+                torch.set_float32_matmul_precision("high")
+            self.tf32 = None
+        if self.optim == "adamw_torch" and not (self.use_cpu or self.deepspeed):
+            # The same update, without a copy of all weights in memory while it is made.
+            self.optim = "adamw_torch_fused"
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False
         # The collator makes the inputs; the trainer looks for non-finite losses itself.

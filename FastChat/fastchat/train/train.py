@@ -214,7 +214,7 @@ def load(run: Run) -> Any:
     threads = processes.share_cores()
     if args.deepspeed:
         processes.start_deepspeed(on_cpu=args.device.type == "cpu")
-    attention = wanted or pick_attention(run.config)
+    attention = wanted or pick_attention(run.config, args.device)
     if attention.startswith("flash") and not (args.bf16 or args.fp16):
         attention = "sdpa"
     model = load_model(

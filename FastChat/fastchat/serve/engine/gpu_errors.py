@@ -7,8 +7,9 @@ from types import FrameType
 from typing import Any
 
 _CUDA = "CUDA error"
-_NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""CUDA's and cuBLAS's own words: they allocate beside torch, whose OutOfMemoryError this is not."""
+_NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+"""CUDA's and cuBLAS's own words: they allocate beside torch, whose OutOfMemoryError this is not.
+Where there is no room to begin, cuBLAS is not initialized."""
 
 
 def is_full(error: BaseException) -> bool:

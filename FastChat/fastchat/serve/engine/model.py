@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+_ALIGNED = 8
+"""Attention on a GPU copies, for every layer, a mask whose rows do not begin at multiples of it."""
 
 
 class EngineModel:
@@ -104,6 +106,8 @@ class EngineModel:
             [[*row, *[0] * (width - len(row))] for row in tokens], device=self.device
         )
         starts = torch.tensor(span.starts, device=self.device)
+        # Copied to a GPU now: behind the pass the copy would wait for it.
+        last = torch.tensor([count - 1 for count in span.counts], device=self.device)
         positions = starts[:, None] + torch.arange(width, device=self.device)
         hidden = self._body(
             input_ids=ids,
@@ -114,9 +118,7 @@ class EngineModel:
         ).last_hidden_state
         if watch is not None:
             watch(hidden)
-        last = torch.tensor([count - 1 for count in span.counts], device=self.device)
-        rows = torch.arange(len(span.counts), device=self.device)
-        return self.logits(hidden[rows, last])
+        return self.logits(hidden[torch.arange(len(last), device=self.device), last])
 
     def check(self, pool: KVPool) -> None:
         """Compare prefill, chunked prefill and decoding in the pool with the model itself."""
@@ -141,26 +143,27 @@ class EngineModel:
             )
 
     def _masks(self, positions: torch.Tensor, end: int) -> Any:
-        """Boolean masks (B, 1, P, T), one per kind of layer where the model has several kinds."""
+        """Masks (B, 1, P, T), one per kind of layer where the model has several kinds."""
         import torch
 
-        keys = torch.arange(end, device=self.device)
+        keys = torch.arange(-(-end // _ALIGNED) * _ALIGNED, device=self.device)
         full = keys <= positions[..., None]
-        masks = {"full_attention": self._as_attention_wants(full[:, None])}
+        masks = {"full_attention": self._as_attention_wants(full[:, None], end)}
         if self._window is not None:
             near = full & (keys > positions[..., None] - self._window)
-            masks["sliding_attention"] = self._as_attention_wants(near[:, None])
+            masks["sliding_attention"] = self._as_attention_wants(near[:, None], end)
         if self._layers:
             return masks
         return masks.get("sliding_attention", masks["full_attention"])
 
-    def _as_attention_wants(self, mask: torch.Tensor) -> torch.Tensor:
+    def _as_attention_wants(self, mask: torch.Tensor, end: int) -> torch.Tensor:
+        """Truth values; for eager, and on a GPU, the numbers that every layer makes of them."""
         import torch
 
-        if self.config._attn_implementation != "eager":
-            return mask
-        hidden = torch.finfo(self.model.dtype).min
-        return torch.zeros_like(mask, dtype=self.model.dtype).masked_fill(~mask, hidden)
+        if self.config._attn_implementation == "eager" or self.device.type != "cpu":
+            numbers = torch.zeros_like(mask, dtype=self.model.dtype)
+            mask = numbers.masked_fill_(~mask, torch.finfo(self.model.dtype).min)
+        return mask[..., :end]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Of every place: (..., H) to (..., V)."""

@@ -40,7 +40,9 @@ def use_trees(
         obstacle = tree_obstacle(model, longest)
         if obstacle is None and device.type == "cuda":
             config = model.config.get_text_config(decoder=True)
-            problem = _agreed(flex_problem(config, device, dtype), device)
+            problem: str | None = f"{type(model).__name__} has no code for it"
+            if model._supports_flex_attn:
+                problem = _agreed(flex_problem(config, device, dtype), device)
             model.set_attn_implementation(SEGMENTS if problem else FLEX)
             without = f", without {FLEX}, since {problem}" if problem else ""
             return f"batching: prefix trees{without}"

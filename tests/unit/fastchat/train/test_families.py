@@ -87,8 +87,9 @@ def test_a_family_is_trained_saved_and_served(data, tmp_path, capsys, name):
 
 
 def test_capped_attention_scores_are_computed_by_code_that_caps_them(monkeypatch):
-    assert pick_attention(tiny_config("gemma2")) == "eager"
-    assert pick_attention(tiny_config("gemma3")) == pick_attention(tiny_config("llama")) == "sdpa"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cpu, gpu = map(torch.device, ("cpu", "cuda"))
+    assert pick_attention(tiny_config("gemma2"), gpu) == "eager"
+    assert pick_attention(tiny_config("gemma3"), gpu) == "sdpa"
     monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: True)
-    assert pick_attention(tiny_config("llama")) == "flash_attention_2"
+    assert pick_attention(tiny_config("llama"), gpu) == "flash_attention_2"
+    assert pick_attention(tiny_config("llama"), cpu) == "sdpa"

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from fastchat.model.model_adapter import load_model
 from fastchat.train import signals
+from fastchat.train.arguments import TrainingArguments
 from fastchat.train.checkpoints import checkpoints, mark_complete, rotate
 from fastchat.train.rwr_trainer import StopAtSignal
 from fastchat.train.train import main
@@ -297,3 +298,16 @@ def test_a_loss_that_is_not_finite_fails_and_names_the_rows(case, tmp_path, caps
     weights.save_pretrained(model)
     assert main(command((model, case[1]), tmp_path / "out")) == 1
     assert "the loss of step 1 is not finite in these rows: 0-" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_on_a_gpu_tf32_is_set_so_that_torch_compiles_and_the_optimizer_is_fused(
+    monkeypatch, tmp_path, gpu
+):
+    precisions = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    monkeypatch.setattr("transformers.utils.is_torch_tf32_available", lambda: gpu)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", precisions.append)
+    args = TrainingArguments(output_dir=str(tmp_path), report_to="none", tf32=True)
+    assert args.tf32 is None and precisions == ["high"] * gpu
+    assert args.optim == "adamw_torch" + "_fused" * gpu

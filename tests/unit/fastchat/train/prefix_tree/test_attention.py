@@ -131,3 +131,11 @@ def test_flex_attention_is_taken_on_a_gpu_where_it_works(problem, attention, mon
     assert said == "batching: prefix trees" + (
         f", without flex_attention, since {problem}" if problem else ""
     )
+
+
+def test_a_model_without_code_for_flex_attention_is_trained_without_it(monkeypatch):
+    model = AutoModelForCausalLM.from_config(tiny_config())
+    monkeypatch.setattr(type(model), "_supports_flex_attn", False)
+    said = use_trees(model, None, 512, torch.device("cuda"))
+    assert said.endswith("without flex_attention, since LlamaForCausalLM has no code for it")
+    assert model.config._attn_implementation == SEGMENTS

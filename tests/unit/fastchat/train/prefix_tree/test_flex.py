@@ -7,12 +7,15 @@ one, which a check on the device hides. So what is tested here is all but the ke
 the model is given, and gradients.
 """
 
+import math
 import os
 import re
+from functools import partial
 from shutil import which
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import flex_attention as torch_flex
 from transformers import AutoModelForCausalLM
 from transformers.integrations import flex_attention as wrapper
@@ -101,6 +104,37 @@ def test_it_is_taken_where_output_and_gradients_of_a_layer_are_right(uncompiled,
 def test_it_is_left_where_it_fails_or_is_wrong(monkeypatch, code, reason):
     monkeypatch.setattr(flex, "flex_attention", code)
     assert re.match(reason, flex_problem(tiny_config(), CPU, torch.float32))
+
+
+@pytest.mark.parametrize(("length", "factor"), [(512, 1.1), (768, 1.1), (768, math.nan)])
+def test_it_is_left_where_one_gradient_is_wrong_at_one_length(
+    uncompiled, monkeypatch, length, factor
+):
+    right = flex.flex_attention
+
+    def code(module, query, key, *others):
+        key = key.clone()
+        if key.shape[2] == length:
+            key.register_hook(lambda gradient: gradient * factor)
+        return right(module, query, key, *others)
+
+    monkeypatch.setattr(flex, "flex_attention", code)
+    reason = f"it is wrong by {factor - 1:.2g} on this machine"
+    assert flex_problem(tiny_config(), CPU, torch.float32) == reason
+
+
+def test_from_the_second_length_on_nothing_is_compiled_again(monkeypatch):
+    counter = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    monkeypatch.setattr(wrapper.WrappedFlexAttention, "_instance", None)
+    torch._dynamo.reset()
+    counts = []
+    for length in (512, 768, 1280):
+        inputs = (torch.randn(1, length, heads, 16).transpose(1, 2) for heads in (4, 2, 2))
+        depths, ends = torch.arange(length), torch.full((length,), length)
+        flex.flex_attention(torch.nn.Module(), *inputs, flex.block_mask(depths, ends, None))
+        counts.append(counter.frame_count)
+    assert counts == [1, 2, 2]
 
 
 def test_a_model_that_drops_attention_weights_does_without_it():
