@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import rise  # noqa: F401 (first: it says what to do without the environment)
 from fastchat.utils import Parser
 from rise.dataset.arguments import add_output, add_rules, problems_of
 from rise.dataset.near_duplicates import without_near_duplicates

@@ -17,6 +17,7 @@ both in one run: the further samples of turn 1 only vote. A model is named as in
 import argparse
 from functools import partial
 
+import rise  # noqa: F401 (first: it says what to do without the environment)
 from fastchat.utils import Parser
 from rise.episodes.feedback import asks_itself
 from rise.program.exits import run_program
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(job, tracker) -> None:
     """Write the log and the summary; print the table and what to run next."""
-    from rise.metrics.evaluation import open_run, with_sibling
+    from rise.metrics.evaluation import apart, open_run, with_sibling
     from rise.metrics.tables import format_table
     from rise.report.tracked import log_evaluation
 
@@ -95,6 +96,8 @@ def report(job, tracker) -> None:
     if tally.prices:
         print(tally.cost_in_words())
     print(f"Summary: {shown.path / 'summary.json'}")
+    for line in [] if shown.parallel else apart(own):
+        print(f"Warning: {line}.")
     if tracker:
         log_evaluation(tracker, job, counts, own=own, shown=shown)
     alone = config["num_of_samples"] == [1] * config["max_turns"]

@@ -20,6 +20,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import rise  # noqa: F401 (first: it says what to do without the environment)
 from fastchat.utils import Parser
 from rise.episodes.feedback import EXPERT_SEES
 from rise.program.exits import run_program

@@ -38,6 +38,11 @@ class Grade:
 
 FORMS = {("question", "answer"): "gsm8k", ("problem", "solution"): "MATH"}
 """Keys of the rows of a known data set -> the environment that reads them."""
+OF_STAGES = {
+    b'"conversations"': "training data, as workflow_convert.py writes it,",
+    b'"turn_history"': "the log of a run",
+}
+"""Keys in a file that a later stage reads, and what it is."""
 LINES_OF_LIST = (
     'python -c "import json, sys; [print(json.dumps(row)) for row in json.load(sys.stdin)]" '
     "< LIST.json > LINES.jsonl"
@@ -254,7 +259,17 @@ class Env(gymnasium.Env[str, str], ABC):
             how = f"; `python data/fetch.py {self.name}` downloads {self.name}"
             how = how if self.fetched else ""
             raise ValueError(f"no problem file {path}: give a file of JSON lines{how}")
-        return ProblemFile(path, self._parse, self._check_row, self.example_line)
+        try:
+            return ProblemFile(path, self._parse, self._check_row, self.example_line)
+        except ValueError as error:
+            with open(path, "rb") as file:
+                start = file.read(1 << 16)
+            if what := next((what for key, what in OF_STAGES.items() if key in start), None):
+                raise ValueError(
+                    f"{path} holds {what} and no problems: give the file of problems that the run "
+                    f"before it was given. A good line: {self.example_line}"
+                ) from error
+            raise
 
     @classmethod
     def _parse(cls, line: bytes) -> dict[str, Any]:
@@ -270,7 +285,7 @@ class Env(gymnasium.Env[str, str], ABC):
             raise ValueError(f"not UTF-8 ({error.reason}){hint}") from error
         except (ValueError, RecursionError) as error:
             if line.strip() == b"{":
-                hint = "; one object over many lines, as the log of a run, holds no problems"
+                hint = "; one object over many lines holds no problems"
             raise ValueError(f"not JSON ({error}){hint}") from error
         if not isinstance(row, dict):
             raise ValueError(f"a JSON {type(row).__name__}, not an object{hint}")

@@ -237,10 +237,10 @@ def _check_keys(record: dict[str, Any]) -> None:
     missing = [key for key in ("task_id", "query", "answer") if key not in record]
     missing += [key for key in (*BEST, *PUBLISHED) if key not in history]
     unknown = sorted((record.keys() - {*KEYS, *OUR_KEYS}) | (history.keys() - known))
-    if missing or unknown:
-        raise ValueError(
-            f"episode {record.get('task_id', '?')}: missing keys {missing}, unknown keys {unknown}"
-        )
+    names = {"lacks": missing, "has unknown keys": unknown}
+    told = [f"{what} {', '.join(keys)}" for what, keys in names.items() if keys]
+    if told:
+        raise ValueError(f"episode {record.get('task_id', '?')} {' and '.join(told)}")
 
 
 def _turn(history: dict[str, Any], t: int) -> Turn:

@@ -12,6 +12,7 @@ problem with fewer samples would lower the K of mK@t1 for all.
 """
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 from rise.episodes import shard
 from rise.episodes.episode import Episode, Turn
 from rise.episodes.feedback import is_forced
-from rise.episodes.journal import fingerprints
+from rise.episodes.journal import differences, fingerprints
 from rise.episodes.rows import finished_episodes
 from rise.metrics.summary import summarise
 from rise.metrics.turns import NOT_MADE
@@ -123,28 +124,44 @@ class Sibling(NamedTuple):
 
 def sibling(run_path: Path, config: dict[str, Any]) -> Sibling | None:
     """The finished run of several samples, or of several turns, that completes this one."""
-    log_dir = log_dir_of(run_path)
-    for path in [log_dir, *sorted(log_dir.glob("*_turns"))]:
-        if path == run_path or not (path / "summary.json").exists():
-            continue
-        other = read_json(path / "config.json")
-        if other["stage"] != "eval" or is_parallel(config) == is_parallel(other):
-            continue
-        if _first_turns_agree(config, other):
+    for path, other, told in _others(run_path, config):
+        if not told:
             episodes = finished_episodes(path / "rows.jsonl")
             if {episode.task_id for episode in episodes} >= set(shard.task_ids(other)):
                 return Sibling(path, other, episodes)
     return None
 
 
+def apart(run: EvaluatedRun) -> list[str]:
+    """A line for each run beside this one that would complete it, had it the same settings."""
+    return [
+        f"{path} is no part of this table (there -> here: {told}): give every model a --log_dir of "
+        "its own"
+        for path, _, told in _others(run.path, run.config)
+        if told
+    ]
+
+
+def _others(run_path: Path, config: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any], str]]:
+    """Runs of several samples, or of several turns, beside this one, and how turn 1 differs."""
+    log_dir = log_dir_of(run_path)
+    for path in [log_dir, *sorted(log_dir.glob("*_turns"))]:
+        if path == run_path or not (path / "summary.json").exists():
+            continue
+        other = read_json(path / "config.json")
+        if other["stage"] == "eval" and is_parallel(config) != is_parallel(other):
+            yield path, other, differences(_first_turn(other), _first_turn(config))
+
+
 def is_parallel(config: dict[str, Any]) -> bool:
     return config["max_turns"] == 1 and config["num_of_samples"][0] > 1
 
 
-def _first_turns_agree(config: dict[str, Any], other: dict[str, Any]) -> bool:
-    same = all(config.get(key) == other.get(key) for key in SAME)
-    same = same and all(config[key][0] == other[key][0] for key in SAME_AT_TURN_1)
-    return same and fingerprints(config)[:1] == fingerprints(other)[:1]
+def _first_turn(config: dict[str, Any]) -> dict[str, Any]:
+    """What a run's first turn depends on; the path of its data is only told."""
+    shared = {key: config.get(key) for key in (*SAME, "data_path")}
+    first = {key: config[key][:1] for key in SAME_AT_TURN_1}
+    return shared | first | {"fingerprints": fingerprints(config)[:1]}
 
 
 BLANK = {

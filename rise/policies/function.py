@@ -73,7 +73,9 @@ def load_function(name: str) -> Callable[..., Any]:
         raise ValueError(message) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ValueError(f"{name}: {file} has no function {function_name}")
+        own = (n for n, value in vars(module).items() if inspect.isfunction(value))
+        has = ", ".join(n for n in own if not n.startswith("_")) or "none"
+        raise ValueError(f"{name}: {file} has no function {function_name}; it has {has}")
     try:
         signature = inspect.signature(function)
     except ValueError:

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import re
 import urllib.request
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -112,11 +113,21 @@ class OpenAIServer:
         if isinstance(error, openai.APIStatusError):
             response = error.response
             trouble = trouble_in(parse(response.content), error.status_code)
-            return self.typed(trouble, _seconds_to_wait(response.headers))
+            words = f"{trouble.words}{self._redirected(response)}"
+            return self.typed(replace(trouble, words=words), _seconds_to_wait(response.headers))
         if isinstance(error, openai.OpenAIError):
             cause = error.__cause__ or error
-            return PolicyError("connection", f"{self.where}: {type(cause).__name__} {cause}")
+            said = f"{type(cause).__name__} {cause}{self._redirected(cause)}"
+            return PolicyError("connection", f"{self.where}: {said}")
         raise error
+
+    def _redirected(self, answer: Any) -> str:
+        """Where a request went, in words, if that is not where it was sent."""
+        try:  # of httpx, of whichever version
+            url = str(answer.request.url).partition("?")[0]
+        except (AttributeError, RuntimeError):
+            return ""
+        return "" if url.startswith(str(self._client().base_url)) else f" (redirected to {url})"
 
     def typed(self, trouble: Trouble, retry_after: float | None = None) -> PolicyError:
         error = trouble.error(self.where, retry_after)
@@ -124,7 +135,7 @@ class OpenAIServer:
             message = f"{error.message}; its key is read from {self._key_name}"
             return PolicyError("unauthorized", message)
         said = trouble.words.lower()
-        refuses = error.kind == "bad_request" and trouble.status in (400, 422)
+        refuses = error.kind == "bad_request" and trouble.status in (400, 404, 422)
         if refuses or (error.kind == "server" and REFUSAL.search(said)):
             error = RefusedRequest(error.kind, error.message, retry_after)
             error.said = said

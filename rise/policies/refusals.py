@@ -6,7 +6,8 @@ one piece ("stream=false"), answers are streamed. What the server says names the
 cases; where it does not, those are tried that no answered request had, first all of them together:
 where that is refused in the same words for several problems, nothing more is asked. What was tried
 counts once a request is answered. A refusal that names none, or comes as a failure of the server
-(500), counts when it comes twice.
+(500), counts when it comes twice. Where the limit of new tokens is too large for the model, the
+largest one that the server names is tried in its place ("max_tokens>2048" is what is left out).
 """
 
 import asyncio
@@ -34,7 +35,7 @@ OPTIONAL = {
     "seed": r"seed",
     "top_p": r"top[_ -]?p\b|nucleus",
     "temperature": r"temperature",
-    "max_tokens": r"max[_ -]?(new|output)?[_ -]?tokens",
+    "max_tokens": r"max(imum)?[_ -]?(new|output)?[_ -]?tokens",
     "max_completion_tokens": r"max[_ -]?completion[_ -]?tokens",
     "return_token_ids": r"return_token_ids",
     WHOLE: r"(?<!up)(?<!down)stream|\bsse\b|synchronous|流",
@@ -44,9 +45,12 @@ OPTIONAL = {
 OUT_OF_RANGE = re.compile(
     r"between|range|(greater|less|larger|smaller|lower|higher|more) than|at (most|least)|"
     r"non-?negative|positive|[<>]=? ?-?\d+(?![\d.]*>)|\bin [\[(]|"
-    r"too (large|small|high|low)|exceed|minimum|maximum"
+    r"too (large|small|high|low)|exceed|minimum|maximum|above|beyond"
 )
 """How servers say that they take the parameter, but not this value."""
+MORE = "max_tokens>"
+"""With a number, what is left out where a model takes no larger limit, whatever its name."""
+NUMBER = re.compile(r"(?<![\w.-])\d+(?:,\d{3})*(?!\w|-\d|\.\d)")
 ABOUT_THE_PROMPT = re.compile(r"\b(messages|roles?|prompts?)\b")
 
 
@@ -151,8 +155,10 @@ class Forms:
                     why |= now
                 continue
             for name, said in (why | now).items():
+                most = f"answers have {name.removeprefix(MORE)} tokens at most"
+                instead = most if name.startswith(MORE) else INSTEAD.get(name, "it is left out")
                 message = "%s does not take %s (%s): %s from now on"
-                log.warning(message, self._name, name, said, INSTEAD.get(name, "it is left out"))
+                log.warning(message, self._name, name, said, instead)
             self.left_out = trial
             self._learned(self._name, trial)
             return answer
@@ -193,7 +199,21 @@ def suspected(sent: dict[str, Any], said: str, new: Sequence[str] = ()) -> list[
     # A value that is out of range is the user's to change, but for those that say nothing.
     in_range = not OUT_OF_RANGE.search(said)
     free = [name for name in named if in_range or name in ("n", "seed") or sent[name] == 1]
-    return _combinations(sorted(free, key=named.__getitem__))
+    return _combinations(sorted(free, key=named.__getitem__)) + _lower_limits(sent, said)
+
+
+def _lower_limits(sent: dict[str, Any], said: str) -> list[list[str]]:
+    """The largest limit of new tokens below the one sent that a server names, or one less.
+
+    >>> _lower_limits({"max_tokens": 4096}, "max_tokens must be from 1 to 2,049 (exclusive)")
+    [['max_tokens>2049'], ['max_tokens>2048']]
+    """
+    asked = next((sent[name] for name in LIMITS if name in sent), 0)
+    if not any(re.search(OPTIONAL[name], said) for name in LIMITS):
+        return []
+    numbers = (int(number.replace(",", "")) for number in NUMBER.findall(said))
+    most = max((number for number in numbers if number < asked), default=0)
+    return [[f"{MORE}{number}"] for number in (most, most - 1) if number > 0]
 
 
 def _combinations(names: Sequence[str]) -> list[list[str]]:
@@ -208,7 +228,9 @@ def fitted(request: dict[str, Any], left_out: Sequence[str], newer: bool) -> dic
     hidden = {*left_out, *LIMITS} - set(limits[:1])
     hidden |= {"n"} if request["n"] == 1 else set()
     hidden |= set() if WHOLE in left_out else {"stream_options"}
-    return {name: value for name, value in request.items() if name not in hidden}
+    sent = {name: value for name, value in request.items() if name not in hidden}
+    most = [int(name.removeprefix(MORE)) for name in left_out if name.startswith(MORE)]
+    return sent | {name: min(sent[name], *most) for name in LIMITS if most and name in sent}
 
 
 def body_of(sent: dict[str, Any]) -> dict[str, Any]:

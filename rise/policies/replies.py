@@ -48,6 +48,7 @@ STATUS_KINDS = {
     **dict.fromkeys((401, 403, 407), "unauthorized"),
     **dict.fromkeys((404, 405, 410), "not_found"),
     **dict.fromkeys((409, 423, 424, 425), "server"),
+    413: "context_overflow",
     **dict.fromkeys((429, 498, 503, 529), "overloaded"),
     402: "quota",
     408: "timeout",
@@ -63,6 +64,7 @@ CODE_STATUSES = {
 """What the code or type of an error inside a reply of status 200 stands for."""
 KIND_WORDS = (
     ("overloaded", (400, 403, 500), r"throttl|too many requests"),
+    ("bad_request", (404,), r"(requested|these|support \w+) parameters?\b"),
     (
         "context_overflow",
         (None, *REFUSED, 500),
@@ -97,13 +99,14 @@ KIND_WORDS = (
     ),
     (
         "not_found",
-        (None, 400, 422),
+        (None, 400, 422, 501),
         r"^(?!.*\b(parameter|argument|field)\b).*?"
         r"((model|deployment)[ _]?not[ _]?(found|exist|available)|"
         r"model .{0,80}(not found|(not|n't) exist|is unknown|decommissioned|been retired)|"
         r"model (identifier|name) is invalid|"
         r"(unknown|no such|invalid) model\b|model unloaded|not a valid model|no endpoints found|"
-        r"(unexpected|unknown|no such|invalid) (endpoint|route|path|url)\b)",
+        r"(unexpected|unknown|no such|invalid) (endpoint|route|path|url)\b|"
+        r"not support (chat|completions)|operation does not work)",
     ),
     ("server", (400,), r"model has crashed"),
     ("overloaded", (None,), r"rate.?limit|too many requests|overload|capacity|try again|busy"),

@@ -215,7 +215,7 @@ def test_no_row_left_is_a_failure_that_says_why(tmp_path, output, capsys):
         (["--filepath", "empty.json"], "empty.json is empty (0 bytes)"),
         (["--filepath", "torn.json"], "not valid JSON"),
         (["--filepath", "torn.jsonl"], "damaged"),
-        (["--filepath", "unknown.json"], "unknown keys ['mood']"),
+        (["--filepath", "unknown.json"], "has unknown keys mood"),
         (["--output", "."], "is a directory"),
         (["--temperature", "0"], "above 0"),
         (["--temperature", "0.001"], "--temperature"),

@@ -68,8 +68,11 @@ def test_both_published_evaluations_share_a_log_dir_in_any_order(place, first):
 def test_runs_of_different_models_are_not_mixed(place):
     assert evaluate(place, *STUDENT, "--max_turns", 2).returncode == 0
     other = ("--model", "experts.py:teacher", "--log_dir", "log")
-    assert evaluate(place, *other, "--max_turns", 1, "--num_of_samples", 2).returncode == 0
-    assert "m2@t1" not in summary(place / "log")["metrics"]
+    done = evaluate(place, *other, "--max_turns", 1, "--num_of_samples", 2)
+    assert done.returncode == 0 and "m2@t1" not in summary(place / "log")["metrics"]
+    differs = "there -> here: models: experts.py:student -> experts.py:teacher): give every"
+    assert f"Warning: log is no part of this table ({differs}" in done.stdout
+    assert "no part" not in evaluate(place, *STUDENT, "--max_turns", 2, "--log_dir", "b").stdout
 
 
 def test_a_finished_run_is_not_shown_as_one_of_another_sampling(place):

@@ -5,13 +5,15 @@ pytest tests/unit/test_workflow_gen.py
 
 import json
 import resource
+import subprocess
+import sys
 
 import pytest
 from aiohttp import web
 
 from rise.episodes.journal import load_episodes
 from tests.support.scripted_servers import OpenAI, Wire, chat_reply, wire_reply
-from tests.support.stages import call, files_in, write_inputs
+from tests.support.stages import ROOT, call, files_in, write_inputs
 
 GEN = "workflow_gen.py"
 TWO = ("--max_turns", 2, "--models", "experts.py:student", "experts.py:teacher")
@@ -143,6 +145,14 @@ def test_dry_run_shows_the_plan_and_writes_nothing(place):
         assert "5 of 5 episodes are owed." in shown.stdout
         assert "experts.py:teacher: 80 answers" in shown.stdout
         assert not (place / "run").exists()
+
+
+@pytest.mark.parametrize("stage", ["gen", "convert", "eval"])
+def test_a_python_without_the_packages_is_told_of_the_environment(stage):
+    command = [sys.executable, "-S", "-E", str(ROOT / f"workflow_{stage}.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "has no fastchat: source .venv/bin/activate (bash scripts/setup.sh" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,11 @@ async def show(args: argparse.Namespace) -> None:
         rows = await asyncio.gather(*(_row(cluster, each, args.seconds) for each in workers))
     finally:
         await cluster.close()
-    counts = {"model": len(models), "worker": len(workers)}
+    gone = [model for model, addresses in zip(models, found, strict=True) if not addresses]
+    counts = {"model": len(models) - len(gone), "worker": len(workers)}
     numbers = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
-    print(f"{args.controller_address}: {numbers}")
+    lost = f" (no worker of {visible(', '.join(gone))} answers any more)" if gone else ""
+    print(f"{args.controller_address}: {numbers}{lost}")
     table = [COLUMNS, *rows] if rows else []
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:

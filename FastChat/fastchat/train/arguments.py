@@ -5,7 +5,6 @@ accepted and mapped here: `--evaluation_strategy`, `--warmup_ratio`, `--overwrit
 `--group_by_length`, and `--tf32 True` / `--bf16 True` on machines without a GPU.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 import transformers
 
+from fastchat.train.first_look import unknown_flags
 from fastchat.train.lora import LoraArguments, option
 from fastchat.train.processes import set_single_process
-from fastchat.utils import nearest
 
 
 @dataclass
@@ -212,15 +211,7 @@ def parse(argv: list[str] | None = None) -> Arguments:
         usage="%(prog)s --model_name_or_path M --data_path D --output_dir O [...], see --help",
         allow_abbrev=False,
     )
-    _refuse_unknown(parser, parser.parse_known_args(argv)[1])
+    if unknown := parser.parse_known_args(argv)[1]:
+        known = [name for action in parser._actions for name in action.option_strings]
+        raise ValueError(unknown_flags(unknown, known))
     return Arguments(*parser.parse_args_into_dataclasses(argv, look_for_args_file=False))
-
-
-def _refuse_unknown(parser: argparse.ArgumentParser, unknown: list[str]) -> None:
-    if not unknown:
-        return
-    known = [name for action in parser._actions for name in action.option_strings]
-    names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-    hint = f"{near} " if (near := nearest(names, known)) else ""
-    shown = f"{'s' * (len(names) > 1)} {' '.join(names or unknown)}"
-    raise ValueError(f"unknown argument{shown}: {hint}--help lists all")

@@ -4,25 +4,85 @@
 """
 
 import argparse
+import ast
+import importlib.util
 from pathlib import Path
 
 from fastchat.model.weight_files import check_files
-from fastchat.utils import similar
+from fastchat.utils import nearest, similar
+
+REQUIRED = {
+    "model_name_or_path": "name a checkpoint",
+    "data_path": "name the file that workflow_convert.py wrote",
+    "output_dir": "name the directory for the checkpoint",
+}
+TRUTHS = {"yes", "true", "t", "y", "1", "no", "false", "f", "n", "0"}
 
 
 def first_look(argv: list[str]) -> list[str]:
-    """A line for each file of data, and for a model, that is not there."""
+    """A line for each slip in the flags, and for each file and model that is not there."""
+    flags = flags_of_trainer()
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--check", nargs="?", const=True)
-    for name in ("data_path", "eval_data_path", "model_name_or_path", "cache_dir"):
-        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", nargs="?")
-    found, _ = parser.parse_known_args(argv)
-    if found.check is not None or not {"-h", "--help"}.isdisjoint(argv):
+    parser.add_argument("--lora", dest="use_lora", nargs="?", const="True")
+    for name in flags or (*REQUIRED, "eval_data_path", "cache_dir", "check"):
+        parser.add_argument(f"--{name}", *_dashed(name), nargs="?", const="True")
+    found, rest = parser.parse_known_args(argv)
+    if not {"-h", "--help"}.isdisjoint(argv):
         return []
-    problems = missing_data(found.data_path, found.eval_data_path)
+    problems = []
+    if flags:
+        negated = [f"--no{mark}{name}" for mark in "-_" for name in flags]
+        known = [word for action in parser._actions for word in action.option_strings]
+        words = [word for word in rest if word.startswith("--") and word.strip("-")]
+        unknown = [word for word in words if word.partition("=")[0] not in negated]
+        problems += [unknown_flags(unknown, known)] if unknown else []
+    problems += [
+        f"--{name} is missing: {remedy}"
+        for name, remedy in REQUIRED.items()
+        if getattr(found, name) is None
+    ]
+    problems += [
+        f"--{name} is {value}: give True or False"
+        for name, kind in flags.items()
+        if kind in ("bool", "bool | None") and (value := getattr(found, name)) is not None
+        if value.lower() not in TRUTHS
+    ]
+    if found.check is not None:
+        return problems
+    problems += missing_data(found.data_path, found.eval_data_path)
     if found.model_name_or_path:
         problems += model_problems(found.model_name_or_path, found.cache_dir)
     return problems
+
+
+def flags_of_trainer() -> dict[str, str]:
+    """The trainer's flags with their types as they are written in the sources, which is faster.
+
+    Empty where transformers' sources do not say all of its own.
+    """
+    spec = importlib.util.find_spec("transformers")
+    theirs = Path((spec and spec.origin) or "missing").with_name("training_args.py")
+    flags: dict[str, str] = {}
+    for path in (theirs, *map(Path(__file__).with_name, ("arguments.py", "lora.py"))):
+        tree = ast.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        classes = [c for c in classes if c.name.endswith("Arguments") and c.decorator_list]
+        if path == theirs and [node.bases for node in classes] != [[]]:
+            return {}
+        fields = (node for one in classes for node in one.body if isinstance(node, ast.AnnAssign))
+        flags |= {ast.unparse(node.target): ast.unparse(node.annotation) for node in fields}
+    return flags
+
+
+def _dashed(name: str) -> list[str]:
+    return [f"--{name.replace('_', '-')}"] if "_" in name else []
+
+
+def unknown_flags(unknown: list[str], known: list[str]) -> str:
+    names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    hint = f"{near} " if (near := nearest(names, known)) else ""
+    shown = f"{'s' * (len(names) > 1)} {' '.join(names or unknown)}"
+    return f"unknown argument{shown}: {hint}--help lists all"
 
 
 def missing_data(data_path: str | None, eval_data_path: str | None) -> list[str]:

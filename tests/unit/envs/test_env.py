@@ -183,7 +183,7 @@ def test_same_answer_does_not_depend_on_which_of_the_two_comes_first(write):
         ("gsm8k", b'{"question": "q", "answer": "#### \xff"}', "not UTF-8"),
         ("gsm8k", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
         ("gsm8k", b"\x1f\x8b\x08", "not UTF-8 .* unpack it"),
-        ("gsm8k", b"{", "not JSON .* as the log of a run, holds no problems"),
+        ("gsm8k", b"{", "not JSON .*one object over many lines holds no problems"),
         ("gsm8k", b"[" * 100_000, "not JSON"),
         ("math", b'{"problem": "p", "solution": "5"}', "no answer in \\\\boxed"),
         ("math", b'{"problem": "p", "solution": "\\\\boxed{5"}', "no answer in \\\\boxed"),
@@ -198,6 +198,19 @@ def test_a_bad_line_is_one_error_with_number_cause_and_example(tmp_path, name, l
         envs.make(name, path)
     assert f"{path}, line 3: " in str(caught.value)
     assert str(caught.value).endswith(kind.example_line)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{\n"0": {"query": "q", "turn_history": {}}\n}\n', "the log of a run"),
+        ('[\n{"id": "0", "conversations": []}\n]\n', "training data, as workflow_convert.py"),
+    ],
+)
+def test_a_file_that_a_later_stage_reads_is_named(tmp_path, text, what):
+    (tmp_path / "later.json").write_text(text)
+    with pytest.raises(ValueError, match=f"later.json holds {what}.* no problems: give the file"):
+        envs.make("gsm8k", tmp_path / "later.json")
 
 
 def test_problems_are_read_again_when_asked_for(tmp_path, write):

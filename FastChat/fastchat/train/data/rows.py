@@ -213,7 +213,8 @@ def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
                 source.take()
             lines = source.peek() == "{"
             if not lines and (source.peek() != "[" or not source.take() or source.peek() == "]"):
-                raise ValueError(f"{path} {_instead_of_rows()}; {remedy}")
+                what = "is empty" if source.peek() in ("", "]") else _instead_of_rows()
+                raise ValueError(f"{path} {what}; {remedy}")
             for place, value in source.lines() if lines else source.elements():
                 if lines and not row and "conversations" not in value:
                     raise ValueError(f"{path} {_instead_of_rows(value)}; {remedy}")

@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from fastchat.client import http
 from fastchat.constants import ErrorCode
+from fastchat.serve import status
 from fastchat.serve.controller import create_app
 from tests.support.servers import frames, post, running
 
@@ -87,6 +88,14 @@ def test_register_list_and_address(url):
             "speed": 1,
             "queue_length": 2,
         }
+
+
+def test_the_status_counts_no_model_whose_worker_is_gone(url, capsys):
+    with free_port() as port:
+        assert register(url, f"http://localhost:{port}").status_code == 200
+        status.main(["--controller-address", url])
+    said = "0 models, 0 workers (no worker of m answers any more)"
+    assert capsys.readouterr().out == f"{url}: {said}\n"
 
 
 def test_a_worker_without_a_status_is_asked_for_it(url):

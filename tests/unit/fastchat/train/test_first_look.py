@@ -6,9 +6,10 @@ python -m pytest tests/unit/fastchat/train/test_first_look.py
 import os
 import subprocess
 import sys
+from dataclasses import fields
 
-from fastchat.train import train_mem
-from fastchat.train.first_look import first_look
+from fastchat.train import arguments, train_mem
+from fastchat.train.first_look import first_look, flags_of_trainer
 
 
 def test_slips_are_named_with_their_remedies_before_torch_is_imported(tmp_path):
@@ -37,6 +38,41 @@ def test_a_python_without_the_packages_is_told_of_the_environment():
     )
 
 
+GIVEN = ["--data-path", "later.json", "--model_name_or_path", "later", "--output_dir", "out"]
+
+
 def test_what_may_come_later_is_let_through():
-    assert first_look(["--data-path", "later.json", "--check"]) == []
+    assert first_look([*GIVEN, "--check"]) == []
     assert first_look(["--help", "--data_path", "later.json"]) == []
+
+
+def test_flags_that_are_unknown_missing_or_neither_true_nor_false_are_named():
+    given = ["--data_pth=a.json", "--bf16", "Tru", "--lazy-preprocess=maybe", "--check"]
+    assert first_look(given) == [
+        "unknown argument --data_pth: did you mean --data_path? --help lists all",
+        "--model_name_or_path is missing: name a checkpoint",
+        "--data_path is missing: name the file that workflow_convert.py wrote",
+        "--output_dir is missing: name the directory for the checkpoint",
+        "--bf16 is Tru: give True or False",
+        "--lazy_preprocess is maybe: give True or False",
+    ]
+    fine = "--lora --no-average_tokens_across_devices --local_rank=0 --lora-target-modules a b"
+    assert first_look([*GIVEN, *fine.split(), "--learning_rate", "-1", "--check", "yes"]) == []
+
+
+def test_the_flags_that_are_read_off_the_sources_are_those_of_the_parser():
+    groups = (arguments.ModelArguments, arguments.DataArguments, arguments.LoraArguments)
+    groups += (arguments.TrainingArguments,)
+    names = {field.name for group in groups for field in fields(group) if field.init}
+    assert names <= flags_of_trainer().keys()
+
+
+def test_nothing_is_said_of_flags_that_the_sources_do_not_have(tmp_path, monkeypatch):
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers" / "__init__.py").touch()
+    sources = tmp_path / "transformers" / "training_args.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
+    for text in ("", "class TrainingArguments(Base):\n    bf16: bool = False\n"):
+        sources.write_text(text)
+        assert first_look([*GIVEN, "--new", "1", "--bf16", "auto", "--check"]) == []

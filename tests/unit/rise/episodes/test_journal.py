@@ -98,9 +98,9 @@ def test_published_logs_are_completed_and_their_blocked_turns_are_none():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.pop("query"), "missing keys ['query']"),
-        (lambda r: r.update(extra=1), "unknown keys ['extra']"),
-        (lambda r: r["turn_history"].update(other={}), "unknown keys ['other']"),
+        (lambda r: r.pop("query"), "episode 0 lacks query"),
+        (lambda r: r.update(extra=1), "has unknown keys extra"),
+        (lambda r: r["turn_history"].update(other={}), "has unknown keys other"),
         (lambda r: r["turn_history"]["rewards"]["0"].append(1), "turn 1: its lists"),
     ],
 )

@@ -191,6 +191,19 @@ def test_a_server_that_hangs_or_is_not_there_is_a_typed_error():
     assert caught.value.kind == "connection"
 
 
+def test_an_error_names_where_a_redirect_led():
+    gone = f"http://127.0.0.1:{free_ports(1)[0]}/v2"
+    for place, kind in ((gone, "connection"), ("/v1/chat", "not_found")):
+
+        def moved(_, place=place):
+            return web.Response(status=307, headers={"Location": place})
+
+        with OpenAI(moved) as server, pytest.raises(PolicyError) as caught:
+            ask(server.url)
+        assert caught.value.kind == kind
+        assert (f"(redirected to {place})" in caught.value.message) == (place == gone)
+
+
 @pytest.mark.parametrize("key", ["sk-secret", "quite=another+form/of.key"])
 def test_no_message_repeats_the_key(key):
     refuse = error(401, message=f"Incorrect API key provided: {key}. {'x' * 480} {key}")

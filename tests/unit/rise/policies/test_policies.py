@@ -115,6 +115,7 @@ def test_functions_run_side_by_side(functions):
     [
         ("missing.py:f", "no file missing.py"),
         ("functions.py:nothing", "has no function nothing"),
+        ("signatures.py:two", r"has no function two; it has one, three$"),
         ("functions.py:constant", "has no function constant"),
         ("broken.py:f", r"raised SyntaxError: [^()]*\(broken.py, line 1\)$"),
         ("signatures.py:one", r"one\(problem, messages\), and its arguments are \(problem\): too"),

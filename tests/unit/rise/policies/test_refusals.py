@@ -77,3 +77,38 @@ def test_a_failure_that_passes_is_no_refusal(code, words):
     with OpenAI(answer) as server:
         samples, answering = ask(server, n=2)
         assert len(samples) == len(server.requests) == 2 and not answering.left_out
+
+
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [
+        ("max_tokens is too large: {}. This model supports at most 2048", 2048),
+        ("max_tokens: {} > 2048, which is the maximum allowed number of output tokens", 2048),
+        ("Invalid max_tokens value, the valid range of max_tokens is [1, 2048]", 2048),
+        ("The maximum tokens you requested exceeds the model limit of 2,048.", 2048),
+        ("`max_tokens` {} is above the 2048-token limit of m-16k-1106", 2048),
+        ("maxOutputTokens of {} but the range is from 1 (inclusive) to 2049 (exclusive)", 2048),
+        ("body.max_tokens: Input should be less than or equal to 2048", 2048),
+    ],
+)
+def test_a_limit_of_new_tokens_above_the_models_is_lowered_once(words, most, caplog):
+    def answer(body):
+        asked = body["max_tokens"]
+        too_large = web.json_response({"error": {"message": words.format(asked)}}, status=400)
+        return too_large if asked > most else chat_reply("5")
+
+    with OpenAI(answer) as server:
+        samples, answering = ask(server, times=3, settings={"max_new_tokens": 4096})
+    assert samples[0].text == "5" and answering.left_out == [f"max_tokens>{most}"]
+    assert [body["max_tokens"] for body in server.requests[-3:]] == [most] * 3
+    [line] = [record.message for record in caplog.records]
+    assert "t does not take max_tokens>2048 (" in line
+    assert line.endswith("): answers have 2048 tokens at most from now on")
+
+
+@pytest.mark.parametrize("words", ["max_tokens must be above 1024", "max_tokens must be positive"])
+def test_a_limit_of_new_tokens_that_the_server_finds_too_small_ends_the_run(words):
+    with OpenAI(lambda _: web.Response(status=400, text=words)) as server:
+        error, _ = ask(server)
+    assert error.kind == "setup" and error.message.endswith("give another value")
+    assert len(server.requests) == 1
