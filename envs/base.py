@@ -18,7 +18,7 @@ import gymnasium
 
 from envs.grading import checker
 from envs.grading.answers import MAX_ANSWER, Verdict, last_box
-from envs.grading.expressions import Question
+from envs.grading.questions import Question
 from envs.problem_file import CACHED, ProblemFile
 from envs.prompts import PromptStyle, load_style
 

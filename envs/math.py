@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from envs.base import Env
 from envs.grading.answers import Verdict, last_box, list_of_boxes
-from envs.grading.expressions import Question, compare
+from envs.grading.expressions import compare
+from envs.grading.questions import Question
 
 
 class MATH(Env):

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from envs.grading.answers import Verdict
-from envs.grading.expressions import Question
+from envs.grading.questions import Question
 
 MAX_WORKERS = 4
 """Grading processes at most. One more than processors, so that a slow question on each of two

@@ -1,26 +1,24 @@
 r"""Are two LaTeX answers the same? What strings and exact numbers can decide is decided here.
 
-``compare`` returns a verdict, or the ``Question`` that is left for math-verify, which runs in
-another process because it can take for ever (``checker.py``). Pure functions; no input raises.
+``compare`` returns a verdict, or the question that is left for math-verify (``questions.py``).
+Pure functions; no input raises.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from itertools import chain
 
 from envs.grading.answers import (
     MAX_ANSWER,
     MODULUS,
     Quantity,
-    Verdict,
     last_of_chain,
     same_quantity,
 )
 from envs.grading.compounds import compound, meets
 from envs.grading.exact import TooLarge
-from envs.grading.latex import clean
+from envs.grading.latex import chosen, clean
+from envs.grading.questions import COMMANDS, Outcome, question
 from envs.grading.shapes import (
     NAME,
     Group,
@@ -35,23 +33,11 @@ from envs.grading.shapes import (
 from envs.grading.units import number, without_unit
 from envs.grading.words import BY_NAME, in_digits
 
-
-@dataclass(frozen=True)
-class Question:
-    """Expressions that math-verify has to compare."""
-
-    candidate: tuple[str, ...]
-    reference: tuple[str, ...]
-    ordered: bool = True
-    """Whether member i must equal member i; otherwise each needs a partner of its own."""
-
-
-Outcome = Verdict | Question
-
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 """Blanks, but not between two digits: "20 05" is not 2005."""
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _FIGURE = re.compile(r"\\(?:overline|angle|triangle)\s*(?:\{\s*([A-Z]{2,})\s*\}|([A-Z]{2,}))")
+_DEGREES = re.compile(r"\^\{\\circ\}(?!\s*\d)")
 _THREE_DIGITS = re.compile(r"(?<=\d),(?=[1-9]\d{2}(?!\d))")
 """A comma that may separate thousands or members: 128,256."""
 _PERIOD = re.compile(r"(?<=\.\d)\((\d+)\)")
@@ -107,7 +93,7 @@ def _compare(a: str, b: str) -> Outcome:
         if outcome is not None:
             return outcome
     a, b = _value(a), _value(b) if "=" not in b else b
-    return "right" if squeeze(a) == squeeze(b) else _question([a], [b])
+    return "right" if squeeze(a) == squeeze(b) else question([a], [b])
 
 
 def _residues(text: str, modulus: str) -> str:
@@ -120,7 +106,7 @@ def _residues(text: str, modulus: str) -> str:
 
 def squeeze(text: str) -> str:
     r"""Return ``text`` without blanks, degrees, ``\text``, ``\angle``, braces of an exponent."""
-    text = _FIGURE.sub(r"\1\2", _TEXT.sub(r"\1", text).replace(r"^{\circ}", ""))
+    text = _FIGURE.sub(r"\1\2", _DEGREES.sub("", _TEXT.sub(r"\1", text)))
     return _SPACE.sub("", _LONE_BRACE.sub(r"\1\2", text))
 
 
@@ -143,7 +129,7 @@ def _as_equations(a: str, b: str) -> Outcome | None:
             return "wrong"
         sides = b.split("=")
         if not wanted and len(sides) == 2 and all(map(_has_letter, sides)) and _has_letter(a):
-            return _question([a, a], sides)  # (x+1)^2 = x^2+2x+1
+            return question([a, a], sides)  # (x+1)^2 = x^2+2x+1
         outcome = _compare(a, wanted.values(wanted.names)) if wanted else "wrong"
         return _compare(a, roots) if outcome == "wrong" and roots else outcome
     indexed = [_INDEX.search(text) is not None for text in (a, b)]
@@ -157,11 +143,11 @@ def _as_equations(a: str, b: str) -> Outcome | None:
             return "wrong"
     if r"\pm" in a + b and len(members(a)) == len(members(b)) > 1:
         return _partnered(*(_singles(members(text)) for text in (a, b)))
-    return _question([a], [b])
+    return question([a], [b])
 
 
 def _has_letter(text: str) -> bool:
-    return re.search("[a-z]", _COMMANDS.sub(" ", text)) is not None
+    return re.search("[a-z]", COMMANDS.sub(" ", text)) is not None
 
 
 def _approximated(a: str, b: str) -> Outcome:
@@ -197,10 +183,10 @@ _NOT_ONE_NUMBER = re.compile(
 
 
 _CHOSEN = re.compile(
-    r"(?:(?<![A-Za-z\\])(?:C|nCr)|\\text\{C\})\s*=?\s*\((\d+),\s*(\d+)\)"
-    r"|(?<!\w)(\d+) ?C ?(\d+)(?!\w)"
+    r"(?:(?<![A-Za-z\\])n?([CP])r?|\\text\{([CP])\})\s*=?\s*\((\d+),\s*(\d+)\)"
+    r"|(?<!\w)(\d+) ?([CP]) ?(\d+)(?!\w)"
 )
-"""C(5,2), which a number meets; elsewhere it is a point."""
+"""C(5,2) or P(5,2), which a number meets; elsewhere it is a point."""
 _BRACKETED = re.compile(r"^\(([^()]*)\)$")
 
 
@@ -238,7 +224,7 @@ def _as_quantities(a: str, b: str) -> Outcome | None:
     spellings = [number(item) for item in members(a)]  # "3/4 or 0.75" is one number
     if len(spellings) > 1 and all(given and same_quantity(given, wanted) for given in spellings):
         return "right"
-    a = _CHOSEN.sub(lambda m: rf"\binom{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}", a)
+    a = _CHOSEN.sub(lambda m: chosen(m[3] or m[5], m[1] or m[2] or m[6], m[4] or m[7]), a)
     if _NOT_ONE_NUMBER.search(a) or (_is_zero(wanted) and is_equation(a)):
         return "wrong"
     given = number(in_digits(a) if "=" not in a else _value(a))
@@ -331,7 +317,7 @@ def _ordered(given: Sequence[str], wanted: Sequence[str]) -> Outcome:
     open_pairs = [i for i, verdict in enumerate(verdicts) if verdict is None]
     if not open_pairs:
         return "right"
-    return _question([given[i] for i in open_pairs], [wanted[i] for i in open_pairs])
+    return question([given[i] for i in open_pairs], [wanted[i] for i in open_pairs])
 
 
 def _partnered(given: list[Group], wanted: list[Group]) -> Outcome:
@@ -350,7 +336,7 @@ def _partnered(given: list[Group], wanted: list[Group]) -> Outcome:
     if sorted(group.kind for group in lonely) != sorted(group.kind for group in left):
         return "wrong"
     if all(len(group.items) == 1 for group in lonely):
-        return _question([g.items[0] for g in lonely], [g.items[0] for g in left], ordered=False)
+        return question([g.items[0] for g in lonely], [g.items[0] for g in left], ordered=False)
     return _ordered(
         [item for group in lonely for item in group.items],
         [item for group in left for item in group.items],
@@ -360,48 +346,3 @@ def _partnered(given: list[Group], wanted: list[Group]) -> Outcome:
 def _equal_groups(a: Group, b: Group) -> bool:
     pairs = zip(a.items, b.items, strict=False)
     return a.kind == b.kind and len(a.items) == len(b.items) and all(_same(*pair) for pair in pairs)
-
-
-# --- what math-verify reads ------------------------------------------------------------------
-
-_ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\{\\circ\}")
-_TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-_IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
-_PRIMED = re.compile(r"([A-Za-z])(?:_\{?(\w+)\}?)?('+)(?!s(?![a-z]))")
-"""A letter with primes, which math-verify would drop; it does read indices."""
-_COMMANDS = re.compile(r"\\[A-Za-z]+")
-_LOGARITHM = re.compile(
-    r"(\\(?:log|ln)(?:\s*_\s*(?:\{\w+\}|\w))?)\s*(\d+|[a-z])\s*(?=\\(?:cdot|times)\b)"
-)
-"""A logarithm as a factor, which math-verify would take of the whole product."""
-_CONJUGATE = re.compile(r"\\overline\s*\{([^{}A-Za-hj-z\\]*i[^{}A-Za-hj-z\\]*)\}")
-_TRANSPOSED = re.compile(r"[A-Z)}]\s*\^\s*(?:T(?![A-Za-z])|\{\s*(?:T|\\text\{T\})\s*\}|\\top)")
-"""A matrix turned over, which math-verify would take for the matrix."""
-_DECIMAL_POWER = re.compile(r"\^\{(-?\d{0,9}\.\d{1,9})\}")
-"""An exponent that math-verify would compute in floats."""
-
-
-def _question(given: Sequence[str], wanted: Sequence[str], *, ordered: bool = True) -> Outcome:
-    """Return what math-verify has to decide, or "wrong" where its own reading would be too kind."""
-    if len({len(_TRANSPOSED.findall(" ".join(texts))) for texts in (given, wanted)}) > 1:
-        return "wrong"
-    letters = [set(_COMMANDS.sub(" ", " ".join(texts))) & _LETTERS for texts in (given, wanted)]
-    folded = [{letter.lower() for letter in some} for some in letters]
-    if letters[0] != letters[1] and folded[0] == folded[1]:
-        return "wrong"
-    return Question(tuple(map(_spelled, given)), tuple(map(_spelled, wanted)), ordered)
-
-
-_LETTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-
-
-def _spelled(text: str) -> str:
-    """Drop a unit, write degrees inside a sine as radians and set off i, as it needs them."""
-    text = without_unit(text)
-    if _TRIG.search(text):
-        text = _ANGLE.sub(r"(\\frac{\1 \\pi}{180})", text)
-    text = _LOGARITHM.sub(r"\1(\2) ", text)
-    text = _CONJUGATE.sub(lambda m: f"({m[1].replace('i', '(-i)')})", text)
-    text = _DECIMAL_POWER.sub(lambda m: f"^{{{Fraction(m[1])}}}", text)
-    text = _PRIMED.sub(lambda m: f"{m[1]}_{{{m[2] or ''}{'p' * len(m[3])}}}", text)
-    return _IMAGINARY.sub(" i ", text.replace(r"^{\circ}", ""))

@@ -5,56 +5,15 @@ nothing is evaluated, and the callers bound the length.
 """
 
 import re
-import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import islice
 
-_VULGAR = {c: unicodedata.normalize("NFKC", c).split("\u2044") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
-_RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
-_LOWERED = "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ"
-_GREEK = "αβγδεζηθικμνξπρστυφχψω"
-_SYMBOLS = str.maketrans(
-    {
-        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
-        **dict.fromkeys(map(chr, range(32)), " "),
-        **dict.fromkeys("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\ufeff"),
-        **dict.fromkeys(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])),
-        **dict.fromkeys("\u00a0\u2007\u2008\u2009\u200a\u202f", r"\,"),
-        **dict.fromkeys("\u2018\u2019\u02bc", "'"),
-        **{c: rf"\frac{{{top}}}{{{bottom}}}" for c, (top, bottom) in _VULGAR.items()},
-        **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div "},
-        **{c: rf"\{unicodedata.name(c).split()[-1].lower()} " for c in _GREEK},
-        **{"∞": r"\infty ", "±": r"\pm ", "∓": r"\mp ", "≠": r"\ne ", "≈": r"\approx "},
-        **dict.fromkeys("°˚º", r"^{\circ}"),
-        **dict.fromkeys("✕✖⨯", r"\times "),
-        **dict.fromkeys("≤⩽≦", r"\le "),
-        **dict.fromkeys("≥⩾≧", r"\ge "),
-        **{"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "′": "'", "″": "''"},
-        **{"∖": r"\setminus ", "∣": "|", "∶": ":", "。": ".", "、": ",", "ℓ": r"\ell "},
-        **{"⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor "},
-        **{"⌈": r"\lceil ", "⌉": r"\rceil ", "∠": r"\angle ", "△": r"\triangle "},
-        **{"∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "≡": r"\equiv ", "¬": r"\neg "},
-        **{"∧": r"\land ", "∨": r"\lor ", "→": r"\to ", "⇒": r"\implies ", "ϕ": r"\phi "},
-        **{"√": r"\sqrt ", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]", "λ": r"\lambda "},
-        **{"∕": "/", "⁄": "/", "…": r"\ldots "},
-        **{"⊂": r"\subset ", "⊆": r"\subseteq ", "∉": r"\notin ", "⊥": r"\perp "},
-        **{"∥": r"\parallel ", "≅": r"\cong ", "∃": r"\exists ", "∄": r"\nexists "},
-        **{c: rf"\mathbb{{{unicodedata.normalize('NFKC', c)}}}" for c in "ℝℤℕℚℂ"},
-        **dict.fromkeys("∅Ø", r"\emptyset "),
-        **dict.fromkeys("✓✔✅"),
-        **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width １２％
-    }
-)
+from envs.grading.symbols import without_symbols
 
 _END = r"(?![a-zA-Z])"
 _Replacement = str | Callable[[re.Match[str]], str]
 _Rule = tuple[re.Pattern[str], _Replacement]
-
-
-def _written(mark: str) -> Callable[[re.Match], str]:
-    return lambda run: f"{mark}{{{unicodedata.normalize('NFKC', run[0])}}}"
-
 
 _FOREIGN = (
     r"(?:(?!以上|以下|左右|千(?![克米瓦卡]))(?![万亿百十半多余至到或和与约])"
@@ -85,30 +44,6 @@ _COMMANDS = {
     },
 }
 """What commands are written as; all others stay."""
-_RUNS: list[_Rule] = [
-    (re.compile("³√"), "∛"),
-    (re.compile("⁴√"), "∜"),
-    (re.compile("(\\d)\u0307"), r"\\dot{\1}"),
-    (re.compile("(\\d)\u0305"), r"\\overline{\1}"),
-    (
-        re.compile("[\U0001d400-\U0001d7ffℊℎℯℴⅅ-ⅉ]+"),
-        lambda run: unicodedata.normalize("NFKC", run[0]),
-    ),
-    (
-        re.compile("([⁰¹²³⁴-⁹]+)[/⁄∕]([₀-₉]+)"),
-        lambda m: unicodedata.normalize("NFKC", rf"\frac{{{m[1]}}}{{{m[2]}}}"),
-    ),
-    (re.compile(r"(?<=\d)\s*∘"), "°"),
-    (re.compile(r"ℝ\s*[\\∖]\s*\\?\{([^{}\\]*)\\?\}"), r"ℝ\\setminus\\{\1\\}"),
-    (re.compile(r"(?<![\\a-zA-Z])\x0c?f?rac(?=\{)"), r"\\frac"),
-    (
-        re.compile("[À-ÖÙ-öù-ÿ]+"),
-        lambda run: re.sub("[^a-zA-Z]", "", unicodedata.normalize("NFKD", run[0])),
-    ),
-    (re.compile(f"[{_RAISED}]+"), _written("^")),
-    (re.compile(f"[{_LOWERED}]+"), _written("_")),
-]
-"""Before the single symbols, as one exponent has several."""
 
 
 def _rules(*rules: tuple[str, _Replacement]) -> list[_Rule]:
@@ -123,6 +58,13 @@ def _letter(styled: re.Match) -> str:
 
 def _repeating(dotted: re.Match) -> str:
     return rf"\overline{{{''.join(re.findall('[0-9]', dotted[0]))}}}"
+
+
+def chosen(total: str, letter: str, of_them: str) -> str:
+    """Combinations, C, or permutations, P, as a binomial or a fraction."""
+    if letter == "C":
+        return rf"\binom{{{total}}}{{{of_them}}}"
+    return rf"\frac{{({total})!}}{{({total}-{of_them})!}}"
 
 
 def _lines(block: re.Match) -> str:
@@ -140,7 +82,8 @@ _STYLES = (
     r"|limits|boldsymbol|bold|pmb|bm|ensuremath|displaylimits|centering|underline|overbrace|boxed|fbox|checkmark"
 )
 _CONSTANT = r"[-+\d\s./{}^*]|\\(?:frac|sqrt|pi|cdot)(?![a-zA-Z])"
-_OPERATORS = r"(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|max|min|gcd"
+_INDEXED = r"[A-Za-z](?:_\{?\w\}?)?"
+_OPERATORS = r"(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|max|min|gcd|Re|Im"
 _RULES = _rules(
     (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
     (r"^\s*([*\"“'])([^*\"“”']*)[*\"”']\s*$", r"\2"),
@@ -190,6 +133,13 @@ _RULES = _rules(
     (rf"\\(?:{_SIZES}){_END}\s*", ""),
     (r"\\textcolor\s*\{[a-zA-Z]*\}|\\color\s*(?:\{[a-zA-Z]*\}|[a-z]+\s)", ""),
     (r"\\(?:hspace|vspace|phantom)\*?\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}", " "),
+    (rf"^\s*\\\{{\s*{_INDEXED}(?:\s*,\s*{_INDEXED})+\s*\\\}}\s*=\s*(?=\\\{{)", ""),
+    # a set whose braces LaTeX would not print: x \in {1,2}
+    (
+        r"(^\s*(?=\{[^{}]*\}\s*\\c[ua]p\b)|\\(?:in|cup|cap|setminus)\s*"
+        r"|=\s*(?=\{[^{}]*,)(?!\{\d+(?:,\d{3})+\}))\{([^{}()\[\]]*[\d,][^{}()\[\]]*)\}",
+        r"\1\\{\2\\}",
+    ),
     # a vector is its letter, and so are the units i, j and k
     (r"\\(?:vec|mathbf)\s*(?:\{\s*([A-Za-z])\s*\}|([A-Za-z]))", _letter),
     (r"\\hat\s*(?:\{*\s*(?:([ijk])|\\([ij])math)\s*\}+|([ijk]))", r"{\1\2\3}"),
@@ -222,6 +172,7 @@ _RULES = _rules(
         r"\\(?:operatorname|text)\s*\{\s*cis\s*\}\s*(?:\(([^()]*)\)|([^\s+,()]+))",
         r"(\\cos(\1\2)+i\\sin(\1\2))",
     ),
+    (r"\\(max|min)\s*\\\{([^{}\\]*)\\\}", r"\\\1(\2)"),
     (r"\\text\s*\{", r"\\text{"),
     (r"(?<=\d)\{\s*:\s*\}(?=\d)", ":"),
     (
@@ -229,7 +180,7 @@ _RULES = _rules(
         r"\\mathbb{R}\\setminus\\{\1\\}",
     ),
     (r"\\text\s+(\w)(?!\w)", r"\\text{\1}"),
-    (r"\\text\{\s*(\\text\{[^{}]*\})\s*\}", r"\1"),
+    (r"\\(?:text|operatorname\*?|mathop)\s*\{\s*(\\text\{[^{}]*\})\s*\}", r"\1"),
     (
         r"\\pmod\s*\{?\s*(\w+)\s*\}?"
         r"|(?:\\text\{\s*)?\(\s*(?:\\[bp]?mod|\\text\{\s*mod\s*\}|mod)"
@@ -269,10 +220,10 @@ _RULES = _rules(
     (r"(\\overline\s*\{\d+\})\s*(?:\.{3}|\\[lc]?dots" + _END + ")", r"\1"),
     (r"(?<!\d)\.(?=\\(?:dot|overline|bar)\b)", "0."),
     (r"(?<=[\d.])\\dot\s*\{?\d\}?(?:(?:\d|\\dot\s*\{?\d\}?)*\\dot\s*\{?\d\}?)?", _repeating),
-    (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}"),
+    (r"(?<=[\d.])\\(?:bar|overline)\s*(?:\{[\s\\,]*(\d+)[\s\\,]*\}|(\d))", r"\\overline{\1\2}"),
     (
-        r"(?:\{\})?[_^]\{?(\d+|n)\}?\s*(?:\\text\{\s*)?C\}?\s*_\{?(\w+)\}?",
-        r"\\binom{\1}{\2}",
+        r"(?:\{\})?[_^]\{?(\d+|n)\}?\s*(?:\\text\{\s*)?([CP])\}?\s*_\{?(\w+)\}?",
+        lambda m: chosen(*m.groups()),
     ),
     (r"(?<![A-Za-z])C_\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
     (r"\{([^{}]*)\\choose" + _END + r"([^{}]*)\}", r"\\binom{\1}{\2}"),
@@ -281,7 +232,11 @@ _RULES = _rules(
     (r"\\varnothing" + _END + r"|\\\{\s*\\\}|\\text\{\s*(?:the )?empty set\s*\}", r"\\emptyset "),
     (r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime" + _END + ")", lambda m: "'" * m[0].count("prime")),
     (r"\^\s*\{\s*('+)\s*\}", r"\1"),
-    (r"(?<![a-zA-Z])\\?exp\s*(?:\(((?:[^()]|\([^()]*\))*)\)|\{([^{}]*)\})", r"e^{\1\2}"),
+    (
+        r"(?:\\|(?<![a-zA-Z\\]))exp\s*"
+        r"(?:\(((?:[^()]|\([^()]*\))*)\)|\{([^{}]*)\}|(?<=\s)(\d+|[a-z])(?![\w(^.]))",
+        r"e^{\1\2\3}",
+    ),
     (
         r"(?<=\d)((?:\s|~|\\[,; ]|(?:\\text)?\{)*)([aApP])(?:\.\s?)?[mM]\b\.?",
         lambda m: f"{m[1]}{m[2].lower()}m",
@@ -351,9 +306,7 @@ _ARGUMENT = re.compile(r"\s*(\\[a-zA-Z]+|[^\s{}\\])")
 @lru_cache(maxsize=8192)
 def clean(text: str) -> str:
     """Return ``text`` with one spelling for symbols, spaces, wrappers and thousands."""
-    for pattern, replacement in _RUNS:
-        text = pattern.sub(replacement, text)
-    text = text.translate(_SYMBOLS)
+    text = without_symbols(text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     text = _join_thousands(text)

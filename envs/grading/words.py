@@ -150,6 +150,7 @@ def _of_half_a_day(time: _Time) -> _Time:
     return (str(int(time[0]) - 12), *time[1:3], "pm") if 12 < int(time[0]) < 24 else time
 
 
+_PARTS = re.compile(r"\d(?=')|circ|(?<=')\s*\d+(?!['\d])")
 _MARKS = re.compile(r"\d\}*\s*('+)")
 
 
@@ -158,7 +159,7 @@ def as_marked(a: str, b: str) -> Verdict | None:
     if any(re.search("[A-Za-z]", re.sub(r"\\(?:frac|circ)", "", text)) for text in (a, b)):
         return None
     given, wanted = (sorted(_MARKS.findall(text)) for text in (a, b))
-    if "," not in a + b and any(len(re.findall(r"\d'|circ", text)) > 1 for text in (a, b)):
+    if "," not in a + b and any(len(_PARTS.findall(text)) > 1 for text in (a, b)):
         return "wrong"
     return "wrong" if given and wanted and given != wanted else None
 

@@ -77,7 +77,7 @@ def test_an_interrupted_event_loop_ends_with_its_processes(tmp_path):
     body = (
         "import asyncio\n"
         "from envs.grading.checker import check_async\n"
-        "from envs.grading.expressions import Question\n"
+        "from envs.grading.questions import Question\n"
         "async def main():\n"
         "    bomb = Question(('(a+b+c+d+e)^{300}',), ('(a+b)^{299}',))\n"
         "    print('go', flush=True)\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from envs import MATH
 from envs.grading import checker
-from envs.grading.expressions import Question
+from envs.grading.questions import Question
 
 
 def read_rows(name: str) -> list[dict[str, str]]:

@@ -10,7 +10,8 @@ import pytest
 
 import envs
 from envs.grading.answers import Verdict
-from envs.grading.expressions import Question, compare
+from envs.grading.expressions import compare
+from envs.grading.questions import Question
 
 HOSTILE = {
     "a megabyte before the box": ("a" * 1_000_000 + r"\boxed{72}", "right"),

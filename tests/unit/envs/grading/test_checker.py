@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from envs.grading import checker
-from envs.grading.expressions import Question
+from envs.grading.questions import Question
 
 SURD = Question((r"\sqrt{8}",), (r"2\sqrt{2}",))
 OTHER_SURD = Question((r"\sqrt{12}",), (r"2\sqrt{2}",))

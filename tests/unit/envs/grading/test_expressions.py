@@ -9,7 +9,8 @@ reader gives them, ``kinds.jsonl`` and ``notations.jsonl`` ways to write one ans
 
 import pytest
 
-from envs.grading.expressions import Question, compare
+from envs.grading.expressions import compare
+from envs.grading.questions import Question
 from tests.support.grading_rows import faults_of, read_rows
 
 KNOWN_ERRORS = {(r"\boxed{10:30}", r"\boxed{\frac13}", "wrong"): "a time of day is read as a ratio"}
