@@ -199,7 +199,10 @@ def suspected(sent: dict[str, Any], said: str, new: Sequence[str] = ()) -> list[
     # A value that is out of range is the user's to change, but for those that say nothing.
     in_range = not OUT_OF_RANGE.search(said)
     free = [name for name in named if in_range or name in ("n", "seed") or sent[name] == 1]
-    return _combinations(sorted(free, key=named.__getitem__)) + _lower_limits(sent, said)
+    free.sort(key=named.__getitem__)
+    lower = _lower_limits(sent, said)
+    others = [name for name in free if lower and name not in LIMITS]
+    return _combinations(others) + lower + _combinations(free)
 
 
 def _lower_limits(sent: dict[str, Any], said: str) -> list[list[str]]:

@@ -26,12 +26,12 @@ WORDS += ("description", "base_resp", "status_msg", "error_msg", "errorMessage")
 REPEATED = {"body", "choices", "content", "ctx", "id", "input", "loc", "messages", "model", "usage"}
 """Fields of what is no list of wrong parameters."""
 CONTEXT = re.compile(
-    r"(?:max_model_len|n_ctx|(?:context|model|allowed) (?:length|size|window)"
-    r"|`max_new_tokens` must)\D{0,12}(\d+)"
+    r"(?:max_model_len|n_ctx|(?:context|model|allowed|supported sequence) (?:length|size|window)"
+    r"|model token limit|`max_new_tokens` must)\D{0,12}(\d+)"
 )
 PROMPT = re.compile(
     r"(at least )?(\d+) (?:tokens? )?"
-    r"(?:in the messages|in (?:the|your) prompt|input tokens|`inputs` tokens"
+    r"(?:in the messages|in (?:the|your) prompt|input tokens|`inputs` tokens|long\b"
     r"|(?:from the|of text) input)"
 )
 SUM = re.compile(r"(\d+) \+ \d+ > (\d+)")
@@ -69,8 +69,9 @@ KIND_WORDS = (
         "context_overflow",
         (None, *REFUSED, 500),
         r"(?<!`)context[ _](length|size|window|limit)|n_ctx|max_model_len|input length|"
-        r"maximum (model|allowed|prompt|input) length|(prompt|input) is too long|"
-        r"maximum number of tokens allowed|too many (input |prompt )?tokens(?! per)|"
+        r"maximum (model|allowed|prompt|input|supported sequence) length|"
+        r"(prompt|input) is too long|maximum number of tokens allowed|"
+        r"too many (input |prompt )?tokens(?! per)|"
         r"`inputs` (tokens \+|must have)|reduce the length|exceeded model token limit|超长|"
         r"tokens too long|token limit exceeded|exceeds? (the )?max (token limit|message tokens)|"
         r"max_seq_len",
@@ -166,15 +167,20 @@ def room_in(said: str, asked: int) -> int | None:
     3800
     >>> room_in("exceed context limit: 190000 + 20000 > 200000, decrease input length", 20000)
     10000
+    >>> room_in("Your request exceeded model token limit: 8192", 8000)
+    4000
     """
     context, prompt, both = CONTEXT.search(said), PROMPT.search(said), SUM.search(said)
     if both:
         return int(both[2]) - int(both[1]) if 0 < int(both[2]) - int(both[1]) < asked else None
     if not context:
         return None
-    room = int(context[1]) - (int(prompt[2]) if prompt else 1)
-    if prompt and prompt[1] and asked <= int(context[1]):
+    size = int(context[1])
+    room = size - (int(prompt[2]) if prompt else 1)
+    if prompt and prompt[1] and asked <= size:
         room //= 2  # a server that did not count to the end
+    if not prompt and size // 4 <= asked < size:
+        room = asked // 2  # the answer may be what does not fit
     return room if 0 < room < asked else None
 
 

@@ -66,7 +66,7 @@ class Formulas:
         found: list[Piece] = []
         end = 0
         for match in FORMULA.finditer(text):
-            index = self._index(match[match.lastgroup].strip())
+            index = self._index(match[match.lastgroup or 0].strip())
             if index is None:
                 continue
             if match.start() > end:

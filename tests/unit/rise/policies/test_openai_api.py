@@ -123,6 +123,7 @@ VLLM_2 = (
             "request has 96 input tokens",
             4000,
         ),
+        ("prompt is 96 tokens long, {}: maximum supported sequence length is just 4096", 4000),
         (
             "maximum context length of 4096 tokens. You requested {} for the completion: 96 tokens "
             "from the input messages",

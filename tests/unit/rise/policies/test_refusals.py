@@ -88,6 +88,7 @@ def test_a_failure_that_passes_is_no_refusal(code, words):
         ("The maximum tokens you requested exceeds the model limit of 2,048.", 2048),
         ("`max_tokens` {} is above the 2048-token limit of m-16k-1106", 2048),
         ("maxOutputTokens of {} but the range is from 1 (inclusive) to 2049 (exclusive)", 2048),
+        ("max_tokens 参数非法,取值范围[1,2048]", 2048),
         ("body.max_tokens: Input should be less than or equal to 2048", 2048),
     ],
 )
