@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import rise  # noqa: F401 (first: it says what to do without the environment)
-from fastchat.utils import Parser
+from fastchat.utils import GO_TOGETHER, Parser
 from rise.dataset.arguments import add_output, add_rules, problems_of
 from rise.dataset.near_duplicates import without_near_duplicates
 from rise.dataset.pairs import PairCounts, format_pairs, preference_pairs, repair_rows
@@ -42,7 +42,7 @@ from rise.dataset.sources import (
     rows_of,
 )
 from rise.dataset.writer import RowSpill, is_written, match_tokens, report_path, write_dataset
-from rise.program.exits import DONE, FAILED, GO_TOGETHER, collecting, exit_code, run_program
+from rise.program.exits import DONE, FAILED, collecting, exit_code, run_program
 from rise.runs.arguments import env_help, env_name
 
 
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         return DONE
     make = write_pairs if args.to == "dpo" else write_rows
     with RowSpill(args.output) as spill:
-        pool = Pool(sources)
+        pool = Pool(sources, args.env, args.prompt_style)
         for notice in pool.unfinished():
             print(notice, file=sys.stderr)
         code = make(pool, args, settings, spill)
@@ -161,13 +161,10 @@ def write_rows(
     pool: Pool, args: argparse.Namespace, settings: dict[str, Any], spill: RowSpill
 ) -> int:
     counts, tokens = RowCounts(), TokenCounts(args.model_path)
-    prompts = {"env": args.env, "style": args.prompt_style}
     if args.to == "pair_sft":
-        limits = {"output": args.output, "max_pairs": args.max_pairs}
-        rows = repair_rows(pool, counts, **prompts, **limits)
+        rows = repair_rows(pool, counts, args.output, args.max_pairs)
     else:
-        rules = [rules_for(source, args) for source in pool.sources]
-        rows = training_rows(pool, rules, counts, **prompts)
+        rows = training_rows(pool, [rules_for(each, args) for each in pool.sources], counts)
     if args.remove_near_duplicates is not None:
         similarity = args.remove_near_duplicates
         rows = without_near_duplicates(rows, similarity, args.output, counts.dropped)
@@ -181,9 +178,8 @@ def write_rows(
     report = {"settings": settings, **counts.to_dict(), "tokens": tokens.to_dict()}
     report["prompt_styles"] = prompt_styles(pool.sources, args.prompt_style)
     if args.match_tokens is not None:
-        report["match_tokens"] = match_tokens(
-            spill, tokens, settings["match_tokens"], settings["seed"]
-        )
+        budget, seed = settings["match_tokens"], settings["seed"]
+        report["match_tokens"] = match_tokens(spill, tokens, budget, seed)
     finish(args, spill, report, format_report(report), counts.weights)
     return DONE
 
@@ -192,15 +188,8 @@ def write_pairs(
     pool: Pool, args: argparse.Namespace, settings: dict[str, Any], spill: RowSpill
 ) -> int:
     counts = PairCounts()
-    for pair in preference_pairs(
-        pool,
-        [rules_for(source, args) for source in pool.sources],
-        counts,
-        env=args.env,
-        style=args.prompt_style,
-        output=args.output,
-        max_pairs=args.max_pairs,
-    ):
+    rules = [rules_for(source, args) for source in pool.sources]
+    for pair in preference_pairs(pool, rules, counts, args.output, args.max_pairs):
         spill.append(pair)
     if not spill.offsets:
         print(

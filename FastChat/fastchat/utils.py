@@ -1,4 +1,4 @@
-"""What every server process does: log lines, one listening socket, a quiet uvicorn."""
+"""What every program does: its command line, its files, its threads, its port."""
 
 import argparse
 import contextlib
@@ -6,6 +6,7 @@ import ctypes
 import difflib
 import json
 import logging
+import math
 import os
 import re
 import resource
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, TypeVar
 
 T = TypeVar("T")
+GO_TOGETHER = "These arguments go together; nothing was started."
+"""What --check says."""
 WILDCARDS = ("0.0.0.0", "::", "")
 """Hosts that stand for every address of this machine."""
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
@@ -320,10 +323,20 @@ def replacing(path: Path) -> Iterator[IO[str]]:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON in one step: a reader sees the old file or the new one."""
+def write_json(path: Path, value: Any) -> Path:
+    """Write JSON so that a reader sees the old file or the new one; NaN and infinity are null."""
+    text = json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as file:
-        file.write(json.dumps(value, indent=1) + "\n")
+        file.write(text + "\n")
+    return path
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> Any:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from rise.dataset.report import RowCounts, in_words
-from rise.dataset.rows import opening_of
 from rise.dataset.rules import SUCCESS, Row, Rules, attempts_of, until_success
 from rise.dataset.sources import Pool
 from rise.dataset.text_keys import groups, messages_key
@@ -58,27 +57,18 @@ class PairCounts:
 
 
 def preference_pairs(
-    pool: Pool,
-    rules: Sequence[Rules],
-    counts: PairCounts,
-    *,
-    env: str | None,
-    style: str,
-    output: Path,
-    max_pairs: int,
+    pool: Pool, rules: Sequence[Rules], counts: PairCounts, output: Path, max_pairs: int
 ) -> Iterator[dict[str, Any]]:
     """Yield {"id", "prompt", "chosen", "rejected", ...} for every state, in the order of the logs.
 
-    Of the rules, one per log, the window and correct_to_correct are read; `env` and `style` are for
-    logs that do not say theirs. The answers wait on the disk of `output`: 16 bytes per visit, and
-    the answers of one state, are in memory.
+    Of the rules, one per log, the window and correct_to_correct are read. The answers wait on the
+    disk of `output`: 16 bytes per visit, and the answers of one state, are in memory.
     """
     keys = array("Q")
     with RowSpill(output) as spill:
         for number, episode in pool.episodes("read states"):
             counts.episodes += 1
-            opening = opening_of(episode, pool.sources[number], env, style)
-            for visit in _visits(episode, rules[number], opening):
+            for visit in _visits(episode, rules[number], pool.opening(number, episode)):
                 keys.append(messages_key(visit["prompt"]))
                 spill.append({"id": f"{number}-{episode.task_id}-{visit['turn']}", **visit})
         for places in groups(keys):
@@ -180,7 +170,7 @@ UNPAIRED = "question without both a right and a wrong answer"
 
 
 def repair_rows(
-    pool: Pool, counts: RowCounts, *, env: str | None, style: str, output: Path, max_pairs: int
+    pool: Pool, counts: RowCounts, output: Path, max_pairs: int
 ) -> Iterator[tuple[int, Row]]:
     """Yield (number of the log, row) of each question's pairs; the answers wait on the disk."""
     keys = array("Q")
@@ -188,7 +178,7 @@ def repair_rows(
     with RowSpill(output) as spill:
         for number, episode in pool.episodes("read answers"):
             counts.episodes += 1
-            opening = opening_of(episode, pool.sources[number], env, style) or episode.opening
+            opening = pool.opening(number, episode) or episode.opening
             keys.append(messages_key(opening))
             ids = {"number": number, "task_id": episode.task_id, "date": episode.date}
             spill.append(ids | {"opening": opening, "answers": list(_answers(episode))})

@@ -10,13 +10,12 @@ from rise.dataset.rules import Row, Rules, all_rewards, rows_from_episode
 from rise.dataset.sources import Pool, Source, load_prompts
 from rise.dataset.weights import RELATIVE, PromptMeans
 from rise.dataset.writer import trained_tokens
-from rise.episodes.episode import Episode, Message
 from rise.episodes.log import lacks_dialogue
 from rise.program.files import json_sha256
 
 
 def training_rows(
-    pool: Pool, rules: Sequence[Rules], counts: RowCounts, env: str | None, style: str
+    pool: Pool, rules: Sequence[Rules], counts: RowCounts
 ) -> Iterator[tuple[int, Row]]:
     """Yield (number of the log, row) for every row that the rules, one per log, keep."""
     means = None
@@ -25,8 +24,8 @@ def training_rows(
         for _, episode in pool.episodes("mean rewards"):
             means.add(episode.query, all_rewards(episode))
     for number, episode in pool.episodes("convert"):
-        opening = opening_of(episode, pool.sources[number], env, style)
-        mean = means.of(episode.query) if means else None
+        mean = means.of(episode.query) if means else 0.0
+        opening = pool.opening(number, episode)
         rows, reasons = rows_from_episode(episode, rules[number], opening, mean)
         counts.episodes += 1
         counts.dropped.update(reasons)
@@ -80,12 +79,3 @@ def _prompt_checksum(env: str | None, style: str, source: Source) -> str | None:
     if is_own or not lacks_dialogue(source.rows):
         return None
     return json_sha256(load_prompts(env, style).opening(""))
-
-
-def opening_of(
-    episode: Episode, source: Source, env: str | None, style: str
-) -> list[Message] | None:
-    """The messages before the first attempt of a log without dialogues; None where it has them."""
-    if episode.dialogue:
-        return None
-    return load_prompts(source.env or env, style).opening(episode.query)

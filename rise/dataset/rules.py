@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastchat.conversation import Answer, unpack_ids
-from rise.dataset.weights import mean_over, weight
+from rise.dataset.weights import weight
 from rise.episodes.episode import Episode, Message, Turn, visible
 
 CRITERIA = ("all", "better", "best", "success")
@@ -118,12 +118,11 @@ def rows_from_episode(
     episode: Episode,
     rules: Rules,
     opening: Sequence[Message] | None = None,
-    mean: float | None = None,
+    mean: float = 0.0,
 ) -> tuple[list[Row], Counter[str]]:
     """The training rows of one episode, and how many attempts were dropped for which reason.
 
-    `opening` is for a log without dialogues. `mean` (`mean_over`) is for a prompt that was asked in
-    other episodes too; None takes the attempts of this one.
+    `opening` is for a log without dialogues; `mean` is what `weight` takes.
     """
     if rules.only_success and episode.max_reward != SUCCESS:
         return [], Counter({"episode without success": len(episode.turns)})
@@ -133,8 +132,6 @@ def rows_from_episode(
         attempts, dropped = without_repetition(attempts, rules.correct_to_correct)
     used = until_success(attempts, rules.correct_to_correct)
     dropped["after the first success"] = len(attempts) - len(used)
-    if mean is None:
-        mean = mean_over(all_rewards(episode), rules.weighting, rules.temperature)
     start = list(episode.opening if opening is None else opening) if used else []
     rows = []
     for count, (number, turn) in enumerate(used, start=1):

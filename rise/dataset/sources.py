@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastchat.model.files import file_sha256
 from rise.episodes import shard
-from rise.episodes.episode import Episode
+from rise.episodes.episode import Episode, Message
 from rise.episodes.journal import locate
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import finished
@@ -61,10 +61,13 @@ class Source:
 
 
 class Pool:
-    """The episodes of several logs, one log after the other, each by task id."""
+    """The episodes of several logs, one log after the other, each by task id.
 
-    def __init__(self, sources: list[Source]):
-        self.sources = sources
+    `env` and `style` are for logs that do not say theirs.
+    """
+
+    def __init__(self, sources: list[Source], env: str | None, style: str):
+        self.sources, self._env, self._style = sources, env, style
         self._logs = [EpisodeLog(source.rows) for source in sources]
         self.cut = 0
         """Episodes of the last pass whose dialogue was cut, see `Episode.is_cut`."""
@@ -94,6 +97,13 @@ class Pool:
                     self.cut += episode.is_cut
                     yield number, episode
                     line.update()
+
+    def opening(self, number: int, episode: Episode) -> list[Message] | None:
+        """The messages before the first attempt where the log has no dialogues, else None."""
+        if episode.dialogue:
+            return None
+        env = self.sources[number].env or self._env
+        return load_prompts(env, self._style).opening(episode.query)
 
 
 def read_source(path: str | Path) -> Source:

@@ -6,7 +6,6 @@ They are over all attempts on a prompt, which several logs, or a data file twice
 import math
 from array import array
 from collections.abc import Sequence
-from statistics import fmean
 
 import numpy as np
 
@@ -23,14 +22,15 @@ def weight(reward: float, mean: float, weighting: str, temperature: float) -> fl
     exp: exp(r / tau). advantage: exp((r - mean r) / tau), always positive. centered: exp(r / tau)
     minus the mean of exp(r / tau); below 0 for an attempt worse than average, which the model then
     learns to avoid. none: 1. The paper centres "around the mean value averaged across all attempts
-    on a given prompt" (sec. 3.2) without a formula; advantage and centered are its two readings.
+    on a given prompt" (sec. 3.2) without a formula; advantage and centered are its two readings:
+    `mean` is that of r or of exp(r / tau), from `PromptMeans`.
     ValueError for a weight that is not finite.
 
     >>> [round(weight(r, 0, "exp", 0.4), 3) for r in (1, 0, -1)]
     [12.182, 1.0, 0.082]
-    >>> [round(weight(r, mean_over([1, 0], "advantage", 0.5), "advantage", 0.5), 3) for r in (1, 0)]
+    >>> [round(weight(r, 0.5, "advantage", 0.5), 3) for r in (1, 0)]
     [2.718, 0.368]
-    >>> [round(weight(r, mean_over([1, 0], "centered", 0.5), "centered", 0.5), 3) for r in (1, 0)]
+    >>> [round(weight(r, (math.exp(2) + 1) / 2, "centered", 0.5), 3) for r in (1, 0)]
     [3.195, -3.195]
     """
     if not 0 < temperature < math.inf:
@@ -49,11 +49,6 @@ def weight(reward: float, mean: float, weighting: str, temperature: float) -> fl
             f"{temperature}): give finite rewards, or raise --temperature"
         )
     return size
-
-
-def mean_over(rewards: Sequence[float], weighting: str, temperature: float) -> float:
-    """What the weights of the attempts on a prompt are relative to: the mean of `centred_value`."""
-    return fmean(centred_value(reward, weighting, temperature) for reward in rewards)
 
 
 def centred_value(reward: float, weighting: str, temperature: float) -> float:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from fastchat.model.files import file_sha256
-from fastchat.utils import new_file
+from fastchat.utils import new_file, write_json
 from rise.dataset.report import TokenCounts
 from rise.metrics.plots import plot_weights
-from rise.program.files import read_json, write_json
+from rise.program.files import read_json
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,6 @@ from typing import Any, NoReturn
 from fastchat.utils import visible
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-GO_TOGETHER = "These arguments go together; nothing was started."
-"""What --check says."""
 BROKEN_PIPE = 128 + signal.SIGPIPE
 """What a shell says of a program that writes to a pipe which nobody reads any more."""
 

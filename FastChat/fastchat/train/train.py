@@ -60,7 +60,7 @@ from fastchat.train.prefix_tree.model import use_trees
 from fastchat.train.processes import fail, say
 from fastchat.train.run_record import RECORD
 from fastchat.train.rwr_trainer import RWRTrainer, TrainingError
-from fastchat.utils import first_line, write_json
+from fastchat.utils import GO_TOGETHER, first_line, write_json
 
 
 @dataclass
@@ -131,7 +131,7 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
         source = model_args.model_name_or_path
         if not is_absent(source) and Path(resolve(source)).is_dir():
             read_model(arguments)
-        say("These arguments go together; nothing was started.")
+        say(GO_TOGETHER)
         return None
     held.enter_context(run_record.output_lock(args))
     record = run_record.new_record(arguments)
