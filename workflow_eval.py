@@ -22,7 +22,7 @@ from fastchat.utils import Parser
 from rise.episodes.feedback import asks_itself
 from rise.program.exits import run_program
 from rise.runs.arguments import add_common, add_feedback
-from rise.runs.messages import run_stage
+from rise.runs.stage import run_stage
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

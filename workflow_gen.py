@@ -25,7 +25,7 @@ from fastchat.utils import Parser
 from rise.episodes.feedback import EXPERT_SEES
 from rise.program.exits import run_program
 from rise.runs.arguments import add_common, add_feedback
-from rise.runs.messages import run_stage
+from rise.runs.stage import run_stage
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(job, tracker) -> None:
     """Write the log and the summary; print success by turn and the next command."""
-    from rise.metrics.summary import text_cautions
+    from rise.metrics.cautions import text_cautions
     from rise.report.tracked import log_generation
 
     run, tally = job.run, job.tally

@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import envs
-from rise.program.files import replacing
+from fastchat.utils import replacing
 
 LEFT_OUT = {"chal-680": "SVAMP says that (4 - 2) + 3 is 1"}
 """Problems whose reference is wrong, by their id."""

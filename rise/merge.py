@@ -28,7 +28,7 @@ from rise.metrics.tables import format_table
 from rise.program.exits import DONE, run_program, usage_errors
 from rise.program.files import read_json
 from rise.runs.job import Job
-from rise.runs.messages import run_errors
+from rise.runs.stage import run_errors
 
 SHOWN = 5
 """Task ids that an error names."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastchat.model.files import git_commit, versions
-from fastchat.utils import Parser, new_file
+from fastchat.utils import Parser, new_file, write_json
 from rise.dataset.text_keys import text_key
 from rise.episodes.episode import Episode
 from rise.episodes.feedback import knows_truth
@@ -34,7 +34,7 @@ from rise.episodes.rows import lines_at, naming, rows
 from rise.metrics.evaluation import log_dir_of, open_run, read_config, with_sibling
 from rise.metrics.tables import HEADLINE, headline_order
 from rise.program.exits import DONE, run_program, usage_errors
-from rise.program.files import read_json, write_json
+from rise.program.files import read_json
 from rise.runs.arguments import env_name
 from rise.runs.config import DISTRIBUTIONS
 from rise.runs.job import Job

@@ -19,11 +19,11 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from fastchat.utils import replacing
+from fastchat.utils import replacing, write_json
 from rise.episodes.episode import ASKED_LAST, Episode, is_owed
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import episodes_at, lines_at, naming, rows
-from rise.program.files import read_object, write_json
+from rise.program.files import read_object
 
 log = logging.getLogger(__name__)
 

@@ -46,7 +46,6 @@ def cost(episodes: Sequence[Episode], turns: bool) -> dict[str, float]:
     cache computes fewer. What a model says of its own answer costs tokens and is no sample; an
     answer that stands costs nothing.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("w7,r5 r5")
     >>> run[0].turns[0].usage = {"prompt_tokens": 100, "completion_tokens": 60}
     >>> run[0].turns[1].usage = {"prompt_tokens": 150, "completion_tokens": 20}

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastchat.utils import write_json
 from rise.episodes import shard
 from rise.episodes.episode import Episode, Turn
 from rise.episodes.feedback import is_forced
@@ -25,7 +26,7 @@ from rise.episodes.rows import finished_episodes
 from rise.metrics.summary import summarise
 from rise.metrics.turns import NOT_MADE
 from rise.metrics.votes import SameAnswer
-from rise.program.files import read_json, read_object, write_json
+from rise.program.files import read_json, read_object
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,6 @@ def measured(episode: Episode, config: dict[str, Any]) -> Episode:
     >>> blocked = Episode(7, "1+1?", "2", error={"kind": "context_overflow", "final": True})
     >>> [turn.verdicts for turn in measured(blocked, config).turns]
     [['no_answer', 'no_answer', 'no_answer'], ['no_answer']]
-    >>> from rise.episodes.shorthand import sketch
     >>> filtered = sketch("w7,r5 r5")[0]
     >>> [turn.verdicts for turn in measured(filtered, config).turns]
     [['wrong', 'right', 'no_answer'], ['right']]

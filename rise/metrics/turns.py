@@ -5,6 +5,8 @@ of the episodes, so that two runs can be compared problem by problem; `rise.metr
 turns them into rates with intervals. An attempt without an answer, or whose grading timed out, is
 not right. A model's check calls an answer wrong unless it says that it is right; the answers of the
 last turn are not checked, nor is an answer that stands checked again.
+
+The examples write episodes by `sketch` of `rise.episodes.shorthand`.
 """
 
 import math
@@ -28,7 +30,6 @@ def m1_t1(episodes: Sequence[Episode]) -> list[bool]:
     Formula: (problems whose first sample is right) / (all problems). Where turn 1 has more
     samples, the others do not count: choosing among them would need the truth.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> m1_t1(sketch("r5", "w7,r5", "-"))
     [True, False, False]
     """
@@ -44,7 +45,6 @@ def acc_t(episodes: Sequence[Episode], turn: int, feedback: str) -> list[bool]:
     any of the turns 1..t, and it cannot fall. With several samples per turn a run whose feedback
     knows the truth goes on with the best, and its acc@t is that of best-of-N.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> acc_t(sketch("r5 w7", "w7 r5", "- w7"), 2, feedback="none")
     [False, True, False]
     >>> acc_t(sketch("r5", "w7 r5", "- w7"), 2, feedback="oracle")
@@ -61,7 +61,6 @@ def p1_tk(episodes: Sequence[Episode], turns: int) -> list[bool]:
     Formula: (problems with at least one right attempt) / (all problems). Without an oracle nobody
     knows which attempt that is. A forced run and an oracle run agree on it.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> p1_tk(sketch("r5 w7", "w7 w8", "w7 -"), 2), p1_tk(sketch("r5", "w7 w8", "w7 -"), 2)
     ([True, False, False], [True, False, False])
     """
@@ -82,7 +81,6 @@ def pass_at_k(episodes: Sequence[Episode], k: int) -> list[float]:
     2021, eq. 1). Only the samples of turn 1 count: the attempts of later turns have seen each
     other, see `p1_tk` for them.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("r5,w7,w8,w9", "w7,r5,-,r5", "w7,w7,w8,-")
     >>> pass_at_k(run, 1), pass_at_k(run, 2)
     ([0.25, 0.5, 0.0], [0.5, 0.8333333333333334, 0.0])
@@ -101,7 +99,6 @@ def fixed(episodes: Sequence[Episode], t: int, u: int) -> list[bool]:
     Formula: (problems wrong at t, right at u) / (all problems), so that
     Delta(t, u) = i->c minus c->i.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> fixed(sketch("w7 r5", "r5 r5", "r5 w7"), 1, 2)
     [True, False, False]
     """
@@ -113,7 +110,6 @@ def broken(episodes: Sequence[Episode], t: int, u: int) -> list[bool]:
 
     Formula: (problems right at t, not right at u) / (all problems).
 
-    >>> from rise.episodes.shorthand import sketch
     >>> broken(sketch("w7 r5", "r5 r5", "r5 -"), 1, 2)
     [False, False, True]
     """
@@ -123,7 +119,6 @@ def broken(episodes: Sequence[Episode], t: int, u: int) -> list[bool]:
 def delta(episodes: Sequence[Episode], t: int, u: int) -> Rate:
     """Delta(t, u): acc@u minus acc@t over all problems, paired bootstrap. Forced runs only.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> delta(sketch("w7 r5", "w7 r5", "r5 w7", "r5 r5"), 1, 2).value
     0.25
     """
@@ -148,7 +143,6 @@ def fresh_draws(
     `samples` is a run of the same model with several samples at turn 1, by default this one. In
     the example two problems begin right: 1 of 2 stays so, fresh draws are right in 1/2 and 2/2.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("r5,r5,w7 r5", "r5,r5,r5 w7", "w7,r5,w8 r5", "w7,-,w8 w7")
     >>> fresh_draws(run, 1, right=True)
     [(True, 0.5), (False, 1.0)]
@@ -189,7 +183,6 @@ def fresh_draw_rates(
 def turns_used(episodes: Sequence[Episode]) -> list[int]:
     """The number of turns that each problem took: K in a forced run, fewer where an oracle stops.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> turns_used(sketch("r5", "w7 r5", "w7 w8 w9"))
     [1, 2, 3]
     """
@@ -202,7 +195,6 @@ def sample_share(episodes: Sequence[Episode], turn: int, key: str, value: str) -
     One value per problem that reached the turn: the denominator is those problems, and all samples
     of a problem count alike.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> sample_share(sketch("-,w7 r5", "r5", "w7 -"), 1, "verdicts", "no_answer")
     [0.5, 0.0, 0.0]
     >>> sample_share(sketch("w7~ r5", "r5", "w7 w8~"), 2, "finish_reasons", "length")
@@ -218,7 +210,6 @@ def copied(episodes: Sequence[Episode], turn: int) -> list[bool]:
     One value per problem that was asked at the turn: an answer that stands without being asked for
     again is no copy. Attempts without an answer count too.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> copied(sketch("w7 w7", "w7 r5", "r5"), 2)
     [True, False]
     """
@@ -233,7 +224,6 @@ def repeated(episodes: Sequence[Episode], turn: int) -> list[float]:
 
     One value per problem that reached the turn, the mean over all its samples.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("w7 r5", "r5")
     >>> run[0].turns[0].actions = ["it is 4 so it is 4 so it is 4"]
     >>> repeated(run, 1)
@@ -248,7 +238,6 @@ def similar(episodes: Sequence[Episode], turn: int) -> list[float]:
 
     One value per problem that was asked at the turn. Attempts without an answer count too.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> similar(sketch("w7 w7", "w7 r5", "r5"), 2)
     [1.0, 0.75]
     """
@@ -291,7 +280,9 @@ def own_checks(episodes: Sequence[Episode], turn: int) -> dict[str, list[bool]]:
     precision: of those that it calls wrong, is the answer not right? recall: of those that are not
     right, does it call them wrong? unclear: did it say neither right nor wrong?
 
-    >>> run = checked(("w7", "wrong"), ("r5", "wrong"), ("w7", "right"), ("-", "unclear"))
+    >>> run = sketch("w7", "r5", "w7", "-")
+    >>> for episode, says in zip(run, ["wrong", "wrong", "right", "unclear"]):
+    ...     episode.turns[0].check = {"says": says}
     >>> found = own_checks(run, 1)
     >>> found["precision"], found["recall"], found["unclear"]
     ([True, False, True], [True, False, True], [False, False, False, True])
@@ -308,20 +299,9 @@ def own_checks(episodes: Sequence[Episode], turn: int) -> dict[str, list[bool]]:
 def revisions(episodes: Sequence[Episode]) -> list[int]:
     """How many answers each problem got after its first one; those that stand are none.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> run = sketch("w7 r5 r5", "r5 r5 r5")
     >>> run[0].turns[2].kept = True
     >>> revisions(run)
     [1, 2]
     """
     return [sum(not turn.kept for turn in episode.turns[1:]) for episode in episodes]
-
-
-def checked(*answers: tuple[str, str]) -> list[Episode]:
-    """Episodes for examples: the first word as in `rise.episodes.shorthand`, and what is said."""
-    from rise.episodes.shorthand import sketch
-
-    episodes = sketch(*(word for word, _ in answers))
-    for episode, (_, says) in zip(episodes, answers, strict=True):
-        episode.turns[0].check = {"says": says}
-    return episodes

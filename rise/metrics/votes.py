@@ -48,7 +48,6 @@ def mk_t1(episodes: Sequence[Episode], same_answer: SameAnswer, k: int) -> list[
     Formula: (problems whose winning answer is right) / (all problems). Of 5 problems the third
     below has no answer at all, and in the fourth the first of the tied answers wins.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> episodes = sketch("w7,r5,r5", "r5,w7,w7", "-,-,-", "r5,w7,-", "-,-,r5")
     >>> mk_t1(episodes, str.__eq__, k=3)
     [True, False, False, True, True]
@@ -69,7 +68,6 @@ def m1_tk(
     Formula: (problems whose winning answer over turns 1..K is right) / (all problems). Where the
     model revises only what it calls wrong, the answer that stands votes at every further turn.
 
-    >>> from rise.episodes.shorthand import sketch
     >>> episodes = sketch("w7 r5 r5", "r5 w7 w8", "r5 w7 w7", "- - -")
     >>> m1_tk(episodes, str.__eq__, turns=3, feedback="none")
     [True, True, False, False]

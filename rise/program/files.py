@@ -1,28 +1,9 @@
-"""JSON files: read with an error that names them, and replaced in one step."""
+"""JSON files, read with an error that names them."""
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any
-
-from fastchat.utils import replacing
-
-
-def write_json(path: Path, value: Any) -> Path:
-    """Write JSON so that a reader sees the old file or the new one; NaN and infinity are null."""
-    text = json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as file:
-        file.write(text + "\n")
-    return path
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> Any:

@@ -17,21 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastchat.utils import raise_file_limit
+from fastchat.tracking import TRACKING
+from fastchat.utils import raise_file_limit, read_json
 from rise.episodes import shard
 from rise.episodes.journal import RunDir
-from rise.policies import names as choice
+from rise.policies import names
 from rise.policies.local import LocalServing, ServingError, refused
 from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE, collecting, said
-from rise.program.files import read_json
 from rise.rollout.play import Plan, run_episodes
 from rise.rollout.shown import Shown, attempts_of, checksum
-from rise.runs import tally as cost
 from rise.runs.arguments import controller_url, per_turn, problems_with
 from rise.runs.config import configuration, make_env
-from rise.runs.messages import interrupted, none_fit, none_fits, unanswered, unfinished
 from rise.runs.progress import Progress
-from rise.runs.tally import Tally
+from rise.runs.stage import interrupted, none_fit, none_fits, unanswered, unfinished
+from rise.runs.tally import Tally, check_prices, exceeded, within
 from rise.tracking import tracker as tracking
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class Job:
 
     def play(self, tracker: Any) -> int:
         """Play what is owed, add it to the tally and say how it ended; returns the exit code."""
-        self.seconds = _summary(self.run).get("wall_s", 0.0)
+        self.seconds = (read_json(self.run.path / "summary.json") or {}).get("wall_s", 0.0)
         if self.is_finished:
             print(f"All {self.finished} episodes are in {self.run.path}; nobody was asked.")
             return self._ending()
@@ -123,7 +122,7 @@ class Job:
         A finished run keeps the summary that it has, unless that one has other prices, or is of a
         call before the last row: a kill can come between the two.
         """
-        summary = _summary(self.run)
+        summary = read_json(self.run.path / "summary.json") or {}
         prices = [config.get("prices") or {} for config in (summary.get("config", {}), self.config)]
         is_of_now = summary.get("counts", {}).get("owed") == 0 and prices[0] == prices[1]
         if self.is_finished and is_of_now:
@@ -145,7 +144,7 @@ class Job:
     def _play(self, tracker: Any) -> str | None:
         config, run, tally = self.config, self.run, self.tally
         limit, concurrency = config["max_cost_usd"], config["concurrency"]
-        if cost.exceeded(limit, tally):
+        if exceeded(limit, tally):
             return None
         raise_file_limit()
         # First those that nobody has refused: else the refused ones, failing again in a row, would
@@ -170,7 +169,7 @@ class Job:
 
             async def rollout() -> str | None:
                 showing = asyncio.create_task(progress.keep_showing())
-                episodes = cost.within(limit, tally, owed)
+                episodes = within(limit, tally, owed)
                 try:
                     return await run_episodes(
                         *(env, plan, run, episodes), concurrency=concurrency, report=progress.report
@@ -188,9 +187,9 @@ class Job:
             config.setdefault("left_out", {})[name] = left_out
             self.run.write_config(config)
 
-        policies = choice.build(self.kinds, config, local, learned)
-        names = ["num_of_samples", "temperature", "max_new_tokens", "top_p", "seed", "feedback"]
-        names += ["date", "context_window", "correct_to_correct"]
+        policies = names.build(self.kinds, config, local, learned)
+        keys = ["num_of_samples", "temperature", "max_new_tokens", "top_p", "seed", "feedback"]
+        keys += ["date", "context_window", "correct_to_correct"]
         return Plan(
             policies=[policies[name] for name in config["models"]],
             generation=config["stage"] == "gen",
@@ -199,7 +198,7 @@ class Job:
             shown=self.shown,
             refused=self.run.refusals,
             watch=watch,
-            **{name: config[name] for name in names},
+            **{name: config[name] for name in keys},
         )
 
 
@@ -211,7 +210,7 @@ def check(
     `options` is what the scripts differ in, `problems` what the script has found wrong. With
     --check a checkpoint may be missing that an earlier stage will make.
     """
-    later = {model for model in models if args.check and choice.is_absent(model)}
+    later = {model for model in models if args.check and names.is_absent(model)}
     now = [model for model in models if model not in later]
     env = _environment(args, models, now, problems)
     config = configuration(args, per_turn(models, args.max_turns), env, options)
@@ -230,27 +229,27 @@ def check(
         config["kinds"] = stored.get("kinds")
     else:
         if not (args.check or args.dry_run):
-            asyncio.run(choice.wait_for(kinds, config))
-        kinds = choice.decide(now, config["controller_address"])
+            asyncio.run(names.wait_for(kinds, config))
+        kinds = names.decide(now, config["controller_address"])
         kinds |= dict.fromkeys(later, "checkpoint")
-        problems = choice.unavailable_sampling(kinds, config)
+        problems = names.unavailable_sampling(kinds, config)
         if "checkpoint" in kinds.values():
             problems += refused(shlex.split(args.worker_args))
         if problems:
             raise ValueError("\n".join(problems))
         config["kinds"] = [kinds[model] for model in config["models"]]
     # A run from before kinds were recorded has what it was sampled with.
-    before = {name: stored.get(name) for name in choice.STUDENT}
-    config |= choice.sampling(kinds, config) if kinds else before | config
+    before = {name: stored.get(name) for name in names.STUDENT}
+    config |= names.sampling(kinds, config) if kinds else before | config
     if not later:
         job.run.check(config)
     limit = None if is_over else config["max_cost_usd"]
-    cost.check_prices(config["prices"], kinds or dict.fromkeys(config["models"], ""), limit)
+    check_prices(config["prices"], kinds or dict.fromkeys(config["models"], ""), limit)
     if is_over:
         return _as_it_was(job, stored)
     if stored.get("left_out"):
         config["left_out"] = stored["left_out"]
-    asyncio.run(choice.probe(kinds, config))
+    asyncio.run(names.probe(kinds, config))
     job.kinds = kinds
     return job
 
@@ -266,7 +265,7 @@ def _environment(
             if not problems:
                 return env
     with collecting(problems):
-        choice.decide(now, controller_url(args.controller_address))
+        names.decide(now, controller_url(args.controller_address))
     # An address that is none was found before.
     raise ValueError("\n".join(dict.fromkeys(problems)))
 
@@ -286,15 +285,6 @@ def _new_tally(config: dict[str, Any]) -> Tally:
     return Tally(config["max_turns"], cumulative=cumulative, prices=prices)
 
 
-def _summary(run: RunDir) -> dict[str, Any]:
-    """The summary of an earlier call; empty where none is, or none that can be read."""
-    path = run.path / "summary.json"
-    try:
-        return read_json(path) if path.exists() else {}
-    except ValueError:
-        return {}
-
-
 @contextlib.contextmanager
 def start_tracker(job: Job) -> Iterator[Any]:
     above, path = Path(job.config["log_dir"]).resolve().parent, job.run.path
@@ -304,7 +294,7 @@ def start_tracker(job: Job) -> Iterator[Any]:
         config=job.config,
         directory=path,
         events=path / "tensorboard",
-        state=path / "tracking.json",
+        state=path / TRACKING,
     )
     tracker = tracking.start(job.config, subject)
     try:

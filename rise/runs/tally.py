@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rise.episodes.episode import Episode, is_refused
-from rise.metrics.summary import Unread
+from rise.metrics.cautions import Unread
 
 MILLION = 1_000_000
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastchat.utils import first_line
-from rise.program.files import read_json, write_json
+from fastchat.tracking import PROJECT
+from fastchat.utils import first_line, write_json
+from rise.program.files import read_json
 from rise.tracking.tensorboard import EventFiles
 from rise.tracking.wandb_run import WandbRun
 
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 NAMES = ("wandb", "tensorboard")
 KEYS = ("report_to", "wandb_project")
 """The arguments of `add_arguments`; they say where numbers go, not which."""
-PROJECT = "rise"
 INSTALL = {"wandb": "pip install wandb", "tensorboard": "pip install tensorboard"}
 
 

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastchat.model.files import file_sha256
-from fastchat.utils import Parser
+from fastchat.utils import Parser, write_json
 from rise.program.exits import run_program, usage_errors
-from rise.program.files import read_object, write_json
+from rise.program.files import read_object
 
 if TYPE_CHECKING:
     import torch

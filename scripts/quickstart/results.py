@@ -11,13 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fastchat.utils import Parser
+from fastchat.utils import Parser, write_json
 from rise.episodes.episode import Episode
 from rise.episodes.journal import load_episodes
 from rise.metrics.evaluation import read_config
 from rise.metrics.tables import fresh_in_words
 from rise.program.exits import run_program
-from rise.program.files import read_json, write_json
+from rise.program.files import read_json
 
 RUNS = {"base": "base", "warm": "warm", "sft": "control", "rise": "rise"}
 """Key in results.json -> directory of the run."""

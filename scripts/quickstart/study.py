@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastchat.utils import Parser
-from rise.metrics import tables as grid
+from fastchat.utils import Parser, write_json
+from rise.metrics import tables
 from rise.program.exits import run_program
-from rise.program.files import read_object, write_json
+from rise.program.files import read_object
 
 METRICS = ("m1@t1", "m5@t1", "m1@t5", "p1@t5")
 GAIN = "m1@t5 - m5@t1"
@@ -103,12 +103,12 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"study.py: error: {error}", file=sys.stderr)
         return 2
-    tables = [table(found), seed_table(found)]
-    print("\n\n".join(grid.text(header, rows) for header, rows in tables))
+    both = [table(found), seed_table(found)]
+    print("\n\n".join(tables.text(header, rows) for header, rows in both))
     print(f"\nPercent, mean over {len(args.seeds)} seeds (95 % interval over the seeds).")
     write_json(args.directory / "study.json", found)
     markdown = args.directory / "study.md"
-    text = "\n\n".join(grid.markdown(header, rows) for header, rows in tables)
+    text = "\n\n".join(tables.markdown(header, rows) for header, rows in both)
     markdown.write_text(text + "\n", encoding="utf-8")
     print(f"Wrote {markdown} and study.json; the report of each seed is seedS/report.html.")
     return 0

@@ -8,21 +8,14 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from rise.program.exits import (
-    DONE,
-    FAILED,
-    GO_TOGETHER,
-    INTERRUPTED,
-    said,
-    sigterm_as_interrupt,
-    usage_errors,
-)
+from fastchat.utils import GO_TOGETHER
+from rise.program.exits import DONE, FAILED, INTERRUPTED, said, sigterm_as_interrupt, usage_errors
 from rise.rollout.plan import CALLS
-from rise.runs import tally as cost
+from rise.runs.tally import Tally, exceeded
 
 if TYPE_CHECKING:
     from rise.runs.job import Job
-    from rise.runs.tally import Tally
+
 NEVER_FIT = (
     "{count} of {finished} episodes ended because a prompt does not fit the model's context. They "
     "count as not right, are no data and are not asked again. With another --log_dir, a smaller "
@@ -114,7 +107,7 @@ def unfinished(job: Job) -> str:
     causes = f", failed: {kinds} (last: {tally.last_error})" if kinds else ""
     refused = REFUSED.format(count=tally.refused) if tally.refused else ""
     limit = job.config.get("max_cost_usd")
-    if cost.exceeded(limit, tally):
+    if exceeded(limit, tally):
         return (
             f"Stopped at --max_cost_usd {limit:g}: the episodes so far cost {tally.cost_usd:.4f} "
             f"USD. {job.state()}{causes}; the same command with a larger --max_cost_usd goes "
