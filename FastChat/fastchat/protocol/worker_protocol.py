@@ -20,13 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from fastchat.constants import (
-    MAX_MESSAGES,
-    MAX_SAMPLES,
-    ErrorCode,
-    FinishReason,
-    RequestError,
-)
+from fastchat.constants import MAX_MESSAGES, MAX_SAMPLES, ErrorCode, FinishReason, RequestError
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -37,15 +37,7 @@ from fastchat.serve.http import AsciiJSON, frame, new_app, reads, received, unle
 from fastchat.serve.prometheus import HUNG_UP, Metrics
 from fastchat.serve.prompts import Prompts
 from fastchat.serve.registration import Registration
-from fastchat.utils import (
-    WILDCARDS,
-    listen,
-    normal_url,
-    positive_int,
-    serve,
-    tell_if_open,
-    url_of,
-)
+from fastchat.utils import WILDCARDS, listen, normal_url, positive_int, serve, tell_if_open, url_of
 
 T = TypeVar("T")
 EXTENSIONS = ["date", "messages", "n", "prompt_token_ids", "return_token_ids", "seed"]

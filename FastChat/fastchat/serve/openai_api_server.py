@@ -29,15 +29,7 @@ from fastchat.serve.http import AsciiJSON, Bodies, read_json, reads
 from fastchat.serve.openai.answers import Answers
 from fastchat.serve.openai.errors import ApiError, from_worker, parse
 from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, served
-from fastchat.utils import (
-    Parser,
-    build_logger,
-    listen,
-    positive_int,
-    serve,
-    tell_if_open,
-    url_of,
-)
+from fastchat.utils import Parser, build_logger, listen, positive_int, serve, tell_if_open, url_of
 
 logger = build_logger("openai_api_server")
 

@@ -26,12 +26,7 @@ from types import FrameType
 from fastchat.client.process import Child, ServerEnded, Watch, asked, free_ports, stop, wait_until
 from fastchat.constants import RequestError
 from fastchat.conversation import ChatTemplate
-from fastchat.model.model_adapter import (
-    base_source,
-    context_length,
-    load_config,
-    resolve,
-)
+from fastchat.model.model_adapter import base_source, context_length, load_config, resolve
 from fastchat.model.weight_files import check_files
 from fastchat.serve.base_model_worker import (
     add_model_arguments,
