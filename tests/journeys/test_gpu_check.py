@@ -4,11 +4,10 @@ python -m pytest tests/journeys/test_gpu_check.py
 """
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.stages import ROOT, environment, run_main
+from tests.support.stages import ROOT, environment, run_main, run_program
 
 STAND_IN = """#!/bin/sh
 case $1 in *.py) echo "$*" >>"$OUT.calls" ;; esac
@@ -17,14 +16,13 @@ case $1 in *engine.py) printf '%s\\n' '| rows | tok/s |' '|---|---|' '| 64 | 12 
 """
 
 
-def check(place, **more):
+def check(place, code=0, **more):
     """Run the script with a stand-in for Python; (what it did, the commands that it gave)."""
     python, out = place / "python", place / "out"
     python.write_text(STAND_IN)
     python.chmod(0o755)
     env = environment(SMOKE="1", OUT=str(out), PYTHON=str(python), **more)
-    words = ["bash", ROOT / "scripts" / "gpu_check.sh"]
-    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    done = run_program("bash", ROOT / "scripts" / "gpu_check.sh", env=env, code=code)
     calls = place / "out.calls"
     lines = calls.read_text().splitlines() if calls.is_file() else []
     return done, [line.split() for line in lines]
@@ -32,7 +30,7 @@ def check(place, **more):
 
 def test_the_smoke_run_measures_engine_and_training(tmp_path):
     done, commands = check(tmp_path)
-    assert done.returncode == 0 and "All checks ran" in done.stdout, done.stdout + done.stderr
+    assert "All checks ran" in done.stdout
     names = {path.stem for path in (tmp_path / "out").iterdir()}
     assert names == {"environment", "parity-tiny", "engine-tiny", "training-tiny", "report"}
     report = (tmp_path / "out" / "report.md").read_text()
@@ -42,7 +40,6 @@ def test_the_smoke_run_measures_engine_and_training(tmp_path):
     parity, engine, training = (
         run_main(importlib.import_module(Path(words[0]).stem).main, *words) for words in commands
     )
-    assert parity.returncode == engine.returncode == training.returncode == 0
     assert "| worker and model, log-probability |" in parity.stdout
     assert "\n| 4 | " in engine.stdout and "batching: prefix trees" in training.stdout
     assert all(
@@ -53,8 +50,8 @@ def test_the_smoke_run_measures_engine_and_training(tmp_path):
 
 def test_a_check_that_fails_does_not_keep_the_others_from_running(tmp_path):
     said = "ModuleNotFoundError: No module named 'flash_attn.ops'"
-    done, commands = check(tmp_path, FAILS="parity_gpu.py", SAYS=said)
-    assert done.returncode == 1 and "failed: parity-tiny; what they said" in done.stderr
+    done, commands = check(tmp_path, code=1, FAILS="parity_gpu.py", SAYS=said)
+    assert "failed: parity-tiny; what they said" in done.stderr
     names = ["parity_gpu.py", "engine.py", "training_gpu.py"]
     assert [Path(words[0]).name for words in commands] == names
     report = (tmp_path / "out" / "report.md").read_text()
@@ -67,24 +64,23 @@ def test_a_package_that_is_missing_costs_its_own_row(monkeypatch):
     training = importlib.import_module("training_gpu")
     monkeypatch.setattr(training, "ours", lambda model, **_: lambda: None)
     done = run_main(training.main, "training_gpu.py", *words, "--rows", "2", "--runs", "1")
-    assert done.returncode == 0, done.stdout + done.stderr
     assert "\n| TRL, batch 1 | left out: pip install trl |" in done.stdout
     monkeypatch.setitem(sys.modules, "training_modes", None)
-    done = run_main(importlib.import_module("parity_gpu").main, "parity_gpu.py", *words)
-    assert done.returncode == 1 and "worker and model, log-probability | 0 |" in done.stdout
+    parity = importlib.import_module("parity_gpu").main
+    done = run_main(parity, "parity_gpu.py", *words, code=1)
+    assert "worker and model, log-probability | 0 |" in done.stdout
     assert "gradient norms | failed: ModuleNotFoundError: " in done.stdout
     assert "; pip install training-modes |" in done.stdout
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "out").write_text("a file")
-    done, commands = check(tmp_path)
-    assert done.returncode == 2 and "name another folder with OUT=" in done.stderr
-    assert not commands
+    done, commands = check(tmp_path, code=2)
+    assert "name another folder with OUT=" in done.stderr and not commands
 
 
 def test_checks_end_when_the_time_is_over(tmp_path):
-    done, commands = check(tmp_path, LIMIT="5")
-    assert done.returncode == 1 and not commands
+    _, commands = check(tmp_path, code=1, LIMIT="5")
+    assert not commands
     report = (tmp_path / "out" / "report.md").read_text()
     assert report.count("| skipped | LIMIT=5 s are over |") == 4

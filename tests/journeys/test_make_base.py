@@ -39,15 +39,14 @@ def words(warmup: Path, folder: Path, *arguments: object) -> list[str]:
     return [make_base.__file__, *files, *map(str, arguments)]
 
 
-def run(warmup: Path, folder: Path, *arguments: object) -> subprocess.CompletedProcess:
-    return run_main(make_base.main, *words(warmup, folder, *arguments))
+def run(warmup: Path, folder: Path, *arguments: object, code: int = 0):
+    return run_main(make_base.main, *words(warmup, folder, *arguments), code=code)
 
 
 @pytest.fixture(scope="module")
 def base(warmup, tmp_path_factory):
     folder = tmp_path_factory.mktemp("base") / "base"
-    done = run(warmup, folder)
-    assert done.returncode == 0, done.stderr
+    run(warmup, folder)
     return folder
 
 
@@ -90,20 +89,17 @@ def test_the_checkpoint_loads_as_any_other(base, chats, tokenizer):
 
 def test_what_is_there_is_kept_and_another_recipe_is_refused(base, warmup, tmp_path):
     before = (base / "model.safetensors").stat().st_mtime_ns
-    again = run(warmup, base)
-    assert again.returncode == 0 and "nothing to do" in again.stdout
-    other = run(warmup, base, "--seed", 1)
-    assert other.returncode == 2 and "another seed;" in other.stderr
+    assert "nothing to do" in run(warmup, base).stdout
+    assert "another seed;" in run(warmup, base, "--seed", 1, code=2).stderr
     assert (base / "model.safetensors").stat().st_mtime_ns == before
     (tmp_path / "thesis.txt").write_text("mine")
-    assert "not empty" in run(warmup, tmp_path).stderr
+    assert "not empty" in run(warmup, tmp_path, code=2).stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_gpu_that_is_not_there_is_one_error(warmup, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    done = run(warmup, tmp_path / "base", "--device", "cuda")
-    assert done.returncode == 2
+    done = run(warmup, tmp_path / "base", "--device", "cuda", code=2)
     assert done.stderr.strip().startswith("make_base.py: error: --device cuda: torch sees no GPU")
     assert not (tmp_path / "base").exists()
 
@@ -119,13 +115,12 @@ def test_a_killed_run_leaves_nothing_and_the_same_command_completes(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["warmup.jsonl"]
-    assert run(warmup, folder).returncode == 0
+    run(warmup, folder)
     assert (folder / "model.safetensors").is_file()
 
 
 def test_a_missing_file_is_a_usage_error_that_names_the_command(tmp_path):
-    done = run(tmp_path / "warmup.jsonl", tmp_path / "base")
-    assert done.returncode == 2
+    done = run(tmp_path / "warmup.jsonl", tmp_path / "base", code=2)
     assert "data/arithmetic.py" in done.stderr
 
 

@@ -8,30 +8,26 @@ script (docs/benchmarks.md), not here.
 
 import json
 import os
-import subprocess
 
 import pytest
 
 from scripts.quickstart import study
-from tests.support.stages import ROOT, planned, value
+from tests.support.stages import ROOT, planned, run_program, value
+from tests.support.training_data import record
 
 pytestmark = pytest.mark.usefixtures("venv")
 SMALL = {"CHATS": "128", "PROBLEMS": "16", "TEST": "8", "EPOCHS": "1"}
 
 
-def quickstart(out, script="quickstart.sh", **knobs):
+def quickstart(out, script="quickstart.sh", code=0, **knobs):
     """Run a script; what it printed."""
     env = os.environ | SMALL | {"OUT": str(out)} | knobs
-    done = subprocess.run(
-        ["bash", f"scripts/{script}"], cwd=ROOT, env=env, capture_output=True, text=True
-    )
-    return done.returncode, done.stdout, done.stderr
+    return run_program("bash", f"scripts/{script}", cwd=ROOT, env=env, code=code)
 
 
 def test_the_quickstart_runs_and_a_study_reads_it(tmp_path):
     out = tmp_path / "seed0"
-    code, stdout, stderr = quickstart(out)
-    assert code == 0, stdout[-3000:] + stderr[-3000:]
+    stdout = quickstart(out).stdout
     results = json.loads((out / "results.json").read_text())
     for key in ("base", "sft", "rise"):
         assert {"m1@t1", "m1@t5", "m5@t1", "p1@t5"} <= results[key].keys()
@@ -42,19 +38,14 @@ def test_the_quickstart_runs_and_a_study_reads_it(tmp_path):
     assert "RISE report: base and control and RISE" in (out / "report.html").read_text()
     assert "Causal check" in stdout and len(stdout.splitlines()) <= 70, stdout
     assert "   train-control " in stdout and "   eval-rise_other " in stdout
-    steps = [
-        json.loads((out / name / "training.json").read_text())["steps"]
-        for name in ("rise", "control")
-    ]
-    assert steps[0] == steps[1] > 0
+    rise, control = (record(out / name)["steps"] for name in ("rise", "control"))
+    assert rise == control > 0
 
     assert study.main([str(tmp_path), "--seeds", "0", "--models", "base", "control", "rise"]) == 0
     rates = json.loads((tmp_path / "study.json").read_text())
     assert rates["rise"]["m1@t5"]["by_seed"] == {"0": results["rise"]["m1@t5"]["value"]}
 
-    code, _, stderr = quickstart(out, TEST="17")
-    assert code == 2
-    assert "give another OUT" in stderr
+    assert "give another OUT" in quickstart(out, TEST="17", code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -110,12 +101,11 @@ def test_a_study_of_real_sh_trains_its_variants_from_the_warm_start_of_the_first
     ],
 )
 def test_arguments_start_nothing(tmp_path, script, knob):
-    words = ["bash", ROOT / "scripts" / script]
-    environment = os.environ | {"OUT": str(tmp_path / "out")}
-    told = subprocess.run([*words, "--help"], env=environment, capture_output=True, text=True)
-    assert told.returncode == 0 and f"\n{knob}" in told.stdout
-    other = subprocess.run([*words, "x"], env=environment, capture_output=True, text=True)
-    assert other.returncode == 2 and f"{script}: takes no arguments, not 'x'" in other.stderr
+    words = ("bash", ROOT / "scripts" / script)
+    env = os.environ | {"OUT": str(tmp_path / "out")}
+    assert f"\n{knob}" in run_program(*words, "--help", env=env).stdout
+    other = run_program(*words, "x", env=env, code=2)
+    assert f"{script}: takes no arguments, not 'x'" in other.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -133,6 +123,6 @@ def test_arguments_start_nothing(tmp_path, script, knob):
     ],
 )
 def test_an_unknown_choice_is_refused(tmp_path, script, knob, value, remedy):
-    code, _, stderr = quickstart(tmp_path / "out", script, **{knob: value})
-    assert (code, stderr.strip()) == (2, f"{script}: {knob} {remedy}")
+    done = quickstart(tmp_path / "out", script, code=2, **{knob: value})
+    assert done.stderr == f"{script}: {knob} {remedy}\n"
     assert not (tmp_path / "out").exists()

@@ -8,24 +8,16 @@ tests/journeys/test_quickstart.py, whose stages are these, and the effect to doc
 
 import json
 import os
-import subprocess
-from pathlib import Path
 
 import pytest
 
-from tests.support.stages import planned, value
+from tests.support.stages import ROOT, planned, run_program, value
 from tests.support.tiny import save_tiny_model
 
-ROOT = Path(__file__).parents[2]
 
-
-def real(**knobs):
-    return subprocess.run(
-        ["bash", ROOT / "scripts" / "real.sh"],
-        env=os.environ | {name: str(value) for name, value in knobs.items()},
-        capture_output=True,
-        text=True,
-    )
+def real(code=0, **knobs):
+    env = os.environ | {name: str(value) for name, value in knobs.items()}
+    return run_program("bash", ROOT / "scripts" / "real.sh", env=env, code=code)
 
 
 def test_every_stage_reads_what_another_one_makes(tmp_path):
@@ -48,17 +40,9 @@ def test_every_stage_reads_what_another_one_makes(tmp_path):
 def test_every_stage_after_the_warm_start_runs_in_small(tmp_path):
     base, out = tmp_path / "tiny", tmp_path / "out"
     save_tiny_model(base, max_position_embeddings=2048)
-    knobs = {
-        "SMOKE": 1,
-        "DATA": "words",
-        "ANSWER": "equation",
-        "COOLER": "",
-        "MODEL": base,
-        "WARM": base,
-        "OUT": out,
-    }
+    knobs = {"SMOKE": 1, "DATA": "words", "ANSWER": "equation", "COOLER": ""}
+    knobs |= {"MODEL": base, "WARM": base, "OUT": out}
     done = real(**knobs)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(done.stdout.splitlines()) <= 70, done.stdout
     results = json.loads((out / "results.json").read_text())
     counts = {key: results[key]["m1@t5"]["n"] for key in ("sft", "rise")}
@@ -74,6 +58,4 @@ def test_every_stage_after_the_warm_start_runs_in_small(tmp_path):
     assert rise["attempts"] == rise["rows"] + sum(rise["dropped"].values())
     told = [json.loads(line) for line in (out / "eval" / "rise" / "rows.jsonl").open()]
     assert "That is incorrect. Try again." in str(told[0]["dialogue"])
-
-    other = real(**knobs, SEED=1)
-    assert other.returncode == 2 and "give another OUT" in other.stderr
+    assert "give another OUT" in real(**knobs, SEED=1, code=2).stderr

@@ -7,12 +7,12 @@ The commands run against stand-ins for `python` and `deepspeed` that record what
 
 import os
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.stages import ROOT, value
+from rise.dataset.arguments import problems_of
+from tests.support.stages import ROOT, parsed, run_program, value
 
 SCRIPTS = ("gen", "convert", "finetune_deepspeed", "eval_sequential", "eval_parallel")
 
@@ -30,19 +30,9 @@ def call(tmp_path):
         path.chmod(0o755)
 
     def run(script: str, *arguments: str, code: int = 0, **knobs: str):
-        environment = {
-            "PATH": f"{stand_ins}:/usr/bin:/bin",
-            "VIRTUAL_ENV": "active",
-            "CODE": str(code),
-        }
-        done = subprocess.run(
-            ["bash", ROOT / "scripts" / f"{script}.sh", *arguments],
-            cwd=tmp_path,
-            env=environment | knobs,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == code, done.stderr
+        own = {"PATH": f"{stand_ins}:/usr/bin:/bin", "VIRTUAL_ENV": "active", "CODE": str(code)}
+        words = ("bash", ROOT / "scripts" / f"{script}.sh", *arguments)
+        done = run_program(*words, cwd=tmp_path, env=own | knobs, code=code)
         folder, *words = (tmp_path / "call").read_text().splitlines()
         assert Path(folder) == ROOT
         assert shlex.split(done.stdout.removeprefix("+")) == words
@@ -57,31 +47,19 @@ def test_gen_is_the_published_command(call):
     assert value(words, "--models") == "Llama-2-7b-chat-hf gpt-3.5-turbo"
     assert value(words, "--num_of_samples") == "1 1"
     assert value(words, "--max_turns") == "2"
-    words = call("gen", MODELS="M M", NUM_OF_SAMPLES="1 16", ENV_NAME="MATH")
-    assert value(words, "--models") == "M M"
-    assert value(words, "--num_of_samples") == "1 16"
-    assert value(words, "--env") == "MATH"
+    args = parsed(call("gen", MODELS="M M", NUM_OF_SAMPLES="1 16", ENV_NAME="MATH"))
+    assert (args.models, args.num_of_samples, args.env) == (["M", "M"], [1, 16], "math")
 
 
-def test_convert_pools_logs_and_parses(call):
-    import workflow_convert
-
-    words = call("convert", "--dry-run", FILEPATH="a b", CRITERIA="best", TEMPERATURE="0.5")
-    assert words[:2] == ["python", "workflow_convert.py"]
-    args = workflow_convert.parse_args(words[2:])
+def test_convert_pools_logs_and_pairs_are_converted_without_the_flags_of_rows(call):
+    knobs = {"FILEPATH": "a b", "CRITERIA": "best", "TEMPERATURE": "0.5"}
+    args = parsed(call("convert", "--dry-run", **knobs))
     assert args.filepath == ["a", "b"]
     assert (args.criteria, args.temperature, args.dry_run) == ("best", 0.5, True)
     assert args.remove_duplication and args.shuffle == 0
-
-
-@pytest.mark.parametrize("to", ["dpo", "pair_sft"])
-def test_pairs_are_converted_without_the_flags_of_rows(call, to):
-    import workflow_convert
-    from rise.dataset.arguments import problems_of
-
-    words = call("convert", TO=to)
-    args = workflow_convert.parse_args(words[2:])
-    assert args.to == to and problems_of(args) == []
+    for to in ("dpo", "pair_sft"):
+        args = parsed(call("convert", TO=to))
+        assert args.to == to and problems_of(args) == []
 
 
 def test_finetune_is_the_published_command(call):
@@ -124,18 +102,6 @@ def test_more_arguments_are_passed_on_and_the_exit_code_is_the_commands(call, sc
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_the_projects_environment_is_used_where_none_is_active(script, tmp_path):
-    environment = tmp_path / "venv"
-    (environment / "bin").mkdir(parents=True)
-    for name in ("python", "deepspeed"):
-        path = environment / "bin" / name
-        path.write_text(f"#!/bin/sh\necho {name} of the project\n")
-        path.chmod(0o755)
-    done = subprocess.run(
-        ["bash", ROOT / "scripts" / f"{script}.sh"],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "VENV": os.path.relpath(environment, ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.endswith("of the project\n"), done.stderr
+def test_the_projects_environment_is_used_where_none_is_active(call, script, tmp_path):
+    venv = os.path.relpath(tmp_path, ROOT)
+    assert call(script, VIRTUAL_ENV="", PATH="/usr/bin:/bin", VENV=venv)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers import free_port, wait_for
-from tests.support.stages import ROOT
+from tests.support.stages import ROOT, run_program
 
 NODES = ("127.0.0.2", "127.0.0.3")
 """Names of nodes, which resolve everywhere."""
@@ -107,10 +107,7 @@ class Slurm:
     def run(self, *command: object, **environment: str) -> str:
         """The output of one of Slurm's commands, called in the repository."""
         variables = os.environ | environment | {"SLURM_CONF": f"{self.place}/slurm.conf"}
-        words = [str(word) for word in command]
-        done = subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return run_program(*command, cwd=ROOT, env=variables).stdout
 
     def submit(self, *command: object, **environment: str) -> str:
         """The number of a new job."""

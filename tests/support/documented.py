@@ -27,6 +27,7 @@ from scripts.flags import PROGRAMS
 from tests.support.readme_commands import ROOT, Command
 from tests.support.scripted_servers import OpenAI, chat_reply
 from tests.support.servers import free_port, post, wait_for
+from tests.support.stages import run_program
 from tests.support.tiny import tiny_config, tiny_tokenizer
 
 ELSEWHERE = {
@@ -192,14 +193,7 @@ class World:
                 patch.setenv(name, value)
             assert import_module(PROGRAMS[words[0]]).main(words[1:]) in (0, None)
             return
-        done = subprocess.run(
-            ["bash", "-c", line],
-            cwd=self.directory,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        run_program("bash", "-c", line, cwd=self.directory, env=self.environment)
 
     def serve(self, line: str, path: str) -> str:
         """Start a server and wait until it answers; its URL."""

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.stages import ROOT
+
 PAGES = ("README.md", "docs/train.md", "docs/evaluate.md", "docs/serving.md")
 PAGES += ("docs/tracking.md", "docs/reports.md")
 # These start from the log and the data of those.

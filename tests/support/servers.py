@@ -22,8 +22,8 @@ from fastchat.model.model_adapter import load_tokenizer
 from fastchat.serve import vllm_worker
 from fastchat.serve.upstream.worker import UpstreamWorker
 from fastchat.utils import listen
+from tests.support.stages import ROOT
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "FastChat")]),

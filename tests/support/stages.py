@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).parents[2]
@@ -65,13 +66,21 @@ def environment(**changes: str) -> dict[str, str]:
     return clean | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | changes
 
 
+def run_program(*words: object, code: int = 0, **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, which has to be the exit code `code`; what it printed."""
+    command = [str(word) for word in words]
+    done = subprocess.run(command, capture_output=True, text=True, **how)
+    assert done.returncode == code, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
 def call(
-    directory: Path, script: str, *arguments: object, **changes: str
+    directory: Path, script: str, *arguments: object, code: int = 0, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script's main() in `directory`, in this process: starting Python takes seconds."""
     main = importlib.import_module(script.removesuffix(".py")).main
-    words = command(script, *arguments)[1:]
-    return run_main(main, *words, directory=directory, environment=environment(**changes))
+    words, env = command(script, *arguments)[1:], environment(**changes)
+    return run_main(main, *words, directory=directory, environment=env, code=code)
 
 
 def parsed(words: list[str]) -> argparse.Namespace:
@@ -114,13 +123,8 @@ def planned(place: Path, script: str, **knobs: str) -> dict[str, list[str]]:
     python.parent.mkdir()
     python.write_text(STAND_IN.format(python=sys.executable, calls=calls))
     python.chmod(0o755)
-    done = subprocess.run(
-        ["bash", place / "scripts" / script],
-        env=os.environ | knobs | {"OUT": str(out), "VENV": "."},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    env = os.environ | knobs | {"OUT": str(out), "VENV": "."}
+    run_program("bash", place / "scripts" / script, env=env)
     commands = [shlex.split(line) for line in calls.read_text().splitlines()]
     made = {
         words[words.index(flag) + 1]: words
@@ -152,10 +156,7 @@ def own_environment(folder: Path) -> str:
 request=$(cat setup.py FastChat/pyproject.toml constraints.txt scripts/setup.sh | cksum)
 echo "$request ${TORCH_VERSION:-2.13.0} ${EXTRAS:-dev} $PWD"
 """
-    done = subprocess.run(
-        ["bash", "-c", stamp], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    (folder / ".rise-setup").write_text(done.stdout)
+    (folder / ".rise-setup").write_text(run_program("bash", "-c", stamp, cwd=ROOT).stdout)
     return os.path.relpath(folder, ROOT)
 
 
@@ -164,8 +165,12 @@ def run_main(
     *words: object,
     directory: Path = ROOT,
     environment: dict[str, str] | None = None,
+    code: int = 0,
 ) -> subprocess.CompletedProcess[str]:
-    """Run main() in this process with `words` as its command line, the program's name first."""
+    """Run main() in this process with `words` as its command line, the program's name first.
+
+    It has to end with the exit code `code`; what it printed.
+    """
     argv = list(map(str, words))
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -176,9 +181,10 @@ def run_main(
         contextlib.redirect_stderr(err),
     ):
         try:
-            code = main()
+            ended = main()
         except SystemExit as leave:
-            code = leave.code
+            ended = leave.code
+    assert (ended or 0) == code, out.getvalue() + err.getvalue()
     return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
 

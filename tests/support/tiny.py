@@ -19,6 +19,7 @@ SPECIAL_TOKENS: dict[str, dict[str, Any]] = {
     "zephyr": {"bos": "<s>", "eos": "</s>", "more": []},
 }
 
+ENDS = ("bos", "eos", "pad")
 CORPUS = [
     "The answer is incorrect. Please try again. Let us think step by step.",
     "How many apples does she have now? 12 + 30 = 42, so the answer is \\boxed{42}.",
@@ -43,15 +44,9 @@ def tiny_tokenizer(template: str | None = "chatml", *, installed: bool = True):
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    raw.train_from_iterator(
-        CORPUS,
-        trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=special,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    own = {"special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+    raw.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, **own))
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         bos_token=names["bos"],
@@ -73,23 +68,11 @@ def sentencepiece_like():
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += ["▁", "H", "i", "▁H", "▁Hi", "▁t", "o", "▁to"]
     merges = [("▁", "H"), ("▁H", "i"), ("▁t", "o")]
-    raw = Tokenizer(
-        models.BPE(
-            {piece: i for i, piece in enumerate(pieces)},
-            merges,
-            unk_token="<unk>",
-            byte_fallback=True,
-        )
-    )
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    raw = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", byte_fallback=True))
     raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    raw.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    raw.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
     raw.add_special_tokens(["<s>", "</s>"])
     return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
 
@@ -98,29 +81,13 @@ def tiny_config(family: str = "llama", vocab_size: int = 400, **changes: Any):
     """The configuration of a random model of that family, about 0.1 M parameters."""
     import transformers as hf
 
-    classes = {
-        "llama": hf.LlamaConfig,
-        "mistral": hf.MistralConfig,
-        "qwen2": hf.Qwen2Config,
-        "qwen3": hf.Qwen3Config,
-        "gemma": hf.GemmaConfig,
-        "gemma2": hf.Gemma2Config,
-        "gemma3": hf.Gemma3TextConfig,
-    }
-    sizes: dict[str, Any] = {
-        "vocab_size": vocab_size,
-        "hidden_size": 48,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2048,
-        "head_dim": 12,
-        "initializer_range": 0.1,
-    }
+    sizes: dict[str, Any] = {"vocab_size": vocab_size, "hidden_size": 48, "intermediate_size": 96}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"max_position_embeddings": 2048, "head_dim": 12, "initializer_range": 0.1}
     if family == "mistral":
         sizes["sliding_window"] = 16
-    return classes[family](**{**sizes, **changes})
+    name = "Gemma3Text" if family == "gemma3" else family.capitalize()
+    return getattr(hf, f"{name}Config")(**{**sizes, **changes})
 
 
 def save_tiny_model(
@@ -138,14 +105,8 @@ def save_tiny_model(
 
     tokenizer = tiny_tokenizer(template, installed=installed)
     torch.manual_seed(seed)
-    config = tiny_config(
-        family,
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **changes,
-    )
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ENDS}
+    config = tiny_config(family, vocab_size=len(tokenizer), **ids, **changes)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stages import run_main
+from tests.support.stages import ROOT, run_main
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-SHARED = Path(os.environ.get("RISE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+SHARED = Path(os.environ.get("RISE_TEST_DATA", ROOT.parent / "shared" / "data"))
 GSM8K = b"".join(
     json.dumps({"question": f"What is {n} + 1?", "answer": f"{n}+1={n + 1}\n#### {n + 1}"}).encode()
     + b"\n"
@@ -75,7 +74,7 @@ def server():
 @pytest.fixture
 def folder(tmp_path):
     """A copy of the script beside a table of its own: one small file for each data set."""
-    shutil.copy(REPOSITORY / "data" / "fetch.py", tmp_path)
+    shutil.copy(ROOT / "data" / "fetch.py", tmp_path)
     blob = hashlib.sha1(b"blob %d\0" % len(GSM8K) + GSM8K).hexdigest()
     svamp, asdiv = json.dumps(SVAMP).encode(), ASDIV.encode()
     table = {
@@ -96,14 +95,15 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder: Path, *arguments: object, server=None) -> subprocess.CompletedProcess:
+def run(folder: Path, *arguments: object, server=None, code=0) -> subprocess.CompletedProcess:
     """Call main() of the folder's copy of the script: its table lies beside it."""
     spec = importlib.util.spec_from_file_location("fetch_copy", folder / "fetch.py")
     copy = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(copy)
     mirror = ["--base_url", f"http://127.0.0.1:{server.server_address[1]}"] if server else []
     environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
-    return run_main(copy.main, "fetch.py", *arguments, *mirror, environment=environment)
+    words = ("fetch.py", *arguments, *mirror)
+    return run_main(copy.main, *words, environment=environment, code=code)
 
 
 def rows(path: Path) -> list[dict]:
@@ -117,18 +117,16 @@ def left_over(folder: Path) -> list[str]:
 def test_a_good_file_is_written_byte_for_byte_and_not_fetched_again(folder, server):
     server.files["/o/test.jsonl"] = GSM8K
     done = run(folder, "gsm8k", server=server)
-    assert done.returncode == 0, done.stderr
     assert "500 rows" in done.stdout
     assert (folder / "gsm8k" / "test.jsonl").read_bytes() == GSM8K
-    assert run(folder, "gsm8k", server=server).returncode == 0
+    run(folder, "gsm8k", server=server)
     assert len(server.ranges) == 1
     assert left_over(folder) == []
 
 
 def test_svamp_and_asdiv_become_gsm8k_rows(folder, server):
     server.files |= {"/o/SVAMP.json": json.dumps(SVAMP).encode(), "/o/ASDiv.xml": ASDIV.encode()}
-    done = run(folder, "svamp", "asdiv", server=server)
-    assert done.returncode == 0, done.stderr
+    run(folder, "svamp", "asdiv", server=server)
     assert rows(folder / "svamp" / "test.jsonl") == [
         {"question": "Dan had 4, How many?", "answer": "( 4.0 ) = 4\n#### 4", "id": "a"},
         {"question": "Ann had 3. And?", "answer": "( 2.5 ) = 2.5\n#### 2.5", "id": "b"},
@@ -142,8 +140,7 @@ def test_svamp_and_asdiv_become_gsm8k_rows(folder, server):
 def test_a_connection_that_breaks_is_resumed(folder, server):
     server.files["/o/test.jsonl"] = GSM8K
     server.cut.add("/o/test.jsonl")
-    done = run(folder, "gsm8k", server=server)
-    assert done.returncode == 0, done.stderr
+    run(folder, "gsm8k", server=server)
     assert server.ranges == [None, f"bytes={len(GSM8K) // 2}-"]
     assert (folder / "gsm8k" / "test.jsonl").read_bytes() == GSM8K
 
@@ -153,24 +150,22 @@ def test_what_a_killed_run_left_is_completed_or_replaced(folder, server, beginni
     server.files["/o/test.jsonl"] = GSM8K
     (folder / "gsm8k").mkdir()
     (folder / "gsm8k" / "test.jsonl.part").write_bytes(beginning)
-    done = run(folder, "gsm8k", server=server)
-    assert done.returncode == 0, done.stderr
+    run(folder, "gsm8k", server=server)
     assert (folder / "gsm8k" / "test.jsonl").read_bytes() == GSM8K
     assert left_over(folder) == []
 
 
 def test_a_wrong_checksum_writes_nothing(folder, server):
     server.files["/o/test.jsonl"] = GSM8K.replace(b"499", b"498")
-    done = run(folder, "gsm8k", server=server)
-    assert done.returncode == 1
+    done = run(folder, "gsm8k", server=server, code=1)
     assert "checksum" in done.stderr and "Traceback" not in done.stderr
     assert list((folder / "gsm8k").iterdir()) == []
 
 
 def test_a_missing_file_does_not_stop_the_other_data_sets(folder, server):
     server.files["/o/SVAMP.json"] = json.dumps(SVAMP).encode()
-    done = run(folder, "gsm8k", "asdiv", "svamp", server=server)
-    assert done.returncode == 1 and done.stderr.count("404") == 2
+    done = run(folder, "gsm8k", "asdiv", "svamp", server=server, code=1)
+    assert done.stderr.count("404") == 2
     # What to do about it is said once.
     assert done.stderr.count("\n") == 3 and done.stderr.count("--from FILE") == 1
     assert (folder / "svamp" / "test.jsonl").exists()
@@ -179,8 +174,7 @@ def test_a_missing_file_does_not_stop_the_other_data_sets(folder, server):
 
 def test_without_a_network_it_says_what_to_do(folder):
     # Port 9 (discard) refuses connections at once.
-    done = run(folder, "gsm8k", "--base_url", "http://127.0.0.1:9")
-    assert done.returncode == 1
+    done = run(folder, "gsm8k", "--base_url", "http://127.0.0.1:9", code=1)
     remedy, *addresses = done.stderr.splitlines()
     assert all(hint in remedy for hint in ("--from FILE", "HTTPS_PROXY", "--base_url"))
     assert "http://" not in remedy
@@ -192,10 +186,10 @@ def test_another_file_in_the_place_is_kept(folder, server):
     mine = folder / "gsm8k" / "test.jsonl"
     mine.parent.mkdir()
     mine.write_text("mine")
-    done = run(folder, "gsm8k", server=server)
-    assert done.returncode == 1 and "--force" in done.stderr
+    done = run(folder, "gsm8k", server=server, code=1)
+    assert "--force" in done.stderr
     assert mine.read_text() == "mine"
-    assert run(folder, "gsm8k", "--force", server=server).returncode == 0
+    run(folder, "gsm8k", "--force", server=server)
     assert mine.read_bytes() == GSM8K
 
 
@@ -204,14 +198,14 @@ def test_a_copy_is_imported_as_the_split_that_its_name_or_its_checksum_tells(fol
     copy = folder / "mine_train.jsonl"
     copy.write_text(json.dumps(row) + "\n")
     done = run(folder, "gsm8k", "--from", copy)
-    assert done.returncode == 0 and "not the pinned" in done.stdout, done.stderr
+    assert "not the pinned" in done.stdout
     assert rows(folder / "gsm8k" / "train.jsonl") == [row]
     copy = copy.rename(folder / "latest.jsonl")
-    done = run(folder, "gsm8k", "--from", copy)
-    assert done.returncode == 1 and "--split" in done.stderr
+    done = run(folder, "gsm8k", "--from", copy, code=1)
+    assert "--split" in done.stderr
     copy.write_bytes(GSM8K)
     done = run(folder, "gsm8k", "--from", copy)
-    assert done.returncode == 0 and "not the pinned" not in done.stdout
+    assert "not the pinned" not in done.stdout
     assert (folder / "gsm8k" / "test.jsonl").read_bytes() == GSM8K
 
 
@@ -221,13 +215,11 @@ def test_copies_of_several_data_sets_are_imported_in_one_call_and_not_fetched_ag
     copies[1].write_text(ASDIV)
     names, nowhere = ("svamp", "asdiv"), ("--base_url", "http://127.0.0.1:9")
     done = run(folder, *names, "--from", *copies)
-    assert done.returncode == 0, done.stderr
     again = run(folder, *names, *nowhere)
-    assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout and done.stdout.count("test.jsonl") == 2
     copies[0].write_text('{"question": "What is 2 + 3?", "answer": "#### 5"}\n')
-    other = run(folder, *names, "--from", *copies, "--split", "test")
-    assert other.returncode == 1 and other.stdout.count("test.jsonl") == 1
+    other = run(folder, *names, "--from", *copies, "--split", "test", code=1)
+    assert other.stdout.count("test.jsonl") == 1
     assert "name the one data set" in other.stderr
 
 
@@ -239,7 +231,7 @@ def test_parquet_with_the_pinned_rows_gives_the_pinned_file(folder):
     table = pyarrow.Table.from_pylist([json.loads(line) for line in GSM8K.splitlines()])
     parquet.write_table(table, folder / "test-00000-of-00001.parquet")
     done = run(folder, "gsm8k", "--from", folder / "test-00000-of-00001.parquet")
-    assert done.returncode == 0 and "not the pinned" not in done.stdout, done.stderr
+    assert "not the pinned" not in done.stdout
     assert (folder / "gsm8k" / "test.jsonl").read_bytes() == GSM8K
 
 
@@ -254,15 +246,14 @@ def test_parquet_with_the_pinned_rows_gives_the_pinned_file(folder):
 )
 def test_an_unreadable_import_is_one_clear_error(folder, content, hint):
     (folder / "test.jsonl").write_bytes(content)
-    done = run(folder, "gsm8k", "--from", folder / "test.jsonl")
-    assert done.returncode == 1
+    done = run(folder, "gsm8k", "--from", folder / "test.jsonl", code=1)
     assert hint in done.stderr and "Traceback" not in done.stderr
     assert not (folder / "gsm8k" / "test.jsonl").exists()
 
 
 def test_bad_arguments_are_usage_errors(folder):
-    assert run(folder, "nonsense").returncode == 2
-    assert run(folder, "gsm8k", "--from", "missing.jsonl").returncode == 2
+    run(folder, "nonsense", code=2)
+    run(folder, "gsm8k", "--from", "missing.jsonl", code=2)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real files are not here (RISE_TEST_DATA)")
@@ -277,13 +268,12 @@ def test_bad_arguments_are_usage_errors(folder):
     ],
 )
 def test_the_real_files_have_the_pinned_checksums(tmp_path, name, file, count):
-    done = run(REPOSITORY / "data", name, "--from", SHARED / file, "--output_dir", tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run(ROOT / "data", name, "--from", SHARED / file, "--output_dir", tmp_path)
     assert f"{count:,} rows" in done.stdout and "not the pinned" not in done.stdout
 
 
 def test_the_readme_has_every_checksum():
-    text = (REPOSITORY / "data" / "README.md").read_text(encoding="utf-8")
-    homes = json.loads((REPOSITORY / "data" / "homes.json").read_text(encoding="utf-8"))
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    homes = json.loads((ROOT / "data" / "homes.json").read_text(encoding="utf-8"))
     files = [file for home in homes.values() for file in home["files"]]
     assert [file for file in files if file["checksum"].split(":")[1] not in text] == []

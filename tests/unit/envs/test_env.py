@@ -19,11 +19,7 @@ GSM8K_ROWS = [
     {"question": "What is 2000 + 125?", "answer": "#### 2,125", "source": "ours"},
 ]
 MATH_ROWS = [
-    {
-        "problem": "Solve $x^2 = 8$, $x > 0$.",
-        "solution": r"So $x = \boxed{2\sqrt{2}}$.",
-        "level": 1,
-    },
+    {"problem": "Solve $x^2 = 8$, $x > 0$.", "solution": r"$x = \boxed{2\sqrt{2}}$", "level": 1},
     {"problem": "Compute $1/2$.", "solution": r"It is $\boxed{\frac{1}{2}}$."},
 ]
 IDS = {"gsm8k": "GSM8K", "math": "MATH", "svamp": "SVAMP", "asdiv": "ASDiv", "numeric": "Numeric"}
@@ -137,13 +133,8 @@ def test_grade_async_agrees_with_grade(write):
         return await asyncio.gather(*(env.grade_async(response, 0) for response in responses))
 
     grades = asyncio.run(grade_all())
-    assert [grade.verdict for grade in grades] == [
-        "right",
-        "wrong",
-        "right",
-        "no_answer",
-        "no_answer",
-    ]
+    verdicts = " ".join(grade.verdict for grade in grades)
+    assert verdicts == "right wrong right no_answer no_answer"
     assert grades == [env.grade(response, 0) for response in responses]
     assert grades[0] == envs.Grade("right", r"\sqrt{8}", 1)
 
