@@ -4,14 +4,13 @@ pytest tests/processes/test_cost.py
 """
 
 import json
-import subprocess
 
 import pytest
 from aiohttp import web
 
 from tests.support.offline_wandb import read_offline_run
 from tests.support.scripted_servers import OpenAI, chat_reply
-from tests.support.stages import call, command, environment, files_in
+from tests.support.stages import call, command, environment, files_in, run_program
 from tests.support.tiny import save_tiny_model
 
 GEN = "workflow_gen.py"
@@ -22,9 +21,9 @@ EACH = (7 * 1000 + 3 * 2000) / 1e6
 """USD for one answer of `chat_reply`."""
 
 
-def gen(place, server, *arguments, key=KEY):
-    base = f"{server.url}/v1"
-    return call(place, GEN, *PAID, *arguments, OPENAI_API_KEY=key, OPENAI_BASE_URL=base)
+def gen(place, server, *arguments, code=0):
+    where = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{server.url}/v1"}
+    return call(place, GEN, *PAID, *arguments, code=code, **where)
 
 
 def summary(place):
@@ -50,19 +49,14 @@ def test_no_output_and_no_file_holds_the_key_whatever_a_server_repeats(place):
     (place / "keys.cfg").write_text(f"OPENAI_API_KEY: '{KEY}'\n")
     with OpenAI(answer, served=("gpt-4",)) as server:
         words = (*PAID, *PRICE, "--verbose", "--wandb_project", "p")
-        done = subprocess.run(
-            command(GEN, *words),
-            cwd=place,
-            env=environment(WANDB_MODE="offline", OPENAI_BASE_URL=f"{server.url}/v1"),
-            capture_output=True,
-            text=True,
-        )
+        env = environment(WANDB_MODE="offline", OPENAI_BASE_URL=f"{server.url}/v1")
+        done = run_program(*command(GEN, *words), cwd=place, env=env, code=1)
     named = ("--max_turns", 1, "--log_dir", "b", "--models", f"m@http://u:{KEY}@host/v1")
-    refused = call(place, GEN, *named)
-    assert done.returncode == 1 and "11 of 12 episodes" in done.stdout, done.stderr
+    refused = call(place, GEN, *named, code=2)
+    assert "11 of 12 episodes" in done.stdout
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert "trying again" in done.stderr and "sk-..." in done.stderr
-    assert refused.returncode == 2 and "URL must hold no user" in refused.stderr
+    assert "URL must hold no user" in refused.stderr
     holders = [name for name, data in files_in(place).items() if KEY.encode() in data]
     assert holders == ["keys.cfg"]
     assert not any(KEY in text for run in (done, refused) for text in (run.stdout, run.stderr))
@@ -81,32 +75,25 @@ def test_summary_has_usage_and_cost_of_failed_attempts_too(place):
         return chat_reply("\\boxed{1}", reason="content_filter" if filtered else "stop")
 
     with OpenAI(answer, served=("gpt-4",)) as server:
-        done = gen(place, server, *PRICE)
-        assert done.returncode == 1 and f"cost: {12 * EACH:.4f} USD" in done.stdout
+        assert f"cost: {12 * EACH:.4f} USD" in gen(place, server, *PRICE, code=1).stdout
         assert summary(place)["usage"]["gpt-4"]["requests"] == 12
         # The failed one is asked again: what the first try cost is not forgotten.
-        gen(place, server, *PRICE)
+        gen(place, server, *PRICE, code=1)
     found = summary(place)
-    assert found["usage"]["gpt-4"] == {
-        "requests": 13,
-        "samples": 11,
-        "prompt_tokens": 13 * 7,
-        "completion_tokens": 13 * 3,
-        "cost_usd": pytest.approx(13 * EACH),
-    }
+    counts = {"requests": 13, "samples": 11, "prompt_tokens": 91, "completion_tokens": 39}
+    assert found["usage"]["gpt-4"] == counts | {"cost_usd": pytest.approx(13 * EACH)}
     assert found["cost_usd"] == pytest.approx(13 * EACH)
 
 
 def test_limit_of_the_cost_stops_a_run_and_a_larger_one_goes_on(place):
     with OpenAI(lambda _: chat_reply("\\boxed{1}"), served=("gpt-4",)) as server:
         limited = (*PRICE, "--concurrency", 1)
-        stopped = gen(place, server, *limited, "--max_cost_usd", 4.5 * EACH)
-        assert stopped.returncode == 1 and len(server.requests) == 5
-        assert "Stopped at --max_cost_usd 0.0585" in stopped.stdout
-        assert "5 of 12 episodes" in stopped.stdout and "larger --max_cost_usd" in stopped.stdout
-        again = gen(place, server, *limited, "--max_cost_usd", 4.5 * EACH)
-        assert again.returncode == 1 and len(server.requests) == 5
-        assert gen(place, server, *limited, "--max_cost_usd", 1).returncode == 0
+        for _ in range(2):
+            stopped = gen(place, server, *limited, "--max_cost_usd", 4.5 * EACH, code=1).stdout
+            assert len(server.requests) == 5
+            assert "Stopped at --max_cost_usd 0.0585" in stopped
+            assert "5 of 12 episodes" in stopped and "larger --max_cost_usd" in stopped
+        gen(place, server, *limited, "--max_cost_usd", 1)
     assert len(server.requests) == 12
     assert summary(place)["cost_usd"] == pytest.approx(12 * EACH)
 
@@ -114,10 +101,7 @@ def test_limit_of_the_cost_stops_a_run_and_a_larger_one_goes_on(place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["--max_cost_usd", 5],
-            "--max_cost_usd needs the price of gpt-4: add --price gpt-4=IN,OUT",
-        ),
+        (["--max_cost_usd", 5], "needs the price of gpt-4: add --price gpt-4=IN,OUT"),
         (["--max_cost_usd", 0], "--max_cost_usd is 0.0"),
         (["--price", "gpt-4=30"], "--price is 'gpt-4=30': give MODEL=IN,OUT"),
         (["--price", "gpt-4=30,-1"], "give MODEL=IN,OUT"),
@@ -126,8 +110,7 @@ def test_limit_of_the_cost_stops_a_run_and_a_larger_one_goes_on(place):
 )
 def test_prices_that_will_not_do_are_refused_before_anything_is_asked(place, arguments, message):
     with OpenAI(lambda _: chat_reply("x"), served=("gpt-4",)) as server:
-        refused = gen(place, server, *arguments)
-    assert refused.returncode == 2 and message in refused.stderr
+        assert message in gen(place, server, *arguments, code=2).stderr
     assert not server.requests and not (place / "run").exists()
 
 
@@ -139,9 +122,7 @@ def test_the_forecast_bounds_answers_tokens_and_cost(place):
             "--max_new_tokens", 10, 20, "--log_dir", "run", "--limit", 2, *PRICE, "--dry-run",
             OPENAI_API_KEY=KEY, OPENAI_BASE_URL=f"{server.url}/v1",
         )  # fmt: skip
-    assert shown.returncode == 0, shown.stderr
     assert not server.requests and not (place / "run").exists()
-
     assert "<|im_start|>user\nWhat is 0 + 1?<|im_end|>\n<|im_start|>assistant\n" in shown.stdout
     assert "  model: 2 answers, 20 new tokens\n" in shown.stdout
     (paid,) = [line for line in shown.stdout.splitlines() if "USD" in line]

@@ -4,7 +4,6 @@ python -m pytest tests/processes/test_deepspeed_file.py
 """
 
 import json
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from fastchat.train.train import main
 from tests.processes.test_launchers import ROOT, SECONDS, arguments, assert_same_run
 from tests.support.servers import ENVIRONMENT
+from tests.support.stages import run_program
 from tests.support.training_data import make_case
 
 pytestmark = pytest.mark.timeout(SECONDS)
@@ -76,14 +76,8 @@ def said(place):
     content = json.loads((ROOT / "deepspeed/zero3_offload.json").read_text())
     words = arguments(case, place / "zero3", *BATCH, "--deepspeed", file)
     runs["zero3"] = content, [str(word) for word in words]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(file)],
-        input=json.dumps(runs),
-        env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    how = {"input": json.dumps(runs), "env": {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}}
+    run_program(sys.executable, "-c", PROGRAM, file, **how)
     return json.loads(file.read_text())
 
 

@@ -16,7 +16,7 @@ from rise.episodes.journal import load_episodes
 from rise.episodes.shorthand import sketch
 from tests.support.conversion import write_run
 from tests.support.servers import ENVIRONMENT
-from tests.support.stages import ROOT, command, environment, write_inputs
+from tests.support.stages import ROOT, command, environment, run_program, write_inputs
 from tests.support.training_data import command as training_command
 from tests.support.training_data import make_case
 
@@ -103,8 +103,7 @@ def small_disks(unshared, tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     words = training_command(make_case(place), Path("out"), "--save_steps", "1", "--max_steps", "3")
     program = [*unshared, sys.executable, "-c", TRAINING, " ".join(SIZES), *words]
-    done = subprocess.run(program, cwd=place, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_program(*program, cwd=place, env=ENVIRONMENT)
     return json.loads((place / "said.json").read_text())
 
 
@@ -141,9 +140,8 @@ def read_only(unshared, tmp_path):
     def refused(script, *arguments, notes=False):
         program = [sys.executable, str(ROOT / script), *arguments]
         words = [*unshared, "bash", "-c", MOUNTED, "bash", *program]
-        env = environment()
-        done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
-        assert done.returncode == 2 and bool(done.stdout) == notes, done.stderr
+        done = run_program(*words, cwd=tmp_path, env=environment(), code=2)
+        assert bool(done.stdout) == notes
         assert len(done.stderr.splitlines()) == 1 and "Read-only file system" in done.stderr
         return done.stderr
 

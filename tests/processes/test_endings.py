@@ -16,14 +16,13 @@ from tests.support.servers import alive, wait_for
 from tests.support.stages import begin, command, environment, write_inputs
 from tests.support.tiny import save_tiny_model
 
-EVAL = "workflow_eval.py"
 LIMIT = 60.0
 """Seconds after which a run must have ended; what it waits for takes an hour."""
 
 
 def start(place, *arguments):
     return subprocess.Popen(
-        command(EVAL, "--log_dir", "log", *arguments),
+        command("workflow_eval.py", "--log_dir", "log", *arguments),
         cwd=place,
         env=environment(),
         stdout=subprocess.PIPE,

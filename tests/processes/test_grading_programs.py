@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.stages import ROOT
+
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 PREAMBLE = "import envs\nsurd = ('math', r'\\boxed{\\sqrt{8}}', r'\\boxed{2\\sqrt{2}}')\n"
 BOMB_CALL = "envs.grade('math', r'\\boxed{(a+b+c+d+e)^{300}}', r'\\boxed{(a+b)^{299}}')\n"
@@ -60,36 +61,34 @@ def test_a_script_without_a_main_guard_grades_and_exits(tmp_path):
     assert program.survivors() == []
 
 
+EVENT_LOOP = """
+import asyncio
+from envs.grading.checker import check_async
+from envs.grading.questions import Question
+async def main():
+    bomb = Question(('(a+b+c+d+e)^{300}',), ('(a+b)^{299}',))
+    print('go', flush=True)
+    await asyncio.gather(*(check_async(bomb) for _ in range(100)))
+asyncio.run(main())
+"""
+
+
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGKILL, -signal.SIGKILL)]
+    ("number", "body"),
+    [
+        (signal.SIGINT, "print('go', flush=True)\n" + BOMB_CALL * 50),
+        (signal.SIGKILL, "print('go', flush=True)\n" + BOMB_CALL * 50),
+        (signal.SIGINT, EVENT_LOOP),
+    ],
 )
-def test_an_interrupted_program_ends_with_its_processes(tmp_path, number, code):
-    program = Program(tmp_path, "envs.grade(*surd)\nprint('go', flush=True)\n" + BOMB_CALL * 50)
-    assert program.process.stdout.readline() == "go\n"
-    time.sleep(0.3)
-    program.process.send_signal(number)
-    program.process.communicate(timeout=20)
-    assert program.process.returncode == code
-    assert program.survivors() == []
-
-
-def test_an_interrupted_event_loop_ends_with_its_processes(tmp_path):
-    body = (
-        "import asyncio\n"
-        "from envs.grading.checker import check_async\n"
-        "from envs.grading.questions import Question\n"
-        "async def main():\n"
-        "    bomb = Question(('(a+b+c+d+e)^{300}',), ('(a+b)^{299}',))\n"
-        "    print('go', flush=True)\n"
-        "    await asyncio.gather(*(check_async(bomb) for _ in range(100)))\n"
-        "asyncio.run(main())\n"
-    )
+def test_an_interrupted_program_ends_with_its_processes(tmp_path, number, body):
     program = Program(tmp_path, "envs.grade(*surd)\n" + body)
     assert program.process.stdout.readline() == "go\n"
     time.sleep(0.3)
-    program.process.send_signal(signal.SIGINT)
+    program.process.send_signal(number)
     _, error = program.process.communicate(timeout=20)
-    assert "KeyboardInterrupt" in error
+    assert program.process.returncode == -number
+    assert ("KeyboardInterrupt" in error) == (number == signal.SIGINT)
     assert program.survivors() == []
 
 

@@ -167,8 +167,7 @@ def test_chat_with_a_served_model(page):
 
 def test_problems_that_cannot_be_read_are_one_line(tmp_path):
     missing = ("--data-path", tmp_path / "none.jsonl")
-    done = run_main(gradio_web_server.main, "gradio_web_server", *missing)
-    assert done.returncode == 2
+    done = run_main(gradio_web_server.main, "gradio_web_server", *missing, code=2)
     assert "none.jsonl" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 

@@ -21,9 +21,9 @@ from fastchat.model.model_adapter import load_model
 from fastchat.train.run_record import LOCK
 from fastchat.train.train import main
 from tests.support.servers import free_port
+from tests.support.stages import ROOT
 from tests.support.training_data import make_case
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = "FastChat/fastchat/train/train_mem.py"
 BIN = Path(sys.executable).parent
 SECONDS = 300

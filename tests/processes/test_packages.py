@@ -7,36 +7,23 @@ import email
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
 
 import pytest
 
-from tests.support.readme_commands import ROOT
+from tests.support.stages import ROOT, run_program
 
 SHIPPED = ("rise/", "envs/", "workflow_", "deepspeed/", "data/demo_", "FastChat/fastchat/")
-BESIDE = {
-    "README.md",
-    "LICENSE",
-    "CHANGELOG.md",
-    "constraints.txt",
-    "setup.py",
-    "FastChat/README.md",
-}
-
-
-def run(*words, **options):
-    done = subprocess.run(words, capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+BESIDE = {"README.md", "LICENSE", "CHANGELOG.md", "FastChat/README.md"}
+BESIDE |= {"constraints.txt", "setup.py"}
 
 
 def tracked():
     """The repository's files, those that are not committed yet among them."""
-    listed = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).split("\n")
-    return [name for name in listed if (ROOT / name).is_file()]
+    listed = run_program("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).stdout
+    return [name for name in listed.split("\n") if (ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +34,7 @@ def built(tmp_path_factory):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
     for folder in ("FastChat", "."):
-        run(sys.executable, "-m", "build", "-n", "-o", source / "out", folder, cwd=source)
+        run_program(sys.executable, "-m", "build", "-n", "-o", source / "out", folder, cwd=source)
     return source / "out"
 
 
@@ -82,10 +69,10 @@ def test_pages_have_links_that_lead_somewhere_and_extras_that_every_pip_finds(bu
 def test_the_stages_run_from_their_wheels_alone(built, tmp_path):
     place = tmp_path / "installed"
     pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index")
-    run(*pip, "--target", place, *built.glob("*.whl"))
-    environment = {**os.environ, "PYTHONPATH": str(place)}
+    run_program(*pip, "--target", place, *built.glob("*.whl"))
+    how = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(place)}}
     for stage, flag in (("gen", "--models"), ("convert", "--criteria"), ("eval", "--model")):
-        shown = run(place / "bin" / f"rise-{stage}", "--help", cwd=tmp_path, env=environment)
+        shown = run_program(place / "bin" / f"rise-{stage}", "--help", **how).stdout
         assert shown.startswith(f"usage: rise-{stage}") and flag in shown
     code = "import workflow_gen, rise, envs, fastchat; print(rise.__file__, fastchat.__file__)"
-    assert run(sys.executable, "-c", code, cwd=tmp_path, env=environment).count(str(place)) == 2
+    assert run_program(sys.executable, "-c", code, **how).stdout.count(str(place)) == 2

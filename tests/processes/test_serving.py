@@ -5,7 +5,6 @@ pytest tests/processes/test_serving.py
 
 import asyncio
 import json
-import subprocess
 import sys
 from unittest import mock
 
@@ -17,7 +16,7 @@ from rise.policies import gpus
 from rise.policies.local import LocalServing, ServingError
 from rise.policies.worker import WorkerPolicy
 from tests.support.servers import alive
-from tests.support.stages import call, command, environment, write_inputs
+from tests.support.stages import call, command, environment, run_program, write_inputs
 from tests.support.tiny import save_tiny_model
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "problem": {}}
@@ -75,9 +74,7 @@ def test_a_directory_is_all_that_evaluation_needs(checkpoints, tmp_path):
     write_inputs(tmp_path, problems=6)
     model = checkpoints / "first"
     arguments = ("--model", model, "--max_new_tokens", 8, "--worker_args", "--device cpu")
-    turns = (*arguments, "--max_turns", 2, "--log_dir", "log")
-    done = call(tmp_path, "workflow_eval.py", *turns)
-    assert done.returncode == 0, done.stdout + done.stderr
+    call(tmp_path, "workflow_eval.py", *arguments, "--max_turns", 2, "--log_dir", "log")
     episodes = load_episodes(tmp_path / "log")
     assert [len(episode.turns) for episode in episodes] == [2] * 6
     turn = episodes[0].turns[0]
@@ -96,8 +93,7 @@ def test_what_a_worker_refuses_once_it_is_there_is_one_line_and_a_usage_error(
     write_inputs(tmp_path)
     model = str(checkpoints / "first")
     words = ("--model", model, "--log_dir", "log", "--worker_args", "--context-length 99999")
-    failed = call(tmp_path, "workflow_eval.py", *words)
-    assert failed.returncode == 2
+    failed = call(tmp_path, "workflow_eval.py", *words, code=2)
     [line] = [line for line in failed.stderr.splitlines() if "error: cannot" in line]
     assert f"error: cannot serve {model}: --context-length 99999 is longer than" in line
     assert "usage:" not in failed.stderr + failed.stdout and "--help" not in line
@@ -124,8 +120,6 @@ def test_a_hub_that_does_not_answer_is_one_error_within_seconds(tmp_path):
     write_inputs(tmp_path)
     words = command("workflow_eval.py", "--model", "hf:nobody/nothing", "--log_dir", "log")
     place = {"HF_ENDPOINT": f"http://127.0.0.1:{free_ports(1)[0]}", "HF_HOME": str(tmp_path / "hf")}
-    refused = subprocess.run(
-        words, cwd=tmp_path, env=environment(**place), capture_output=True, text=True, timeout=30
-    )
-    assert refused.returncode == 2 and not (tmp_path / "log").exists()
-    assert "nobody/nothing is no directory here and not in the cache" in refused.stderr
+    done = run_program(*words, cwd=tmp_path, env=environment(**place), timeout=30, code=2)
+    assert not (tmp_path / "log").exists()
+    assert "nobody/nothing is no directory here and not in the cache" in done.stderr

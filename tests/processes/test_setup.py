@@ -5,11 +5,10 @@ python -m pytest tests/processes/test_setup.py
 
 import re
 import shutil
-import subprocess
 
 import pytest
 
-from tests.support.readme_commands import ROOT
+from tests.support.stages import ROOT, run_program
 
 NEEDED = ("bash", "cat", "chmod", "cksum", "dirname", "grep", "mkdir")
 OLD = "#!/bin/sh\nexit 1\n"
@@ -30,21 +29,20 @@ def machine(tmp_path):
     for name in NEEDED:
         (tools / name).symlink_to(shutil.which(name))
 
-    def setup(python="", **programs):
+    def setup(python="", code=0, **programs):
         for name, text in {"python3": OLD, **programs}.items():
             (tools / name).write_text(text)
             (tools / name).chmod(0o755)
         environment = {"PATH": str(tools), "HOME": str(tmp_path), "PYTHON": python}
         environment |= {"VENV": str(tmp_path / "venv"), "CALLS": str(tmp_path / "calls")}
-        words = [tools / "bash", ROOT / "scripts" / "setup.sh"]
-        return subprocess.run(words, env=environment, capture_output=True, text=True)
+        setup = ROOT / "scripts" / "setup.sh"
+        return run_program(tools / "bash", setup, env=environment, code=code)
 
     return setup
 
 
 def test_uv_makes_the_environment_where_no_python_fits(machine, tmp_path):
     done = machine(uv=UV)
-    assert done.returncode == 0, done.stderr
     assert "uv finds or fetches one" in done.stdout
     steps = [line for line in done.stdout.splitlines() if re.match(r"setup\.sh: \d+:\d\d ", line)]
     assert len(steps) == 5 and f"source {tmp_path}/venv/bin/activate" in steps[-1]
@@ -58,7 +56,6 @@ def test_uv_makes_the_environment_where_no_python_fits(machine, tmp_path):
 
 
 def test_without_a_python_that_fits_it_is_said_what_to_do(machine):
-    done = machine()
-    assert done.returncode == 1 and "apt-get install python3-venv" in done.stderr
-    done = machine(python="python3", uv=UV)
-    assert done.returncode == 2 and "PYTHON=python3 is no Python 3.10 to 3.14" in done.stderr
+    assert "apt-get install python3-venv" in machine(code=1).stderr
+    done = machine(python="python3", uv=UV, code=2)
+    assert "PYTHON=python3 is no Python 3.10 to 3.14" in done.stderr

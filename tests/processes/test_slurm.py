@@ -5,7 +5,6 @@ python -m pytest tests/processes/test_slurm.py
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from rise import merge
 from rise.episodes.journal import load_episodes
 from tests.support.cluster import NODES, SECONDS, slurm
 from tests.support.servers import post, wait_for
-from tests.support.stages import ROOT, environment, write_inputs
+from tests.support.stages import ROOT, environment, run_program, write_inputs
 from tests.support.tiny import save_tiny_model
 from tests.support.training_data import figures, make_case, record
 
@@ -141,16 +140,15 @@ def test_training_that_is_preempted_saves_is_requeued_and_has_the_same_losses(cl
 
 
 def test_what_keeps_a_job_from_its_work_is_one_line(tmp_path):
-    def run(script, **variables):
-        command = ["bash", SCRIPTS / script, "--model-path", "tiny"]
-        settings = {"env": knobs(**variables), "timeout": SECONDS}
-        return subprocess.run(command, capture_output=True, text=True, **settings)
+    def refusal(code, script, **variables):
+        words = ("bash", SCRIPTS / script, "--model-path", "tiny")
+        return run_program(*words, env=knobs(**variables), timeout=SECONDS, code=code).stderr
 
     for script in ("serve.sh", "finetune.sh"):
-        done = run(script, SLURM_SUBMIT_DIR=str(tmp_path))
-        assert done.returncode == 2 and f"{tmp_path} is not the repository" in done.stderr
+        said = refusal(2, script, SLURM_SUBMIT_DIR=str(tmp_path))
+        assert f"{tmp_path} is not the repository" in said
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = {"PORT": str(taken.getsockname()[1]), "SLURMD_NODENAME": "127.0.0.1"}
-        done = run("serve.sh", HOST="node", ADDRESS_FILE=str(tmp_path / "controller"), **place)
-    assert done.returncode == 1 and "the controller ended (see above); is port" in done.stderr
+        place |= {"HOST": "node", "ADDRESS_FILE": str(tmp_path / "controller")}
+        assert "the controller ended (see above); is port" in refusal(1, "serve.sh", **place)
     assert not (tmp_path / "controller").exists()

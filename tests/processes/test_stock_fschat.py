@@ -22,6 +22,7 @@ from fastchat.serve.registration import Registration
 from scripts.benchmarks import stock_fschat
 from tests.support.served import started
 from tests.support.servers import frames, post, running, wait_for
+from tests.support.stages import run_program
 
 MODEL = "tiny-llama"
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
@@ -105,13 +106,8 @@ def test_our_worker_serves_under_a_stock_controller(stock_controller, our_worker
     url = our_worker(stock_controller)
     found = post(f"{stock_controller}/get_worker_address", {"model": MODEL})
     assert found == {"address": url}
-    body = {
-        "model": MODEL,
-        "prompt": "Hello",
-        "temperature": 0,
-        "max_new_tokens": 200,
-        "echo": False,
-    }
+    body = {"model": MODEL, "prompt": "Hello", "temperature": 0, "max_new_tokens": 200}
+    body["echo"] = False
     through = frames(f"{stock_controller}/worker_generate_stream", body)
     assert len(through) > 1 and through[-1] == post(f"{url}/worker_generate", body)
     requests.post(f"{stock_controller}/refresh_all_workers", timeout=30)
@@ -143,9 +139,7 @@ def test_a_stock_client_asks_our_worker(stock, our_controller, our_worker, tmp_p
     our_worker(our_controller)
     words = [stock, "-m", "fastchat.serve.test_message", "--model-name", MODEL]
     words += ["--controller-address", our_controller, "--message", "Hi", "--max-new-tokens", "8"]
-    environment = stock_fschat.environment(tmp_path)
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = run_program(*words, env=stock_fschat.environment(tmp_path), timeout=120)
     assert f"Models: ['{MODEL}']" in done.stdout
     answer = done.stdout.partition("Assistant: ")[2]
     assert answer.strip() and "NETWORK ERROR" not in answer

@@ -1,11 +1,14 @@
-"""The flags of stock FastChat: honoured, or refused with the way out.
+"""The flags of the servers, stock FastChat's too: honoured, or refused in one line that helps.
 
 python -m pytest tests/unit/fastchat/serve/test_commands.py
 """
 
 import os
+import shlex
+import socket
 
 import pytest
+import torch
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
@@ -19,19 +22,86 @@ def parsed(*words):
     return model_worker.parse_args(["--model-path", "m", *words])
 
 
+def refusal(capsys, program, *words):
+    """The one line of a program that refuses to start."""
+    with pytest.raises(SystemExit) as end:
+        program.main([str(word) for word in words])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("error:") == 1 and "usage" not in error
+    return error.strip().splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--num-gpus", "2", "--engine", "embedded"], "worker per GPU .* --engine vllm"),
-        (["--num-gpus", "2", "--gpus", "1"], "--num-gpus 2 are more than --gpus 1 names"),
-        (["--gpus", "1", "--device", "cpu"], "give either --gpus or --device cpu"),
-        (["--max-gpu-memory", "13GiB", "--gpu-memory-fraction", "0.5"], "give either"),
-        (["--gpus", "first"], "give numbers of GPUs"),
+        ("--num-gpus 2 --engine embedded", "else give --engine vllm"),
+        ("--num-gpus 2 --gpus 1", "--num-gpus 2 are more than --gpus 1 names"),
+        ("--gpus 1 --device cpu", "give either --gpus or --device cpu"),
+        ("--max-gpu-memory 13GiB --gpu-memory-fraction 0.5", "give either"),
+        ("--gpus first", "give numbers of GPUs"),
+        ("--gptq-wbits 4", "serve quantized checkpoints with vLLM"),
+        ("--stream-interval 2", "leave it out"),
+        ("--gpu", "did you mean --gpus?"),
+        ("""--vllm-args="-a 'b" """, '--vllm-args: "-a \'b" has no closing quotation'),
+        ("--host 0.0.0.0", "--worker-address"),
+        ("--host 'no such host'", "is no address"),
+        ("--port x", "'x'"),
+        ("--context-length 99999", "--context-length 99999 is longer"),
+        ("--device quantum", "unknown device 'quantum'"),
+        ("--conv-template vicuna", "unknown chat template 'vicuna'"),
+        ("--limit-worker-concurrency 0", "above 0"),
+        *((f"--gpu-memory-fraction {x}", "at most 1") for x in ("0", "1.01", "-1", "nan", "all")),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_before_anything_is_loaded(words, said):
-    with pytest.raises(ValueError, match=said):
-        commands.settle(parsed(*words))
+def test_a_worker_refuses_what_it_cannot_honour(words, said, checkpoint, capsys):
+    model = ("--model-path", checkpoint(), "--port", 0)
+    assert said in refusal(capsys, model_worker, *model, *shlex.split(words))
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "said"),
+    [
+        (controller, "--ssl", "proxy that speaks TLS"),
+        (controller, "--port 99999", "--port 99999 is no port"),
+        (cli, "--model-name m --judge-sent-end", "an answer ends where"),
+        (cli, "", "give --model-path"),
+        (launch_all_serve, "--model-path-address m --awq-wbits 4", "vLLM"),
+        (launch_all_serve, "--model-path-address m --worker-port 1", "@PORT"),
+    ],
+)
+def test_others_refuse_what_they_cannot_honour(program, words, said, capsys):
+    assert said in refusal(capsys, program, *words.split())
+
+
+def test_a_port_that_is_taken_is_named_with_its_flag(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refusal(capsys, controller, "--port", port)
+    assert f"cannot listen on localhost:{port}" in line and "--port" in line
+
+
+def test_what_is_no_checkpoint_to_serve_is_said_with_the_remedy(tmp_path, capsys):
+    save_tiny_model(tmp_path / "plain", installed=False)
+    line = refusal(capsys, model_worker, "--model-path", tmp_path / "plain", "--port", 0)
+    assert all(word in line for word in ("--chat-template", "llama-2", "chatml", "zephyr"))
+    for path, said in ((tmp_path, "config.json"), (tmp_path / "no", "there is no directory '")):
+        assert said in refusal(capsys, model_worker, "--model-path", path, "--port", 0)
+
+
+@pytest.mark.parametrize("place", ["torch.nn.Module.to", "fastchat.serve.engine.engine.KVPool"])
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")],
+)
+def test_a_model_without_room_on_the_gpu_is_one_line(checkpoint, capsys, monkeypatch, place, error):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(place, full)
+    words = ("--model-path", checkpoint(), "--device", "cpu", "--port", 0)
+    line = refusal(capsys, model_worker, *words)
+    assert f"{checkpoint()} does not fit into the free memory of cpu" in line
+    assert "--gpu-memory-fraction" in line
 
 
 def test_memory_of_a_gpu_is_none_of_a_cpu():
@@ -51,27 +121,6 @@ def test_a_gpu_that_is_none_is_no_reason_to_take_the_cpu(monkeypatch):
     assert commands.device_of(parsed()) == "cpu"
     with pytest.raises(ValueError, match="--gpus 7: torch sees no such GPU"):
         commands.device_of(parsed("--gpus", "7"))
-
-
-@pytest.mark.parametrize(
-    ("read", "words", "said"),
-    [
-        (parsed, ["--gptq-wbits", "4"], "serve quantized checkpoints with vLLM"),
-        (parsed, ["--stream-interval", "2"], "leave it out"),
-        (parsed, ["--gpu"], "did you mean --gpus?"),
-        (parsed, ["--vllm-args=-a 'b"], '--vllm-args: "-a \'b" has no closing quotation'),
-        (controller.parse_args, ["--ssl"], "proxy that speaks TLS"),
-        (cli.parse_args, ["--model-name", "m", "--judge-sent-end"], "an answer ends where"),
-        (cli.parse_args, [], "give --model-path"),
-        (launch_all_serve.parse_args, ["--model-path-address", "m", "--awq-wbits", "4"], "vLLM"),
-        (launch_all_serve.parse_args, ["--model-path-address", "m", "--worker-port", "1"], "@PORT"),
-    ],
-)
-def test_flags_of_others_are_refused_with_the_way_out(read, words, said, capsys):
-    with pytest.raises(SystemExit) as end:
-        read(*words) if read is parsed else read(words)
-    error = capsys.readouterr().err
-    assert end.value.code == 2 and said in error and error.count("\n") == 1
 
 
 def test_weights_in_8_bits_answer(tmp_path):
