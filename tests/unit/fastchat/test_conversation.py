@@ -1,11 +1,21 @@
-"""Messages -> token ids: what is served is what is trained.
+"""Messages -> token ids: what is trained is what was sampled, whatever a template makes of it.
 
 python -m pytest tests/unit/fastchat/test_conversation.py
 """
 
+import random
+
 import pytest
 
-from fastchat.conversation import BUILT_IN, ChatTemplate, messages_from_sharegpt
+from fastchat.conversation import (
+    BUILT_IN,
+    Answer,
+    ChatTemplate,
+    messages_from_sharegpt,
+    pack_ids,
+    unpack_ids,
+)
+from tests.support.thinking import FAMILIES, tokenizer_of
 from tests.support.tiny import tiny_tokenizer
 
 QUESTION = {"role": "user", "content": "What is 2 + 2?"}
@@ -14,11 +24,13 @@ RETRY = {"role": "user", "content": "The answer is incorrect. Please try again. 
 RIGHT = {"role": "assistant", "content": "It is \\boxed{4}."}
 SYSTEM = {"role": "system", "content": "Answer briefly."}
 EPISODE = [QUESTION, WRONG, RETRY, RIGHT]
+PIECES = ["<think>", "</think>", "\n", "\n\n", " ", "  "]
+PIECES += ["It is", "\\boxed{4}", "é", ".", "<|im_end|>"]
 
 
-@pytest.fixture(params=sorted(BUILT_IN))
+@pytest.fixture(params=sorted(FAMILIES))
 def template(request):
-    return ChatTemplate(tiny_tokenizer(request.param))
+    return ChatTemplate(tokenizer_of(request.param))
 
 
 def test_bos_is_written_once(template):
@@ -89,13 +101,6 @@ def test_templates_that_cannot_be_used_are_one_error_with_the_remedy():
         ChatTemplate(tokenizer)
 
 
-def test_a_ready_made_prompt_gets_its_special_tokens_once():
-    tokenizer = tiny_tokenizer("llama-2")
-    template = ChatTemplate(tokenizer)
-    text = template.render_prompt([QUESTION])
-    assert template.plain_prompt_ids(text) == template.prompt_ids([QUESTION])
-
-
 def test_sharegpt_turns_become_messages():
     turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "loss": 1.0}]
     assert messages_from_sharegpt(turns) == [
@@ -109,3 +114,130 @@ def test_sharegpt_turns_become_messages():
 def test_an_example_must_end_in_an_answer(template):
     with pytest.raises(ValueError, match="must end in an assistant message"):
         template.encode(EPISODE[:3])
+
+
+def texts(count=100):
+    """Answers with thoughts in every order, blanks on every side, and none at all."""
+    draw = random.Random(0)
+    return ["", *("".join(draw.choices(PIECES, k=draw.randint(1, 7))) for _ in range(count))]
+
+
+def dialogue(text, first="<think>5?</think>\n\nIt is 5."):
+    first = {"role": "assistant", "content": first}
+    return [QUESTION, first, RETRY, {"role": "assistant", "content": text}]
+
+
+def spelled(template, ids):
+    return template.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def test_recorded_tokens_are_trained_as_they_are(template):
+    draw = random.Random(1)
+    for text in texts():
+        # As a model may write it: in single characters, not in the longest pieces.
+        parts = [text] if draw.random() < 0.5 else list(text)
+        ids = [i for part in parts for i in template._encode(part, plain=True)]
+        for stopped in (True, False):
+            sampled = ids + [template.turn_end_id] * stopped
+            answer = Answer(sampled, template.fingerprint, is_cut=not stopped)
+            example = template.encode(dialogue(text), answer)
+            assert (example.action, example.source) == (sampled, "recorded")
+            assert example.prompt == template.prompt_ids(dialogue(text)[:-1])
+            assert spelled(template, example.action) == text
+
+
+def test_a_text_is_tokenized_as_the_continuation_of_the_prompt(template):
+    opens = template.render_prompt([QUESTION]).endswith("<think>\n")
+    for text in texts():
+        for is_cut in (False, True):
+            prompt, action, *_ = template.encode(dialogue(text), Answer(is_cut=is_cut))
+            assert prompt == template.prompt_ids(dialogue(text)[:-1])
+            assert (action[-1:] == [template.turn_end_id]) is (not is_cut)
+            closed = opens and not is_cut and "</think>" not in text
+            assert spelled(template, action) == "\n</think>\n\n" * closed + text
+
+
+def test_the_one_rule_for_an_answer_without_the_thought_that_the_prompt_opens():
+    template = ChatTemplate(tokenizer_of("r1"))
+    example = template.encode([QUESTION, {"role": "assistant", "content": "It is 4."}])
+    assert example.closed_thought
+    whole = template.tokenizer.decode(example.prompt + example.action)
+    assert whole.endswith("<|Assistant|><think>\n\n</think>\n\nIt is 4.</s>")
+
+
+def test_tokens_of_another_vocabulary_are_not_trained_nor_those_of_another_text():
+    template, other = (ChatTemplate(tokenizer_of(name)) for name in ("qwen3", "r1"))
+    assert template.fingerprint == ChatTemplate(tokenizer_of("qwen3.5")).fingerprint
+    ids = [*template._encode("It is 4."), template.turn_end_id]
+    unknown = [*ids[:-1], len(template.tokenizer)]
+    for whose, ids_, text, source in (
+        (template.fingerprint, ids, "It is 4.", "recorded"),
+        (other.fingerprint, ids, "It is 4.", "other_tokenizer"),
+        (template.fingerprint, ids, "It is 5.", "edited"),
+        (None, ids, "It is 4.", "recorded"),
+        (None, ids, "It is 5.", "edited"),
+        (None, unknown, "It is 4.", "other_tokenizer"),
+    ):
+        example = template.encode(dialogue(text), Answer(ids_, whose))
+        assert example.source == source
+        assert spelled(template, example.action) == text
+
+
+def test_an_end_that_a_server_left_out_is_added_once():
+    template = ChatTemplate(tokenizer_of("qwen3"))
+    ids = template._encode("It is 4.")
+    example = template.encode(dialogue("It is 4."), Answer(ids, template.fingerprint))
+    assert example.action == [*ids, template.turn_end_id]
+
+
+def test_a_sentencepiece_answer_keeps_its_first_word():
+    """Llama 2 writes "▁It" after [/INST], though no blank is in its text."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE(unk_token="<unk>"))
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    raw.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(vocab_size=150, special_tokens=special, show_progress=False)
+    raw.train_from_iterator(["It is [/INST] [INST] What 2 + 2?"], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
+    template = ChatTemplate(tokenizer, "llama-2")
+    for text in ("It is", " It is", "It  is "):
+        action = template.encode([QUESTION, {"role": "assistant", "content": text}]).action
+        assert tokenizer.decode(action[:-1]) == text
+        assert tokenizer.convert_ids_to_tokens(action[:1])[0].startswith("▁")
+
+
+def test_the_date_is_the_one_that_is_given_not_todays():
+    template = ChatTemplate(tokenizer_of("llama-3.2"))
+    assert "Today Date: 26 Jul 2024" in template.render_prompt([QUESTION])
+    assert "Today Date: 02 Jan 2026" in template.render_prompt([QUESTION], "2026-01-02")
+    messages = [QUESTION, {"role": "assistant", "content": "4"}]
+    prompt = template.encode(messages, Answer(date="2026-01-02")).prompt
+    assert prompt == template.prompt_ids([QUESTION], "2026-01-02")
+    template.install(template.tokenizer)
+    assert template.tokenizer.chat_template == FAMILIES["llama-3.2"][2]
+
+
+def test_every_form_of_a_date_and_the_edges_of_the_template_are_kept():
+    tokenizer = tiny_tokenizer("chatml")
+    tokenizer.chat_template = (
+        "\n{% set today = strftime_now(format='%A, %-d %B %y (%%)') %}{{ today }}"
+        "{% macro day() %}{{ strftime_now('%Y-%m-%d') }}{% endmacro %} {{ day() }}"
+        "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    )
+    text = ChatTemplate(tokenizer).render_prompt([QUESTION], "2026-01-02")
+    assert text == "\nFriday, 2 January 26 (%) 2026-01-02What is 2 + 2?<|im_end|>"
+
+
+def test_ids_are_packed_without_loss():
+    draw = random.Random(2)
+    ids = [draw.randrange(200_000) for _ in range(500)] + [0, 127, 128, 2**31 - 1]
+    assert unpack_ids(pack_ids(ids)) == ids and unpack_ids("") == []
+    assert len(pack_ids(ids)) < 4.1 * len(ids)
+    for wrong in ("no base64", "gA==", pack_ids([2**31]), 7):
+        with pytest.raises(ValueError, match="token_ids"):
+            unpack_ids(wrong)

@@ -51,54 +51,42 @@ def cut(path, by=10):
     path.write_bytes(path.read_bytes()[:-by])
 
 
-def spoil(model, how):
-    weights = model / "model.safetensors"
-    if how == "pointer":
-        weights.write_bytes(POINTER)
-    elif how == "tokenizer pointer":
-        (model / "tokenizer.json").write_bytes(POINTER)
-    elif how == "cut":
-        cut(weights)
-    elif how == "header cut":
-        cut(weights, weights.stat().st_size - 20)
-    elif how == "empty":
-        weights.write_bytes(b"")
-    elif how == "not found":
-        weights.write_bytes(b"Entry not found")
-    elif how == "none":
-        weights.unlink()
-    elif how == "shard lost":
-        shard(model)[1].unlink()
-    elif how == "shard cut":
-        cut(shard(model)[-1])
-    elif how == "bin cut":
-        cut(as_bin(model))
-    elif how == "tokenizer cut":
-        cut(model / "tokenizer.json")
-    elif how == "bin pointer":
-        as_bin(model).write_bytes(POINTER)
+def weights(model):
+    return model / "model.safetensors"
 
 
-SPOILED = {
-    "pointer": "model.safetensors is a pointer of Git LFS .* run `git lfs pull` in",
-    "tokenizer pointer": "tokenizer.json is a pointer of Git LFS",
-    "tokenizer cut": r"tokenizer.json is cut off, or no JSON \([\d,]+ bytes\): fetch it again",
-    "cut": r"model.safetensors is cut off, or .* \([\d,]+ bytes; .*\): fetch it again \(`git lfs",
-    "header cut": "is cut off, or no safetensors file",
-    "empty": "is cut off, or no safetensors file",
-    "not found": "is cut off, or no safetensors file",
-    "none": "holds no model.safetensors",
-    "shard lost": "model-00002-of-0000.*.safetensors is missing, though the index",
-    "shard cut": "model-0000.*.safetensors is cut off",
-    "bin cut": "pytorch_model.bin is cut off",
-    "bin pointer": "pytorch_model.bin is a pointer of Git LFS",
-}
+def tokenizer(model):
+    return model / "tokenizer.json"
 
 
-@pytest.mark.parametrize("how", SPOILED)
-def test_what_is_not_whole_is_named_with_the_remedy(model, how):
-    spoil(model, how)
-    with pytest.raises(ValueError, match=SPOILED[how]) as caught:
+def point(path):
+    path.write_bytes(POINTER)
+
+
+CUT = r"model.safetensors is cut off, or .* \([\d,]+ bytes; .*\): fetch it again \(`git lfs"
+NO_FILE = "is cut off, or no safetensors file"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda m: point(weights(m)), "model.safetensors is a pointer .* run `git lfs pull` in"),
+        (lambda m: point(tokenizer(m)), "tokenizer.json is a pointer of Git LFS"),
+        (lambda m: cut(tokenizer(m)), r"tokenizer.json is cut off, or no JSON \([\d,]+ bytes\): f"),
+        (lambda m: cut(weights(m)), CUT),
+        (lambda m: cut(weights(m), weights(m).stat().st_size - 20), NO_FILE),  # within its header
+        (lambda m: weights(m).write_bytes(b""), NO_FILE),
+        (lambda m: weights(m).write_bytes(b"Entry not found"), NO_FILE),
+        (lambda m: weights(m).unlink(), "holds no model.safetensors"),
+        (lambda m: shard(m)[1].unlink(), "model-00002-of-0000.*.safetensors is missing, though t"),
+        (lambda m: cut(shard(m)[-1]), "model-0000.*.safetensors is cut off"),
+        (lambda m: cut(as_bin(m)), "pytorch_model.bin is cut off"),
+        (lambda m: point(as_bin(m)), "pytorch_model.bin is a pointer of Git LFS"),
+    ],
+)
+def test_what_is_not_whole_is_named_with_the_remedy(model, spoil, said):
+    spoil(model)
+    with pytest.raises(ValueError, match=said) as caught:
         check_files(model)
     assert "\n" not in str(caught.value)
 
@@ -135,22 +123,20 @@ def test_a_whole_bin_passes_and_an_adapter_is_looked_at_with_its_base(model, tmp
     check_files(model)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(
-        json.dumps({"base_model_name_or_path": str(model)})
-    )
-    (adapter / "adapter_model.safetensors").write_bytes(POINTER)
+    base = {"base_model_name_or_path": str(model)}
+    (adapter / "adapter_config.json").write_text(json.dumps(base))
+    point(adapter / "adapter_model.safetensors")
     with pytest.raises(ValueError, match="adapter_model.safetensors is a pointer"):
         check_files(adapter)
 
 
 def test_trainer_and_worker_say_it_at_once(model, tmp_path, capsys):
-    spoil(model, "pointer")
+    point(weights(model))
     data = write_rows(tmp_path / "data.json", rows(3))
     assert main(command((model, data), tmp_path / "out")) == 2
     error = capsys.readouterr().err
-    assert (
-        error.startswith("train_mem.py: error: --model_name_or_path: ") and error.count("\n") == 1
-    )
+    assert error.startswith("train_mem.py: error: --model_name_or_path: ")
+    assert error.count("\n") == 1
     with pytest.raises(SystemExit) as left:
         model_worker.main(["--model-path", str(model), "--port", "0", "--no-register"])
     assert left.value.code == 2 and "run `git lfs pull`" in capsys.readouterr().err

@@ -80,14 +80,10 @@ def test_register_list_and_address(url):
         assert post(f"{url}/get_worker_address", {"model": "other"}) == {"address": ""}
         beat = {"worker_name": worker, "queue_length": 2}
         assert post(f"{url}/receive_heart_beat", beat) == {"exist": True}
-        assert post(f"{url}/receive_heart_beat", {**beat, "worker_name": "http://x:1"}) == {
-            "exist": False
-        }
-        assert post(f"{url}/worker_get_status") == {
-            "model_names": ["m"],
-            "speed": 1,
-            "queue_length": 2,
-        }
+        other = post(f"{url}/receive_heart_beat", {**beat, "worker_name": "http://x:1"})
+        assert other == {"exist": False}
+        status = {"model_names": ["m"], "speed": 1, "queue_length": 2}
+        assert post(f"{url}/worker_get_status") == status
 
 
 def test_the_status_counts_no_model_whose_worker_is_gone(url, capsys):
@@ -174,20 +170,11 @@ def test_a_name_with_several_addresses_refuses_when_all_of_them_do(monkeypatch):
     assert asyncio.run(ask(True)) and not asyncio.run(ask(False))
 
 
-def test_a_worker_that_dies_in_a_stream_ends_it_with_an_error(url):
-    with running(worker_app(die_after=2)) as worker:
-        register(url, worker)
-        messages = frames(f"{url}/worker_generate_stream", {"model": "m", "prompt": "hi"})
-    assert [message["error_code"] for message in messages] == [
-        0,
-        0,
-        ErrorCode.CONTROLLER_WORKER_TIMEOUT,
-    ]
-
-
-def test_a_worker_that_hangs_ends_the_stream_with_an_error(monkeypatch):
+@pytest.mark.parametrize(("fault", "codes"), [({"die_after": 2}, [0, 0]), ({"delay": 3}, [])])
+def test_a_worker_that_dies_or_hangs_ends_the_stream_with_an_error(monkeypatch, fault, codes):
     monkeypatch.setenv("FASTCHAT_WORKER_API_TIMEOUT", "0.3")
-    with running(create_app()) as url, running(worker_app(delay=3)) as worker:
+    with running(create_app()) as url, running(worker_app(**fault)) as worker:
         register(url, worker)
         messages = frames(f"{url}/worker_generate_stream", {"model": "m", "prompt": "hi"})
-    assert [m["error_code"] for m in messages] == [ErrorCode.CONTROLLER_WORKER_TIMEOUT]
+    codes = [*codes, ErrorCode.CONTROLLER_WORKER_TIMEOUT]
+    assert [message["error_code"] for message in messages] == codes

@@ -172,23 +172,15 @@ def close(logprobs):
     return pytest.approx(logprobs, abs=1e-4)
 
 
-def test_penalties_reach_the_sampler(client):
-    options = {"temperature": 0, "max_tokens": 40}
-    repeats = client.chat.completions.create(**CHAT, **options).choices[0].message.content
-    for name in ("presence_penalty", "frequency_penalty"):
-        other = client.chat.completions.create(**CHAT, **options, **{name: 2.0})
-        assert other.choices[0].message.content != repeats
-    body = {"extra_body": {"repetition_penalty": 1.5}}
-    other = client.chat.completions.create(**CHAT, **options, **body)
-    assert other.choices[0].message.content != repeats
-
-
-def test_stop_texts_end_an_answer(client):
-    whole = client.chat.completions.create(**CHAT, seed=3, max_tokens=40)
-    text = whole.choices[0].message.content
-    cut = client.chat.completions.create(**CHAT, seed=3, max_tokens=40, stop=text[10:12])
-    assert cut.choices[0].message.content == text[: text.index(text[10:12])]
-    assert cut.choices[0].finish_reason == "stop"
+def test_penalties_and_stop_texts_reach_the_worker(client, worker_url):
+    plain = by_worker(worker_url, temperature=0, max_new_tokens=40)["text"]
+    settings = {"presence_penalty": 2.0, "frequency_penalty": 2.0, "repetition_penalty": 1.5}
+    for name, value in (settings | {"stop": plain[10:12]}).items():
+        expected = by_worker(worker_url, temperature=0, max_new_tokens=40, **{name: value})
+        options = {"temperature": 0, "max_tokens": 40, "extra_body": {name: value}}
+        [choice] = client.chat.completions.create(**CHAT, **options).choices
+        assert choice.message.content == expected["text"] != plain
+        assert choice.finish_reason == expected["finish_reason"]
 
 
 def test_parts_developer_messages_and_sent_back_answers_are_understood(client, worker_url):
@@ -198,23 +190,15 @@ def test_parts_developer_messages_and_sent_back_answers_are_understood(client, w
     plain = [system, asked, {"role": "assistant", "content": answer.content}, again]
     parts = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "2?"}]
     typed = [{**system, "role": "developer"}, {"role": "user", "content": parts}, answer, again]
-    reply = client.chat.completions.create(
-        model="tiny-llama", messages=typed, temperature=0, max_tokens=12
-    )
-    assert (
-        reply.choices[0].message.content
-        == by_worker(worker_url, messages=plain, temperature=0)["text"]
-    )
+    options = {"model": "tiny-llama", "temperature": 0, "max_tokens": 12}
+    reply = client.chat.completions.create(messages=typed, **options)
+    expected = by_worker(worker_url, messages=plain, temperature=0)
+    assert reply.choices[0].message.content == expected["text"]
 
 
 def test_fields_that_change_nothing_are_read_over(client):
-    neutral = {
-        "user": "me",
-        "frequency_penalty": 0,
-        "logprobs": False,
-        "tools": [],
-        "logit_bias": {},
-    }
+    neutral = {"user": "me", "frequency_penalty": 0, "logprobs": False}
+    neutral |= {"tools": [], "logit_bias": {}}
     options = {"temperature": 0, "max_tokens": 5}
     plain = client.chat.completions.create(**CHAT, **options)
     reply = client.chat.completions.create(**CHAT, **options, **neutral)

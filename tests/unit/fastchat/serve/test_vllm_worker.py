@@ -128,7 +128,7 @@ def test_a_stream_grows_and_ends_as_the_whole_answer(url):
     body = {**ASK, "seed": 5, "n": 2, "max_new_tokens": 20}
     sent = frames(f"{url}/worker_generate_stream", body)
     assert sent[-1] == post(f"{url}/worker_generate", body)
-    assert len(sent) > 5
+    assert len(sent) > 2
     for earlier, later in itertools.pairwise(sent):
         assert all(b.startswith(a) for a, b in zip(earlier["text"], later["text"], strict=True))
         assert earlier["finish_reason"] in (None, [None, None])

@@ -15,23 +15,15 @@ from tests.support.served import greedy
 from tests.support.tiny import save_tiny_model, tiny_config
 from tests.support.training_data import rows, write_rows
 
-LLAMA_3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 256,
-}
-LONG = {"short_factor": [1.0] * 6, "long_factor": [2.0] * 6}
+LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA_3 |= {"original_max_position_embeddings": 256}
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 6, "long_factor": [2.0] * 6}
 
 FAMILIES = {
     "llama": ("llama", {}),
     "llama, linear": ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
     "llama 3.1": ("llama", {"rope_scaling": LLAMA_3}),
-    "llama, longrope": (
-        "llama",
-        {"rope_scaling": {"rope_type": "longrope", "factor": 2.0, **LONG}},
-    ),
+    "llama, longrope": ("llama", {"rope_scaling": {"factor": 2.0, **LONG}}),
     "llama 3.2, tied": ("llama", {"rope_scaling": LLAMA_3, "tie_word_embeddings": True}),
     "mistral": ("mistral", {}),
     "qwen 2.5": ("qwen2", {}),
@@ -65,24 +57,16 @@ def test_a_family_is_trained_saved_and_served(data, tmp_path, capsys, name):
         after.get_input_embeddings().weight, before.get_input_embeddings().weight
     )
     old, new = load_tokenizer(source), AutoTokenizer.from_pretrained(output)
-    assert (len(new), new.pad_token_id, new.get_vocab()) == (
-        len(old),
-        old.pad_token_id,
-        old.get_vocab(),
-    )
+    assert (new.pad_token_id, new.get_vocab()) == (old.pad_token_id, old.get_vocab())
     positions = [json.loads((path / "config.json").read_text()) for path in (source, output)]
     assert positions[0].get("rope_parameters") == positions[1].get("rope_parameters")
 
     model, tokens = greedy(output)
-    prompt = new.apply_chat_template(
-        [{"role": "user", "content": "What is 1 + 2?"}],
-        add_generation_prompt=True,
-        return_tensors="pt",
-        return_dict=True,
-    )
-    expected = model.generate(
-        **prompt, max_new_tokens=len(tokens), do_sample=False, eos_token_id=None
-    )
+    asked = [{"role": "user", "content": "What is 1 + 2?"}]
+    how = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+    prompt = new.apply_chat_template(asked, **how)
+    limits = {"max_new_tokens": len(tokens), "do_sample": False, "eos_token_id": None}
+    expected = model.generate(**prompt, **limits)
     assert tokens == expected[0, prompt["input_ids"].shape[1] :].tolist()
 
 

@@ -6,16 +6,13 @@ python -m pytest tests/unit/fastchat/train/test_refusals.py
 import json
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from fastchat.train import processes
 from fastchat.train.train import main
 from tests.support.tiny import save_tiny_model
-from tests.support.training_data import command, make_case, record, rows, write_rows
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    return make_case(tmp_path_factory.mktemp("case"))
+from tests.support.training_data import command, record, rows, write_rows
 
 
 def too_long(content):
@@ -65,15 +62,25 @@ def test_data_that_cannot_be_trained_is_refused_in_one_message(case, tmp_path, c
         ("--num_train_epochs 0", "--num_train_epochs is 0"),
         ("--report_to wandbb", "--report_to wandbb is unknown; choose wandb, tensorboard, "),
         ("--deepspeed nowhere.json", "nowhere.json"),
+        ("--lora_r 4", "--lora_r does nothing without --use_lora True"),
+        ("--use_lora True --lora_r 0", "--lora_r 0 and --lora_alpha 16"),
+        ("--use_lora True --lora_bias some", "--lora_bias some: choose one of"),
+        ("--use_lora True --lora_dropout 1", "--lora_dropout is 1.0"),
+        ("--use_lora True --lora_target_modules query", "adapter --lora_target_modules query does"),
+        ("--use_lora True --lora_target_modules lm_head", "lm_head is the embedding or the output"),
+        ("--use_lora True --lora_weight_path /no", "/no: there is no adapter_config.json"),
+        ("--use_lora True --lora_weight_path /no --lora_r 2", "--lora_r contradicts --lora_weight"),
+        ("--q_lora True --deepspeed deepspeed/zero3.json", "--q_lora with DeepSpeed ZeRO-3"),
     ],
 )
-def test_a_refusal_is_one_message_with_code_2_and_writes_nothing(
-    case, tmp_path, capsys, more, message
+def test_a_refusal_is_one_message_before_weights_are_read_and_writes_nothing(
+    case, tmp_path, capsys, monkeypatch, more, message
 ):
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", pytest.fail)
     assert main(command(case, tmp_path / "out", *more.split())) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and not torch.distributed.is_initialized()
 
 
 def test_dropping_more_is_possible_when_asked_for(case, tmp_path):

@@ -18,19 +18,7 @@ from fastchat.train.checkpoints import checkpoints, mark_complete, rotate
 from fastchat.train.rwr_trainer import StopAtSignal
 from fastchat.train.train import main
 from tests.support.tiny import save_tiny_model
-from tests.support.training_data import command, figures, make_case, record
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    return make_case(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture(scope="module")
-def finished(case, tmp_path_factory):
-    output = tmp_path_factory.mktemp("finished") / "out"
-    assert main(command(case, output)) == 0
-    return output
+from tests.support.training_data import command, figures, record
 
 
 def test_the_checkpoint_is_complete_and_carries_its_chat_template(case, finished):
@@ -73,13 +61,6 @@ def test_a_sample_the_length_and_the_next_command_are_printed(case, tmp_path, ca
     assert f"next: python workflow_eval.py --model '{output}' " in printed
 
 
-def test_a_finished_directory_is_left_alone(case, finished, capsys):
-    before = (finished / "training.json").read_bytes()
-    assert main(command(case, finished)) == 0
-    assert "is finished; nothing to do" in capsys.readouterr().out
-    assert (finished / "training.json").read_bytes() == before
-
-
 def test_other_settings_are_refused_naming_them(case, finished, capsys):
     other = ["--learning_rate", "5e-4", "--seed", "1", "--group_trajectories", "True"]
     assert main(command(case, finished, *other)) == 2
@@ -90,8 +71,7 @@ def test_other_settings_are_refused_naming_them(case, finished, capsys):
 
 
 def test_overwriting_trains_anew(case, finished, tmp_path):
-    output = tmp_path / "out"
-    shutil.copytree(finished, output)
+    output = shutil.copytree(finished, tmp_path / "out")
     assert main(command(case, output, "--overwrite_output_dir", "--max_steps", "1")) == 0
     assert record(output)["steps"] == 1
     assert not (output / "checkpoint-4").exists()
@@ -133,8 +113,7 @@ def test_rotation_spares_the_best_and_the_newest(tmp_path):
 
 
 def test_a_refusal_deletes_nothing(case, finished, tmp_path):
-    output = tmp_path / "out"
-    shutil.copytree(finished, output)
+    output = shutil.copytree(finished, tmp_path / "out")
     data = tmp_path / "bad.json"
     data.write_text("[{")
     assert main(command((case[0], data), output, "--overwrite_output_dir")) == 2
@@ -142,8 +121,7 @@ def test_a_refusal_deletes_nothing(case, finished, tmp_path):
 
 
 def test_a_published_generation_config_can_be_saved_again(case, tmp_path):
-    model = tmp_path / "model"
-    shutil.copytree(case[0], model)
+    model = shutil.copytree(case[0], tmp_path / "model")
     path = model / "generation_config.json"
     settings = json.loads(path.read_text()) | {"temperature": 0.9, "top_p": 0.6, "pad_token_id": 7}
     path.write_text(json.dumps(settings | {"do_sample": False}))
@@ -291,8 +269,7 @@ def test_a_template_named_on_the_command_line_is_saved(case, tmp_path):
 def test_a_loss_that_is_not_finite_fails_and_names_the_rows(case, tmp_path, capsys):
     from transformers import AutoModelForCausalLM
 
-    model = tmp_path / "broken"
-    shutil.copytree(case[0], model)
+    model = shutil.copytree(case[0], tmp_path / "broken")
     weights = AutoModelForCausalLM.from_pretrained(model)
     weights.lm_head.weight.data[5] = float("nan")
     weights.save_pretrained(model)
