@@ -140,10 +140,6 @@ def test_budgets_are_met_to_half_a_row_and_never_with_nothing():
         (["--match_tokens", "DATA"], "convert both data sets with --model_path"),
         (["--match_tokens", "DATA", "--model_path", "other"], "was counted with the tokenizer of"),
         (["--match_tokens", "DATA", "--to", "dpo"], "--match_tokens says nothing about preference"),
-        (["--to", "pair_sft", "--criteria", "best"], "--criteria says nothing about pairs"),
-        (["--to", "pair_sft", "--temperature", 1], "--temperature says nothing about pairs"),
-        (["--max_pairs", 2], "--max_pairs says nothing about weighted rows"),
-        (["--to", "pair_sft", "--context_window", 1], "--context_window says nothing about pairs"),
     ],
 )
 def test_contradictions_are_refused(rise_data, output, arguments, message, capsys):

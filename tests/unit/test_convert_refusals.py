@@ -45,17 +45,18 @@ def one_line(capsys) -> str:
         (lambda r: r["turn_history"]["rewards"].update({"1": [float("nan")]}), "finite numbers"),
         (lambda r: r["turn_history"]["rewards"].update({"1": [float("inf")]}), "finite numbers"),
         (lambda r: r.update(turn_history=[]), "an episode is an object"),
+        (lambda r: r.update(mood="fine"), "unknown keys mood"),
     ],
 )
 @pytest.mark.parametrize("form", ["fastchat", "messages"])
 def test_a_record_that_would_be_odd_data_is_named_by_its_line(tmp_path, change, said, form, capsys):
     write_run(tmp_path / "run", sketch("w7 r5", "w7 r5"))
     edit(tmp_path / "run" / "rows.jsonl", change)
-    output = tmp_path / "data.json"
+    before, output = sorted(tmp_path.rglob("*")), tmp_path / "made" / "data.json"
     assert convert("--filepath", tmp_path / "run", "--output", output, "--format", form) == 2
     error = one_line(capsys)
     assert f"{tmp_path}/run/rows.jsonl, line 2: " in error and said in error
-    assert not output.exists()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("task_id", [True, 2**63, "1", None])

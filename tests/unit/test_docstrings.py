@@ -6,11 +6,12 @@ python -m pytest tests/unit/test_docstrings.py
 import doctest
 import re
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from rise.episodes.shorthand import sketch
+from tests.support.stages import ROOT
+
 FOLDERS = ("rise", "envs", "FastChat/fastchat", "data", "scripts/quickstart")
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -24,5 +25,5 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_hold(name):
-    result = doctest.testmod(import_module(name))
+    result = doctest.testmod(import_module(name), extraglobs={"sketch": sketch})
     assert result.attempted and not result.failed

@@ -9,7 +9,7 @@ import pytest
 
 from rise.episodes.journal import load_episodes
 from rise.metrics.evaluation import open_run
-from tests.support.conversion import convert
+from tests.support.conversion import convert, read
 from tests.support.scripted_servers import Wire, wire_reply
 from tests.support.stages import call, write_inputs
 
@@ -43,19 +43,13 @@ def place(tmp_path):
     return tmp_path
 
 
-def evaluate(place, *arguments):
+def evaluate(place, *arguments, code=0):
     student = ("--model", "people.py:student", "--log_dir", "log", "--max_turns", 3)
-    return call(place, "workflow_eval.py", *student, *arguments)
-
-
-def generate(place, *arguments):
-    models = ("--models", "people.py:student", "people.py:expert", "--max_turns", 2)
-    return call(place, "workflow_gen.py", *models, *arguments)
+    return call(place, "workflow_eval.py", *student, *arguments, code=code)
 
 
 def test_gated_revision_as_a_user_runs_it(place):
     done = evaluate(place, "--feedback", "self", "--revise_if_wrong")
-    assert done.returncode == 0, done.stderr
     found = json.loads((place / "log" / "summary.json").read_text())
     metrics = found["metrics"]
     # Problems 0, 2, 4, 6 are right at once; 1 and 5 are called wrong and mended; 3 and 7 are wrong
@@ -72,17 +66,12 @@ def test_gated_revision_as_a_user_runs_it(place):
     assert "own check: 0.25 revisions per problem" in done.stdout
     assert "m1@t3 - m1@t1" in done.stdout
     assert open_run(place / "log").metrics == metrics
-    other = evaluate(place, "--feedback", "self")
-    assert other.returncode == 2 and "revise_if_wrong: True -> None" in other.stderr
+    assert "revise_if_wrong: True -> None" in evaluate(place, "--feedback", "self", code=2).stderr
 
 
 def test_a_run_that_judges_itself_agrees_with_its_parallel_run(place):
-    assert evaluate(place, "--feedback", "critique").returncode == 0
-    parallel = ("--max_turns", 1, "--num_of_samples", 3)
-    done = call(
-        place, "workflow_eval.py", "--model", "people.py:student", "--log_dir", "log", *parallel
-    )
-    assert done.returncode == 0, done.stderr
+    evaluate(place, "--feedback", "critique")
+    done = evaluate(place, "--max_turns", 1, "--num_of_samples", 3)
     assert "m3@t1" in json.loads((place / "log" / "summary.json").read_text())["metrics"]
     assert "m1@t3 - m3@t1" in done.stdout
 
@@ -97,11 +86,9 @@ def test_a_worker_is_asked_for_its_judgement_and_the_forecast_knows(place):
         arguments = ("--model", "student", "--max_turns", 2, "--limit", 3, "--max_new_tokens", 20)
         arguments += ("--feedback", "self", "--controller_address", wire.url, "--log_dir", "log")
         planned = call(place, "workflow_eval.py", *arguments, "--dry-run")
-        done = call(place, "workflow_eval.py", *arguments)
-        asked = [[m["role"] for m in body["messages"]] for body in wire.requests]
-    assert done.returncode == 0, done.stderr
+        call(place, "workflow_eval.py", *arguments)
     assert "student: 9 answers, 180 new tokens" in planned.stdout
-    assert len(asked) == 9 and sorted(map(len, asked)) == [1] * 3 + [3] * 6
+    assert sorted(len(body["messages"]) for body in wire.requests) == [1] * 3 + [3] * 6
     usage = json.loads((place / "log" / "summary.json").read_text())["usage"]["student"]
     assert usage == {"requests": 9, "samples": 6, "prompt_tokens": 63, "completion_tokens": 27}
 
@@ -111,34 +98,29 @@ def test_a_worker_is_asked_for_its_judgement_and_the_forecast_knows(place):
     [("none", "I saw 1 messages"), ("feedback", "I saw 3 messages"), ("reference", "It is ")],
 )
 def test_what_the_expert_sees_changes_its_answer_and_never_the_training_prompt(place, sees, said):
-    done = generate(place, "--log_dir", "run", "--expert_sees", sees)
-    assert done.returncode == 0, done.stderr
-    episodes = {episode.task_id: episode for episode in load_episodes(place / "run")}
-    expected = None if sees == "feedback" else sees
-    assert [turn.sees for turn in episodes[1].turns] == [None, expected]
-    assert episodes[1].turns[1].action.startswith(said)
+    models = ("--models", "people.py:student", "people.py:expert", "--max_turns", 2)
+    call(place, "workflow_gen.py", *models, "--log_dir", "run", "--expert_sees", sees)
+    [turns] = [episode.turns for episode in load_episodes(place / "run") if episode.task_id == 1]
+    assert [turn.sees for turn in turns] == [None, None if sees == "feedback" else sees]
+    assert turns[1].action.startswith(said)
     assert json.loads((place / "run" / "config.json").read_text())["expert_sees"] == sees
-    rows = place / "rows.json"
-    assert convert("--filepath", place / "run", "--output", rows) == 0
-    [row] = [row for row in json.loads(rows.read_text()) if row["id"] == "0-1-2"]
-    values = [turn["value"] for turn in row["conversations"]]
+    assert convert("--filepath", place / "run", "--output", place / "rows.json") == 0
+    [row] = [row for row in read(place / "rows.json") if row["id"] == "0-1-2"]
     question = "What is 1 + 1?"
     retry = f"The answer is incorrect. Please try again. {question}"
-    assert values == [question, "It is \\boxed{99}", retry, episodes[1].turns[1].action]
-    assert "####" not in "".join(values)
+    assert [turn["value"] for turn in row["conversations"]] == [
+        *(question, "It is \\boxed{99}", retry, turns[1].action)
+    ]
 
 
 def test_right_answers_to_the_hint_become_first_answers(place):
     """STaR: what the model says when it was shown the reference is trained without it."""
     models = ("--models", "people.py:expert", "--max_turns", 2, "--log_dir", "run")
-    done = call(place, "workflow_gen.py", *models, "--expert_sees", "reference")
-    assert done.returncode == 0, done.stderr
+    call(place, "workflow_gen.py", *models, "--expert_sees", "reference")
     single = ("--criteria", "success", "--weighting", "none", "--context_window", 1)
-    rows = place / "star.json"
-    assert convert("--filepath", place / "run", "--output", rows, *single) == 0
-    texts = [
-        [turn["value"] for turn in row["conversations"]] for row in json.loads(rows.read_text())
-    ]
+    assert convert("--filepath", place / "run", "--output", place / "star.json", *single) == 0
+    rows = read(place / "star.json")
+    texts = [[turn["value"] for turn in row["conversations"]] for row in rows]
     assert texts == [[f"What is {i} + 1?", f"It is \\boxed{{{i + 1}}}"] for i in range(8)]
 
 
@@ -148,13 +130,9 @@ def test_generation_without_an_oracle_still_learns_from_the_best_sample(place):
         "def lottery(problem, messages):\n"
         "    return right(problem) if next(calls) % 3 == 2 else 'no idea'\n"
     )
-    done = call(
-        place,
-        "workflow_gen.py",
-        *("--models", "people.py:lottery", "--max_turns", 2, "--num_of_samples", 3),
-        *("--log_dir", "run", "--feedback", "none", "--concurrency", 1),
-    )
-    assert done.returncode == 0, done.stderr
+    words = ("--models", "people.py:lottery", "--max_turns", 2, "--num_of_samples", 3)
+    words += ("--log_dir", "run", "--feedback", "none", "--concurrency", 1)
+    done = call(place, "workflow_gen.py", *words)
     turns = [turn for episode in load_episodes(place / "run") for turn in episode.turns]
     assert len(turns) == 16 and {(turn.chosen, turn.verdict) for turn in turns} == {(2, "right")}
     assert "right at turn 2: 100.0 %" in done.stdout

@@ -74,34 +74,31 @@ def test_a_run_directory_its_rows_and_its_log_are_the_same_input(log, tmp_path):
     assert outputs[0].read_text() == outputs[1].read_text() == outputs[2].read_text()
 
 
-@pytest.mark.parametrize(
-    ("config", "flags", "shown"),
-    [
-        ({}, [], [1, 3, 5]),
-        ({"context_window": 2}, [], [1, 3, 3]),
-        ({"context_window": 2}, ["--context_window", "1"], [1, 1, 1]),
-        ({"context_window": 2}, ["--context_window", "3"], [1, 3, 5]),
-    ],
-)
-def test_the_window_is_the_runs_unless_it_is_given(config, flags, shown, tmp_path, output):
-    log = write_run(tmp_path / "run", sketch("w7 w8 r5"), turns=3, **config)
-    assert convert("--filepath", log, "--output", output, *flags) == 0
-    assert [len(row["conversations"]) - 1 for row in read(output)] == shown
+TWO, ON = {"context_window": 2}, {"correct_to_correct": True}
 
 
 @pytest.mark.parametrize(
-    ("config", "flags", "turns"),
+    ("problem", "config", "flags", "rows"),
     [
-        ({}, [], [1]),
-        ({"correct_to_correct": True}, [], [1, 2]),
-        ({"correct_to_correct": True}, ["--no-correct_to_correct"], [1]),
-        ({}, ["--correct_to_correct"], [1, 2]),
+        ("w7 w8 r5", {}, "", [(1, 1), (2, 3), (3, 5)]),
+        ("w7 w8 r5", TWO, "", [(1, 1), (2, 3), (3, 3)]),
+        ("w7 w8 r5", TWO, "--context_window 1", [(1, 1), (2, 1), (3, 1)]),
+        ("w7 w8 r5", TWO, "--context_window 3", [(1, 1), (2, 3), (3, 5)]),
+        ("r5 r5", {}, "", [(1, 1)]),
+        ("r5 r5", ON, "", [(1, 1), (2, 3)]),
+        ("r5 r5", ON, "--no-correct_to_correct", [(1, 1)]),
+        ("r5 r5", {}, "--correct_to_correct", [(1, 1), (2, 3)]),
     ],
 )
-def test_correct_to_correct_is_the_runs_unless_it_is_given(config, flags, turns, tmp_path, output):
-    log = write_run(tmp_path / "run", sketch("r5 r5"), **config)
-    convert("--filepath", log, "--output", output, "--remove_duplication", *flags)
-    assert [row["turn"] for row in read(output)] == turns
+def test_what_the_run_was_set_to_holds_unless_it_is_given(
+    problem, config, flags, rows, tmp_path, output
+):
+    """Rows as (turn, messages before the answer)."""
+    log = write_run(tmp_path / "run", sketch(problem), len(problem.split()), **config)
+    words = ("--filepath", log, "--output", output, "--remove_duplication", *flags.split())
+    assert convert(*words) == 0
+    found = [(row["turn"], len(row["conversations"]) - 1) for row in read(output)]
+    assert found == rows
 
 
 def test_the_log_of_a_second_run_in_the_same_directory_finds_its_own_configuration(
@@ -207,6 +204,16 @@ def test_no_row_left_is_a_failure_that_says_why(tmp_path, output, capsys):
     assert not output.parent.exists()
 
 
+OF_RULES = ("--criteria best", "--only_success", "--weighting none", "--temperature 1")
+OF_RULES += ("--remove_duplication", "--drop_truncated")
+OF_ROWS = ("--model_path m", "--format messages", "--remove_near_duplicates 0.8")
+IDLE = (
+    ("dpo", "preference pairs", OF_RULES + OF_ROWS),
+    ("pair_sft", "pairs", (*OF_RULES, "--context_window 1", "--correct_to_correct")),
+)
+"""Flags that do nothing for what the rows are written for."""
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -215,7 +222,6 @@ def test_no_row_left_is_a_failure_that_says_why(tmp_path, output, capsys):
         (["--filepath", "empty.json"], "empty.json is empty (0 bytes)"),
         (["--filepath", "torn.json"], "not valid JSON"),
         (["--filepath", "torn.jsonl"], "damaged"),
-        (["--filepath", "unknown.json"], "has unknown keys mood"),
         (["--output", "."], "is a directory"),
         (["--temperature", "0"], "above 0"),
         (["--temperature", "0.001"], "--temperature"),
@@ -223,6 +229,12 @@ def test_no_row_left_is_a_failure_that_says_why(tmp_path, output, capsys):
         (["--env", "math"], "a run of gsm8k"),
         (["--prompt_style", "nowhere.json"], "nowhere.json"),
         (["--max_pairs", "0", "--temperature", "-1"], "--max_pairs is 0: give 1 or more\n"),
+        (["--max_pairs", "2"], "--max_pairs says nothing about weighted rows"),
+        *(
+            (["--to", to, *flag.split()], f"{flag.split()[0]} says nothing about {what}")
+            for to, what, flags in IDLE
+            for flag in flags
+        ),
     ],
 )
 def test_bad_input_is_one_error_and_nothing_is_written(
@@ -232,8 +244,6 @@ def test_bad_input_is_one_error_and_nothing_is_written(
     Path("torn.json").write_text('{"0": {')
     Path("empty.json").touch()
     Path("torn.jsonl").write_text('{"task_id": 0\n{"task_id": 1}\n')
-    record = sketch("r5")[0].to_dict() | {"mood": "fine"}
-    Path("unknown.json").write_text(json.dumps({"0": record}))
     before = sorted(tmp_path.rglob("*"))
     assert convert("--filepath", log, "--output", output, *flags) == 2
     errors = capsys.readouterr().err

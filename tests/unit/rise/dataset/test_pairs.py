@@ -110,24 +110,3 @@ def test_the_state_is_what_the_window_showed_and_without_a_pair_the_remedy_is_sa
     assert convert(tmp_path / "q.jsonl", "--filepath", other) == 1
     assert "sample more per turn, or pool" in capsys.readouterr().err
     assert not (tmp_path / "q.jsonl").exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--criteria", "best"], "--criteria says nothing about preference pairs"),
-        (["--only_success"], "--only_success"),
-        (["--weighting", "none"], "--weighting"),
-        (["--remove_near_duplicates", "0.8"], "--remove_near_duplicates"),
-        (["--remove_duplication"], "--remove_duplication says nothing about preference pairs"),
-        (["--temperature", "1"], "--temperature says nothing"),
-        (["--model_path", "m"], "--model_path says nothing"),
-        (["--format", "messages"], "--format says nothing"),
-        (["--max_pairs", "0"], "--max_pairs is 0: give 1 or more"),
-    ],
-)
-def test_rules_without_meaning_for_pairs_are_refused(tmp_path, capsys, flags, message):
-    log = write_run(tmp_path / "run", sketch("w7,r5"))
-    assert convert(tmp_path / "p.jsonl", "--filepath", log, *flags) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "p.jsonl").exists()

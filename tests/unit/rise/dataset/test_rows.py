@@ -23,34 +23,20 @@ def weights(output) -> dict[str, float]:
     return {row["id"]: row["weight"] for row in json.loads(output.read_text())}
 
 
+FIRST = {"0-0-1": 0, "0-0-2": 1, "1-0-1": 0, "1-0-2": -1, "1-0-3": 1}
+"""The rewards of the rows of question 0."""
+MEAN = (2 + 3 * math.e + 1 / math.e) / 6
+
+
 @pytest.mark.parametrize(
     ("weighting", "expected"),
     [
         # Question 0 has rewards 0, 1 in the first log and 0, -1, 1, 1 in the second: mean 1/3.
         # Question 1 was asked once: 1, mean 1.
-        (
-            "advantage",
-            {
-                "0-0-1": math.exp(-1 / 3),
-                "0-0-2": math.exp(2 / 3),
-                "0-1-1": 1.0,
-                "1-0-1": math.exp(-1 / 3),
-                "1-0-2": math.exp(-4 / 3),
-                "1-0-3": math.exp(2 / 3),
-            },
-        ),
+        ("advantage", {k: math.exp(r - 1 / 3) for k, r in FIRST.items()} | {"0-1-1": 1.0}),
         # The mean of 1, e, 1, 1/e, e, e is (2 + 3e + 1/e) / 6. Question 1 centres to 0: no row.
-        (
-            "centered",
-            {
-                "0-0-1": 1 - (2 + 3 * math.e + 1 / math.e) / 6,
-                "0-0-2": math.e - (2 + 3 * math.e + 1 / math.e) / 6,
-                "1-0-1": 1 - (2 + 3 * math.e + 1 / math.e) / 6,
-                "1-0-2": 1 / math.e - (2 + 3 * math.e + 1 / math.e) / 6,
-                "1-0-3": math.e - (2 + 3 * math.e + 1 / math.e) / 6,
-            },
-        ),
-        ("exp", {"0-0-1": 1, "0-0-2": math.e, "0-1-1": math.e} | {"1-0-1": 1.0}),
+        ("centered", {k: math.exp(r) - MEAN for k, r in FIRST.items()}),
+        ("exp", {k: math.exp(r) for k, r in FIRST.items()} | {"0-1-1": math.e}),
     ],
 )
 def test_means_run_over_the_attempts_of_all_logs(tmp_path, weighting, expected):
@@ -60,8 +46,7 @@ def test_means_run_over_the_attempts_of_all_logs(tmp_path, weighting, expected):
     rules = ("--temperature", 1, "--weighting", weighting)
     assert convert("--filepath", first, second, "--output", output, *rules) == 0
     found = weights(output)
-    assert {key: found.get(key) for key in expected} == pytest.approx(expected)
-    assert len(found) == (6 if weighting != "centered" else 5)
+    assert found == pytest.approx(expected)
 
 
 def test_a_question_that_is_in_one_log_twice_is_one_prompt():
@@ -119,19 +104,6 @@ def test_near_duplicates_of_another_log_are_dropped_and_reported(tmp_path):
     assert list(weights(output)) == ["0-0-1", "0-0-2", "1-1-1"]
     report = json.loads((tmp_path / "data.json.report.json").read_text())
     assert (report["attempts"], report["rows"], report["dropped"]) == (5, 3, {"near duplicate": 2})
-
-
-def test_a_bad_record_in_the_middle_leaves_nothing(tmp_path, capsys):
-    log = write_run(tmp_path / "run", sketch(*["w7 r5"] * 9))
-    lines = (log.parent / "rows.jsonl").read_text().splitlines()
-    lines[5] = json.dumps(json.loads(lines[5]) | {"mood": "fine"})
-    (log.parent / "rows.jsonl").write_text("\n".join(lines) + "\n")
-    before = sorted(tmp_path.rglob("*"))
-    output = tmp_path / "made" / "data.json"
-    assert convert("--filepath", log.parent, "--output", output) == 2
-    error = capsys.readouterr().err
-    assert "rows.jsonl, line 6" in error and "['mood']" in error and "take it out" in error
-    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

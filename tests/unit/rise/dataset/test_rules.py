@@ -8,7 +8,7 @@ import math
 import pytest
 
 from rise.dataset.rules import Rules, rows_from_episode
-from rise.dataset.weights import mean_over, weight
+from rise.dataset.weights import PromptMeans, weight
 from rise.episodes.shorthand import sketch
 
 
@@ -36,12 +36,8 @@ def test_repeated_and_empty_attempts_leave_the_episode_and_its_history():
     rows, dropped = rows_from_episode(episode, Rules(remove_duplication=True))
     assert [row.turn for row in rows] == [1, 4]
     assert dropped == {"repeated": 1, "empty": 1}
-    assert [m["content"] for m in rows[1].messages] == [
-        "question 0",
-        "the answer is 7",
-        "incorrect",
-        "the answer is 5",
-    ]
+    said = ["question 0", "the answer is 7", "incorrect", "the answer is 5"]
+    assert [m["content"] for m in rows[1].messages] == said
     kept, _ = rows_from_episode(episode, Rules())
     assert [row.turn for row in kept] == [1, 2, 3, 4]
     assert kept[1].messages[-1]["content"] == "  the answer is 7\n"
@@ -67,13 +63,6 @@ def test_correct_to_correct_goes_on_after_a_right_first_turn_given_again_too():
     assert turns("r5 r5", correct_to_correct=False, remove_duplication=True) == [1]
 
 
-def test_of_several_samples_the_chosen_one_is_trained():
-    episode = sketch("w7 w8,r5,r6")[0]
-    episode.turns[1].chosen = 1
-    rows, _ = rows_from_episode(episode, Rules())
-    assert rows[1].messages[-1] == {"role": "assistant", "content": "the answer is 5"}
-
-
 @pytest.mark.parametrize(
     ("window", "shown"),
     [
@@ -92,13 +81,8 @@ def test_the_opening_is_the_dialogues_or_the_one_given():
     episode = sketch("w7 r5")[0]
     episode.dialogue.insert(0, {"role": "system", "content": "think"})
     rows, _ = rows_from_episode(episode, Rules())
-    assert [m["role"] for m in rows[1].messages] == [
-        "system",
-        "user",
-        "assistant",
-        "user",
-        "assistant",
-    ]
+    roles = " ".join(m["role"] for m in rows[1].messages)
+    assert roles == "system user assistant user assistant"
     episode.dialogue = []
     with pytest.raises(ValueError, match="prompt is unknown"):
         rows_from_episode(episode, Rules())
@@ -115,40 +99,13 @@ def test_a_causal_check_is_no_training_data():
         rows_from_episode(episode, Rules())
 
 
-# One prompt, attempts with rewards 0 (turn 1) and 1, 0, -1 (three samples of turn 2), tau 0.5:
-# mean r = 0; exp(r / tau) = 1, e^2, 1, e^-2 with mean (2 + e^2 + e^-2) / 4 = 2.3811.
-@pytest.mark.parametrize(
-    ("weighting", "first", "second"),
-    [
-        ("exp", 1.0, math.e**2),
-        ("advantage", 1.0, math.e**2),
-        ("centered", 1 - 2.3810978, math.e**2 - 2.3810978),
-        ("none", 1.0, 1.0),
-    ],
-)
-def test_weights_with_means_over_all_samples_of_all_turns(weighting, first, second):
-    episode = sketch("w7 r5,w8,-")[0]
-    rows, _ = rows_from_episode(episode, Rules(weighting=weighting, temperature=0.5))
-    assert [row.weight for row in rows] == pytest.approx([first, second])
-
-
-def test_advantage_subtracts_the_mean_reward_of_all_attempts():
-    # Rewards 1 and 0: mean 0.5, so exp(0.5 / 0.4) and exp(-0.5 / 0.4).
-    assert weight(1, mean_over([1, 0], "advantage", 0.4), "advantage", 0.4) == pytest.approx(
-        3.4903430
-    )
-    assert weight(0, 0.5, "advantage", 0.4) == pytest.approx(0.2865048)
-    episode = sketch("r5 w7 w8 w9")[0]
-    rows, _ = rows_from_episode(episode, Rules(weighting="advantage", temperature=1))
-    assert [row.weight for row in rows] == pytest.approx([math.exp(1 - 1 / 4)])
-
-
 def test_a_weight_of_zero_trains_nothing_and_is_dropped():
-    rows, dropped = rows_from_episode(sketch("w7 w8 w9")[0], Rules(weighting="centered"))
-    assert rows == [] and dropped == {"weight 0": 3}
+    episode, rules = sketch("w7 w8 w9")[0], Rules(weighting="centered")
+    assert rows_from_episode(episode, rules, mean=1.0) == ([], {"weight 0": 3})
     for temperature in (0.1, 0.3, 0.4, 0.7, 1.3):
-        mean = mean_over([1] * 7, "centered", temperature)
-        assert weight(1, mean, "centered", temperature) == 0
+        means = PromptMeans("centered", temperature)
+        means.add("question", [1] * 7)
+        assert weight(1, means.of("question"), "centered", temperature) == 0
 
 
 @pytest.mark.parametrize(

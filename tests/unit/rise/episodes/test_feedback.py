@@ -103,14 +103,9 @@ def test_an_answer_that_is_called_right_stands_and_nobody_is_asked_again(env, mo
     assert Episode.from_dict(json.loads(json.dumps(episode.to_dict()))) == episode
     tally = Tally(4, cumulative=False)
     tally.add(episode)
-    assert tally.usage["scripted"] == {
-        "requests": 4,
-        "samples": 2,
-        "prompt_tokens": 40,
-        "completion_tokens": 16,
-    }
-    spent = cost([episode], turns=True)
-    assert spent == {"samples": 2.0, "prompt_tokens": 40.0, "completion_tokens": 16.0}
+    spent = {"samples": 2, "prompt_tokens": 40, "completion_tokens": 16}
+    assert tally.usage["scripted"] == {"requests": 4, **spent}
+    assert cost([episode], turns=True) == spent
     found = summarise([episode], str.__eq__, max_turns=4, feedback=mode).metrics
     assert found["m1@t4"]["value"] == 1 and found["revisions"]["value"] == 1
     assert found["copied"] == [None, found["copied"][1], None, None]

@@ -32,7 +32,7 @@ def forced_metrics() -> dict:
     return summarise(make(*FORCED), same_number, max_turns=3, feedback="none").metrics
 
 
-def test_headline_rates_of_a_forced_run():
+def test_rates_gain_and_transitions_of_a_forced_run():
     found = forced_metrics()
     assert found["m1@t1"]["value"] == 1 / 4
     assert found["m1@t3"]["value"] == 2 / 4
@@ -41,10 +41,12 @@ def test_headline_rates_of_a_forced_run():
     assert {rate["n"] for rate in found["acc@t"]} == {4}
     assert "m1@t1 - m1@t1" not in found["paired"]
     assert not [name for name in found if name.endswith("@t1") and name != "m1@t1"]
-
-
-def test_transitions_are_fractions_of_all_problems_and_add_up_to_delta():
-    found = forced_metrics()
+    gain = found["gain"]
+    assert gain == found["paired"]["m1@t3 - m1@t1"]
+    assert gain["value"] == 1 / 4  # problem 2 is won, none is lost
+    assert gain["p_value"] == 1.0  # one disagreement proves nothing
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    # Transitions are fractions of all problems and add up to the difference.
     assert set(found["delta"]) == {"1,2", "1,3", "2,3"}
     assert found["i->c"]["1,2"]["value"] == 1 / 4
     assert found["c->i"]["1,2"]["value"] == 0
@@ -56,27 +58,14 @@ def test_transitions_are_fractions_of_all_problems_and_add_up_to_delta():
 
 
 def test_troubles_per_turn():
-    found = summarise(
-        make("-~ w7 w7", "r5 - -", "w7~ w7~ r5", "t5 r5 r5"),
-        same_number,
-        max_turns=3,
-        feedback="none",
-    ).metrics
+    run = make("-~ w7 w7", "r5 - -", "w7~ w7~ r5", "t5 r5 r5")
+    found = summarise(run, same_number, max_turns=3, feedback="none").metrics
     assert [rate["value"] for rate in found["no_answer"]] == [1 / 4, 1 / 4, 1 / 4]
     assert [rate["value"] for rate in found["timeout"]] == [1 / 4, 0, 0]
     assert [rate["value"] for rate in found["length"]] == [2 / 4, 1 / 4, 0]
     assert found["copied"][0] is None
     # Turn 2 copies turn 1 on problems 2 and 3, turn 3 copies turn 2 on problems 0, 1 and 3.
     assert [rate["value"] for rate in found["copied"][1:]] == [2 / 4, 3 / 4]
-
-
-def test_gain_pairs_the_same_problems():
-    found = forced_metrics()
-    gain = found["gain"]
-    assert gain == found["paired"]["m1@t3 - m1@t1"]
-    assert gain["value"] == 1 / 4  # problem 2 is won, none is lost
-    assert gain["p_value"] == 1.0  # one disagreement proves nothing
-    assert gain["low"] <= gain["value"] <= gain["high"]
 
 
 def test_parallel_samples_give_mk_at_t1_beside_the_rollout():
@@ -172,11 +161,9 @@ def test_a_fresh_draw_is_another_sample_of_turn_1_of_the_same_problems():
     assert {rate["n"] for rate in [*right.values(), *wrong.values()]} == {2}
     assert right["difference"]["low"] == -0.5 and right["difference"]["high"] == 0.5
     lines = [line for line in format_table(found).splitlines() if "a fresh draw of turn 1" in line]
-    assert [line.split(" turn 2")[0] for line in lines] == [
-        "after a right attempt",
-        "after a wrong attempt",
-    ]
-    assert all(line.endswith("(too few to tell, n = 2)") for line in lines)
+    for line, kind in zip(lines, ("right", "wrong"), strict=True):
+        assert line.startswith(f"after a {kind} attempt turn 2")
+        assert line.endswith("(too few to tell, n = 2)")
 
 
 def test_what_only_copies_is_above_a_fresh_draw_and_then_below():
@@ -191,11 +178,8 @@ def test_without_an_own_attempt_or_another_sample_there_is_no_fresh_draw():
     shown = make("r5,w7 r5", "w7,r5 r5")
     for episode in shown:
         episode.turns[0].shown = {"task_id": 9, "action": "5"}
-    for run, feedback in (
-        (shown, "none"),
-        (make("r5 r5"), "none"),
-        (make("r5,r5,w7 r5"), "verdict"),
-    ):
+    one, told = make("r5 r5"), make("r5,r5,w7 r5")
+    for run, feedback in ((shown, "none"), (one, "none"), (told, "verdict")):
         found = summarise(run, same_number, max_turns=2, feedback=feedback).metrics
         assert "fresh_draw" not in found and "fresh draw" not in format_table(found)
     found = summarise(make("r5,r5 r5", "w7,w7 r5"), same_number, max_turns=2, feedback="none")
@@ -253,40 +237,35 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample():
         (["w7 w7"] * 20 + ["r5 r5"], "m1@t1 is 4.8 %, below 5 %"),
         (["r5 r5"] * 20 + ["w7 w7"], "m1@t1 is 95.2 %, above 95 %"),
         (["r5 r5~"] * 2 + ["w7 w7"] * 30, "6.2 % of the answers of turn 2 were cut"),
+        (["r5 r5"] * 19 + ["w7 w7"], None),
     ],
 )
 def test_doubtful_numbers_come_with_a_warning(problems, words):
     found = summarise(make(*problems), same_number, max_turns=2, feedback="none").metrics
-    assert len(found["warnings"]) == 1
-    assert words in found["warnings"][0]
-    assert format_table(found).splitlines()[-1] == f"Warning: {found['warnings'][0]}."
+    assert len(found["warnings"]) == bool(words)
+    if words:
+        assert words in found["warnings"][0]
+        assert format_table(found).splitlines()[-1] == f"Warning: {found['warnings'][0]}."
 
 
-def test_numbers_without_doubt_come_without_a_warning():
-    run = make(*["r5 r5"] * 19, *["w7 w7"])
-    assert summarise(run, same_number, max_turns=2, feedback="none").metrics["warnings"] == []
+UNREAD = ("95 % of the attempts of turn 1 have no answer: 100 % of these have no \\boxed",)
+UNREAD += ("last number is right in 21 %", "a warm start")
 
 
-def test_most_attempts_without_an_answer_are_described_and_more_tokens_are_not_advised():
+@pytest.mark.parametrize(
+    ("first", "others", "parts"),
+    [
+        ("It is 1,005, no: 5.0", "It is 7", UNREAD),
+        ("\\boxed{A}", "\\boxed{A}", ("0 % of these have no", "no answer of this --env")),
+        ("", "", ("100 % are empty", "--max_new_tokens")),
+    ],
+)
+def test_most_attempts_without_an_answer_are_described(first, others, parts):
+    """More tokens are advised only where nothing at all was said."""
     episodes = make(*["-"] * 19, "r5")
     for episode in episodes:
         episode.answer = "2 + 3 = 5\n#### 5"
-        for turn in episode.turns:
-            turn.finish_reasons = ["length"]
-            turn.actions = ["It is 1,005, no: 5.0" if episode.task_id < 4 else "It is 7"]
-    metrics = summarise(episodes, str.__eq__, max_turns=1, feedback="none").metrics
-    [warning] = metrics["warnings"]
-    assert (
-        "95 % of the attempts of turn 1 have no answer: 100 % of these have no \\boxed" in warning
-    )
-    assert "last number is right in 21 %" in warning and "a warm start" in warning
-    for episode in episodes:
-        episode.turns[0].actions = ["\\boxed{A}"]
-    metrics = summarise(episodes, str.__eq__, max_turns=1, feedback="none").metrics
-    [warning] = metrics["warnings"]
-    assert "0 % of these have no" in warning and "no answer of this --env" in warning
-    for episode in episodes:
-        episode.turns[0].actions = [""]
-    metrics = summarise(episodes, str.__eq__, max_turns=1, feedback="none").metrics
-    [warning] = metrics["warnings"]
-    assert "100 % are empty" in warning and "--max_new_tokens" in warning
+        episode.turns[0].finish_reasons = ["length"]
+        episode.turns[0].actions = [first if episode.task_id < 4 else others]
+    [warning] = summarise(episodes, str.__eq__, max_turns=1, feedback="none").metrics["warnings"]
+    assert all(part in warning for part in parts)

@@ -69,22 +69,14 @@ def test_long_texts_are_compared_by_their_beginning():
     assert edit_similarity(start + " yes" * 50_000, start + " no" * 50_000) == 1.0
 
 
-def test_repetition_of_a_turn_is_the_mean_over_its_samples():
+def test_repetition_is_the_mean_over_samples_and_similarity_that_of_attempts_that_went_on():
     run = sketch("w7,w8 r5", "r5")
+    run[0].turns[0].chosen = 1
+    assert similar(run, 2) == [3 / 4]  # "the answer is 8" and "the answer is 5"
     run[0].turns[0].actions = ["a b c d a b c d", "a b c d e"]
     # 5 pieces, abcd twice: 1/5; the other sample has none
     assert repeated(run, 1) == [pytest.approx(1 / 10), 0.0]
     assert repeated(run, 2) == [0.0]
-
-
-def test_similarity_compares_the_attempts_that_went_on():
-    run = sketch("w7,w8 r5", "r5")
-    run[0].turns[0].chosen = 1
-    # "the answer is 8" and "the answer is 5"
-    assert similar(run, 2) == [3 / 4]
-
-
-def test_a_summary_has_both_per_turn():
     found = summarise(sketch("w7 w7", "w7 r5"), str.__eq__, max_turns=2, feedback="none").metrics
     assert [rate["value"] for rate in found["repetition"]] == [0, 0]
     assert found["similarity"][0] is None

@@ -34,6 +34,8 @@ def hostile(problem, messages):
     return HEAD + "\ud800 | ![pixel](http://host.invalid/p.png)\n# big " + "x" * 5000 + "\\boxed{1}"
 """
 EVAL = ("workflow_eval.py", "--model", "experts.py:student", "--max_turns", 3)
+GEN = ("workflow_gen.py", "--models", "experts.py:student", "experts.py:teacher")
+GEN += ("--max_turns", 2, "--log_dir", "log")
 pytestmark = pytest.mark.usefixtures("no_login")
 
 
@@ -45,16 +47,20 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_an_evaluation_at_wandb(place, caplog):
-    arguments = ("--log_dir", "log", "--wandb_project", "maths")
+@pytest.fixture
+def evaluated(place, caplog):
+    """The log of an evaluation that both trackers record, and its metrics."""
     with caplog.at_level(logging.WARNING, logger="rise"):
-        done = call(place, *EVAL, *arguments, WANDB_RUN_GROUP="iteration-1")
-    assert done.returncode == 0, done.stderr
+        call(place, *EVAL, "--log_dir", "log", "--wandb_project", "maths", "--report_to", "all")
     assert [r.message.split(":")[0] for r in caplog.records] == ["there is no wandb login"]
-    run = read_offline_run(place / "log")
-    assert (run["project"], run["group"], run["job_type"]) == ("maths", "iteration-1", "eval")
+    return place / "log", json.loads((place / "log" / "summary.json").read_text())["metrics"]
+
+
+def test_an_evaluation_at_wandb(evaluated):
+    log, metrics = evaluated
+    run = read_offline_run(log)
+    assert (run["project"], run["job_type"]) == ("maths", "eval")
     assert run["name"] == "log" and run["config"]["max_turns"] == 3
-    metrics = json.loads((place / "log" / "summary.json").read_text())["metrics"]
     by_turn = [row for row in run["history"] if "turn" in row]
     assert [row["turn"] for row in by_turn] == [1, 2, 3]
     for name in ("acc@t", "no_answer", "length", "copied"):
@@ -67,34 +73,33 @@ def test_an_evaluation_at_wandb(place, caplog):
         found = [run["summary"][f"{name}/{part}"] for part in ("low", "high", "n")]
         assert found == [rate["low"], rate["high"], rate["n"]]
     assert run["summary"]["usage/experts.py:student/requests"] == 36
-    moves = [
-        dict(zip(run["tables"]["transitions"]["columns"], row, strict=True))
-        for row in run["tables"]["transitions"]["data"]
-    ]
+    moves = table_of(run, "transitions")
     assert [(move["t"], move["u"]) for move in moves] == [(1, 2), (2, 3), (1, 3)]
     assert {move["kept"] + move["fixed"] + move["broken"] + move["wrong"] for move in moves} == {12}
     assert moves[0]["fixed"] == round(12 * metrics["i->c"]["1,2"]["value"])
     names = [row[0] for row in run["tables"]["headline"]["data"]]
     assert names == ["m1@t1", "m1@t3", "p1@t3", "m1@t3 - m1@t1"]
     page = run["artifacts"][f"report-{run['id']}"]["report.html"]
-    assert page == (place / "log" / "report.html").read_text() and "<h1" in page
+    assert page == (log / "report.html").read_text() and "<h1" in page
+
+
+def table_of(run, name):
+    """The rows of a table at wandb, by the names of their columns."""
+    table = run["tables"][name]
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
 def test_an_evaluation_has_the_numbers_of_every_panel_of_the_docs(place):
     samples = ("--max_turns", 5, "--num_of_samples", 5, 1, 1, 1, 1)
     where = ("--log_dir", "log", "--wandb_project", "maths")
-    done = call(place, *EVAL[:2], "experts.py:drawn", *samples, *where)
-    assert done.returncode == 0, done.stderr
+    call(place, *EVAL[:2], "experts.py:drawn", *samples, *where)
     names = names_in(read_offline_run(place / "log"))
     assert panels("eval") - names == {"cost_usd"}  # test_cost.py has a price
 
 
-def test_an_evaluation_in_tensorboard(place):
-    done = call(place, *EVAL, "--log_dir", "log", "--report_to", "tensorboard")
-    assert done.returncode == 0, done.stderr
-    assert not (place / "log" / "wandb").exists()
-    board = events_of(place / "log" / "tensorboard")
-    metrics = json.loads((place / "log" / "summary.json").read_text())["metrics"]
+def test_an_evaluation_in_tensorboard(evaluated):
+    log, metrics = evaluated
+    board = events_of(log / "tensorboard")
     for name in ("acc@t", "no_answer"):
         expected = {turn: rate["value"] for turn, rate in enumerate(metrics[name], start=1)}
         assert scalars(board, f"turn/{name}") == pytest.approx(expected)
@@ -114,8 +119,7 @@ def test_texts_of_a_model_are_cut_counted_and_harmless(place, monkeypatch):
 
     monkeypatch.setattr("rise.report.tracked.MOST_DIALOGUES", 5)
     arguments = ("--log_dir", "log", "--report_to", "all", "--max_turns", 1)
-    hostile = ("workflow_eval.py", "--model", "experts.py:hostile")
-    assert call(place, *hostile, *arguments).returncode == 0
+    call(place, "workflow_eval.py", "--model", "experts.py:hostile", *arguments)
     table = read_offline_run(place / "log")["tables"]["dialogues"]
     assert table["columns"] == ["task_id", "question", "reference", "verdicts", "turn 1"]
     assert [row[0] for row in table["data"]] == [0, 1, 2, 3, 4]
@@ -129,26 +133,17 @@ def test_texts_of_a_model_are_cut_counted_and_harmless(place, monkeypatch):
 
 
 def test_generation_says_success_verdicts_usage_and_cost(place):
-    done = call(
-        place,
-        *("workflow_gen.py", "--models", "experts.py:student", "experts.py:teacher"),
-        *("--max_turns", 2, "--log_dir", "log", "--report_to", "all"),
-        WANDB_NAME="first",
-        WANDB_RUN_GROUP="iteration-1",
-        WANDB_PROJECT="from-environment",
-    )
-    assert done.returncode == 0, done.stderr
+    names = {"NAME": "first", "RUN_GROUP": "iteration-1", "PROJECT": "from-environment"}
+    named = {f"WANDB_{key}": name for key, name in names.items()}
+    call(place, *GEN, "--report_to", "all", **named)
     run = read_offline_run(place / "log")
     assert (run["project"], run["group"]) == ("from-environment", "iteration-1")
     assert (run["name"], run["job_type"]) == ("first", "gen")
     by_turn = [row for row in run["history"] if "turn" in row]
     assert [row["turn/success"] for row in by_turn] == pytest.approx([4 / 12, 1.0])
     assert [row["turn/verdicts/right"] for row in by_turn] == [4, 8]
-    usage = {
-        row[0]: dict(zip(run["tables"]["usage"]["columns"], row, strict=True))
-        for row in run["tables"]["usage"]["data"]
-    }
-    assert usage["experts.py:teacher"]["requests"] == 8
+    requests = {row["model"]: row["requests"] for row in table_of(run, "usage")}
+    assert requests["experts.py:teacher"] == 8
     assert run["summary"]["success_by_turn_2"] == 1.0
     assert panels("gen") - names_in(run) == {"cost_usd"}
     board = events_of(place / "log" / "tensorboard")
@@ -158,9 +153,7 @@ def test_generation_says_success_verdicts_usage_and_cost(place):
 
 def test_a_conversion_says_its_counts_and_its_weights(place, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_GROUP", "iteration-1")
-    experts = ("--models", "experts.py:student", "experts.py:teacher")
-    gen = ("workflow_gen.py", *experts, "--max_turns", 2, "--log_dir", "log")
-    assert call(place, *gen).returncode == 0
+    call(place, *GEN)
     output = place / "finetune.json"
     command = ["--filepath", place / "log", "--output", output, "--report_to", "all"]
     command += ["--wandb_project", "maths"]
@@ -188,7 +181,7 @@ def test_a_resumed_run_goes_on_and_a_finished_one_is_recorded_once(place):
     process.communicate()
     assert process.returncode == 130
     for _ in range(2):
-        assert call(place, *command).returncode == 0
+        call(place, *command)
     first, second = read_offline_runs(place / "log", count=2)
     assert first["id"] == second["id"]
     assert not [row for row in first["history"] if "turn" in row]
@@ -196,12 +189,13 @@ def test_a_resumed_run_goes_on_and_a_finished_one_is_recorded_once(place):
     assert 4 <= first["history"][-1]["episodes"] < 12 == second["summary"]["episodes"]
     # The finished run is recorded elsewhere where that is asked for now, also once.
     for _ in range(2):
-        assert call(place, *command, "--report_to", "tensorboard").returncode == 0
+        call(place, *command, "--report_to", "tensorboard")
     assert list(scalars(events_of(place / "log" / "tensorboard"), "turn/acc@t")) == [1, 2, 3]
     assert len(list((place / "log" / "tensorboard").iterdir())) == 1
+    assert len(read_offline_runs(place / "log", count=2)) == 2
 
 
 def test_an_unknown_tracker_is_refused(place):
-    done = call(place, *EVAL, "--log_dir", "log", "--report_to", "wandb,tensorbord")
-    assert done.returncode == 2 and "'tensorbord' is none of wandb, tensorboard" in done.stderr
+    done = call(place, *EVAL, "--log_dir", "log", "--report_to", "wandb,tensorbord", code=2)
+    assert "'tensorbord' is none of wandb, tensorboard" in done.stderr
     assert trackers_named("wandb,tensorboard") == trackers_named("all")

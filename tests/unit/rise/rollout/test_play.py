@@ -110,10 +110,7 @@ def test_without_an_oracle_every_turn_is_told_wrong_and_the_first_sample_continu
 
 
 def test_window_limits_what_is_shown_but_not_what_is_recorded(env):
-    script = lambda task, turn, i: WRONG  # noqa: E731
-    policy = Scripted(script)
-    plan = plan_of(policy, 3, feedback="none", context_window=2)
-    episode = asyncio.run(play(env, plan, 0))
+    episode, policy = play_one(env, lambda *_: WRONG, feedback="none", context_window=2)
     opening = len(env.opening(0))
     assert [len(asked["messages"]) - opening for asked in policy.asked] == [0, 2, 2]
     assert len(episode.dialogue) == opening + 5
@@ -138,8 +135,8 @@ def test_seeds_depend_on_run_problem_and_turn_only(env):
 
 def test_another_problems_attempt_is_shown_and_recorded(env):
     shown = {4: [{"task_id": 9, "action": "9 at 0"}, {"task_id": 9, "action": "9 at 1"}]}
-    policy = Scripted(lambda task, turn, i: f"{task} at {turn}")
-    episode = asyncio.run(play(env, plan_of(policy, 3, feedback="none", shown=shown), 4))
+    told = {"feedback": "none", "shown": shown}
+    episode, policy = play_one(env, lambda task, turn, i: f"{task} at {turn}", task_id=4, **told)
     opening = len(env.opening(4))
     assert texts(policy.asked[-1]["messages"][opening:])[::2] == ["9 at 0", "9 at 1"]
     assert env.question(4) in policy.asked[-1]["messages"][-1]["content"]

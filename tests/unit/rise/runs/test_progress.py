@@ -6,6 +6,7 @@ pytest tests/unit/rise/runs/test_progress.py
 import io
 import re
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,23 +16,6 @@ from rise.policies.policy import Retries
 from rise.runs import progress
 from rise.runs.progress import Progress
 from rise.runs.tally import Tally
-
-
-class Recorder:
-    """A tracker that keeps what it is given."""
-
-    def __init__(self):
-        self.points = []
-
-    def log(self, scalars, axis, at):
-        self.points.append(scalars)
-
-
-class Somebody:
-    """A policy that is not asked."""
-
-    def __init__(self, retries):
-        self.name, self.retries = "m", retries
 
 
 @pytest.fixture
@@ -53,7 +37,7 @@ def played(*histories):
 
 def test_a_file_gets_a_plain_line_soon_every_half_minute_and_at_the_end(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    tally, tracker = Tally(1, cumulative=True), Recorder()
+    tally, tracker = Tally(1, cumulative=True), Mock()
     with Progress(tally, 100, tracker) as shown:
         for episode in played(*["r5", "w7"] * 10):
             clock[0] += 4.0
@@ -63,8 +47,9 @@ def test_a_file_gets_a_plain_line_soon_every_half_minute_and_at_the_end(clock, m
     assert [line.split()[0] for line in lines] == ["1", "9", "17", "20"]
     # 20 episodes of 30 tokens in 80 s; 80 episodes are left.
     assert lines[3] == ("20 of 100 episodes, solved by turn 1: 50.0 %, 8 tokens/s, 0:05:20 left")
-    assert tracker.points[-1]["eta_seconds"] == pytest.approx(320)
-    assert tracker.points[-1]["tokens_per_second"] == pytest.approx(7.5)
+    tracked = tracker.log.call_args.args[0]
+    assert tracked["eta_seconds"] == pytest.approx(320)
+    assert tracked["tokens_per_second"] == pytest.approx(7.5)
 
 
 def test_earlier_calls_count_as_done_and_not_for_the_rate(clock, monkeypatch):
@@ -72,7 +57,7 @@ def test_earlier_calls_count_as_done_and_not_for_the_rate(clock, monkeypatch):
     tally = Tally(2, cumulative=False, prices={"m": [1e6, 1e6]})
     for episode in played(*["w7 r5"] * 6):
         tally.add(episode)
-    with Progress(tally, 10, Recorder()) as shown:
+    with Progress(tally, 10, Mock()) as shown:
         assert "left" not in shown.line()
         clock[0] += 30.0
         shown.report(played("r5 w7")[0])
@@ -84,7 +69,7 @@ def test_earlier_calls_count_as_done_and_not_for_the_rate(clock, monkeypatch):
 
 
 def test_before_an_answer_ends_the_workers_say_how_much_they_draw(clock):
-    shown = Progress(Tally(1, cumulative=True), 5, Recorder())
+    shown = Progress(Tally(1, cumulative=True), 5, Mock())
     for seconds, counts in ((1, {"a": 7_000}), (3, {"a": 7_600, "b": 90}), (3, {"a": 8_200})):
         clock[0] += seconds
         for worker, count in counts.items():
@@ -94,9 +79,10 @@ def test_before_an_answer_ends_the_workers_say_how_much_they_draw(clock):
 
 
 def test_it_says_who_is_waited_for(clock):
-    policy = Somebody(Retries(patience=600))
-    shown = Progress(Tally(1, cumulative=True), 5, Recorder())
-    shown.policies = [policy, policy, Somebody(None)]
+    policy, other = Mock(retries=Retries(patience=600)), Mock(retries=None)
+    policy.name = "m"
+    shown = Progress(Tally(1, cumulative=True), 5, Mock())
+    shown.policies = [policy, policy, other]
     policy.retries.gone_since = clock[0]
     for seconds, said in ((1, ""), (40, ", m is gone and waited for, 0:09:20 at most"), (600, "")):
         assert shown.line() == "0 of 5 episodes"
@@ -111,7 +97,7 @@ def test_a_terminal_gets_one_line_that_is_redrawn(clock, monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with Progress(Tally(1, cumulative=True), 4, Recorder()) as shown:
+    with Progress(Tally(1, cumulative=True), 4, Mock()) as shown:
         for episode in played("r5", "w7", "r5"):
             clock[0] += 1.0
             shown.report(episode)
@@ -122,7 +108,7 @@ def test_a_terminal_gets_one_line_that_is_redrawn(clock, monkeypatch):
 
 def test_the_first_line_comes_before_an_answer_and_counts_requests(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with Progress(Tally(1, cumulative=True), 300, Recorder()) as shown:
+    with Progress(Tally(1, cumulative=True), 300, Mock()) as shown:
         asked = [shown.watch() for _ in range(64)]
         for one in asked:
             one.__enter__()
