@@ -38,8 +38,10 @@ _LOGARITHM = re.compile(
 )
 """A logarithm as a factor, which math-verify would take of the whole product."""
 _CONJUGATE = re.compile(r"\\overline\s*\{([^{}A-Za-hj-z\\]*i[^{}A-Za-hj-z\\]*)\}")
-_TRANSPOSED = re.compile(r"[A-Z)}]\s*\^\s*(?:T(?![A-Za-z])|\{\s*(?:T|\\text\{T\})\s*\}|\\top)")
-"""A matrix turned over, which math-verify would take for the matrix."""
+_TRANSPOSED = re.compile(
+    r"[A-Z)}]\s*\^\s*(?:T(?![A-Za-z])|\{\s*(?:T|\\text\{T\})\s*\}|\\top)|[)}\]]\s*'"
+)
+"""A matrix turned over or something in brackets with a prime, which math-verify would drop."""
 _FACTOR = re.compile(r"[A-Z](?:\s*\^\s*(?:T(?![A-Za-z])|\{\s*(?:T|-1)\s*\}))?")
 _INVERSE_OF_TWO = re.compile(r"\(\s*([A-Z])\s*([A-Z])\s*\)\s*\^\s*\{-1\}")
 _DECIMAL_POWER = re.compile(r"\^\{(-?\d{0,9}\.\d{1,9})\}")

@@ -183,7 +183,8 @@ _OUTLINE = [
     (r"\\text\{([A-Za-z])\}", r"\1"),
     (r"\\text\{[^{}]*\}|(?<![A-Za-z\\])(?:[A-Za-z]{4,}|[Tt]he|max|min|is|of|so)(?![A-Za-z])", ""),
     (rf"{_FUNCTION_NAME}(?:[_^](?:\{{[^{{}}]*\}}|\w))*{_ARGUMENT}", "a"),
-    (r"\\(?:int|sum|prod|lim)(?![a-z]).*|[A-Za-z]_(?:\{[^{}]*\}|\w)|\|z\|", "a"),
+    (r"\\(?:int|sum|prod|lim)(?![a-z]).*|\|(?:z|[-+\d\s]*i)\||[fgh]_\{[^{}]*\}\([a-z]\)", "a"),
+    (r"[A-Za-z]_(?:\{[^{}]*\}|\w)", "a"),
     (r"([fghpqrA-Z])\(\w\((-?\w+)\)\)", r"\1(\2)"),
     (
         rf"{_COMBINED}\([^()]*\)|[mn]\((?=[^()]*[A-Z])[^()]*\)|\\lfloor.*?\\rfloor|\\lceil.*?\\rceil",
