@@ -281,7 +281,7 @@ class Env(gymnasium.Env[str, str], ABC):
             row = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             packed = line.startswith((b"\x1f\x8b", b"BZh", b"\xfd7z", b"\x28\xb5", b"PK"))
-            hint = "; the file is compressed: unpack it" * packed
+            hint = "; the file is compressed: unpack it" if packed else "; save it as UTF-8"
             raise ValueError(f"not UTF-8 ({error.reason}){hint}") from error
         except (ValueError, RecursionError) as error:
             if line.strip() == b"{":

@@ -128,8 +128,10 @@ def rows_from_episode(
         return [], Counter({"episode without success": len(episode.turns)})
     attempts = attempts_of(episode)
     dropped: Counter[str] = Counter()
+    failed = sum(map(is_failure, episode.turns))
     if rules.remove_duplication:
         attempts, dropped = without_repetition(attempts, rules.correct_to_correct)
+    dropped["error of a server"] = failed
     used = until_success(attempts, rules.correct_to_correct)
     dropped["after the first success"] = len(attempts) - len(used)
     start = list(episode.opening if opening is None else opening) if used else []
@@ -172,7 +174,13 @@ def attempts_of(episode: Episode) -> list[Attempt]:
             f"episode {episode.task_id} showed another problem's attempt (--shown_attempts): "
             "such a run is a check, convert one that was made without it"
         )
-    return [(i, turn) for i, turn in enumerate(episode.turns, start=1) if not turn.kept]
+    numbered = enumerate(episode.turns, start=1)
+    return [(i, turn) for i, turn in numbered if not turn.kept and not is_failure(turn)]
+
+
+def is_failure(turn: Turn) -> bool:
+    """Whether it is an error of a FastChat worker, which published logs have as an answer."""
+    return turn.action.startswith("**NETWORK ERROR DUE TO HIGH TRAFFIC")
 
 
 def without_repetition(

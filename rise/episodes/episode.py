@@ -246,6 +246,8 @@ def _check_keys(record: dict[str, Any]) -> None:
 def _turn(history: dict[str, Any], t: int) -> Turn:
     key = str(t)
     lists = {name: history.get(name, {}).get(key, []) for name in PER_SAMPLE}
+    if not all(isinstance(text, str) for text in lists["actions"]):
+        raise ValueError(f"turn {t + 1}: an action is no text: {lists['actions']!r:.80}")
     known: dict[str, Any] = {"model": "", "usage": {}}
     known |= {name: history[k][key] for k, name in PER_TURN.items() if key in history.get(k, {})}
     if known.get("chosen") is None:

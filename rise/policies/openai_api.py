@@ -218,7 +218,7 @@ class OpenAIPolicy(Policy):
             trouble = trouble_in(body)
             if BLOCKED.search(json.dumps(body)):
                 raise PolicyError("content_filter", f"{self._server.where} filtered the prompt")
-            if isinstance(body, dict) and trouble.words:
+            if isinstance(body, dict | list) and trouble.words:
                 raise self._server.typed(trouble)
             what = "no JSON" if isinstance(body, str) else "no choices"
             message = f"{self._server.where} sent {what} ({trouble.words[:200] or 'nothing'})"

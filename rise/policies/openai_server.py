@@ -14,7 +14,7 @@ from fastchat.client.http import seconds_to_wait
 from rise.policies import bounded, keys
 from rise.policies.policy import PolicyError
 from rise.policies.refusals import RefusedRequest
-from rise.policies.replies import Trouble, is_page, parse, trouble_in
+from rise.policies.replies import REMEDIES, Trouble, is_page, parse, trouble_in
 
 if TYPE_CHECKING:
     import openai
@@ -99,7 +99,8 @@ class OpenAIServer:
         is_long = len(content) > LONG
         body = await asyncio.to_thread(parse, content) if is_long else parse(content)
         if is_page(body):
-            raise self.typed(Trouble(404, trouble_in(body).words))
+            said = f"{trouble_in(body).words}; {REMEDIES['not_found']}"
+            raise PolicyError("not_found", f"{self.where} answered with {said}")
         return body
 
     def _as_policy_error(self, error: Exception) -> PolicyError:

@@ -44,6 +44,7 @@ def one_line(capsys) -> str:
         (lambda r: r.update(query=None), "its query is None, expected a text"),
         (lambda r: r["turn_history"]["rewards"].update({"1": [float("nan")]}), "finite numbers"),
         (lambda r: r["turn_history"]["rewards"].update({"1": [float("inf")]}), "finite numbers"),
+        (lambda r: r["turn_history"]["actions"].update({"0": [None]}), "an action is no text"),
         (lambda r: r.update(turn_history=[]), "an episode is an object"),
         (lambda r: r.update(mood="fine"), "unknown keys mood"),
     ],

@@ -171,7 +171,7 @@ def test_same_answer_does_not_depend_on_which_of_the_two_comes_first(write):
         ("gsm8k", b'{"question": "q", "answer": 5}', "'answer' must be a text"),
         ("gsm8k", b'{"question": " ", "answer": "#### 5"}', "'question' must be a text"),
         ("gsm8k", b'{"question": "q", "answer": "#### five"}', "no number after '####'"),
-        ("gsm8k", b'{"question": "q", "answer": "#### \xff"}', "not UTF-8"),
+        ("gsm8k", b'{"question": "q", "answer": "#### \xff"}', "not UTF-8 .*; save it as"),
         ("gsm8k", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
         ("gsm8k", b"\x1f\x8b\x08", "not UTF-8 .* unpack it"),
         ("gsm8k", b"{", "not JSON .*one object over many lines holds no problems"),

@@ -238,6 +238,11 @@ def _instead_of_rows(row: Any = ()) -> str:
             "holds preference pairs (--to dpo), which train_mem.py cannot train on: TRL's "
             "DPOTrainer does (docs/baselines.md). For data of train_mem.py leave out --to dpo"
         )
+    records = [row, *row.values()] if row else []
+    if any(isinstance(record, dict) and "turn_history" in record for record in records):
+        return "holds the log of a run, not yet converted"
+    if {"question", "answer"} <= {*row} or {"problem", "solution"} <= {*row}:
+        return "holds problems and no attempts at them"
     if "messages" in row:
         return "holds rows for other trainers (--format messages): use --format fastchat"
     return "must hold a list of rows, or a row per line"

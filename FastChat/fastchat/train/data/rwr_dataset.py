@@ -127,12 +127,15 @@ class RWRDataset:
         self._loss_on = loss_on
         self._reader = RowReader(path) if lazy else None
         self._examples: list[Example] = []
+        self._unanswered = ""
+        """The first row without an answer."""
         self._places = array("q")
         """If lazy, four numbers for every example: `Place`, row, and which answer of the row."""
         weights = []
         openings: dict[bytes, int] = {}
         for row, (place, targets) in enumerate(read_targets(path, loss_on, self.notes)):
             self.report.rows += 1
+            before = self.report.without_answer
             self.report.without_answer += not targets
             for answer, target in enumerate(targets):
                 try:
@@ -152,6 +155,8 @@ class RWRDataset:
                     self._places.extend((*place, row, answer))
                 else:
                     self._examples.append(example)
+            if self.report.without_answer and not before:
+                self._unanswered = f"{path}, row {row}"
         self._weigh(weights, path)
 
     def __len__(self) -> int:
@@ -180,11 +185,15 @@ class RWRDataset:
         report = self.report
         fraction = report.dropped / (report.dropped + report.examples)
         if fraction > max_fraction:
+            longer = f"are longer than {report.max_length} tokens without any history"
+            counts = {
+                f"{longer}, so raise --model_max_length": report.too_long,
+                f"have no answer ({self._unanswered}, is the first)": report.without_answer,
+            }
+            why = "; ".join(f"{count} {what}" for what, count in counts.items() if count)
             raise ValueError(
                 f"{report.dropped} of {report.dropped + report.examples} examples "
-                f"({fraction:.1%}) cannot be trained: {report.too_long} are longer than "
-                f"{report.max_length} tokens without any history, {report.without_answer} rows "
-                f"have no answer; raise --model_max_length, or accept it with "
+                f"({fraction:.1%}) cannot be trained: {why}. To train on the others give "
                 f"--max_dropped_fraction {min(1.0, fraction + 0.01):.2f}"
             )
 

@@ -25,6 +25,10 @@ BAD_DATA = {
     "no data file": (None, "there is no such file"),
     "not json": ("[{", "is not JSON"),
     "no weight": (json.dumps(rows(3, reward=0, weight=0.0)), "nothing to train"),
+    "no answers": (
+        json.dumps([*rows(3), {"conversations": []}]),
+        "cannot be trained: 1 have no answer (",
+    ),
     "too much": (json.dumps(too_long(rows(10))), "2 of 10 examples (20.0%) cannot be trained"),
 }
 

@@ -43,6 +43,14 @@ def test_repeated_and_empty_attempts_leave_the_episode_and_its_history():
     assert kept[1].messages[-1]["content"] == "  the answer is 7\n"
 
 
+def test_an_error_of_a_server_in_a_published_log_is_no_attempt():
+    episode = sketch("- w7 r5")[0]
+    episode.turns[0].actions[0] = "**NETWORK ERROR DUE TO HIGH TRAFFIC. PLEASE REGENERATE.**"
+    rows, dropped = rows_from_episode(episode, Rules())
+    assert [(row.turn, len(row.messages)) for row in rows] == [(2, 2), (3, 4)]
+    assert dropped == {"error of a server": 1}
+
+
 def test_an_episode_that_starts_empty_starts_at_its_second_turn():
     episode = sketch("- r5")[0]
     episode.turns[0].actions[0] = ""

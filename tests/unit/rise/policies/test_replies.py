@@ -183,6 +183,7 @@ def broken_inside(body):
         (in_200(code="insufficient_quota"), "quota", 1, "fill the account"),
         (in_200(type="authentication_error"), "unauthorized", 1, "RISE_SERVER_KEY"),
         (lambda _: {"error": "Rate limit reached"}, "overloaded", 4, "Rate limit reached"),
+        (lambda _: web.json_response([in_200(code=429)(_)]), "overloaded", 4, "Provider said no"),
         (lambda _: {"code": 1113, "msg": "Insufficient balance"}, "quota", 1, "Insufficient"),
         (broken, "server", 3, "broke the answer off: error"),
         (broken_inside, "overloaded", 4, "Rate limit exceeded"),

@@ -73,6 +73,9 @@ def test_a_row_per_line_and_a_byte_order_mark_are_read(tmp_path, end, mark):
         (b"", "is empty; write it"),
         (b'{"a": 1}', "list of rows"),
         (b'{"prompt": [], "chosen": [], "rejected": []}\n{}', "preference pairs .*DPOTrainer"),
+        (b'{"question": "q", "answer": "5"}', "holds problems and no attempts at them; write"),
+        (b'{"0": {"turn_history": {}}}', "holds the log of a run, not yet converted; write"),
+        (b'{"task_id": 0, "turn_history": {}}\n{}', "holds the log of a run"),
         (b'{"id": "1", "messages": []}\n{}', "other trainers .*use --format fastchat"),
     ],
 )
