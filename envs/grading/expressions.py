@@ -18,17 +18,16 @@ from envs.grading.answers import (
 from envs.grading.compounds import compound, meets
 from envs.grading.exact import TooLarge
 from envs.grading.latex import chosen, clean
+from envs.grading.names import is_equation, solved
 from envs.grading.questions import COMMANDS, Outcome, question
 from envs.grading.shapes import (
     NAME,
     Group,
     intervals,
-    is_equation,
     matrix,
     members,
     piecewise,
     read_group,
-    solved,
 )
 from envs.grading.units import number, without_unit
 from envs.grading.words import BY_NAME, in_digits
@@ -42,7 +41,7 @@ _THREE_DIGITS = re.compile(r"(?<=\d),(?=[1-9]\d{2}(?!\d))")
 """A comma that may separate thousands or members: 128,256."""
 _PERIOD = re.compile(r"(?<=\.\d)\((\d+)\)")
 _INTEGER = re.compile(
-    rf"(?:,|\(|\\text\{{[^{{}}]*\}})\s*{NAME}\s*\\in\s*\\mathbb\s*\{{?([NZQ])\}}?\s*\)?\s*$"
+    rf"(?:,|\(|\\text\{{[^{{}}]*\}})\s*({NAME})\s*\\in\s*\\mathbb\s*\{{?([NZQ])\}}?\s*\)?\s*$"
 )
 _RESIDUE = re.compile(r"(?:^|(?<=[=,]))\s*-?\d+(?=\s*(?:,|$))")
 _LONE_BRACE = re.compile(r"([\^_])\{(\w)\}")
@@ -75,9 +74,11 @@ def _compare(a: str, b: str) -> Outcome:
         if given and given[1] != wanted[1]:
             return "wrong"
         a, b = (_residues(text, wanted[1] if given else "") for text in (a, b))
-    domains = {found[1] for found in map(_INTEGER.search, (a, b)) if found}
-    if len(domains) == 1:  # 4k+1, k \in \mathbb{Z}
+    bound = [found for found in map(_INTEGER.search, (a, b)) if found]
+    if len({found[2] for found in bound}) == 1:  # 4k+1, k \in \mathbb{Z}
         a, b = (_INTEGER.sub("", text) for text in (a, b))
+        if len(bound) > 1 and not _named(bound[1][1]).search(a):  # 4n+1, n \in \mathbb{Z}
+            a = _named(bound[0][1]).sub(lambda _: bound[1][1], a)
     if _unordered(a) == _unordered(b):
         return "right"
     for decide in (
@@ -94,6 +95,10 @@ def _compare(a: str, b: str) -> Outcome:
             return outcome
     a, b = _value(a), _value(b) if "=" not in b else b
     return "right" if squeeze(a) == squeeze(b) else question([a], [b])
+
+
+def _named(letter: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![A-Za-z\\]){re.escape(letter)}(?![A-Za-z])")
 
 
 def _residues(text: str, modulus: str) -> str:
@@ -130,7 +135,7 @@ def _as_equations(a: str, b: str) -> Outcome | None:
         sides = b.split("=")
         if not wanted and len(sides) == 2 and all(map(_has_letter, sides)) and _has_letter(a):
             return question([a, a], sides)  # (x+1)^2 = x^2+2x+1
-        outcome = _compare(a, wanted.values(wanted.names)) if wanted else "wrong"
+        outcome = _compare(a, wanted.values(wanted.order())) if wanted else "wrong"
         return _compare(a, roots) if outcome == "wrong" and roots else outcome
     indexed = [_INDEX.search(text) is not None for text in (a, b)]
     if wanted and given and indexed[0] != indexed[1]:  # x_1 and x_2 are x
@@ -167,8 +172,11 @@ def _value(text: str) -> str:
         named = solved(text)
         first, last = text.split("=")[0], last_of_chain(text)
         last = first if number(first) and not number(last) else last
-        pair = named and len(named.names) > 1 == len(named.solutions)
-        text = last if named is None or pair else named.values(named.names)
+        if named and len(named.names) > 1 == len(named.solutions):
+            values = named.solutions[0]
+            text = ", ".join(f"{name}={values[name]}" for name in named.order())
+        else:
+            text = named.values(named.names) if named else last
     text = (text if _LABELS.search(text) else _LEAD.sub("", text.strip())).strip()
     return without_unit(text)
 

@@ -42,6 +42,8 @@ _TRANSPOSED = re.compile(
     r"[A-Z)}]\s*\^\s*(?:T(?![A-Za-z])|\{\s*(?:T|\\text\{T\})\s*\}|\\top)|[)}\]]\s*'"
 )
 """A matrix turned over or something in brackets with a prime, which math-verify would drop."""
+_CORNERS = re.compile(r"\\angle\s*\{?\s*([A-Z]{3})(?![A-Za-z])")
+"""An angle, whose name may be read backwards, while math-verify knows no order."""
 _FACTOR = re.compile(r"[A-Z](?:\s*\^\s*(?:T(?![A-Za-z])|\{\s*(?:T|-1)\s*\}))?")
 _INVERSE_OF_TWO = re.compile(r"\(\s*([A-Z])\s*([A-Z])\s*\)\s*\^\s*\{-1\}")
 _DECIMAL_POWER = re.compile(r"\^\{(-?\d{0,9}\.\d{1,9})\}")
@@ -51,6 +53,9 @@ _DECIMAL_POWER = re.compile(r"\^\{(-?\d{0,9}\.\d{1,9})\}")
 def question(given: Sequence[str], wanted: Sequence[str], *, ordered: bool = True) -> Outcome:
     """Return what math-verify has to decide, or "wrong" where its own reading would be too kind."""
     if len({len(_TRANSPOSED.findall(" ".join(texts))) for texts in (given, wanted)}) > 1:
+        return "wrong"
+    corners = [_CORNERS.findall(" ".join(texts)) for texts in (given, wanted)]
+    if len({str(sorted(min(name, name[::-1]) for name in names)) for names in corners}) > 1:
         return "wrong"
     products = [_products(texts) for texts in (given, wanted)]
     if products[0] != products[1] and len({str(sorted(chain(*some))) for some in products}) == 1:

@@ -67,7 +67,8 @@ def _words(text: str) -> list[str] | None:
 _SETS = {
     "reals": re.compile(
         rf"(?:{NAME}\s*\\in\s*)?(?:\\mathbb\s*\{{?R\}}?|\(\s*-\s*\\infty\s*,\s*\+?\s*\\infty\s*\)"
-        r"|(?:the )?(?:set of )?(?:all )?real(?:s| numbers))",
+        r"|(?:the )?(?:set of )?(?:all )?real(?:s| numbers)"
+        rf"|(?:{NAME} (?:is|can be) )?any real number)",
         re.IGNORECASE,
     ),
     "no value": re.compile(r"DNE|(?:it |the limit )?does not exist", re.IGNORECASE),
