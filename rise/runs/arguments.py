@@ -184,13 +184,13 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
         refuse(f"--{name}", value is not None and value < 1, f"is {value}: give 1 or more")
     temperature, tokens = args.temperature or [1.0], args.max_new_tokens or [1]
     samples, most = args.num_of_samples, most_connections()
-    refuse("--num_of_samples", min(samples) < 1, f"is {samples}: each 1 or more")
+    refuse("--num_of_samples", min(samples) < 1, f"is {samples}: give 1 or more for each")
     is_odd = not all(0 <= value < math.inf for value in temperature)
-    refuse("--temperature", is_odd, f"is {temperature}: each a number, 0 or more")
-    refuse("--max_new_tokens", min(tokens) < 1, f"{tokens}: 1 or more")
+    refuse("--temperature", is_odd, f"is {temperature}: give numbers, 0 or more")
+    refuse("--max_new_tokens", min(tokens) < 1, f"is {tokens}: give 1 or more for each")
     refuse("--top_p", not 0 < args.top_p <= 1, f"is {args.top_p}: give a value in (0, 1]")
     limit, cost = args.dialogue_limit, args.max_cost_usd
-    refuse("--dialogue_limit", limit is not None and limit < 0, f"is {limit}: 0 or more")
+    refuse("--dialogue_limit", limit is not None and limit < 0, f"is {limit}: give 0 or more")
     is_free = cost is not None and not cost > 0
     refuse("--max_cost_usd", is_free, f"is {cost}: give a number above 0")
     refuse(
@@ -200,9 +200,9 @@ def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
         "limit of `ulimit -Hn`",
     )
     seconds = args.request_timeout
-    refuse("--request_timeout", not seconds > 0, f"is {seconds} s: above 0")
+    refuse("--request_timeout", not seconds > 0, f"is {seconds} s: give more than 0")
     minutes = args.wait_for_server
-    refuse("--wait_for_server", not minutes >= 0, f"is {minutes} minutes: 0 or more")
+    refuse("--wait_for_server", not minutes >= 0, f"is {minutes} minutes: give 0 or more")
     refuse("--log_dir", Path(args.log_dir).is_file(), f"{args.log_dir} is a file")
     refuse("--data_path", not Path(args.data_path).is_file(), _no_file(args.data_path, args.env))
     lists = {"models": models, "num_of_samples": samples}
