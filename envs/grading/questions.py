@@ -42,8 +42,7 @@ _TRANSPOSED = re.compile(
     r"[A-Z)}]\s*\^\s*(?:T(?![A-Za-z])|\{\s*(?:T|\\text\{T\})\s*\}|\\top)|[)}\]]\s*'"
 )
 """A matrix turned over or something in brackets with a prime, which math-verify would drop."""
-_CORNERS = re.compile(r"\\angle\s*\{?\s*([A-Z]{3})(?![A-Za-z])")
-"""An angle, whose name may be read backwards, while math-verify knows no order."""
+_CORNERS = re.compile(r"[A-Z]{2,}")
 _FACTOR = re.compile(r"[A-Z](?:\s*\^\s*(?:T(?![A-Za-z])|\{\s*(?:T|-1)\s*\}))?")
 _INVERSE_OF_TWO = re.compile(r"\(\s*([A-Z])\s*([A-Z])\s*\)\s*\^\s*\{-1\}")
 _DECIMAL_POWER = re.compile(r"\^\{(-?\d{0,9}\.\d{1,9})\}")
@@ -54,8 +53,8 @@ def question(given: Sequence[str], wanted: Sequence[str], *, ordered: bool = Tru
     """Return what math-verify has to decide, or "wrong" where its own reading would be too kind."""
     if len({len(_TRANSPOSED.findall(" ".join(texts))) for texts in (given, wanted)}) > 1:
         return "wrong"
-    corners = [_CORNERS.findall(" ".join(texts)) for texts in (given, wanted)]
-    if len({str(sorted(min(name, name[::-1]) for name in names)) for names in corners}) > 1:
+    figures = [_figures(" ".join(texts)) for texts in (given, wanted)]
+    if figures[0] != figures[1] and sorted(chain(*figures[0])) == sorted(chain(*figures[1])):
         return "wrong"
     products = [_products(texts) for texts in (given, wanted)]
     if products[0] != products[1] and len({str(sorted(chain(*some))) for some in products}) == 1:
@@ -74,6 +73,17 @@ def question(given: Sequence[str], wanted: Sequence[str], *, ordered: bool = Tru
 def _has_pi(texts: Sequence[str]) -> bool:
     """Whether these are angles in radians."""
     return any(r"\pi" in text for text in texts) and not any("circ" in text for text in texts)
+
+
+def _figures(text: str) -> set[str]:
+    r"""The names of figures: AB is BA, \angle ABC is \angle CBA, but ABCD is not ACBD."""
+    found = _CORNERS.findall(COMMANDS.sub(" ", text))
+    return {
+        "".join(sorted(name))
+        if len(name) == 2 or r"\triangle" in text
+        else (min(name, name[::-1]) if r"\angle" in text else name)
+        for name in found
+    }
 
 
 def _products(texts: Sequence[str]) -> list[list[str]]:
