@@ -64,10 +64,10 @@ def flags_of_trainer() -> dict[str, str]:
     theirs = Path((spec and spec.origin) or "missing").with_name("training_args.py")
     flags: dict[str, str] = {}
     for path in (theirs, *map(Path(__file__).with_name, ("arguments.py", "lora.py"))):
-        tree = ast.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
-        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
         classes = [c for c in classes if c.name.endswith("Arguments") and c.decorator_list]
-        if path == theirs and [node.bases for node in classes] != [[]]:
+        if path == theirs and ('"aliases"' in text or [c.bases for c in classes] != [[]]):
             return {}
         fields = (node for one in classes for node in one.body if isinstance(node, ast.AnnAssign))
         flags |= {ast.unparse(node.target): ast.unparse(node.annotation) for node in fields}

@@ -73,6 +73,7 @@ def test_nothing_is_said_of_flags_that_the_sources_do_not_have(tmp_path, monkeyp
     sources = tmp_path / "transformers" / "training_args.py"
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "transformers", raising=False)
-    for text in ("", "class TrainingArguments(Base):\n    bf16: bool = False\n"):
+    aliased = '@dataclass\nclass TrainingArguments:\n    old: int = f(metadata={"aliases": []})\n'
+    for text in ("", "@dataclass\nclass TrainingArguments(Base):\n    old: int = 1\n", aliased):
         sources.write_text(text)
         assert first_look([*GIVEN, "--new", "1", "--bf16", "auto", "--check"]) == []
