@@ -76,7 +76,7 @@ problems() {
 }
 
 # The minutes are estimates for two idle cores that compute in bfloat16.
-say "1/6 problems, checkpoint (a minute), and a warm start on reference solutions (5 min)"
+say "1/6 problems, checkpoint (a minute), and a warm start on reference solutions (6 min)"
 [ -f "$OUT/data/source" ] || stage problems problems
 if [ "$(cat "$OUT/data/source")" != "$DATA" ]; then
     echo "   $DATA cannot be fetched here ($OUT/logs/problems.log): these are DATA=words"
@@ -112,7 +112,7 @@ for ((i = 1; i <= ITERATIONS; i++)); do
     STUDENT=$OUT/$NAME
 done
 
-say "5/6 the control: right answers alone, as many trained tokens (8 min)"
+say "5/6 the control: right answers alone, as many trained tokens (5 min)"
 convert control --filepath "${logs[@]}" --criteria success --weighting none --context_window 1 \
     --match_tokens "$OUT/rise.json"
 train_alone control control "$start" 1 "${step[@]}"
