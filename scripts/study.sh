@@ -26,21 +26,22 @@ cd "$(dirname "$0")/.."
 . scripts/stages.sh
 no_arguments "$@"
 case $LOOP in
-    quickstart) models=(base control rise) SIZE=${SIZE:-small} DEVICE=${DEVICE:-cpu} ;;
+    quickstart) models=(base control rise) SIZE=${SIZE:-small} ;;
     real) models=(control rise) MODEL=${MODEL:-} WARM=${WARM:-} DTYPE=${DTYPE:-} SMOKE=${SMOKE:-} ;;
     *) refuse "LOOP must be quickstart or real, not '$LOOP'" ;;
 esac
+DEVICE=${DEVICE:-cpu}
 read -ra seeds <<<"$SEEDS"
 read -ra variants <<<"$VARIANTS"
 for SEED in "${seeds[@]}"; do counts SEED; done
-export VENV
+export VENV DEVICE
 
 # The knobs of one seed: those of its script, by its defaults.
 knobs() {
     OUT=$STUDY/seed$SEED
     if [ "$LOOP" = quickstart ]; then
         EXPERT=${EXPERT:-program} ROLLOUTS=${ROLLOUTS:-1} EPOCHS=${EPOCHS:-4}
-        export EXPERT SIZE EPOCHS ROLLOUTS DEVICE
+        export EXPERT SIZE EPOCHS ROLLOUTS
         return
     fi
     EXPERT=${EXPERT:-reference} ROLLOUTS=${ROLLOUTS:-2} EPOCHS=1 TEST=${TEST:-300}

@@ -119,6 +119,7 @@ def test_arguments_start_nothing(tmp_path, script, knob):
         ("quickstart.sh", "PROBLEMS", "many", "must be a whole number, not 'many'"),
         ("real.sh", "EXPERT", "teacher", "must be reference or self, not 'teacher'"),
         ("real.sh", "DATA", "math", "must be asdiv, gsm8k or words, not 'math'"),
+        ("real.sh", "DEVICE", "tpu", "must be cpu or cuda, not 'tpu'"),
         ("real.sh", "TEST", "0", "must be above 0"),
     ],
 )
