@@ -22,7 +22,8 @@ COOLER=${COOLER-0.5}         # second temperature of control and RISE; the first
 SEED=${SEED:-0}              # seed of sampling and training; the split has none
 MODEL=${MODEL:-}             # a checkpoint to start from; empty: SmolLM2-135M-Instruct
 WARM=${WARM:-}               # its warm start from an earlier run, which measured it; empty: makes it
-DTYPE=${DTYPE:-}             # bfloat16 | float32; empty: what this CPU computes in
+DEVICE=${DEVICE:-cpu}        # cpu | cuda; the numbers in docs/ are the CPU's
+DTYPE=${DTYPE:-}             # bfloat16 | float32; empty: what it computes in
 SMOKE=${SMOKE:-}             # 1: a handful of problems, to see every stage run
 OUT=${OUT:-log/real}         # where everything is written
 VENV=${VENV:-.venv}          # the environment that scripts/setup.sh makes
@@ -40,6 +41,7 @@ fi
 counts SEED ITERATIONS ROLLOUTS TEST
 others=()
 [ "$ANSWER" = expression ] || others=(ANSWER)
+[ "$DEVICE" = cpu ] || others+=(DEVICE)
 remember DATA EXPERT ITERATIONS ROLLOUTS TEST COOLER SEED MODEL WARM DTYPE SMOKE "${others[@]}"
 
 stage install env VENV="$VENV" bash scripts/setup.sh

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034
 # What real.sh and study.sh, which source this file after scripts/stages.sh, ask of a stage. It needs
-# OUT, SEED, EXPERT, MODEL, WARM, DTYPE, SMOKE, ROLLOUTS and TEST.
+# OUT, SEED, EXPERT, MODEL, WARM, DEVICE, DTYPE, SMOKE, ROLLOUTS and TEST.
 
 case $EXPERT in
     reference) SAMPLES=1 ;;
@@ -12,8 +12,8 @@ case ${ANSWER:=expression} in
     equation) ENV_NAME=scripts/real/calculator.py:Equation TEACHER=scripts/real/calculator.py:expert ;;
     *) refuse "ANSWER must be expression or equation, not '$ANSWER'" ;;
 esac
-# cpu | cuda; the numbers in docs/ are the CPU's. Two workers may share a GPU: vLLM would not do.
-worker="--device ${DEVICE:=cpu}"
+# Two workers may share a GPU, for which vLLM would not do.
+worker="--device $DEVICE"
 case $DEVICE in
     cpu) trainer=(--use_cpu True); export DS_ACCELERATOR=cpu ;;
     cuda) trainer=() worker+=" --engine embedded" DTYPE=${DTYPE:-bfloat16} ;;
