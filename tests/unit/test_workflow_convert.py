@@ -140,7 +140,8 @@ def test_an_output_of_other_settings_or_of_somebody_else_is_kept_unless_told(log
     convert("--filepath", log, "--output", output)
     before = output.read_bytes()
     assert convert("--filepath", log, "--output", output, "--criteria", "best") == 2
-    assert "(criteria)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "(criteria)" in said and "give another --output, or --overwrite to replace it" in said
     write_run(log.parent, sketch("w7 r5", "r5"))
     assert convert("--filepath", log, "--output", output) == 2
     assert "(the logs)" in capsys.readouterr().err

@@ -81,12 +81,6 @@ def test_a_finished_run_is_not_shown_as_one_of_another_sampling(place):
     assert "temperature: 0.2 -> 1.0" in refused and "max_new_tokens: 50 -> 1000" in refused
 
 
-def test_oracle_stops_at_the_first_success(place):
-    evaluate(place, *STUDENT, "--max_turns", 3, "--feedback", "oracle")
-    assert [len(e.turns) for e in load_episodes(place / "log")] == [1, 3, 2] * 4
-    assert summary(place / "log")["metrics"]["p1@t3"]["value"] == 1.0
-
-
 def test_causal_check_shows_another_problems_attempts_from_a_finished_run(place):
     (place / "experts.py").write_text(
         "def f(problem, messages):\n"

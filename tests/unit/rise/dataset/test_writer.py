@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from rise.dataset.writer import is_written, write_dataset
+from rise.dataset.writer import write_dataset
 from rise.episodes.shorthand import sketch
 from tests.support.conversion import convert_and_draw, write_run
 
@@ -75,12 +75,3 @@ def test_a_picture_that_cannot_be_drawn_costs_no_row(tmp_path, caplog):
     assert "the weights, 1.7e+308 to 1.7e+308, cannot be drawn" in caplog.text
     # A picture of the old rows must not stand beside the new ones.
     assert sorted(written) == sorted(tmp_path.iterdir()) and len(written) == 2
-
-
-def test_other_settings_are_refused_with_a_remedy(tmp_path):
-    output = tmp_path / "data.json"
-    write_dataset(output, [b"{}"], {"settings": {"criteria": "all"}})
-    for _ in range(2):
-        with pytest.raises(ValueError, match="give another --output, or --overwrite to replace it"):
-            is_written(output, {"criteria": "best"})
-        (tmp_path / "data.json.report.json").unlink(missing_ok=True)
