@@ -97,7 +97,7 @@ def value(words: list[str], flag: str) -> str:
 
 STAND_IN = """#!/bin/bash
 [ "$1" != -c ] || exec {python} "$@"
-printf '%q ' "${{0##*/}}" "$@" >>{calls} && echo >>{calls}
+echo "$(printf '%q ' "${{0##*/}}" "$@")" >>{calls}  # at once: two may run
 while [ $# -gt 1 ]; do
     case $1 in
         --log_dir | --output_dir) mkdir -p "$2" && echo '{{"steps": 3}}' >"$2/training.json" ;;
