@@ -228,7 +228,8 @@ def _explanation(source: str, part: str, error: BaseException) -> str:
         names |= {kind.__name__ for kind in type(cause).__mro__}
         cause = cause.__cause__ or cause.__context__
     if Path(source).is_dir():
-        return f"cannot read the {part} in {source}: {first_line(error)}"
+        said = first_line(error).rstrip(":")
+        return f"cannot read the {part} in {source}: {said}; is the checkpoint complete?"
     if "GatedRepoError" in names or "gated repo" in str(error):
         return (
             f"{source} is a gated model: accept its licence on https://huggingface.co/{source}, "

@@ -87,7 +87,9 @@ def unknown_flags(unknown: list[str], known: list[str]) -> str:
 
 def missing_data(data_path: str | None, eval_data_path: str | None) -> list[str]:
     return [
-        f"{flag} {path}: there is no such file{similar(path)}; workflow_convert.py writes it"
+        f"{flag} {path} is a directory: give the file that workflow_convert.py wrote"
+        if Path(path).is_dir()
+        else f"{flag} {path}: there is no such file{similar(path)}; workflow_convert.py writes it"
         for flag, path in (("--data_path", data_path), ("--eval_data_path", eval_data_path))
         if path is not None and not Path(path).is_file()
     ]

@@ -77,3 +77,13 @@ def test_nothing_is_said_of_flags_that_the_sources_do_not_have(tmp_path, monkeyp
     for text in ("", "@dataclass\nclass TrainingArguments(Base):\n    old: int = 1\n", aliased):
         sources.write_text(text)
         assert first_look([*GIVEN, "--new", "1", "--bf16", "auto", "--check"]) == []
+
+
+def test_a_directory_is_no_file_of_data_and_short_names_are_suggested(tmp_path):
+    (tmp_path / "try").mkdir()
+    data, model = (
+        first_look(["--data_path", path, "--model_name_or_path", path, "--output_dir", "out"])
+        for path in (str(tmp_path / "try"), str(tmp_path / "tri"))
+    )
+    assert f"--data_path {tmp_path / 'try'} is a directory: give the file" in data[0]
+    assert all(f"did you mean {tmp_path / 'try'}?" in line for line in model)
