@@ -132,6 +132,7 @@ def test_attempt_after_attempt_with_its_verdict_two_models_side_by_side(page):
 def test_a_problem_of_ones_own(page):
     choose(page, "Model", "solver")
     choose(page, "Problem", "a problem of my own")
+    page.locator("#own-question textarea").wait_for()
     page.click("#try")
     page.get_by_text("Type a question first.").wait_for()
     page.fill("#own-question textarea", "What is 10 / 2?")
