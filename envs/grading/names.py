@@ -6,7 +6,7 @@ Works on text that ``latex.clean`` has brought into one spelling.
 import re
 from dataclasses import dataclass
 
-from envs.grading.shapes import NAME, read_group, split
+from envs.grading.shapes import COMMAND, NAME, read_group, split
 from envs.grading.units import without_unit
 
 
@@ -46,7 +46,7 @@ def solved(text: str) -> Solved | None:
             left, value = [value], left[0]  # 5 = x
         label = left[0] if left else label
         name = _NAME.fullmatch(label) or _VECTOR.fullmatch(label)
-        constant = not _LETTER.search(_COMMAND.sub(" ", without_unit(value)))
+        constant = not _LETTER.search(COMMAND.sub(" ", without_unit(value)))
         if not (label and value and (constant or (name and len(left) < 2))):
             return None
         if _VECTOR.fullmatch(label):
@@ -81,7 +81,6 @@ _NAME = re.compile(
     r"|[A-Z](?:\s*\\(?:cup|cap|setminus)(?![A-Za-z])\s*[A-Z])+"
 )
 _VECTOR = re.compile(rf"\(\s*{NAME}(?:\s*,\s*{NAME})+\s*\)")
-_COMMAND = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _LETTER = re.compile(r"(?![ei](?![A-Za-z]))[A-Za-z]")
 _LABEL = re.compile(
     # AB, a + b, V:V; x, y and z only in ratios, as sums of them are rather the equation of a curve

@@ -250,7 +250,7 @@ _MATRIX = re.compile(
 )
 _CASES = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
 _ABSOLUTE_VALUE = re.compile(rf"\|({NAME})\|")
-_COMMAND = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
+COMMAND = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"\\text\s*\{([^{}]*)\}")
 
 
@@ -265,7 +265,7 @@ def piecewise(text: str) -> dict[str, str] | None:
         value, _, condition = row.partition("&")
         condition = re.sub(r"\b(?:if|for|when)\b", "", _WORD.sub(r"\1", condition)).strip(" ,;.")
         groups = intervals(condition) or [Group("", (condition,))]
-        names = re.findall("[A-Za-z]+", _COMMAND.sub("", condition))
+        names = re.findall("[A-Za-z]+", COMMAND.sub("", condition))
         spans = [(group.kind, [re.sub(r"\s", "", end) for end in group.items]) for group in groups]
         found[f"{names} {spans}"] = value.strip(" ,;")
     return found or None
