@@ -121,8 +121,6 @@ def main(argv: list[str] | None = None) -> int:
         job = Job.found(config)
         job.run.check(config)
         job.seconds = sum(read_json(path)["wall_s"] for path in summaries if path.exists())
-        # Of the joint run nothing is known to be reported yet.
-        job.finished = 0
         job.start()
     with job.run, run_errors(job):
         write(job, where)

@@ -97,16 +97,13 @@ def long(problems: str, run: str, length: str) -> bool:
 def fitted(run: str, length: str) -> bool:
     """Whether the first answer was shortened to the context, and the second prompt refused."""
     with open(Path(run, "rows.jsonl"), encoding="utf-8") as file:
-        answered, refused = sorted(map(Episode.from_dict, map(json.loads, file)), key=_task)
+        episodes = map(Episode.from_dict, map(json.loads, file))
+        answered, refused = sorted(episodes, key=lambda episode: episode.task_id)
     usage = answered.turns[0].usage if answered.turns else {}
     tokens = sum(usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens"))
     kind = (refused.error or {}).get("kind")
     print(f"{answered.error or 'answered'} with {tokens} of {length} tokens; {kind}")
     return not answered.error and 0 < tokens <= int(length) and kind == "context_overflow"
-
-
-def _task(episode: Episode) -> int:
-    return int(episode.task_id)
 
 
 def adapter(model: str, output: str) -> bool:

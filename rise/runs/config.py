@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastchat.model.files import git_commit, versions
 from rise.episodes.feedback import texts_of
-from rise.episodes.journal import locate
 from rise.policies.names import fingerprint
-from rise.program.files import json_sha256, read_object
+from rise.program.files import json_sha256
 from rise.runs.arguments import controller_url, per_turn, window
 from rise.runs.tally import parse_prices
 from rise.tracking import tracker
@@ -62,19 +61,11 @@ def configuration(
     return known | _not_compared(args)
 
 
-def first_day(log_dir: str, max_turns: int) -> str | None:
-    """The day (YYYY-MM-DD) on which the run began; None for a run from before it was recorded."""
-    run = locate(log_dir, max_turns)
-    if (run / "rows.jsonl").is_file() and (run / "config.json").is_file():
-        return read_object(run / "config.json").get("date")
-    return datetime.date.today().isoformat()
-
-
 def _not_compared(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "controller_address": controller_url(args.controller_address),
         "data_path": args.data_path,
-        "date": first_day(args.log_dir, args.max_turns),
+        "date": datetime.date.today().isoformat(),
         "log_dir": args.log_dir,
         "concurrency": args.concurrency,
         "max_cost_usd": args.max_cost_usd,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import shlex
 import sys
 import time
@@ -23,14 +24,14 @@ from rise.episodes import shard
 from rise.episodes.journal import RunDir
 from rise.policies import names
 from rise.policies.local import LocalServing, ServingError, refused
-from rise.program.exits import DONE, FAILED, INTERRUPTED, USAGE, collecting, said
+from rise.program.exits import DONE, FAILED, USAGE, collecting, said
 from rise.rollout.play import Plan, run_episodes
 from rise.rollout.shown import Shown, attempts_of, checksum
 from rise.runs.arguments import controller_url, per_turn, problems_with
 from rise.runs.config import configuration, make_env
 from rise.runs.progress import Progress
-from rise.runs.stage import interrupted, none_fit, none_fits, unanswered, unfinished
-from rise.runs.tally import Tally, check_prices, exceeded, within
+from rise.runs.stage import none_fit, none_fits, unanswered, unfinished
+from rise.runs.tally import Tally, check_prices, exceeded
 from rise.tracking import tracker as tracking
 
 if TYPE_CHECKING:
@@ -91,9 +92,6 @@ class Job:
         started = time.monotonic()
         try:
             trouble = self._play(tracker)
-        except KeyboardInterrupt:
-            print(interrupted(self))
-            return INTERRUPTED
         except ServingError as error:
             if error.refused:
                 print(f"{sys.argv[0]}: error: {said(error)}", file=sys.stderr)
@@ -169,10 +167,11 @@ class Job:
 
             async def rollout() -> str | None:
                 showing = asyncio.create_task(progress.keep_showing())
-                episodes = within(limit, tally, owed)
+                # Those in flight go on when the limit is reached.
+                begun = itertools.takewhile(lambda _: not exceeded(limit, tally), owed)
                 try:
                     return await run_episodes(
-                        *(env, plan, run, episodes), concurrency=concurrency, report=progress.report
+                        *(env, plan, run, begun), concurrency=concurrency, report=progress.report
                     )
                 finally:
                     showing.cancel()
@@ -223,34 +222,27 @@ def check(
     job.shown, stored = shown, job.run.stored or {}
     if not job.size:
         raise ValueError(f"--shard {args.shard} is empty: there are {config['problems']} problems")
-    is_over = job.is_finished and not later
-    kinds = dict(zip(stored.get("models", []), stored.get("kinds", []), strict=False))
-    if is_over:  # nobody is asked: the defaults are those of who answered
-        config["kinds"] = stored.get("kinds")
-    else:
-        if not (args.check or args.dry_run):
-            asyncio.run(names.wait_for(kinds, config))
-        kinds = names.decide(now, config["controller_address"])
-        kinds |= dict.fromkeys(later, "checkpoint")
-        problems = names.unavailable_sampling(kinds, config)
-        if "checkpoint" in kinds.values():
-            problems += refused(shlex.split(args.worker_args))
-        if problems:
-            raise ValueError("\n".join(problems))
-        config["kinds"] = [kinds[model] for model in config["models"]]
-    # A run from before kinds were recorded has what it was sampled with.
-    before = {name: stored.get(name) for name in names.STUDENT}
-    config |= names.sampling(kinds, config) if kinds else before | config
+    if stored:  # a run goes on with the day on which it began
+        config["date"] = stored.get("date")
+    if job.is_finished and not later:
+        return _as_it_was(job, stored)
+    if not (args.check or args.dry_run):
+        asyncio.run(names.wait_for(_kinds_of(stored), config))
+    job.kinds = names.decide(now, config["controller_address"])
+    job.kinds |= dict.fromkeys(later, "checkpoint")
+    wrong = names.unavailable_sampling(job.kinds, config)
+    if "checkpoint" in job.kinds.values():
+        wrong += refused(shlex.split(args.worker_args))
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    config["kinds"] = [job.kinds[model] for model in config["models"]]
+    config |= names.sampling(job.kinds, config)
     if not later:
         job.run.check(config)
-    limit = None if is_over else config["max_cost_usd"]
-    check_prices(config["prices"], kinds or dict.fromkeys(config["models"], ""), limit)
-    if is_over:
-        return _as_it_was(job, stored)
+    check_prices(config["prices"], job.kinds, config["max_cost_usd"])
     if stored.get("left_out"):
         config["left_out"] = stored["left_out"]
-    asyncio.run(names.probe(kinds, config))
-    job.kinds = kinds
+    asyncio.run(names.probe(job.kinds, config))
     return job
 
 
@@ -271,13 +263,26 @@ def _environment(
 
 
 def _as_it_was(job: Job, stored: dict[str, Any]) -> Job:
-    """A finished run keeps its configuration; trackers and prices are those given now."""
-    now = {name: job.config[name] for name in ("log_dir", *tracking.KEYS)}
-    if job.config["prices"]:
-        now["prices"] = job.config["prices"]
+    """A finished run, of which nobody is asked; trackers and prices are those given now.
+
+    ValueError if another configuration is given. The defaults are those of who answered; a run
+    from before kinds were recorded has what it was sampled with.
+    """
+    config, kinds = job.config, _kinds_of(stored)
+    config["kinds"] = stored.get("kinds")
+    before = {name: stored.get(name) for name in names.STUDENT}
+    job.run.check(config | (names.sampling(kinds, config) if kinds else before | config))
+    check_prices(config["prices"], dict.fromkeys(config["models"], ""), None)
+    now = {name: config[name] for name in ("log_dir", *tracking.KEYS)}
+    if config["prices"]:
+        now["prices"] = config["prices"]
     job.config = stored | now
     job.tally.prices = job.config.get("prices") or {}
     return job
+
+
+def _kinds_of(config: dict[str, Any]) -> dict[str, str]:
+    return dict(zip(config.get("models", []), config.get("kinds", []), strict=False))
 
 
 def _new_tally(config: dict[str, Any]) -> Tally:

@@ -61,8 +61,6 @@ class Progress:
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
-        self._started = self._logged_at = time.monotonic()
-        self._shown_at = self._started - LINE_EVERY + FIRST_LINE
         if sys.stderr.isatty():
             from tqdm import tqdm
             from tqdm.contrib.logging import logging_redirect_tqdm

@@ -5,10 +5,9 @@ of prompts and of answers cost, in USD. What servers report as usage is counted,
 that gave no answer. Not known are discounts for cached prompts, and requests that a kill cut off.
 """
 
-import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rise.episodes.episode import Episode, is_refused
@@ -161,11 +160,6 @@ def check_prices(
             "--max_cost_usd needs a price: add --price MODEL=IN,OUT, the USD for a million tokens "
             f"of prompts and of answers, for those of {', '.join(kinds)} that cost something"
         )
-
-
-def within(max_cost_usd: float | None, tally: Tally, owed: Iterable[int]) -> Iterator[int]:
-    """The problems, until the recorded episodes have cost the limit; those in flight go on."""
-    return itertools.takewhile(lambda _: not exceeded(max_cost_usd, tally), owed)
 
 
 def exceeded(max_cost_usd: float | None, tally: Tally) -> bool:
