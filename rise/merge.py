@@ -19,14 +19,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastchat.utils import Parser
+from fastchat.utils import Parser, json_or_none
 from rise.episodes.episode import Episode, is_owed
 from rise.episodes.journal import differences
 from rise.episodes.rows import episodes_at, finished, rows
 from rise.metrics.evaluation import open_run, read_config, with_sibling
 from rise.metrics.tables import format_table
 from rise.program.exits import DONE, run_program, usage_errors
-from rise.program.files import read_json
 from rise.runs.job import Job
 from rise.runs.stage import run_errors
 
@@ -116,11 +115,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with usage_errors():
         config, where = find_episodes(args.runs)
-        summaries = [path / "summary.json" for path in args.runs]
         config |= {"shard": None, "log_dir": str(args.output), "command": sys.argv}
         job = Job.found(config)
         job.run.check(config)
-        job.seconds = sum(read_json(path)["wall_s"] for path in summaries if path.exists())
+        summaries = [json_or_none(path / "summary.json") or {} for path in args.runs]
+        job.seconds = sum(summary.get("wall_s", 0.0) for summary in summaries)
         job.start()
     with job.run, run_errors(job):
         write(job, where)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastchat.model.files import git_commit, versions
-from fastchat.utils import Parser, new_file, write_json
+from fastchat.utils import Parser, json_or_none, new_file, write_json
 from rise.dataset.text_keys import text_key
 from rise.episodes.episode import Episode
 from rise.episodes.feedback import knows_truth
@@ -34,7 +34,6 @@ from rise.episodes.rows import lines_at, naming, rows
 from rise.metrics.evaluation import log_dir_of, open_run, read_config, with_sibling
 from rise.metrics.tables import HEADLINE, headline_order
 from rise.program.exits import DONE, run_program, usage_errors
-from rise.program.files import read_json
 from rise.runs.arguments import env_name
 from rise.runs.config import DISTRIBUTIONS
 from rise.runs.job import Job
@@ -153,7 +152,7 @@ def summarise(config: dict[str, Any], path: Path, changes: list[dict[str, Any]])
     with job.start() as run:
         run.write_log(episodes.append if is_evaluation else None)
     results = job.tally.summary()
-    stored = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
+    stored = json_or_none(path / "summary.json") or {}
     if is_evaluation:
         evaluated = open_run(path, episodes=episodes)
         results = {"metrics": evaluated.metrics} | results

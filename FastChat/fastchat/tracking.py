@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastchat.client.http import unreachable
-from fastchat.utils import first_line, read_json, write_json
+from fastchat.utils import first_line, json_or_none, write_json
 
 SERVER = "https://api.wandb.ai"
 PROJECT = "rise"
@@ -104,7 +104,7 @@ def start_wandb(
 def _begin_training(output_dir: str, run_name: str | None, logger: logging.Logger) -> None:
     project = os.environ.get("WANDB_PROJECT", PROJECT)
     state = Path(output_dir) / TRACKING
-    known = (read_json(state) or {}).get(f"wandb/{project}", {})
+    known = (json_or_none(state) or {}).get(f"wandb/{project}", {})
     directory = os.environ.get("WANDB_DIR", output_dir)
     Path(directory).mkdir(parents=True, exist_ok=True)
     settings = {

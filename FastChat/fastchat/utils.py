@@ -340,7 +340,7 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: Path) -> Any:
+def json_or_none(path: Path) -> Any:
     """The content of a JSON file; None if it is missing or torn."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from fastchat.model.files import file_sha256
 from fastchat.utils import new_file, write_json
 from rise.dataset.report import TokenCounts
 from rise.metrics.plots import plot_weights
-from rise.program.files import read_json
+from rise.program.files import read_object
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def is_written(output: Path, settings: dict[str, Any]) -> bool:
             f"{output} exists, but {report.name} does not, so nobody knows how it was made: "
             f"give another --output, or --overwrite to replace it"
         )
-    before, now = read_json(report).get("settings", {}), json.loads(json.dumps(settings))
+    before, now = read_object(report).get("settings", {}), json.loads(json.dumps(settings))
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
         names = ", ".join("the logs" if key == "inputs" else key for key in differing)
@@ -152,7 +152,7 @@ def trained_tokens(path: Path, model_path: str | None) -> int:
             f"--match_tokens {path}: {report.name} is not beside it; give a file that "
             "workflow_convert.py wrote"
         )
-    found = read_json(report)
+    found = read_object(report)
     counted_with = found.get("settings", {}).get("model_path")
     if model_path is None or "answer" not in found.get("tokens", {}):
         raise ValueError(

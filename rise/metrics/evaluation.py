@@ -26,7 +26,7 @@ from rise.episodes.rows import finished_episodes
 from rise.metrics.summary import summarise
 from rise.metrics.turns import NOT_MADE
 from rise.metrics.votes import SameAnswer
-from rise.program.files import read_json, read_object
+from rise.program.files import read_object
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def with_sibling(run: EvaluatedRun) -> EvaluatedRun:
     if other is None:
         return run
     joint = open_run(other.path, episodes=other.episodes)
-    summary = read_json(other.path / "summary.json")
+    summary = read_object(other.path / "summary.json")
     write_json(other.path / "summary.json", summary | {"metrics": joint.metrics})
     return joint
 
@@ -149,7 +149,7 @@ def _others(run_path: Path, config: dict[str, Any]) -> Iterator[tuple[Path, dict
     for path in [log_dir, *sorted(log_dir.glob("*_turns"))]:
         if path == run_path or not (path / "summary.json").exists():
             continue
-        other = read_json(path / "config.json")
+        other = read_object(path / "config.json")
         if other["stage"] == "eval" and is_parallel(config) != is_parallel(other):
             yield path, other, differences(_first_turn(other), _first_turn(config))
 

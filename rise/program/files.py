@@ -1,4 +1,4 @@
-"""JSON files, read with an error that names them."""
+"""JSON objects in files, read with an error that names them, and checksums of JSON."""
 
 import hashlib
 import json
@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import Any
 
 
-def read_json(path: Path) -> Any:
+def read_object(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, expected a JSON object")
     return value

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastchat.tracking import TRACKING
-from fastchat.utils import raise_file_limit, read_json
+from fastchat.utils import json_or_none, raise_file_limit
 from rise.episodes import shard
 from rise.episodes.journal import RunDir
 from rise.policies import names
@@ -85,7 +85,7 @@ class Job:
 
     def play(self, tracker: Any) -> int:
         """Play what is owed, add it to the tally and say how it ended; returns the exit code."""
-        self.seconds = (read_json(self.run.path / "summary.json") or {}).get("wall_s", 0.0)
+        self.seconds = (json_or_none(self.run.path / "summary.json") or {}).get("wall_s", 0.0)
         if self.is_finished:
             print(f"All {self.finished} episodes are in {self.run.path}; nobody was asked.")
             return self._ending()
@@ -120,7 +120,7 @@ class Job:
         A finished run keeps the summary that it has, unless that one has other prices, or is of a
         call before the last row: a kill can come between the two.
         """
-        summary = read_json(self.run.path / "summary.json") or {}
+        summary = json_or_none(self.run.path / "summary.json") or {}
         prices = [config.get("prices") or {} for config in (summary.get("config", {}), self.config)]
         is_of_now = summary.get("counts", {}).get("owed") == 0 and prices[0] == prices[1]
         if self.is_finished and is_of_now:

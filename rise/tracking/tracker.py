@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastchat.tracking import PROJECT
-from fastchat.utils import first_line, write_json
-from rise.program.files import read_json
+from fastchat.utils import first_line, json_or_none, write_json
 from rise.tracking.tensorboard import EventFiles
 from rise.tracking.wandb_run import WandbRun
 
@@ -135,7 +134,7 @@ def start(options: Mapping[str, Any], subject: Subject) -> Tracker:
         queue = ["wandb"] if options["wandb_project"] else []
     project = options["wandb_project"] or os.environ.get("WANDB_PROJECT") or PROJECT
     keys = {"wandb": f"wandb/{project}", "tensorboard": "tensorboard"}
-    done = known_of(subject.state) if subject.state else {}
+    done = json_or_none(subject.state) or {} if subject.state else {}
     queue, trackers = list(queue), {}
     while queue:
         name = queue.pop(0)
@@ -153,17 +152,9 @@ def start(options: Mapping[str, Any], subject: Subject) -> Tracker:
     return Tracker(trackers, subject.state)
 
 
-def known_of(state: Path) -> dict[str, dict[str, Any]]:
-    """What tracking.json says of the trackers; nothing where it is missing or damaged."""
-    try:
-        return read_json(state) if state.exists() else {}
-    except ValueError as error:
-        log.warning("%s: tracking begins anew", error)
-        return {}
-
-
 def remember(state: Path, entries: Mapping[str, dict[str, Any]]) -> None:
-    known = known_of(state)
+    """Add entries to tracking.json, which is made anew where it is missing or damaged."""
+    known = json_or_none(state) or {}
     changed = {key: known.get(key, {}) | entry for key, entry in entries.items()}
     write_json(state, known | changed)
 

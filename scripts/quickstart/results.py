@@ -17,7 +17,7 @@ from rise.episodes.journal import load_episodes
 from rise.metrics.evaluation import read_config
 from rise.metrics.tables import fresh_in_words
 from rise.program.exits import run_program
-from rise.program.files import read_json
+from rise.program.files import read_object
 
 RUNS = {"base": "base", "warm": "warm", "sft": "control", "rise": "rise"}
 """Key in results.json -> directory of the run."""
@@ -33,7 +33,7 @@ def collect(directory: Path) -> dict[str, Any]:
             del paths[key]
         elif not (path / "summary.json").exists():
             raise ValueError(f"{path}/summary.json is missing: run the script again")
-    results = {key: read_json(path / "summary.json")["metrics"] for key, path in paths.items()}
+    results = {key: read_object(path / "summary.json")["metrics"] for key, path in paths.items()}
     runs = {key: load_episodes(path) for key, path in paths.items()}
     results["comparison"] = comparison(runs, read_config(paths["rise"]))
     other = load_episodes(directory / "eval" / "rise_other")

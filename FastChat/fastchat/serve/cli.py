@@ -30,7 +30,7 @@ from fastchat.model.model_adapter import resolve
 from fastchat.protocol.worker_protocol import ChatMessage
 from fastchat.serve.commands import ELSEWHERE, add_asking, refusals
 from fastchat.serve.screens import SCREENS, Screen, screen_of
-from fastchat.utils import Parser, read_json, write_json
+from fastchat.utils import Parser, json_or_none, write_json
 
 TABS = "fastchat.web_tabs"
 """Entry points of packages that know problems, as for the web pages: modules with `add_arguments`,
@@ -216,7 +216,7 @@ class Chat:
     def load(self, name: str) -> None:
         path = Path(name) if Path(name).is_file() else _file(name)
         try:
-            kept = read_json(path)
+            kept = json_or_none(path)
             messages = _dialogue(kept)
             system = kept.get("system_message", self.system) or ""
             self.system = ChatMessage(role="system", content=system).content

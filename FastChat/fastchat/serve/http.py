@@ -21,7 +21,7 @@ _WAITING = 64
 """Items that are kept for a client that reads slowly; then the workers wait."""
 
 
-async def read_json(request: Request) -> dict[str, Any]:
+async def read_body(request: Request) -> dict[str, Any]:
     """The body of a request as a JSON object; an empty body is an empty object.
 
     RequestError if it is no JSON, or no object.
@@ -40,7 +40,7 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 async def received(kind: type[M], request: Request) -> M:
     """The body of a request as what it should be; RequestError if it is not."""
-    return parse(kind, await read_json(request))
+    return parse(kind, await read_body(request))
 
 
 def frame(reply: dict[str, Any]) -> bytes:

@@ -21,7 +21,7 @@ from fastchat.model.weight_files import check_files
 from fastchat.serve import model_worker
 from fastchat.serve.commands import ELSEWHERE, refusals
 from fastchat.serve.worker_registry import add_dispatch_method
-from fastchat.utils import Parser, listen, read_json, write_json
+from fastchat.utils import Parser, json_or_none, listen, write_json
 
 RECORD = "serve.json"
 """In the folder of the logs: name -> process id and command of what was started."""
@@ -94,7 +94,7 @@ def launch(args: argparse.Namespace) -> None:
     or the command line will not do.
     """
     record = args.log_dir / RECORD
-    if running := [name for name, kept in (read_json(record) or {}).items() if is_alive(kept)]:
+    if running := [name for name, kept in (json_or_none(record) or {}).items() if is_alive(kept)]:
         remedy = "shutdown_serve --down all ends them; or give another --log-dir"
         raise ValueError(f"{', '.join(running)} of {record} still run: {remedy}")
     wanted, children = commands(args), dict[str, Child]()

@@ -25,7 +25,7 @@ from fastchat.client.workers import Cluster
 from fastchat.constants import RequestError
 from fastchat.protocol.openai_api_protocol import ChatRequest, CompletionRequest
 from fastchat.serve.commands import ELSEWHERE, add_address, add_controller, refusals
-from fastchat.serve.http import AsciiJSON, Bodies, read_json, reads
+from fastchat.serve.http import AsciiJSON, Bodies, read_body, reads
 from fastchat.serve.openai.answers import Answers
 from fastchat.serve.openai.errors import ApiError, from_worker, parse
 from fastchat.serve.openai.requests import DEFAULT_MAX_TOKENS, served
@@ -88,11 +88,11 @@ def _add_routes(app: FastAPI, cluster: Cluster, answers: Answers, with_key: Any)
 
     @app.post("/v1/chat/completions", dependencies=[with_key], **reads(ChatRequest))
     async def chat_completions(request: Request) -> Response:
-        return await answers.answer(request, parse(ChatRequest, await read_json(request)))
+        return await answers.answer(request, parse(ChatRequest, await read_body(request)))
 
     @app.post("/v1/completions", dependencies=[with_key], **reads(CompletionRequest))
     async def completions(request: Request) -> Response:
-        return await answers.answer(request, parse(CompletionRequest, await read_json(request)))
+        return await answers.answer(request, parse(CompletionRequest, await read_body(request)))
 
     @app.post("/v1/embeddings", dependencies=[with_key])
     async def embeddings() -> Response:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fastchat.client.process import POLL_SECONDS, STOP_SECONDS
 from fastchat.serve.launch_all_serve import RECORD, is_alive
-from fastchat.utils import Parser, read_json, write_json
+from fastchat.utils import Parser, json_or_none, write_json
 
 PARTS = ("all", "controller", "model_worker", "openai_api_server")
 
@@ -32,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     record = args.log_dir / RECORD
-    kept = read_json(record)
+    kept = json_or_none(record)
     if kept is None:
         args.error(
             f"there is no {record}: launch_all_serve has started nothing from here. Servers that "

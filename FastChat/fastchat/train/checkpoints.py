@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastchat.utils import first_line, read_json, write_json
+from fastchat.utils import first_line, json_or_none, write_json
 
 logger = logging.getLogger("fastchat.train")
 
@@ -48,7 +48,7 @@ def mark_complete(directory: Path, step: int, processes: int) -> None:
 def last_complete(output_dir: Path, processes: int) -> Path | None:
     """The complete checkpoint with the most steps; torn ones are skipped with a notice."""
     for directory in reversed(checkpoints(output_dir)):
-        mark = read_json(directory / MARK)
+        mark = json_or_none(directory / MARK)
         if mark is None or any(
             not (directory / name).is_file() or (directory / name).stat().st_size != size
             for name, size in mark["files"].items()

@@ -21,7 +21,7 @@ from fastchat.tracking import TRACKING
 from fastchat.train.arguments import Arguments, TrainingArguments
 from fastchat.train.checkpoints import checkpoints, clear, missing_files
 from fastchat.train.processes import is_first_process, logger, say
-from fastchat.utils import read_json
+from fastchat.utils import json_or_none
 
 LOCK = ".training.lock"
 """Hidden, since it stays behind after kill -9; the lock itself ends with its process."""
@@ -101,7 +101,7 @@ def evaluation(data_path: str, model: Path) -> str:
 
     Without a report, or where that is of logs of several styles, those of GSM8K.
     """
-    report = read_json(Path(f"{data_path}.report.json"))
+    report = json_or_none(Path(f"{data_path}.report.json"))
     report = report if isinstance(report, dict) else {}
     env = report.get("settings", {}).get("env") or "gsm8k"
     problems = f"data/{env}/test.jsonl" if env in ("gsm8k", "math") else "TEST.jsonl"
@@ -155,7 +155,7 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
 
 def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
     """Whether a whole finished run with these settings is there; says so, or what lacks."""
-    record = read_json(output_dir / RECORD)
+    record = json_or_none(output_dir / RECORD)
     saved = checkpoints(output_dir) or list(output_dir.glob("*.safetensors"))
     if record is None:
         if saved:

@@ -9,7 +9,7 @@ import pytest
 
 from rise import rescore
 from rise.episodes.journal import load_episodes
-from rise.program.files import read_json
+from rise.program.files import read_object
 from rise.rescore import main
 from tests.support.run_dirs import open_run_dir, write_run
 from tests.support.stages import run_main
@@ -51,7 +51,7 @@ def test_grades_are_made_anew_and_changes_listed(make_run, capsys):
     assert (run / "rows.original.jsonl").read_text() == before
     changes = json.loads((run / "rescored.json").read_text())
     assert [(c["task_id"], c["turn"]) for c in changes] == [(0, 2), (1, 1)]
-    summary = read_json(run / "summary.json")
+    summary = read_object(run / "summary.json")
     assert summary["metrics"]["p1@t2"]["value"] == pytest.approx(1 / 3)
     assert summary["rescored"]["changes"] == 2
     log = json.loads((run / "2_turns.json").read_text())
@@ -67,7 +67,7 @@ def test_a_second_time_gives_the_same_changes_and_the_first_rows_are_kept(make_r
         assert main([str(run)]) == 0
         assert "1 verdicts changed" in capsys.readouterr().out
         assert {name: (run / name).read_text() for name in first} == first
-        assert read_json(run / "summary.json")["rescored"]["changes"] == 1
+        assert read_object(run / "summary.json")["rescored"]["changes"] == 1
         assert (run / "rows.original.jsonl").read_text() == original
     assert main([str(run), "--dry-run"]) == 0
     assert "1 verdicts changed" in capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_answers_that_are_read_otherwise_are_no_changed_verdicts(make_run, capsy
     assert main([str(run)]) == 0
     said = capsys.readouterr().out
     assert "1 verdicts changed (wrong -> right: 1); of 1 other attempts the answer is" in said
-    assert read_json(run / "summary.json")["rescored"]["verdicts"] == 1
+    assert read_object(run / "summary.json")["rescored"]["verdicts"] == 1
 
 
 def test_another_environment_and_a_moved_prompt_style_take_the_place_of_the_runs(make_run):
@@ -153,7 +153,7 @@ def test_another_environment_and_a_moved_prompt_style_take_the_place_of_the_runs
     words = dict.fromkeys(("question", "wrong", "no_answer", "right"), "{question}")
     style.write_text(json.dumps(dict.fromkeys(texts) | words))
     assert main([str(run), "--env", "svamp", "--prompt_style", str(style)]) == 0
-    config = read_json(run / "config.json")
+    config = read_object(run / "config.json")
     assert (config["env"], config["prompt_style"]) == ("svamp", str(style))
     assert "gone.json" in refusal(run, "--prompt_style", "gone.json")
 
@@ -161,6 +161,6 @@ def test_another_environment_and_a_moved_prompt_style_take_the_place_of_the_runs
 def test_what_is_no_run_or_is_being_written_is_refused(tmp_path, make_run):
     assert "is no run" in refusal(tmp_path)
     run = make_run(["wrong", "right"])
-    with open_run_dir(run, read_json(run / "config.json"), 2):
+    with open_run_dir(run, read_object(run / "config.json"), 2):
         assert "another process is writing" in refusal(run)
     assert not (run / "rows.original.jsonl").exists()
