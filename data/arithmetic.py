@@ -24,7 +24,6 @@ The test problems share no numbers (first number and changes) with the other two
 """
 
 import argparse
-import json
 import random
 import sys
 from collections.abc import Iterable, Iterator
@@ -32,7 +31,8 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 
-from fastchat.utils import replacing
+from rise.program.exits import usage_errors
+from rise.program.files import write_lines
 
 NAMES = ("Ana", "Ben", "Eva", "Leo", "Lia", "Max", "Mia", "Sam", "Tom", "Zoe")
 THINGS = ("books", "caps", "cards", "cups", "pens", "toys")
@@ -185,15 +185,6 @@ def problem_rows(numbers: list[Numbers], count: int, rng: random.Random) -> list
     return [row(word_problem(chosen, rng)) for chosen in order[:count]]
 
 
-def write_lines(path: Path, rows: Iterable[dict]) -> int:
-    count = 0
-    with replacing(path) as file:
-        for line in rows:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            count += 1
-    return count
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     description = "Write the embedded problems as JSON lines."
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
@@ -219,18 +210,11 @@ def main() -> int:
     files: dict[str, Iterable[dict]] = {"train.jsonl": train, "test.jsonl": test}
     if args.warmup:
         files["warmup.jsonl"] = warmup_chats(args.warmup, args.seed, args.changes)
-    try:
+    with usage_errors("arithmetic.py"):
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        written = {name: write_lines(args.output_dir / name, rows) for name, rows in files.items()}
-    except OSError as error:
-        print(
-            f"arithmetic.py: error: --output_dir {args.output_dir}: give a folder that can be "
-            f"written to ({error.strerror})",
-            file=sys.stderr,
-        )
-        return 2
-    for name, count in written.items():
-        print(f"{args.output_dir / name}: {count} lines")
+        for name, rows in files.items():
+            path = args.output_dir / name
+            print(f"{path}: {write_lines(path, rows)} lines")
     return 0
 
 

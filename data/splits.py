@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import envs
-from fastchat.utils import replacing
+from rise.program.files import write_lines
 
 LEFT_OUT = {"chal-680": "SVAMP says that (4 - 2) + 3 is 1"}
 """Problems whose reference is wrong, by their id."""
@@ -222,9 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, rows in files.items():
         rows = rows[: args.generate] if name == "generate" else rows
         path = args.output_dir / f"{name}.jsonl"
-        with replacing(path) as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        print(f"{path}: {len(rows)} problems")
+        print(f"{path}: {write_lines(path, rows)} problems")
     return 0
 
 

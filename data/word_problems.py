@@ -17,7 +17,6 @@ In a story
 
 import argparse
 import ast
-import json
 import operator
 import random
 import re
@@ -26,7 +25,8 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from fastchat.utils import replacing
+from rise.program.exits import usage_errors
+from rise.program.files import write_lines
 
 STORIES = Path(__file__).with_suffix(".txt")
 PEOPLE = {
@@ -193,25 +193,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    try:
+    with usage_errors("word_problems.py"):
         made = {s: [*problems(s, getattr(args, s), args.seed)] for s in ("train", "test")}
-    except ValueError as error:
-        print(f"word_problems.py: error: {error}", file=sys.stderr)
-        return 2
-    try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         for name, rows in made.items():
             path = args.output_dir / f"{name}.jsonl"
-            with replacing(path) as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-            print(f"{path}: {len(rows)} problems")
-    except OSError as error:
-        print(
-            f"word_problems.py: error: --output_dir {args.output_dir}: give a folder that can be "
-            f"written to ({error.strerror})",
-            file=sys.stderr,
-        )
-        return 2
+            print(f"{path}: {write_lines(path, rows)} problems")
     return 0
 
 

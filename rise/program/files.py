@@ -1,9 +1,12 @@
-"""JSON objects in files, read with an error that names them, and checksums of JSON."""
+"""JSON in files: objects, read with an error that names the file, and lines; checksums of JSON."""
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from fastchat.utils import replacing
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -14,6 +17,16 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, expected a JSON object")
     return value
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> int:
+    """Write JSON lines, all of them or none, and return how many."""
+    count = 0
+    with replacing(path) as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+            count += 1
+    return count
 
 
 def json_sha256(value: Any, **form: Any) -> str:

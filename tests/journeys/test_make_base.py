@@ -13,6 +13,7 @@ import pytest
 
 from data import arithmetic
 from fastchat.conversation import ChatTemplate
+from rise.program.files import write_lines
 from scripts.quickstart import make_base
 from tests.support.stages import run_main
 
@@ -30,7 +31,7 @@ def tokenizer(chats):
 @pytest.fixture(scope="module")
 def warmup(tmp_path_factory):
     path = tmp_path_factory.mktemp("warmup") / "warmup.jsonl"
-    arithmetic.write_lines(path, arithmetic.warmup_chats(64, seed=0))
+    write_lines(path, arithmetic.warmup_chats(64, seed=0))
     return path
 
 
@@ -106,7 +107,7 @@ def test_a_gpu_that_is_not_there_is_one_error(warmup, tmp_path, monkeypatch):
 
 def test_a_killed_run_leaves_nothing_and_the_same_command_completes(tmp_path):
     warmup, folder = tmp_path / "warmup.jsonl", tmp_path / "base"
-    arithmetic.write_lines(warmup, arithmetic.warmup_chats(400, seed=0))
+    write_lines(warmup, arithmetic.warmup_chats(400, seed=0))
     command = [sys.executable, *words(warmup, folder)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:

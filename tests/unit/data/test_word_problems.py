@@ -81,7 +81,7 @@ def test_the_files_are_the_same_for_a_seed_and_graded_right(tmp_path):
 
 def test_what_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    assert "give a folder" in run("--output_dir", tmp_path / "file" / "x", code=2).stderr
+    assert "file/x: Not a directory" in run("--output_dir", tmp_path / "file" / "x", code=2).stderr
     done = run("--output_dir", tmp_path / "x", "--test", 100_000, code=2)
     assert "different problems, not 100000" in done.stderr
     assert not (tmp_path / "x").exists()
