@@ -69,8 +69,7 @@ def knobs(place, **more):
     own |= {"TEST_DATA": place / "problems.jsonl", "EXPERT": f"{place}/experts.py:teacher"}
     own |= {"LAUNCHER": "python", "TRAIN_ARGS": "", "VIRTUAL_ENV": "active"}
     path = f"{place}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = environment(PYTHONPATH=f"{ROOT}:{ROOT}/FastChat", PATH=path)
-    return env | {name: str(value) for name, value in (own | more).items()}
+    return environment(PATH=path) | {name: str(value) for name, value in (own | more).items()}
 
 
 def begin(place, *words, output=subprocess.PIPE, **more):

@@ -25,7 +25,7 @@ def unread(words, place, streams=("stdout",), **changes):
     done = subprocess.run(
         [str(word) for word in words],
         cwd=place,
-        env=environment(PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'FastChat'}") | changes,
+        env=environment(**changes),
         text=True,
         check=False,
         **pipes,

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -22,15 +21,9 @@ from fastchat.model.model_adapter import load_tokenizer
 from fastchat.serve import vllm_worker
 from fastchat.serve.upstream.worker import UpstreamWorker
 from fastchat.utils import listen
-from tests.support.stages import ROOT
+from tests.support.stages import environment
 
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "FastChat")]),
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "FASTCHAT_WORKER_HEART_BEAT_INTERVAL": "0.2",
-}
+ENVIRONMENT = environment(HF_HUB_OFFLINE="1", FASTCHAT_WORKER_HEART_BEAT_INTERVAL="0.2")
 """What server processes run with."""
 CONTEXT = 200
 """Tokens of the context of the worker that the fixtures serve."""

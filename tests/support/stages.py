@@ -61,7 +61,7 @@ def command(script: str, *arguments: object) -> list[str]:
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a stage: the packages of this checkout, one thread, no key."""
-    path = str(ROOT / "FastChat")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "FastChat")])
     clean = {k: v for k, v in os.environ.items() if k != "OPENAI_API_KEY"}
     return clean | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | changes
 
