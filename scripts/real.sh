@@ -78,6 +78,9 @@ problems() {
 }
 
 # The minutes are estimates for two idle cores that compute in bfloat16.
+if [ "$DTYPE" = float32 ]; then
+    echo "   in float32: three to five times the minutes named here; COOLER= TEST=100 is shorter"
+fi
 say "1/6 problems, checkpoint (a minute), and a warm start on reference solutions (6 min)"
 [ -f "$OUT/data/source" ] || stage problems problems
 if [ "$(cat "$OUT/data/source")" != "$DATA" ]; then

@@ -18,12 +18,13 @@ no_arguments() { # ARGUMENTS of the script
 }
 
 # Ends a process group as soon as its input closes, so when the script is gone, by kill -9 too: a
-# launcher like deepspeed, and the trainers that it started, would go on.
+# launcher like deepspeed, and the trainers that it started, would go on. A training has a minute to
+# finish its step and save a checkpoint.
 guard() { # GROUP
     trap '' INT TERM HUP
     cat >/dev/null
     kill -TERM -- "-$1" 2>/dev/null || exit 0
-    for _ in {1..80}; do
+    for _ in {1..600}; do
         sleep 0.1
         kill -0 -- "-$1" 2>/dev/null || exit 0
     done
@@ -35,8 +36,8 @@ stage() { # NAME COMMAND...
     local name=$1 log=$OUT/logs/${1//\//-}.log begun=$SECONDS code=0 clear='' group guard pipe said
     shift
     mkdir -p "$OUT/logs"
-    # What a killed call has left of this stage is ended by its guard within seconds.
-    for _ in {1..100}; do
+    # What a killed call has left of this stage is ended by its guard, at the latest after a minute.
+    for _ in {1..650}; do
         kill -0 -- "-$(cat "$log.group" 2>/dev/null || echo none)" 2>/dev/null || break
         sleep 0.1
     done

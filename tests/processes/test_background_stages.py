@@ -40,3 +40,18 @@ def test_a_script_that_ends_leaves_no_stage_behind(tmp_path, killed):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     wait_for(lambda: not any(map(alive, groups)))
+
+
+def test_a_stage_has_time_to_save_what_it_has(tmp_path):
+    step = "trap 'sleep 9 & wait; touch $OUT/checkpoint; exit 143' TERM; touch $OUT/begun;"
+    step += " while :; do sleep 0.1; done"
+    process = subprocess.Popen(
+        ["bash", "-c", f'. {STAGES}; stage train bash -c "$STEP"'],
+        env=os.environ | {"OUT": str(tmp_path), "STEP": step},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_for((tmp_path / "begun").exists)
+    process.kill()
+    process.wait()
+    wait_for((tmp_path / "checkpoint").exists)
