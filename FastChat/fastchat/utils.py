@@ -232,11 +232,17 @@ class Parser(argparse.ArgumentParser):
 
     A shortened flag would mean something else, or nothing, once there is a second such flag. The
     description keeps its line breaks. `elsewhere` says of flags that other programs have, or of
-    their beginnings, what to do instead.
+    their beginnings, what to do instead; `also` are flags of the program that hands its own rest
+    on to this parser.
     """
 
-    def __init__(self, elsewhere: Mapping[str, str] | None = None, **settings: Any):
-        self._elsewhere = elsewhere or {}
+    def __init__(
+        self,
+        elsewhere: Mapping[str, str] | None = None,
+        also: Iterable[str] = (),
+        **settings: Any,
+    ):
+        self._elsewhere, self._also = elsewhere or {}, also
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         settings.setdefault("allow_abbrev", False)
         super().__init__(**settings)
@@ -260,13 +266,14 @@ class Parser(argparse.ArgumentParser):
         is_missing = message.startswith("the following arguments are required: ")
         if not is_missing and not message.startswith("unrecognized arguments: "):
             return ""
-        known = [flag for action in self._actions for flag in action.option_strings]
+        known = [*self._option_string_actions, *self._also]
         flags = [word.partition("=")[0] for word in self._given if word.startswith("--")]
         flags = [flag for flag in flags if flag not in known and " " not in flag]
         for start, remedy in self._elsewhere.items():
-            if any(flag.startswith(start) for flag in flags):
+            if start and any(flag.startswith(start) for flag in flags):
                 return f": {remedy}"
-        if not (near := nearest(flags, known)):
+        more = self._elsewhere.get("", "") if flags else ""
+        if not (near := " ".join(filter(None, (nearest(flags, known), more)))):
             return ""
         return f"; {' '.join(flags)} is unknown, {near}" if is_missing else f": {near}"
 

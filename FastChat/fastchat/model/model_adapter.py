@@ -5,6 +5,7 @@ A model is named by a directory that holds a checkpoint, or by its id on the Hug
 with the adapter in place, see `adapters.py`. torch and transformers are imported on use only.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,10 +101,8 @@ def pick_device(device: str | None = "auto") -> str | None:
         return None
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:1") from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ValueError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:1")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch sees no GPU; use cpu or auto")
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]

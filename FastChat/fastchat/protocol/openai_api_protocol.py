@@ -15,8 +15,10 @@ from fastchat.constants import MAX_MESSAGES, MAX_SAMPLES
 from fastchat.protocol.worker_protocol import Length, Sampling, Text, TokenId, TopLogprobs
 
 IGNORED = """
-metadata parallel_tool_calls prompt_cache_key request_id safety_identifier service_tier store user
+metadata parallel_tool_calls prompt_cache_key prompt_cache_retention request_id safety_identifier
+service_tier store user
 """.split()
+NO_TOOLS = "no tools are called here; describe them in the prompt"
 
 
 class StreamOptions(BaseModel):
@@ -49,7 +51,10 @@ class OpenAIMessage(BaseModel):
         # The answers of the client library come back with many empty fields.
         if not isinstance(body, dict):
             return body
-        return {key: value for key, value in body.items() if value not in (None, [])}
+        body = {key: value for key, value in body.items() if value not in (None, [])}
+        if body.get("role") in ("tool", "function") or "tool_calls" in body:
+            raise ValueError(NO_TOOLS)
+        return body
 
     def plain(self) -> dict[str, str]:
         parts = self.content
@@ -86,7 +91,7 @@ class CommonRequest(Sampling):
     }
     instead: ClassVar[dict[str, str]] = {
         "response_format": 'only {"type": "text"} is answered; ask for JSON in the prompt',
-        "tools": "no tools are called here; describe them in the prompt",
+        "tools": NO_TOOLS,
     }
 
     model: Text = Field(max_length=1000)
@@ -151,6 +156,8 @@ class CompletionRequest(CommonRequest):
 
     @model_validator(mode="after")
     def _few_choices(self) -> CompletionRequest:
+        if not self.prompts():
+            raise ValueError("prompt: give at least one")
         if len(self.prompts()) * self.n > MAX_SAMPLES:
             raise ValueError(f"n: more than {MAX_SAMPLES} choices of all prompts together")
         if not self.max_tokens and (not self.echo or self.logprobs is None):

@@ -256,12 +256,25 @@ class CountReply(BaseModel):
     count: Count
 
 
+def _told(errors: list[Any]) -> dict[str, Any]:
+    """The first error, without pydantic's names for the forms that a field may have.
+
+    Of several forms the one is told that the value followed the furthest.
+    """
+    loc = errors[0]["loc"]
+    form = next((i for i, part in enumerate(loc) if "[" in str(part)), None)
+    if form is None or errors[0]["type"] == "extra_forbidden":
+        return errors[0]
+    first = max((e for e in errors if e["loc"][:form] == loc[:form]), key=lambda e: len(e["loc"]))
+    return {**first, "loc": [part for part in first["loc"] if "[" not in str(part)]}
+
+
 def parse(kind: type[M], body: Any) -> M:
     """A JSON body as what it should be; RequestError with the first field that is wrong."""
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = _told(error.errors())
         place = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":

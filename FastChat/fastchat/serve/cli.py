@@ -28,6 +28,7 @@ from fastchat.client.process import Child, ServerEnded, asked, free_ports, stop,
 from fastchat.conversation import Message
 from fastchat.model.model_adapter import resolve
 from fastchat.protocol.worker_protocol import ChatMessage
+from fastchat.serve import model_worker
 from fastchat.serve.commands import ELSEWHERE, add_asking, refusals
 from fastchat.serve.screens import SCREENS, Screen, screen_of
 from fastchat.utils import Parser, json_or_none, write_json
@@ -76,6 +77,9 @@ def parse_args(
         parser.error("give --model-path of a checkpoint, or --model-name of a served model")
     if rest and not args.model_path:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if args.model_path:
+        words = ["--model-path", args.model_path, *rest]
+        model_worker.parse_args(words, parser._option_string_actions)
     args.error = parser.error
     return args
 

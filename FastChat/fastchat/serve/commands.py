@@ -38,8 +38,6 @@ ELSEWHERE = {
     "--stream-interval": "leave it out: a stream has a frame for every second token",
     "--embed-in-truncate": "leave it out: there are no embeddings here",
     "--debug": "leave it out",
-    "--worker-host": "--model-path-address MODEL@HOST@PORT says it",
-    "--worker-port": "--model-path-address MODEL@HOST@PORT says it",
     "--judge-sent-end": "leave it out: an answer ends where the model ends it",
     "--ssl": "put a proxy that speaks TLS in front (caddy, nginx)",
     "--allow-credentials": _CORS,
@@ -52,7 +50,8 @@ ELSEWHERE = {
     "--register-api-endpoint-file": "serve those models through vllm_worker --base-url",
     "--share": "leave it out: forward the port (ssh -L 7860:localhost:7860 HOST)",
 }
-"""Flags of FastChat 0.2.36 that are not here, or their beginnings -> what to do instead."""
+"""Flags of FastChat 0.2.36 that are not here, or their beginnings -> what to do instead; "" is any
+other flag."""
 
 ONE_GPU = (
     "the engine here computes on one GPU. Start a worker per GPU where the model fits on one "
@@ -62,6 +61,7 @@ OF_VLLM = ELSEWHERE | {
     "--num-gpus": '--vllm-args="--tensor-parallel-size 2"',
     "--trust": '--vllm-args="--trust-remote-code"',
     "--gpu_memory_utilization": '--vllm-args="--gpu-memory-utilization 0.9"',
+    "": 'options of vLLM go into --vllm-args="..."',
 }
 
 

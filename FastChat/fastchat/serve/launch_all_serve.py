@@ -26,10 +26,17 @@ from fastchat.utils import Parser, json_or_none, listen, write_json
 RECORD = "serve.json"
 """In the folder of the logs: name -> process id and command of what was started."""
 _START_SECONDS = 1800.0
+_PLACE = "give --model-path-address MODEL@HOST@PORT"
+_REFUSED = ELSEWHERE | {
+    **dict.fromkeys(("--model-path", "--host", "--port", "--worker-"), _PLACE),
+    "--controller-address": "give --controller-host and --controller-port",
+    "--no-register": "leave it out: the controller hands out the workers' addresses",
+}
+"""What no worker gets: its place is said once."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(ELSEWHERE, description=__doc__)
+    parser = Parser(_REFUSED, description=__doc__)
     add = parser.add_argument
     add(
         "--model-path-address",
@@ -46,8 +53,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--api-keys", help="keys of the OpenAI API; FASTCHAT_API_KEYS holds them unseen (none)")
     add("--log-dir", type=Path, default=Path("logs"), help="where they write to (logs)")
     args, rest = parser.parse_known_args(argv)
-    if any(word.startswith(tuple(ELSEWHERE)) for word in rest):
+    if any(word.startswith(tuple(_REFUSED)) for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    model_worker.parse_args(["--model-path", "", *rest], parser._option_string_actions)
     args.worker_args = rest
     args.error = parser.error
     return args

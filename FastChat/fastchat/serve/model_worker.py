@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 import shlex
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from fastchat.conversation import ChatTemplate
@@ -135,8 +135,9 @@ class ModelWorker(BaseModelWorker):
         return {**super().status(), "engine": self.engine.load()}
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(commands.ELSEWHERE, description=(__doc__ or "").splitlines()[0])
+def parse_args(argv: list[str] | None = None, also: Iterable[str] = ()) -> argparse.Namespace:
+    """Its arguments; `also` are the flags of a program that hands on what it does not know."""
+    parser = Parser(commands.ELSEWHERE, also, description=(__doc__ or "").splitlines()[0])
     add_worker_arguments(parser, "answers (a request for n samples takes n)")
     add_model_arguments(parser, "the model's")
     add = parser.add_argument

@@ -131,7 +131,9 @@ def _add_error_handlers(app: FastAPI) -> None:
         if isinstance(error, RequestError):
             return from_worker(error)
         if isinstance(error, HTTPException):
-            return ApiError(error.status_code, f"{request.url.path}: {error.detail}")
+            here = "; here are /v1/models, /v1/chat/completions and /v1/completions"
+            said = f"{request.url.path}: {error.detail}{here if error.status_code == 404 else ''}"
+            return ApiError(error.status_code, said)
         return ApiError(500, f"the server failed: {type(error).__name__}")
 
     async def refuse(request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from fastchat.model.adapters import is_adapter
 from fastchat.model.model_adapter import resolve
 from fastchat.model.weight_files import check_files
 from fastchat.train.arguments import Arguments, TrainingArguments
-from fastchat.train.first_look import missing_data, model_problems
+from fastchat.train.first_look import DEEPSPEED, missing_data, model_problems
 from fastchat.train.lora import LoraArguments, lora_problems
 
 CHOICES = {
@@ -27,7 +27,7 @@ UNSUPPORTED = {
     "save_only_model": "a checkpoint without its optimizer would start the schedule anew",
     "ignore_data_skip": "a resumed run would see its first rows again",
     "auto_find_batch_size": "set --per_device_train_batch_size",
-    "fsdp": "use DeepSpeed, --deepspeed deepspeed/zero3.json",
+    "fsdp": DEEPSPEED,
     "dataloader_drop_last": "a short last step is weighted correctly, so nothing has to be dropped",
 }
 """Arguments of transformers' Trainer that would be ignored, and why or what to do instead."""

@@ -18,6 +18,14 @@ REQUIRED = {
 }
 TRUTHS = {"yes", "true", "t", "y", "1", "no", "false", "f", "n", "0"}
 
+DEEPSPEED = "use DeepSpeed, --deepspeed deepspeed/zero3.json"
+ELSEWHERE = {
+    "--fsdp": f"{DEEPSPEED};",
+    "--padding_side": "leave it out;",
+    "--flash_attn": "leave it out;",
+}
+"""Beginnings of flags of FastChat's trainers that are not here -> what to do instead."""
+
 
 def first_look(argv: list[str]) -> list[str]:
     """A line for each slip in the flags, and for each file and model that is not there."""
@@ -80,9 +88,11 @@ def _dashed(name: str) -> list[str]:
 
 def unknown_flags(unknown: list[str], known: list[str]) -> str:
     names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-    hint = f"{near} " if (near := nearest(names, known)) else ""
+    told = [say for start, say in ELSEWHERE.items() for name in names if name.startswith(start)]
+    slips = [name for name in names if not name.startswith(tuple(ELSEWHERE))]
+    hints = filter(None, [*dict.fromkeys(told), nearest(slips, known), "--help lists all"])
     shown = f"{'s' * (len(names) > 1)} {' '.join(names or unknown)}"
-    return f"unknown argument{shown}: {hint}--help lists all"
+    return f"unknown argument{shown}: {' '.join(hints)}"
 
 
 def missing_data(data_path: str | None, eval_data_path: str | None) -> list[str]:

@@ -13,7 +13,15 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from fastchat.serve import cli, commands, controller, launch_all_serve, model_worker, screens
+from fastchat.serve import (
+    cli,
+    commands,
+    controller,
+    launch_all_serve,
+    model_worker,
+    screens,
+    vllm_worker,
+)
 from tests.support.served import greedy
 from tests.support.tiny import save_tiny_model
 
@@ -47,7 +55,7 @@ def refusal(capsys, program, *words):
         ("--host 'no such host'", "is no address"),
         ("--port x", "'x'"),
         ("--context-length 99999", "--context-length 99999 is longer"),
-        ("--device quantum", "unknown device 'quantum'"),
+        ("--device mps", "unknown device 'mps'"),
         ("--conv-template vicuna", "unknown chat template 'vicuna'"),
         ("--limit-worker-concurrency 0", "above 0"),
         *((f"--gpu-memory-fraction {x}", "at most 1") for x in ("0", "1.01", "-1", "nan", "all")),
@@ -66,7 +74,12 @@ def test_a_worker_refuses_what_it_cannot_honour(words, said, checkpoint, capsys)
         (cli, "--model-name m --judge-sent-end", "an answer ends where"),
         (cli, "", "give --model-path"),
         (launch_all_serve, "--model-path-address m --awq-wbits 4", "vLLM"),
+        (cli, "--model-path m --stlye rich", "did you mean --style?"),
         (launch_all_serve, "--model-path-address m --worker-port 1", "@PORT"),
+        (launch_all_serve, "--model-path-address m --model-path other", "@PORT"),
+        (launch_all_serve, "--model-path-address m --no-register", "leave it out"),
+        (launch_all_serve, "--model-path-address m --server-prot 1", "did you mean --server-port?"),
+        (vllm_worker, "--model-path m --dtype half", 'go into --vllm-args="..."'),
     ],
 )
 def test_others_refuse_what_they_cannot_honour(program, words, said, capsys):

@@ -198,7 +198,7 @@ def test_parts_developer_messages_and_sent_back_answers_are_understood(client, w
 
 def test_fields_that_change_nothing_are_read_over(client):
     neutral = {"user": "me", "frequency_penalty": 0, "logprobs": False}
-    neutral |= {"tools": [], "logit_bias": {}}
+    neutral |= {"tools": [], "logit_bias": {}, "prompt_cache_retention": "24h"}
     options = {"temperature": 0, "max_tokens": 5}
     plain = client.chat.completions.create(**CHAT, **options)
     reply = client.chat.completions.create(**CHAT, **options, **neutral)

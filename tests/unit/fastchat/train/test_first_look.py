@@ -56,6 +56,11 @@ def test_flags_that_are_unknown_missing_or_neither_true_nor_false_are_named():
         "--bf16 is Tru: give True or False",
         "--lazy_preprocess is maybe: give True or False",
     ]
+    stock = ["--fsdp_transformer_layer_cls_to_wrap", "LlamaDecoderLayer", "--padding_side", "right"]
+    assert first_look([*GIVEN, *stock, "--check"]) == [
+        "unknown arguments --fsdp_transformer_layer_cls_to_wrap --padding_side: use DeepSpeed, "
+        "--deepspeed deepspeed/zero3.json; leave it out; --help lists all"
+    ]
     fine = "--lora --no-average_tokens_across_devices --local_rank=0 --lora-target-modules a b"
     assert first_look([*GIVEN, *fine.split(), "--learning_rate", "-1", "--check", "yes"]) == []
 
