@@ -54,8 +54,8 @@ class FunctionPolicy(Policy):
             message = f"{self.name} raised {type(error).__name__}: {error}{_where(error)}"
             raise PolicyError("function", message) from error
         if not isinstance(text, str):
-            message = f"{self.name} returned {type(text).__name__}, not str"
-            raise PolicyError("function", message)
+            message = f"{self.name} returned {type(text).__name__}, not str: let it return a text"
+            raise PolicyError("setup", message)
         return text
 
 

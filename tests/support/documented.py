@@ -71,7 +71,7 @@ MADE = {
     "checkpoints/merged/model.safetensors": "apply_lora",
     "log/gsm8k/all/rows.jsonl": "rise.merge",
     "log/quiz/2_turns.json": "quiz.py",
-    "report.html": "rise.report",
+    "log/report.html": "rise.report",
 }
 """What must be there once a command that matches the pattern has run."""
 

@@ -138,6 +138,12 @@ def test_a_problem_that_never_fitted_has_no_prompt_to_show(tmp_path, answered):
     assert ("<pre>question 1</pre>" in page) == bool(answered)
 
 
+def test_the_page_lies_in_the_run_or_in_the_folder_that_all_runs_are_in(tmp_path):
+    runs = [str(write_run(tmp_path / name, *RUN)) for name in ("one", "two")]
+    assert main(runs[:1]) == main(runs) == 0
+    assert (tmp_path / "one" / "report.html").is_file() and (tmp_path / "report.html").is_file()
+
+
 def test_bad_input_is_one_line(tmp_path, capsys):
     assert main([str(tmp_path / "none"), "-o", str(tmp_path / "a.html")]) == 2
     assert "is no run" in capsys.readouterr().err
