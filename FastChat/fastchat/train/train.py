@@ -41,6 +41,7 @@ from fastchat.conversation import ChatTemplate
 from fastchat.model.files import fingerprint
 from fastchat.model.model_adapter import (
     allow_saving,
+    computes_bfloat16,
     context_length,
     load_config,
     load_model,
@@ -237,6 +238,8 @@ def load(run: Run) -> Any:
         f"({'as asked' if wanted else 'chosen; --attn_implementation overrides'}); "
         f"{checkpoints.model_parameters(model):,} parameters; {threads} CPU threads a process"
     )
+    if args.bf16 and args.device.type == "cpu" and not computes_bfloat16():
+        say("this CPU does not compute in bfloat16 itself, so --bf16 True is several times slower")
     allow_saving(model)
     if lora.enabled:
         model = add_adapter(model, lora, args)

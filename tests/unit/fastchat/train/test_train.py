@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from fastchat.model.model_adapter import load_model
+from fastchat.model.model_adapter import computes_bfloat16, load_model
 from fastchat.train import signals
 from fastchat.train.arguments import TrainingArguments
 from fastchat.train.checkpoints import checkpoints, mark_complete, rotate
@@ -52,12 +52,14 @@ def test_the_record_says_what_was_done_and_what_users_of_the_hf_trainer_look_for
 
 def test_a_sample_the_length_and_the_next_command_are_printed(case, tmp_path, capsys):
     output = tmp_path / "my models"
-    assert main(command(case, output, "--max_steps", "1", "--model_max_length", "9999")) == 0
+    more = ["--max_steps", "1", "--model_max_length", "9999", "--bf16", "True"]
+    assert main(command(case, output, *more)) == 0
     printed = capsys.readouterr().out
     assert "<|im_start|>assistant\n[TRAINED>>>It is \\boxed{1}.<|im_end|><<<TRAINED]" in printed
     assert "batching: prefix trees\nattention: prefix_tree" in printed
     assert printed.index("TRAINED") < printed.index("'loss'")
     assert "the model has 2048 positions" in printed
+    assert ("--bf16 True is several times slower" in printed) != computes_bfloat16()
     assert f"next: python workflow_eval.py --model '{output}' " in printed
 
 
