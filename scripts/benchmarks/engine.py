@@ -222,8 +222,7 @@ def make_prompts(args: argparse.Namespace, rows: int, run: int, vocabulary: int)
 
 
 def drain(engine: Any, prompts: list[list[int]], new: int) -> tuple[float, float]:
-    from fastchat.serve.engine.request import EngineRequest
-    from fastchat.serve.engine.sampling import SamplingParams
+    from fastchat.serve.engine.request import EngineRequest, SamplingParams
 
     requests = [EngineRequest(prompt, SamplingParams(), new, seed=7) for prompt in prompts]
     wall, cpu = time.perf_counter(), time.process_time()

@@ -60,8 +60,7 @@ def main() -> int:
 def of_the_worker(model: Any) -> float:
     """By how much the model finds another token likelier than the one that the engine chose."""
     from fastchat.serve.engine.engine import SlotEngine
-    from fastchat.serve.engine.request import EngineRequest
-    from fastchat.serve.engine.sampling import SamplingParams
+    from fastchat.serve.engine.request import EngineRequest, SamplingParams
 
     engine = SlotEngine(model, None, max_rows=ROWS, max_length=PROMPT + NEW)
     draw = torch.Generator().manual_seed(0)

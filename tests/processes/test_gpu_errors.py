@@ -12,8 +12,7 @@ import torch
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.serve.engine.engine import SlotEngine
 from fastchat.serve.engine.gpu_errors import is_full, is_lost
-from fastchat.serve.engine.request import EngineRequest, as_request_error
-from fastchat.serve.engine.sampling import SamplingParams
+from fastchat.serve.engine.request import EngineRequest, SamplingParams, as_request_error
 from tests.support.losing_worker import LONG, MESSAGE
 from tests.support.servers import free_port, post, process, wait_for
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastchat.serve.engine.request import EngineRequest
-from fastchat.serve.engine.sampling import SamplingParams
+from fastchat.serve.engine.request import EngineRequest, SamplingParams
 from fastchat.serve.model_worker import ModelWorker, build_worker, parse_args
 
 

@@ -41,8 +41,7 @@ from fastchat.serve.base_model_worker import (
 )
 from fastchat.serve.engine.gpu_errors import end_when_lost, is_full
 from fastchat.serve.engine.replies import Job, reply_of
-from fastchat.serve.engine.request import EngineRequest
-from fastchat.serve.engine.sampling import SamplingParams
+from fastchat.serve.engine.request import EngineRequest, SamplingParams
 from fastchat.serve.prometheus import read_engine
 from fastchat.serve.upstream import command as vllm
 from fastchat.utils import (

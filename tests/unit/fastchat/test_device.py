@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from fastchat.serve.engine.engine import SlotEngine
 from fastchat.serve.engine.model import EngineModel
-from fastchat.serve.engine.request import EngineRequest
-from fastchat.serve.engine.sampling import SamplingParams
+from fastchat.serve.engine.request import EngineRequest, SamplingParams
 from fastchat.train.arguments import TrainingArguments
 from tests.support.serving import WINDOWS
 from tests.support.tiny import tiny_config

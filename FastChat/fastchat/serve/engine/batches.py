@@ -1,20 +1,16 @@
 """Forward passes over many rows, in as few parts as the memory allows."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+
+import torch
 
 from fastchat.serve.engine.gpu_errors import is_lost
 from fastchat.serve.engine.kv_pool import KVPool, Span
 from fastchat.serve.engine.model import EngineModel
 from fastchat.serve.engine.request import as_request_error
 from fastchat.serve.engine.slots import Row
-
-if TYPE_CHECKING:
-    import torch
 
 _HALVINGS_UNTIL_RETRY = 512
 """Halvings by a limit until twice as much is tried: what filled the memory may be gone."""
@@ -49,8 +45,6 @@ class ForwardBatches:
         that cannot be computed fail alone; it raises only what `is_lost`. `watch` is shown rows,
         pieces and the hidden states of each pass, even of one that fails afterwards.
         """
-        import torch
-
         if len(rows) > 1 and self._limit is not None and _size(rows, pieces) > self._limit:
             self._count_halving()
             return _joined([self.forward(half, pieces, watch) for half in _halves(rows)])
@@ -114,8 +108,6 @@ def _halves(rows: list[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def _joined(parts: list[tuple[list[Row], torch.Tensor]]) -> tuple[list[Row], torch.Tensor]:
-    import torch
-
     computed = [logits for rows, logits in parts if rows]
     logits = torch.cat(computed) if computed else torch.empty(0)
     return [row for rows, _ in parts for row in rows], logits

@@ -8,8 +8,6 @@ requests it concerns and nothing else; the thread goes on, unless the GPU can co
 Tests and offline use may call `step()` themselves instead of `start()`.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections import deque
@@ -18,7 +16,9 @@ from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.serve.engine.batches import ForwardBatches
@@ -28,9 +28,6 @@ from fastchat.serve.engine.model import EngineModel
 from fastchat.serve.engine.request import EngineRequest, EngineStats, as_request_error
 from fastchat.serve.engine.sampling import NO_NUMBER, penalize, sample, scores
 from fastchat.serve.engine.slots import SHORTEST_SHARE, Row, SlotTable
-
-if TYPE_CHECKING:
-    import torch
 
 _PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048}
 _LEFT_SHARE, _LEFT_FROM = 8, 4
@@ -131,8 +128,6 @@ class SlotEngine:
         return request.done
 
     def step(self) -> bool:
-        import torch
-
         with torch.inference_mode():
             self._table.prune()
             self._admit()

@@ -14,10 +14,9 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 _GPU_SHARE = 0.85
 _CPU_SHARE = 0.3
@@ -89,8 +88,6 @@ def _usable_bytes(device: Any, fraction: float | None) -> float:
         return free * _CPU_SHARE
     if fraction is None:
         return free * _GPU_SHARE
-    import torch
-
     _, total = torch.cuda.mem_get_info(device)
     own = total * fraction - torch.cuda.memory_allocated(device)
     return min(own, free * _FREE_SHARE)
@@ -98,8 +95,6 @@ def _usable_bytes(device: Any, fraction: float | None) -> float:
 
 def free_bytes(device: Any) -> int:
     if device.type == "cuda":
-        import torch
-
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     import psutil
@@ -183,8 +178,6 @@ class KVPool:
 
     def reshape(self, length: int, slots: Sequence[int], filled: int) -> None:
         """Change L; the first `filled` tokens of `slots` become the first slots, in that order."""
-        import torch
-
         sources = torch.tensor(slots, dtype=torch.long, device=self.device)
         old = (*self.keys, *self.values)
         self._view(length)
@@ -194,8 +187,6 @@ class KVPool:
 
     def move(self, sources: Sequence[int], targets: Sequence[int], filled: int) -> None:
         """Copy the first `filled` tokens of slots; sources are read before targets are written."""
-        import torch
-
         source = torch.tensor(sources, device=self.device)
         target = torch.tensor(targets, device=self.device)
         for cache in (*self.keys, *self.values):
@@ -221,8 +212,6 @@ class KVPool:
 
 def _zeros(count: int, dtype: Any, device: Any) -> torch.Tensor:
     """That many zeros; on a CPU their memory is taken only as they are written."""
-    import torch
-
     if torch.device(device).type != "cpu":
         return torch.zeros(count, dtype=dtype, device=device)
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -235,8 +224,6 @@ class PoolCache:
     is_compileable = False
 
     def __init__(self, pool: KVPool, span: Span):
-        import torch
-
         self._pool = pool
         self._rows = slice(span.first, span.first + len(span.starts))
         self._end = span.end

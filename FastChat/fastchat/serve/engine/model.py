@@ -3,17 +3,14 @@
 Letters: B rows, P new tokens per row, T tokens attended over, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from fastchat.serve.engine.cpu import attention
 from fastchat.serve.engine.cpu.layers import CompiledLayers, compiled_layers
 from fastchat.serve.engine.kv_pool import KVPool, LayerShape, PoolCache, Span, token_bytes
-
-if TYPE_CHECKING:
-    import torch
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 _ALIGNED = 8
@@ -24,8 +21,6 @@ class EngineModel:
     """A causal language model as the engine needs it: tokens of many slots in, logits out."""
 
     def __init__(self, model: Any):
-        import torch
-
         # Some 30 ms for every shape that it has not seen, and each step has another (torch 2.10 and
         # newer, H100 and later).
         torch.backends.cuda.enable_cudnn_sdp(False)
@@ -53,8 +48,6 @@ class EngineModel:
 
     def layer_shapes(self) -> list[LayerShape]:
         """What one token leaves in each layer's cache, found by running one token."""
-        import torch
-
         with torch.inference_mode():
             token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
             cache = self._body(input_ids=token, use_cache=True).past_key_values
@@ -97,8 +90,6 @@ class EngineModel:
 
         `watch` is shown what `logits` takes, of all places: (B, P, H) with hidden size H.
         """
-        import torch
-
         width = span.width
         if self._compiled is not None and watch is None:
             return self._compiled.forward(pool, span, tokens)
@@ -122,8 +113,6 @@ class EngineModel:
 
     def check(self, pool: KVPool) -> None:
         """Compare prefill, chunked prefill and decoding in the pool with the model itself."""
-        import torch
-
         length = min(12, pool.length)
         ids = [(7 * i + 3) % self.vocabulary for i in range(length)]
         pieces = [ids[: length // 2], ids[length // 2 : -1], ids[-1:]]
@@ -144,8 +133,6 @@ class EngineModel:
 
     def _masks(self, positions: torch.Tensor, end: int) -> Any:
         """Masks (B, 1, P, T), one per kind of layer where the model has several kinds."""
-        import torch
-
         keys = torch.arange(-(-end // _ALIGNED) * _ALIGNED, device=self.device)
         full = keys <= positions[..., None]
         masks = {"full_attention": self._as_attention_wants(full[:, None], end)}
@@ -158,8 +145,6 @@ class EngineModel:
 
     def _as_attention_wants(self, mask: torch.Tensor, end: int) -> torch.Tensor:
         """Truth values; for eager, and on a GPU, the numbers that every layer makes of them."""
-        import torch
-
         if self.config._attn_implementation == "eager" or self.device.type != "cpu":
             numbers = torch.zeros_like(mask, dtype=self.model.dtype)
             mask = numbers.masked_fill_(~mask, torch.finfo(self.model.dtype).min)
@@ -167,8 +152,6 @@ class EngineModel:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Of every place: (..., H) to (..., V)."""
-        import torch
-
         logits = self._head(hidden)
         cap = getattr(self.config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap

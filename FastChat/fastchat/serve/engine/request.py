@@ -10,9 +10,51 @@ from typing import Any
 
 from fastchat.constants import ErrorCode, FinishReason, RequestError
 from fastchat.serve.engine.gpu_errors import is_full
-from fastchat.serve.engine.sampling import SamplingParams, Score
 from fastchat.serve.stopping import contains_stop
 from fastchat.utils import first_line
+
+_GREEDY_TEMPERATURE = 1e-5
+_GREEDY_TOP_P = 1e-8
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How one row draws its tokens."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    """Keep the smallest set of likeliest tokens with at least this probability."""
+    top_k: int = -1
+    """Keep that many of the likeliest tokens, before top_p; -1 and 0 keep all."""
+    presence_penalty: float = 0.0
+    """Taken from the logit of every token of the answer so far."""
+    frequency_penalty: float = 0.0
+    """Taken as often as the answer has the token."""
+    repetition_penalty: float = 1.0
+    """Divides the positive logits of the tokens of prompt and answer, and multiplies others."""
+
+    @property
+    def penalized(self) -> bool:
+        others = self.presence_penalty or self.frequency_penalty
+        return bool(others) or self.repetition_penalty != 1.0
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < _GREEDY_TEMPERATURE or self.top_p < _GREEDY_TOP_P
+
+    @property
+    def truncated(self) -> bool:
+        return not self.greedy and (self.top_p < 1.0 or self.top_k > 0)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-probabilities of one place under the model's own distribution."""
+
+    logprob: float
+    """Of the token that stands there."""
+    top: list[tuple[int, float]]
+    """The likeliest tokens with theirs, the likeliest first."""
 
 
 @dataclass

@@ -5,63 +5,20 @@ own seed, and the token is found by inverting the cumulative distribution: what 
 depend on the rows beside it, and a few passes over (B, V) cost far less than `torch.multinomial`.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-_GREEDY_TEMPERATURE = 1e-5
-_GREEDY_TOP_P = 1e-8
+from fastchat.serve.engine.request import SamplingParams, Score
+
 _CANDIDATES = 1024
 _BLOCK = 128
 _LEAST_LOGPROB = -9999.0
 """Stands for minus infinity, which JSON does not know; OpenAI's."""
 NO_NUMBER = "the model's output is not a number (NaN or infinity)"
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How one row draws its tokens."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    """Keep the smallest set of likeliest tokens with at least this probability."""
-    top_k: int = -1
-    """Keep that many of the likeliest tokens, before top_p; -1 and 0 keep all."""
-    presence_penalty: float = 0.0
-    """Taken from the logit of every token of the answer so far."""
-    frequency_penalty: float = 0.0
-    """Taken as often as the answer has the token."""
-    repetition_penalty: float = 1.0
-    """Divides the positive logits of the tokens of prompt and answer, and multiplies others."""
-
-    @property
-    def penalized(self) -> bool:
-        others = self.presence_penalty or self.frequency_penalty
-        return bool(others) or self.repetition_penalty != 1.0
-
-    @property
-    def greedy(self) -> bool:
-        return self.temperature < _GREEDY_TEMPERATURE or self.top_p < _GREEDY_TOP_P
-
-    @property
-    def truncated(self) -> bool:
-        return not self.greedy and (self.top_p < 1.0 or self.top_k > 0)
-
-
-@dataclass(frozen=True)
-class Score:
-    """Log-probabilities of one place under the model's own distribution."""
-
-    logprob: float
-    """Of the token that stands there."""
-    top: list[tuple[int, float]]
-    """The likeliest tokens with theirs, the likeliest first."""
 
 
 def scores(logits: Tensor, tokens: Sequence[int], count: int) -> list[Score]:
@@ -70,8 +27,6 @@ def scores(logits: Tensor, tokens: Sequence[int], count: int) -> list[Score]:
     Raises:
         ValueError: the logits hold NaN or infinity.
     """
-    import torch
-
     logits = logits.float()
     best, ids = logits.topk(min(count, logits.shape[-1]), dim=-1)
     own = logits.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])
@@ -89,7 +44,6 @@ def penalize(
     answers: Sequence[Sequence[int]],
 ) -> Tensor:
     """(B, V) logits under the penalties of those rows that have some, as a copy if any has."""
-    import torch
     from torch.nn.functional import pad
 
     rows = [i for i, row in enumerate(params) if row.penalized]
@@ -115,8 +69,6 @@ def penalize(
 
 def _padded(rows: Sequence[Sequence[int]], fill: int, device: Any) -> Tensor:
     """Token ids as (B, T), the shorter rows filled up."""
-    import torch
-
     longest = max(len(row) for row in rows)
     flat = array("q")
     for row in rows:
@@ -134,8 +86,6 @@ def sample(
 
     `uniforms` are B numbers in [0, 1); those of greedy rows are not looked at.
     """
-    import torch
-
     logits = logits.float()
     # NaN and infinity both reach the maximum.
     largest = logits.amax(dim=-1, keepdim=True)
@@ -160,8 +110,6 @@ def _likeliest(logits: Tensor, *_: Any) -> Tensor:
 
 def _weights(logits: Tensor, largest: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     """Probabilities up to a factor: the likeliest token has weight 1."""
-    import torch
-
     weights = logits - largest
     temperatures = [row.temperature for row in params]
     if any(value != 1.0 for value in temperatures):
@@ -179,8 +127,6 @@ def _draw_truncated(
     logits: Tensor, largest: Tensor, params: Sequence[SamplingParams], points: Tensor
 ) -> Tensor:
     """Sort the likeliest candidates only; the whole vocabulary where they are not enough."""
-    import torch
-
     probabilities = _weights(logits, largest, params)
     probabilities /= probabilities.sum(-1, keepdim=True)
     device = probabilities.device
@@ -208,7 +154,6 @@ def _invert(weights: Tensor, points: Tensor) -> Tensor:
     longer than all other passes together. Points lie in (0, 1], so what is left for the block is
     above 0, and an entry of weight 0 is never found.
     """
-    import torch
     from torch.nn.functional import pad
 
     size = weights.shape[-1]

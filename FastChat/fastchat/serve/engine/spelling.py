@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastchat.protocol.worker_protocol import Logprobs
-from fastchat.serve.engine.sampling import Score
+from fastchat.serve.engine.request import Score
 
 
 def _byte_alphabet() -> dict[str, int]:

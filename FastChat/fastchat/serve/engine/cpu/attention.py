@@ -8,15 +8,12 @@ Letters: B rows, H key/value heads, G query heads to each of them, T tokens atte
 sizes of a key and a value.
 """
 
-from __future__ import annotations
-
 import ctypes
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from fastchat.serve.engine.cpu.kernel import kernel
-
-if TYPE_CHECKING:
-    import torch
 
 NAME = "sdpa_decoding_in_c"
 """Among the attention implementations of transformers."""
@@ -42,7 +39,6 @@ def attention(
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """(B, P, H x G, E) of queries (B, H x G, P, D) over keys and values, as transformers asks."""
-    import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     tensors = (query, key, value)

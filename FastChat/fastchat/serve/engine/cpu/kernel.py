@@ -3,8 +3,6 @@
 It is compiled by the worker that needs it, in a second, with the machine's own C compiler.
 """
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os
@@ -14,10 +12,8 @@ import subprocess
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _FLAGS = ("-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-fPIC", "-fopenmp")
@@ -27,8 +23,6 @@ _FLAGS = ("-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-fPIC
 @lru_cache
 def kernel(groups: int, key_size: int, value_size: int, dtype: torch.dtype) -> ctypes.CDLL | None:
     """For so many query heads to a key/value head; None where it cannot be had, which is logged."""
-    import torch
-
     if dtype not in (torch.float32, torch.bfloat16):
         return None
     shape = [f"-DGROUPS={groups}", f"-DSIZE={key_size}", f"-DVALUES={value_size}"]

@@ -7,17 +7,14 @@ adapters go through their modules.
 Letters: B rows, D size of a head, V vocabulary.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from fastchat.serve.engine.cpu.kernel import kernel
 from fastchat.serve.engine.kv_pool import KVPool, Span
-
-if TYPE_CHECKING:
-    import torch
 
 _KINDS = ("Llama", "Mistral", "Qwen2", "Qwen3")
 """Whose layers are those of kernel.c: with or without biases, a window, norms of query and key."""
@@ -90,8 +87,6 @@ class CompiledLayers:
 
     def forward(self, pool: KVPool, span: Span, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
         """Tokens of each row of the span into its slot; the logits after them, (B, V) float32."""
-        import torch
-
         for layer, keys, values in zip(self._layers, pool.keys, pool.values, strict=True):
             layer.keys, layer.values = keys.data_ptr(), values.data_ptr()
         self._model.length = pool.length
@@ -119,8 +114,6 @@ class CompiledLayers:
 
 def compiled_layers(body: Any, head: Any) -> CompiledLayers | None:
     """None where the model is another, where a weight is not plain, and without a compiler."""
-    import torch
-
     config = body.config
     if (
         not any(type(body).__name__ == f"{kind}Model" for kind in _KINDS)

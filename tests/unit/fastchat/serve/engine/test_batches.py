@@ -10,8 +10,7 @@ import torch
 
 from fastchat.constants import ErrorCode, RequestError
 from fastchat.serve.engine.engine import SlotEngine
-from fastchat.serve.engine.request import EngineRequest
-from fastchat.serve.engine.sampling import SamplingParams
+from fastchat.serve.engine.request import EngineRequest, SamplingParams
 
 ROWS = 16
 STEPS = 30

@@ -11,8 +11,7 @@ import torch
 
 from fastchat.serve.engine import engine as engine_module
 from fastchat.serve.engine.engine import SlotEngine
-from fastchat.serve.engine.request import EngineRequest
-from fastchat.serve.engine.sampling import SamplingParams, Score
+from fastchat.serve.engine.request import EngineRequest, SamplingParams, Score
 from fastchat.serve.engine.spelling import Speller
 from fastchat.serve.stopping import decode
 from tests.support.tiny import sentencepiece_like

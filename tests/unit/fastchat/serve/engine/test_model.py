@@ -12,8 +12,7 @@ from fastchat.model.model_adapter import load_model
 from fastchat.serve.engine.engine import SlotEngine
 from fastchat.serve.engine.kv_pool import KVPool, Span, token_bytes
 from fastchat.serve.engine.model import EngineModel
-from fastchat.serve.engine.request import EngineRequest
-from fastchat.serve.engine.sampling import SamplingParams
+from fastchat.serve.engine.request import EngineRequest, SamplingParams
 
 ROWS = 3
 

@@ -11,8 +11,7 @@ import torch
 from fastchat.constants import RequestError
 from fastchat.model.model_adapter import load_model
 from fastchat.serve.engine.engine import SlotEngine
-from fastchat.serve.engine.request import EngineRequest
-from fastchat.serve.engine.sampling import SamplingParams
+from fastchat.serve.engine.request import EngineRequest, SamplingParams
 from fastchat.serve.engine.slots import SHORTEST_SHARE
 from tests.unit.fastchat.serve.engine.test_engine import GREEDY, drain, reference
 

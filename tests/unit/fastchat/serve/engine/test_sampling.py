@@ -10,7 +10,8 @@ import torch
 from scipy.stats import chisquare
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from fastchat.serve.engine.sampling import SamplingParams, sample
+from fastchat.serve.engine.request import SamplingParams
+from fastchat.serve.engine.sampling import sample
 
 
 def draw_many(logits, params, draws=8000, seed=1):
