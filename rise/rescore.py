@@ -12,8 +12,6 @@ What the models were told does not change: where feedback followed the old grade
 evaluation with an oracle), the report counts the episodes that would have gone another way.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -22,8 +20,11 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import envs
+from envs.base import Env
+from envs.plugins import checksum
 from fastchat.model.files import git_commit, versions
 from fastchat.utils import Parser, json_or_none, new_file, write_json
 from rise.dataset.text_keys import text_key
@@ -37,9 +38,6 @@ from rise.program.exits import DONE, run_program, usage_errors
 from rise.runs.arguments import env_name
 from rise.runs.config import DISTRIBUTIONS
 from rise.runs.job import Job
-
-if TYPE_CHECKING:
-    from envs.base import Env
 
 SHOWN = 20
 """Changes that are printed where rescored.json has all of them."""
@@ -219,9 +217,6 @@ def is_of_verdict(change: dict[str, Any]) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    import envs
-    from envs.plugins import checksum
-
     args = parse_args(argv)
     changes: list[dict[str, Any]] = []
     with usage_errors():

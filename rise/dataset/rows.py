@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import envs
 from rise.dataset.arguments import NOT_COMPARED
 from rise.dataset.report import RowCounts
 from rise.dataset.rules import Row, Rules, all_rewards, rows_from_episode
@@ -73,8 +74,6 @@ def settings_of(args: argparse.Namespace, sources: list[Source]) -> dict[str, An
 
 def _prompt_checksum(env: str | None, style: str, source: Source) -> str | None:
     """Of the texts around a question, where they are read from a file and needed."""
-    import envs
-
     is_own = style in ("default", "bare") and (env or "gsm8k") in envs.NAMES
     if is_own or not lacks_dialogue(source.rows):
         return None

@@ -1,15 +1,15 @@
 """The logs that are converted: their episodes, and what the run that wrote them was set to."""
 
-from __future__ import annotations
-
 import functools
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import envs
+from envs.prompts import PromptStyle
 from fastchat.model.files import file_sha256
 from rise.episodes import shard
 from rise.episodes.episode import Episode, Message
@@ -17,9 +17,6 @@ from rise.episodes.journal import locate
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import finished
 from rise.program.files import read_object
-
-if TYPE_CHECKING:
-    from envs.prompts import PromptStyle
 
 QUICK = 3.0
 """Seconds that may pass without a progress line."""
@@ -170,8 +167,6 @@ def problems_with(sources: list[Source], env: str | None) -> list[str]:
 @functools.cache
 def load_prompts(env: str | None, style: str) -> PromptStyle:
     """The texts around the questions of a log that holds no dialogues."""
-    import envs
-
     return envs.find(env or "gsm8k").load_style(style)
 
 

@@ -6,13 +6,12 @@ its prompt does not fit the model's context, which no second try would change, o
 so many calls that it is given up.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from envs.base import Env, Verdict
 from fastchat.conversation import pack_ids
 from rise.episodes.episode import Episode, Message, Turn, visible
 from rise.episodes.feedback import asks_itself
@@ -20,9 +19,6 @@ from rise.episodes.journal import RunDir
 from rise.policies.policy import ENDS_RUN, Policy, PolicyError, Sample, usage_of
 from rise.rollout.plan import CALLS, Plan, draw_seed
 from rise.rollout.self_check import ask, keep, told
-
-if TYPE_CHECKING:
-    from envs.base import Env, Verdict
 
 GIVE_UP_AFTER = 100
 """Failed episodes in a row after which no further one is begun: somebody who answered is gone."""

@@ -5,15 +5,12 @@ with it (the feedback of Self-Refine). Both are asked to close with \boxed{right
 \boxed{wrong}. An answer about which neither can be read is revised as if it were called wrong.
 """
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from envs.base import Env
+from envs.grading.answers import stated_verdict
 from rise.episodes.episode import PER_SAMPLE, Message, Turn
 from rise.policies.policy import Policy, usage_of
-
-if TYPE_CHECKING:
-    from envs.base import Env
 
 NOTHING = {"requests": 0, "samples": 0, "prompt_tokens": 0, "completion_tokens": 0}
 """Usage of a turn at which nobody was asked."""
@@ -23,8 +20,6 @@ async def ask(
     policy: Policy, messages: list[Message], request: str, **sampling: Any
 ) -> dict[str, Any]:
     """Ask about the answer that ends the messages: {"says": right, wrong, unclear; "text", ...}."""
-    from envs.grading.answers import stated_verdict
-
     asked = [*messages, {"role": "user", "content": request}]
     [reply] = await policy.sample(asked, n=1, **sampling)
     return {

@@ -7,6 +7,7 @@ import resource
 from pathlib import Path
 from typing import TypeVar
 
+import envs
 from fastchat.utils import normal_url, words
 from rise.episodes import shard
 from rise.episodes.feedback import FEEDBACK
@@ -158,8 +159,6 @@ def add_feedback(parser: argparse.ArgumentParser, default: str) -> None:
 
 def env_name(name: str) -> str:
     """The value of --env as it is recorded; a plug-in's file is not read yet."""
-    import envs
-
     try:
         return envs.canonical(name)
     except ValueError as error:
@@ -167,9 +166,7 @@ def env_name(name: str) -> str:
 
 
 def env_help() -> str:
-    from envs import NAMES
-
-    return f"{', '.join(NAMES)} or an installed plug-in, in any case; or FILE.py:Class"
+    return f"{', '.join(envs.NAMES)} or an installed plug-in, in any case; or FILE.py:Class"
 
 
 def problems_with(args: argparse.Namespace, models: list[str]) -> list[str]:
@@ -266,9 +263,7 @@ def most_connections() -> int:
 
 
 def _no_file(path: str, env: str) -> str:
-    from envs import NAMES
-
     if Path(path).is_dir():
         return f"{path} is a directory: give a file in it"
-    known = env in NAMES and NAMES[env].fetched
+    known = env in envs.NAMES and envs.NAMES[env].fetched
     return f"{path} is not a file" + (f": `python data/fetch.py {env}` fills data/{env}/" * known)

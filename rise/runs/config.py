@@ -1,12 +1,13 @@
 """What config.json holds: the resolved arguments, the data's checksums and the versions."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import envs
+from envs.base import Env
+from envs.plugins import checksum
 from fastchat.model.files import git_commit, versions
 from rise.episodes.feedback import texts_of
 from rise.policies.names import fingerprint
@@ -15,15 +16,10 @@ from rise.runs.arguments import controller_url, per_turn, window
 from rise.runs.tally import parse_prices
 from rise.tracking import tracker
 
-if TYPE_CHECKING:
-    from envs.base import Env
-
 DISTRIBUTIONS = ("rise-llm", "fschat", "torch", "transformers", "openai")
 
 
 def make_env(args: argparse.Namespace) -> Env:
-    import envs
-
     # The arguments' own check names a number of turns below 1; the data is checked beside it.
     turns = max(1, args.max_turns)
     return envs.make(args.env, args.data_path, prompt_style=args.prompt_style, max_turns=turns)
@@ -33,8 +29,6 @@ def configuration(
     args: argparse.Namespace, models: list[str], env: Env, options: dict[str, Any]
 ) -> dict[str, Any]:
     """The configuration as far as it is known before who answers; files by their checksums."""
-    from envs.plugins import checksum
-
     turns = args.max_turns
     known = {
         **options,

@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from envs.base import Env
 from fastchat.tracking import TRACKING
 from fastchat.utils import json_or_none, raise_file_limit
 from rise.episodes import shard
@@ -33,9 +34,6 @@ from rise.runs.progress import Progress
 from rise.runs.stage import none_fit, none_fits, unanswered, unfinished
 from rise.runs.tally import Tally, check_prices, exceeded
 from rise.tracking import tracker as tracking
-
-if TYPE_CHECKING:
-    from envs.base import Env
 
 
 @dataclass
