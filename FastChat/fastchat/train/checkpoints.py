@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from fastchat.utils import first_line, json_or_none, write_json
 
 logger = logging.getLogger("fastchat.train")
@@ -102,8 +104,6 @@ def rotate(output_dir: Path, limit: int | None, best: str | None) -> None:
 @contextlib.contextmanager
 def saving(directory: Path) -> Iterator[None]:
     """Say of a failure to write, whoever reports it, where it was and how to go on."""
-    from safetensors import SafetensorError
-
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -123,8 +123,6 @@ def saved_files(directory: Path) -> list[str]:
 
 def missing_files(directory: Path, record: dict[str, Any]) -> str | None:
     """What a finished run no longer has of what its record says it saved; None if it is whole."""
-    from safetensors import SafetensorError
-
     # Records from before the names were kept have the number of parameters alone.
     lost = [name for name in record.get("files", ()) if not (directory / name).is_file()]
     if lost:
@@ -139,8 +137,6 @@ def missing_files(directory: Path, record: dict[str, Any]) -> str | None:
 
 def saved_parameters(directory: Path) -> int:
     """Number of parameters in the safetensors files of a checkpoint, which are opened for it."""
-    from safetensors import safe_open
-
     total = 0
     for path in directory.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:

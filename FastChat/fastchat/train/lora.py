@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 import transformers
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
@@ -126,7 +127,6 @@ def check_targets(
 ) -> None:
     """Build the adapter on a model without memory, before weights are loaded."""
     import peft
-    import torch
 
     # transformers would partition this model, too.
     unset_hf_deepspeed_config()
@@ -146,8 +146,6 @@ def quantization(lora: LoraArguments, args: transformers.TrainingArguments) -> d
     """Options of `load_model` that keep the frozen model in 4 bits; none without `--q_lora`."""
     if not lora.q_lora:
         return {}
-    import torch
-
     config = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from transformers.integrations import sdpa_attention
 
 from fastchat.serve.engine.cpu import attention
 from fastchat.serve.engine.cpu.layers import CompiledLayers, compiled_layers
@@ -73,8 +74,6 @@ class EngineModel:
 
         They do in eager attention, and in transformers before `pack_gqa`, which is used for them.
         """
-        from transformers.integrations import sdpa_attention
-
         packs = hasattr(sdpa_attention, "pack_gqa")
         implementation = self.config._attn_implementation
         return implementation not in ("sdpa", attention.NAME) or not packs

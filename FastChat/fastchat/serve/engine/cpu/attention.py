@@ -12,6 +12,8 @@ import ctypes
 from typing import Any
 
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
 
 from fastchat.serve.engine.cpu.kernel import kernel
 
@@ -21,9 +23,6 @@ NAME = "sdpa_decoding_in_c"
 
 def use(config: Any) -> None:
     """Let a model on a CPU, whose configuration says "sdpa", decode with the kernel."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     config._attn_implementation = NAME
