@@ -47,7 +47,7 @@ ELSEWHERE = {
     "--model-list-mode": "leave it out: the list is the controller's at each visit",
     "--moderate": "leave it out: the pages are for this machine",
     "--show-terms-of-use": "leave it out: the pages are for this machine",
-    "--register-api-endpoint-file": "serve those models through vllm_worker --base-url",
+    "--register-api-endpoint-file": "workflow_*.py reach those models as NAME@http://HOST:PORT/v1",
     "--share": "leave it out: forward the port (ssh -L 7860:localhost:7860 HOST)",
 }
 """Flags of FastChat 0.2.36 that are not here, or their beginnings -> what to do instead; "" is any

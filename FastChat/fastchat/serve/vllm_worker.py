@@ -1,12 +1,11 @@
-"""A FastChat worker in front of a vLLM server, or of any OpenAI-compatible one.
+"""A FastChat worker in front of a vLLM server, or of another one that takes token ids as vLLM does.
 
     python -m fastchat.serve.vllm_worker --model-path ./checkpoint --vllm-bin ~/vllm/bin/vllm
     python -m fastchat.serve.vllm_worker --model-path ./checkpoint --base-url http://gpu1:8000/v1
 
 vLLM lives in an environment of its own (it pins other versions of torch and transformers); this
 process needs neither torch nor a GPU. It renders dialogues with the chat template code that
-training uses and sends token ids, so that the model sees what it was trained on. A server that
-takes no token ids gets the messages instead and renders them itself.
+training uses and sends token ids, so that the model sees what it was trained on.
 """
 
 import argparse
@@ -39,7 +38,7 @@ from fastchat.serve.base_model_worker import (
 from fastchat.serve.base_model_worker import run as run_worker
 from fastchat.serve.commands import OF_VLLM
 from fastchat.serve.upstream import command as vllm
-from fastchat.serve.upstream.client import Abilities, UpstreamClient, explore
+from fastchat.serve.upstream.client import UpstreamClient, explore
 from fastchat.serve.upstream.worker import UpstreamWorker
 from fastchat.utils import Parser, build_logger, normal_url, words
 
@@ -62,12 +61,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"URL of a running server, with /v1, instead of --vllm-bin; key in {KEY_VARIABLE}",
     )
     add("--upstream-model", help="the server's name for the model (the only one that it serves)")
-    add(
-        "--api",
-        choices=("auto", "tokens", "chat"),
-        default="auto",
-        help="what the server gets: token ids, or messages that it renders itself; auto tries",
-    )
     return parser.read(argv)
 
 
@@ -130,21 +123,14 @@ def build_worker(
     wanted = args.upstream_model or resolve(args.model_path)
     try:
         ids = template.prompt_ids([{"role": "user", "content": "Hello"}])
-        found = asyncio.run(explore(client, wanted, ids))
+        model, length = asyncio.run(explore(client, wanted, ids))
     except RequestError as error:
         raise ValueError(f"--base-url {base_url}: {error}") from error
-    if args.api == "tokens" and not found.takes_ids:
-        raise ValueError(
-            f"--api tokens: {base_url} does not answer token ids with the token ids of n samples "
-            "(vLLM does, since 0.10.2); use --api chat"
-        )
-    if args.api == "chat":
-        found = Abilities(found.model, found.context_length, takes_ids=False)
     weights = base_source(args.model_path, args.base_model_path)
-    served = found.context_length or context_length(load_config(weights))
+    served = length or context_length(load_config(weights))
     return UpstreamWorker(
         client,
-        found,
+        model,
         template,
         names_of(args),
         limit=args.limit_worker_concurrency,
@@ -187,14 +173,7 @@ def run(args: argparse.Namespace) -> None:
                 worker.served_by = f"vllm {_version(url)}"
             watch = Watch(base_url, server, logger)
             at_the_end.callback(watch.close)
-            with_ids = worker.abilities.takes_ids
-            if not with_ids and "strftime_now" in template.source:
-                logger.warning(
-                    "the template prints today's date, and the server prints its own day: a run "
-                    "records the day on which it began"
-                )
-            how = "token ids" if with_ids else "messages, rendered by the server"
-            run_worker(worker, args, sock, f"{how}, through {base_url}, {worker.served_by}")
+            run_worker(worker, args, sock, f"through {base_url}, {worker.served_by}")
     except ServerEnded as error:
         logger.error("%s", error)
         sys.exit(1)

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -28,31 +27,18 @@ _SHOWN = 300
 """Characters of a server's reply that an error shows."""
 
 
-class Message(BaseModel):
-    """What a choice of a chat says, or what a chunk of a stream adds to it."""
-
-    content: AnyText | None = None
-
-
 class Choice(BaseModel):
     """One of the answers, or what a chunk of a stream adds to it."""
 
     index: Count | None = None
     text: AnyText | None = None
-    message: Message | None = None
-    delta: Message | None = None
     token_ids: list[TokenId] | None = None
     logprobs: Logprobs | None = None
     finish_reason: AnyText | None = None
 
-    @property
-    def said(self) -> str:
-        message = self.message or self.delta
-        return (message.content if message else self.text) or ""
-
 
 class Completion(BaseModel):
-    """A reply to `/completions` and `/chat/completions`, or a chunk of one."""
+    """A reply to `/completions`, or a chunk of one."""
 
     choices: list[Choice] = []
     usage: Usage | None = None
@@ -137,29 +123,17 @@ def broken(said: str) -> RequestError:
     return RequestError(ErrorCode.INTERNAL_ERROR, f"the server behind the worker {said}")
 
 
-@dataclass(frozen=True)
-class Abilities:
-    """What a server serves, and how it can be asked."""
+async def explore(client: UpstreamClient, model: str, ids: list[int]) -> tuple[str, int | None]:
+    """The server's name for a model, and its `max_model_len`: None where it does not say.
 
-    model: str
-    """Its name for the model."""
-    context_length: int | None
-    """vLLM's `max_model_len`, None from servers that do not say."""
-    takes_ids: bool
-    """Whether /v1/completions takes token ids and gives n samples with their token ids."""
-
-
-async def explore(client: UpstreamClient, model: str, ids: list[int]) -> Abilities:
-    """Ask a server what it serves, and whether it takes token ids: a short prompt to try.
-
-    If it lists one model only, that one is taken. The client is closed at the end, for it belongs
-    to the running loop.
+    If it lists one model only, that one is taken. `ids` are a short prompt to try. The client is
+    closed at the end, for it belongs to the running loop.
 
     RequestError if the server does not answer, or the key is wrong; ValueError if it lists several
-    models, and not this one.
+    models, and not this one, or takes no token ids.
     """
     try:
-        cards = await _cards(client)
+        cards = (await client.ask("/models", Cards)).data or []
         served = [card.id for card in cards]
         if model not in served and len(served) > 1:
             raise ValueError(
@@ -167,31 +141,28 @@ async def explore(client: UpstreamClient, model: str, ids: list[int]) -> Abiliti
                 "--upstream-model"
             )
         card = next((c for c in cards if c.id == model), next(iter(cards), Card(id=model)))
+        if not await _takes_ids(client, card.id, ids):
+            raise ValueError(
+                f"{client.base_url} does not answer token ids with the token ids of n samples, as "
+                "vLLM does since 0.10.2: a model there is reached without a worker, as "
+                f"{card.id}@{client.base_url}"
+            )
         # vLLM says it of the base model, and not of its adapters.
         lengths = [card.max_model_len, *(each.max_model_len for each in cards)]
-        longest = next(filter(None, lengths), None)
-        return Abilities(card.id, longest, await _takes_ids(client, card.id, ids))
+        return card.id, next(filter(None, lengths), None)
     finally:
         await client.close()
 
 
-async def _cards(client: UpstreamClient) -> list[Card]:
-    try:
-        return (await client.ask("/models", Cards)).data or []
-    except RequestError as error:
-        # Some servers (transformers serve without a cache of the hub) cannot list their models.
-        if error.code in (ErrorCode.INTERNAL_ERROR, ErrorCode.INVALID_MODEL):
-            return []
-        raise
-
-
 async def _takes_ids(client: UpstreamClient, model: str, ids: list[int]) -> bool:
+    """Whether /v1/completions takes token ids and gives n samples with their token ids."""
     body = {"model": model, "prompt": ids, "n": 2, "max_tokens": 1, "return_token_ids": True}
     body["temperature"] = 1  # of a checkpoint that is greedy by itself vLLM gives one answer alone
     try:
         reply = await client.ask("/completions", Completion, body)
     except RequestError as error:
-        if error.code in (ErrorCode.VALIDATION_TYPE_ERROR, ErrorCode.INTERNAL_ERROR):
+        refusals = (ErrorCode.VALIDATION_TYPE_ERROR, ErrorCode.INVALID_MODEL)
+        if error.code in (*refusals, ErrorCode.INTERNAL_ERROR):
             return False
         raise
     tokens = [choice.token_ids for choice in reply.choices]

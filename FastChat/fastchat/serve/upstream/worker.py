@@ -1,20 +1,17 @@
-"""A worker whose model runs in an OpenAI-compatible server."""
+"""A worker whose model runs in a server that takes token ids, as vLLM does."""
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from fastchat.constants import ErrorCode, FinishReason, RequestError
 from fastchat.conversation import ChatTemplate
 from fastchat.protocol.worker_protocol import GenerateRequest, Logprobs, wire_reply
 from fastchat.serve.base_model_worker import BaseModelWorker
-from fastchat.serve.http import gathered
-from fastchat.serve.prompts import plain_messages
 from fastchat.serve.stopping import cut_at_stop, decode, hold_back
-from fastchat.serve.upstream.client import Abilities, Choice, Completion, UpstreamClient, broken
+from fastchat.serve.upstream.client import Choice, Completion, UpstreamClient, broken
 
 
 @dataclass
@@ -23,9 +20,6 @@ class Sample:
 
     text: str = ""
     tokens: list[int] = field(default_factory=list)
-    """Generated tokens, empty if the server gives none."""
-    counted: int | None = None
-    """Their number, if the server says it."""
     new: Logprobs = field(default_factory=Logprobs)
     """Log-probabilities that no frame has told yet."""
     is_scored: bool = False
@@ -36,7 +30,7 @@ class Sample:
 
         RequestError if the server gave the sample up.
         """
-        self.text += choice.said
+        self.text += choice.text or ""
         self.tokens += choice.token_ids or []
         if choice.logprobs is not None:
             self.is_scored = True
@@ -47,12 +41,6 @@ class Sample:
             raise RequestError(ErrorCode.INTERNAL_ERROR, "the server gave the answer up")
         if reason is not None:
             self.finish_reason = "length" if reason == "length" else "stop"
-
-    def count(self, tokenizer: Any) -> int:
-        """Its tokens; where the server counts none in its streams, those of its text."""
-        if self.tokens or self.counted is not None or tokenizer is None:
-            return len(self.tokens) or self.counted or 0
-        return len(tokenizer(self.text, add_special_tokens=False)["input_ids"])
 
     def told(self) -> Logprobs:
         """The log-probabilities since this was asked last."""
@@ -72,8 +60,6 @@ class UpstreamJob:
     """Text in front of every answer."""
     samples: list[Sample] = field(init=False)
     """Those that are asked for: greedy ones are all the same, and vLLM refuses several."""
-    prompt_tokens: int | None = None
-    """Length of the prompt if the server rendered it, None if we did."""
 
     def __post_init__(self) -> None:
         self.samples = [Sample() for _ in range(1 if self.is_greedy else self.request.n)]
@@ -95,7 +81,6 @@ class UpstreamJob:
             if not self.max_new_tokens:
                 # vLLM generates one all the same.
                 self.samples[index].tokens.clear()
-                self.samples[index].counted = 0
 
     def reply(self, template: ChatTemplate, *, final: bool) -> dict[str, Any]:
         """The state of all samples as it goes over the wire.
@@ -118,14 +103,13 @@ class UpstreamJob:
             texts.append(self.echo + cut)
             reasons.append(sample.finish_reason if final else None)
         tokens = [list(sample.tokens) for sample in self.samples]
-        counts = [sample.count(template.tokenizer if final else None) for sample in self.samples]
-        with_ids = self.request.return_token_ids and any(tokens)
+        with_ids = self.request.return_token_ids
         times = self.request.n // len(self.samples)
         return wire_reply(
             texts * times,
             reasons * times,
-            self.prompt_tokens or len(self.ids),
-            counts * times,
+            len(self.ids),
+            [len(ids) for ids in tokens] * times,
             (self.ids, tokens * times, template.fingerprint) if with_ids else None,
             [sample.told() for sample in self.samples] * times if scored else None,
         )
@@ -145,20 +129,16 @@ class UpstreamJob:
         raise broken("echoed another prompt")
 
 
-_PENALTIES = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
-"""With what changes nothing."""
-
-
 class UpstreamWorker(BaseModelWorker):
     """A model that another server runs, which gets `limit` requests at the same time.
 
-    `abilities` are what `explore` found there; `longest` is that of prompt plus answer, in tokens.
+    `model` is the server's name for it; `longest` is that of prompt plus answer, in tokens.
     """
 
     def __init__(
         self,
         client: UpstreamClient,
-        abilities: Abilities,
+        model: str,
         template: ChatTemplate,
         model_names: list[str],
         *,
@@ -168,48 +148,24 @@ class UpstreamWorker(BaseModelWorker):
     ):
         super().__init__(model_names, limit, logger, template)
         self.client, self.served_by = client, client.base_url
-        self.abilities = abilities
+        self.model = model
         self.context_length = longest
-        self._compared = False
 
     def prepare(self, request: GenerateRequest) -> UpstreamJob:
         ids, longest = self.prompts.fitted(request, self.context_length)
-        if not self.abilities.takes_ids and request.messages is None:
-            said = "the server behind this worker renders dialogues itself; send messages"
-            raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, said)
-        if not self.abilities.takes_ids and request.logprobs is not None:
-            said = "logprobs need a server behind this worker that takes token ids; leave them out"
-            raise RequestError(ErrorCode.VALIDATION_TYPE_ERROR, said)
         return UpstreamJob(request, ids, longest, self.prompts.echo(request))
 
     async def generate(self, prepared: UpstreamJob) -> dict[str, Any]:
-        async def ask(path: str, body: dict[str, Any], take: Callable[[Completion], None]) -> None:
-            take(await self.client.ask(path, Completion, body))
-
-        await gathered(ask(*call) for call in self._calls(prepared))
+        prepared.take(await self.client.ask("/completions", Completion, self._body(prepared)))
         return await self._whole(prepared)
 
     async def stream(self, prepared: UpstreamJob) -> AsyncGenerator[dict[str, Any], None]:
-        for path, body, take in self._calls(prepared):
-            body["stream"] = True
-            if not self.abilities.takes_ids:
-                body["stream_options"] = {"include_usage": True}
-            async with contextlib.aclosing(self.client.events(path, body)) as events:
-                async for event in events:
-                    take(event)
-                    yield prepared.reply(self.template, final=False)
+        body = {**self._body(prepared), "stream": True}
+        async with contextlib.aclosing(self.client.events("/completions", body)) as events:
+            async for event in events:
+                prepared.take(event)
+                yield prepared.reply(self.template, final=False)
         yield await self._whole(prepared)
-
-    def _calls(
-        self, job: UpstreamJob
-    ) -> Iterator[tuple[str, dict[str, Any], Callable[[Completion], None]]]:
-        """The requests for the samples: path, body, and what takes the reply or its chunks."""
-        if self.abilities.takes_ids:
-            yield "/completions", self._completion(job), job.take
-            return
-        # Such servers give one sample per request.
-        for i in range(len(job.samples)):
-            yield "/chat/completions", self._chat(job, i), partial(self._take_chat, job, i)
 
     async def _whole(self, job: UpstreamJob) -> dict[str, Any]:
         size = sum(len(sample.text) for sample in job.samples)
@@ -218,67 +174,30 @@ class UpstreamWorker(BaseModelWorker):
     async def close(self) -> None:
         await self.client.close()
 
-    def _completion(self, job: UpstreamJob) -> dict[str, Any]:
-        request = job.request
-        scores: dict[str, Any] = {}
-        if request.logprobs is not None:
-            scores = {"logprobs": request.logprobs, "echo": request.echo}
-        # vLLM would take a checkpoint's own values for what is left out.
-        return {
-            **self._common(job, 0),
-            **scores,
-            "min_p": 0,
-            **{name: getattr(request, name) for name in _PENALTIES},
-            "prompt": job.ids,
-            "n": len(job.samples),
-            "top_k": request.top_k,
-            "stop_token_ids": sorted(self.template.stop_token_ids | {*request.stop_token_ids}),
-            "return_token_ids": True,
-        }
-
-    def _chat(self, job: UpstreamJob, sample: int) -> dict[str, Any]:
-        """The request for one sample, from messages; fields of vLLM only where they are asked."""
-        request = job.request
-        body = {**self._common(job, sample), "messages": plain_messages(request)}
-        if request.top_k > 0:
-            body["top_k"] = request.top_k
-        if request.stop_token_ids:
-            body["stop_token_ids"] = request.stop_token_ids
-        for name, neutral in _PENALTIES.items():
-            if getattr(request, name) != neutral:
-                body[name] = getattr(request, name)
-        return body
-
-    def _common(self, job: UpstreamJob, sample: int) -> dict[str, Any]:
+    def _body(self, job: UpstreamJob) -> dict[str, Any]:
         request = job.request
         # vLLM refuses top_p 0, which here means greedy.
         greedy = job.is_greedy
+        # It would take a checkpoint's own values for what is left out.
         body: dict[str, Any] = {
-            "model": self.abilities.model,
+            "model": self.model,
+            "prompt": job.ids,
             "max_tokens": job.max_new_tokens,
             "temperature": 0.0 if greedy else request.temperature,
             "top_p": 1.0 if greedy else request.top_p,
+            "top_k": request.top_k,
+            "min_p": 0,
+            "presence_penalty": request.presence_penalty,
+            "frequency_penalty": request.frequency_penalty,
+            "repetition_penalty": request.repetition_penalty,
+            "n": len(job.samples),
+            "stop_token_ids": sorted(self.template.stop_token_ids | {*request.stop_token_ids}),
+            "return_token_ids": True,
         }
+        if request.logprobs is not None:
+            body |= {"logprobs": request.logprobs, "echo": request.echo}
         if request.stop:
             body["stop"] = request.stop
         if request.seed is not None:
-            body["seed"] = request.seed + sample
+            body["seed"] = request.seed
         return body
-
-    def _take_chat(self, job: UpstreamJob, sample: int, reply: Completion) -> None:
-        for choice in reply.choices[:1]:
-            job.samples[sample].take(choice)
-        usage = reply.usage
-        if not usage:
-            return
-        job.samples[sample].counted = usage.completion_tokens
-        job.prompt_tokens = usage.prompt_tokens
-        if not self._compared and usage.prompt_tokens != len(job.ids):
-            self._compared = True
-            self.logger.warning(
-                "the server makes %d tokens of a dialogue of which the template %r makes %d: the "
-                "model does not see what it was trained on",
-                usage.prompt_tokens,
-                self.template.name,
-                len(job.ids),
-            )

@@ -14,6 +14,7 @@ from fastchat.protocol.worker_protocol import GenerateRequest
 from fastchat.serve import base_model_worker, controller, openai_api_server, vllm_worker
 from fastchat.serve.upstream.client import Completion, UpstreamClient
 from fastchat.serve.upstream.worker import UpstreamJob
+from tests.support.scripted_servers import OpenAI, chat_reply
 from tests.support.servers import (
     ASK,
     CONTEXT,
@@ -34,10 +35,10 @@ def base_url(controller_url):
         yield f"{url}/v1"
 
 
-@pytest.fixture(scope="module", params=["tokens", "chat"])
-def outer(request, base_url, checkpoint):
+@pytest.fixture(scope="module")
+def outer(base_url, checkpoint):
     """The worker that asks the server."""
-    return in_front_of(base_url, checkpoint(), "--api", request.param)
+    return in_front_of(base_url, checkpoint())
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_greedy_samples_are_asked_for_once(url, worker):
     assert frames(f"{url}/worker_generate_stream", body)[-1] == reply
 
 
-def test_log_probabilities_pass_and_need_a_server_that_takes_token_ids(url, outer, worker_url):
+def test_log_probabilities_pass(url, worker_url):
     for more in (
         {"logprobs": 2, "n": 2, "seed": 1},
         {"logprobs": 1, "echo": True, "temperature": 0, "stop": ["2?"]},
@@ -79,9 +80,6 @@ def test_log_probabilities_pass_and_need_a_server_that_takes_token_ids(url, oute
     ):
         body = {**ASK, **more}
         reply = post(f"{url}/worker_generate", body)
-        if not outer.abilities.takes_ids:
-            assert "logprobs need a server behind" in reply["text"]
-            continue
         expected = post(f"{worker_url}/worker_generate", body)
         assert told_of(reply) == [pytest.approx(one, abs=1e-4) for one in told_of(expected)]
         sent = frames(f"{url}/worker_generate_stream", body)
@@ -151,16 +149,12 @@ def test_the_description_is_that_of_the_model(url, worker_url):
     assert "messages" in post(f"{url}/worker_get_status")["extensions"]
 
 
-def test_token_ids_pass_unchanged_and_need_a_server_that_takes_them(url, outer, worker_url):
+def test_token_ids_pass_unchanged(url, worker_url):
     body = {"prompt_token_ids": [5, 6, 7, 8], "temperature": 0, "max_new_tokens": 7}
     body["return_token_ids"] = True
     for one in (body, {"prompt": "Hello", "temperature": 0}):
         reply = post(f"{url}/worker_generate", one)
-        if outer.abilities.takes_ids:
-            assert reply == post(f"{worker_url}/worker_generate", one)
-        else:
-            assert reply["error_code"] == ErrorCode.VALIDATION_TYPE_ERROR
-            assert "send messages" in reply["text"]
+        assert reply == post(f"{worker_url}/worker_generate", one)
 
 
 def test_a_client_that_hangs_up_stops_the_generation_behind_the_server(url, worker, monkeypatch):
@@ -176,10 +170,13 @@ def test_a_client_that_hangs_up_stops_the_generation_behind_the_server(url, work
     assert worker.engine.stats.generated_tokens - generated < 2 * 100
 
 
-def test_a_server_that_takes_token_ids_is_recognized(base_url, checkpoint):
-    worker = in_front_of(base_url, checkpoint())
-    assert worker.abilities.takes_ids and worker.abilities.model == "tiny-llama"
-    assert worker.context_length == CONTEXT
+def test_the_server_says_what_it_serves_and_has_to_take_token_ids(outer, base_url, checkpoint):
+    assert (outer.model, outer.context_length) == ("tiny-llama", CONTEXT)
+    with (
+        OpenAI(lambda _: chat_reply("4")) as server,
+        pytest.raises(ValueError, match=r"without a worker, as teacher@http://127.*/v1$"),
+    ):
+        in_front_of(f"{server.url}/v1", checkpoint())
     with pytest.raises(ValueError, match="longer than the server's 200"):
         in_front_of(base_url, checkpoint(), "--context-length", "300")
     with pytest.raises(ValueError, match="--base-url http://localhost:9/v1: the server behind"):
