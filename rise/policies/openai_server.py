@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from fastchat.client.http import seconds_to_wait
+from fastchat.client.http import page_in, seconds_to_wait
 from rise.policies import bounded, keys
 from rise.policies.policy import PolicyError
 from rise.policies.refusals import RefusedRequest
-from rise.policies.replies import REMEDIES, Trouble, is_page, parse, trouble_in
+from rise.policies.replies import REMEDIES, Trouble, parse, trouble_in
 
 if TYPE_CHECKING:
     import openai
@@ -98,8 +98,9 @@ class OpenAIServer:
         # A long stream takes a while, in which others are answered.
         is_long = len(content) > LONG
         body = await asyncio.to_thread(parse, content) if is_long else parse(content)
-        if is_page(body):
-            said = f"{trouble_in(body).words}; {REMEDIES['not_found']}"
+        if isinstance(body, str) and page_in(body):
+            words = f"{trouble_in(body).words}{self._redirected(response)}"
+            said = f"{words}; {REMEDIES['not_found']}"
             raise PolicyError("not_found", f"{self.where} answered with {said}")
         return body
 
@@ -118,17 +119,20 @@ class OpenAIServer:
             return self.typed(replace(trouble, words=words), _seconds_to_wait(response.headers))
         if isinstance(error, openai.OpenAIError):
             cause = error.__cause__ or error
-            said = f"{type(cause).__name__} {cause}{self._redirected(cause)}"
-            return PolicyError("connection", f"{self.where}: {said}")
+            redirected = self._redirected(cause)
+            message = f"{self.where}: {type(cause).__name__} {cause}{redirected}"
+            return PolicyError("not_found" if redirected else "connection", message)
         raise error
 
     def _redirected(self, answer: Any) -> str:
-        """Where a request went, in words, if that is not where it was sent."""
+        """Where a request went, and what helps, if that is not where it was sent."""
         try:  # of httpx, of whichever version
             url = str(answer.request.url).partition("?")[0]
         except (AttributeError, RuntimeError):
             return ""
-        return "" if url.startswith(str(self._client().base_url)) else f" (redirected to {url})"
+        is_ours = url.startswith(str(self._client().base_url))
+        is_moved = getattr(answer, "history", None) or not is_ours
+        return f" (redirected to {url}: give the address that answers itself)" if is_moved else ""
 
     def typed(self, trouble: Trouble, retry_after: float | None = None) -> PolicyError:
         error = trouble.error(self.where, retry_after)
@@ -137,7 +141,8 @@ class OpenAIServer:
             return PolicyError("unauthorized", message)
         said = trouble.words.lower()
         refuses = error.kind == "bad_request" and trouble.status in (400, 404, 422)
-        if refuses or (error.kind == "server" and REFUSAL.search(said)):
+        fails = error.kind == "server" or trouble.status == 501
+        if refuses or (fails and REFUSAL.search(said)):
             error = RefusedRequest(error.kind, error.message, retry_after)
             error.said = said
         return error

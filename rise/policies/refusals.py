@@ -30,7 +30,7 @@ WHOLE = "stream=false"
 """An answer in one piece; where that is refused, it is asked for as a stream."""
 OPTIONAL = {
     "n": r"(?<![\w\\])n(?![\w/-])|(multiple|one|single|several|number of|1) "
-    r"(completion|choice|candidate|generation|sample|sequence|response)|candidate_?count|"
+    r"(completion|choice|candidate|generation|sample|sequence|response|output)|candidate_?count|"
     r"(num|n)_?(generations|samples|return_sequences|choices|completions|cmpl)|best_of",
     "seed": r"seed",
     "top_p": r"top[_ -]?p\b|nucleus",

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from fastchat.client.http import page_in
 from rise.policies import keys, streams
 from rise.policies.policy import PolicyError, Sample
 
@@ -15,13 +16,13 @@ LENGTH = re.compile(r"length|max_?(\w*_)?tokens?|token_limit|context_window")
 FILTERED = re.compile(r"content_?filter")
 BLOCKED = re.compile(r'"block_?reason": "(?!block_reason_un)|"filtered": true', re.IGNORECASE)
 """A reply without choices, since the prompt was filtered."""
-BROKEN = re.compile(r"error|abort|cancel|fail|insufficient_system_resource")
+BROKEN = re.compile(r"error|abort|cancel|fail|load|insufficient_system_resource")
 """Ends of an answer that somebody broke off. Every other one, also none, is a stop."""
 ASIDES: tuple[str, ...] = ("reasoning_content", "reasoning", "thinking", "refusal")
 ASIDES += ("reasoning_details", "thinking_blocks")
 """Fields beside the answer, of a message and of the parts of its content."""
 WORDS: tuple[str, ...] = ("message", "msg", "detail", "error", "errors", "reason", "title", "raw")
-WORDS += ("description", "base_resp", "status_msg", "error_msg", "errorMessage")
+WORDS += ("description", "base_resp", "status_msg", "error_msg", "errorMessage", "faultstring")
 """Fields in which a server says what is wrong; others may repeat the prompt."""
 REPEATED = {"body", "choices", "content", "ctx", "id", "input", "loc", "messages", "model", "usage"}
 """Fields of what is no list of wrong parameters."""
@@ -46,13 +47,15 @@ REFUSED = (400, 413, 422)
 """Statuses of a request that the server understood and does not take."""
 STATUS_KINDS = {
     **dict.fromkeys((401, 403, 407), "unauthorized"),
-    **dict.fromkeys((404, 405, 410), "not_found"),
-    **dict.fromkeys((409, 423, 424, 425), "server"),
+    **dict.fromkeys((400, 422), "bad_request"),
+    **dict.fromkeys((404, 405, 410, 501), "not_found"),
+    **dict.fromkeys((409, 423, 424, 425, 460, 499), "server"),
     413: "context_overflow",
     **dict.fromkeys((429, 498, 503, 529), "overloaded"),
     402: "quota",
     408: "timeout",
 }
+"""Other ones from 500 pass; below, as a redirect that leads nowhere, it is another place."""
 CODE_STATUSES = {
     r"authentication|unauthorized|api_?key": 401,
     r"permission|forbidden": 403,
@@ -63,24 +66,26 @@ CODE_STATUSES = {
 }
 """What the code or type of an error inside a reply of status 200 stands for."""
 KIND_WORDS = (
-    ("overloaded", (400, 403, 500), r"throttl|too many requests"),
+    ("overloaded", (400, 403, 500), r"throttl|too many requests|rate.?limit"),
     ("bad_request", (404,), r"(requested|these|support \w+) parameters?\b"),
     (
         "context_overflow",
-        (None, *REFUSED, 500),
+        (None, *REFUSED, 403, 500),
         r"(?<!`)context[ _](length|size|window|limit)|n_ctx|max_model_len|input length|"
         r"maximum (model|allowed|prompt|input|supported sequence) length|"
-        r"(prompt|input) is too long|maximum number of tokens allowed|"
-        r"too many (input |prompt )?tokens(?! per)|"
+        r"(prompt|input) (is )?too long|max(imum)? context|number of input tokens|"
+        r"maximum number of tokens allowed|"
+        r"too many (input |prompt )?tokens(?! per|: max)|"
         r"`inputs` (tokens \+|must have)|reduce the length|exceeded model token limit|超长|"
         r"tokens too long|token limit exceeded|exceeds? (the )?max (token limit|message tokens)|"
         r"max_seq_len",
     ),
     (
         "content_filter",
-        (None, 400, 403, 422),
+        (None, 400, 403, 422, 451),
         r"content[ _-]?(filter|policy|management)|responsibleaipolicy|moderation|flagged|"
-        r"inappropriate content|sensitive (word|content)|敏感|(exists|high) risk|"
+        r"inappropriate content|sensitive ?(word|content|info)|new_sensitive|敏感|censor|"
+        r"(exists|high) risk|prompt blocked|blocked by (in|out)put|"
         r"safety (system|setting|filter|polic)|violates usage",
     ),
     (
@@ -89,13 +94,14 @@ KIND_WORDS = (
         r"insufficient[ _](quota|balance|credit|fund)|(credit|account) balance|payment required|"
         r"(out of|no|any|enough|more) credits|billing[ _](hard_)?(limit|not_active)|top up|"
         r"recharge|current quota(?!.*retry)|all available credits|spending limit|usage limits|"
-        r"欠费|余额|overdue|arrearage|account .{0,40}suspended|budget has been|models-per-day",
+        r"欠费|余额|overdue|arrearage|account .{0,40}suspended|budget[ _](has been|exceeded)|"
+        r"models-per-day|daily (free|request)|calls / month|使用上限|每日",
     ),
     (
         "unauthorized",
         (None, 400),
         r"(location|region|country) .{0,20}not supported|organi[sz]ation .{0,20}restricted|"
-        r"(invalid|incorrect|missing|no|wrong) api[ _-]?key|"
+        r"login fail|authfail|access token|(invalid|incorrect|missing|no|wrong) api[ _-]?key|"
         r"api[ _-]?key (is )?(invalid|not valid|expired|missing|required|incorrect)",
     ),
     (
@@ -106,6 +112,7 @@ KIND_WORDS = (
         r"model .{0,80}(not found|(not|n't) exist|is unknown|decommissioned|been retired)|"
         r"model (identifier|name) is invalid|"
         r"(unknown|no such|invalid) model\b|model unloaded|not a valid model|no endpoints found|"
+        r"模型不存在|supported by any provider|api version|url error|http request.* to .*https|"
         r"(unexpected|unknown|no such|invalid) (endpoint|route|path|url)\b|"
         r"not support (chat|completions)|operation does not work)",
     ),
@@ -141,7 +148,7 @@ class Trouble:
                 return kind
         if self.status is None:
             return "server"
-        return STATUS_KINDS.get(self.status) or ("server" if self.status >= 500 else "bad_request")
+        return STATUS_KINDS.get(self.status) or ("server" if self.status >= 500 else "not_found")
 
     def error(self, where: str, retry_after: float | None = None) -> PolicyError:
         """As a PolicyError: the server's words, and what helps."""
@@ -207,7 +214,8 @@ def parse(content: bytes) -> Any:
 def trouble_in(body: Any, status: int | None = None) -> Trouble:
     """What a body says is wrong, which is an error object, a page or a text."""
     if isinstance(body, str):
-        return Trouble(status or (404 if is_page(body) else None), _one_line(_of_page(body)))
+        page = page_in(body)
+        return Trouble(status or (404 if page else None), _one_line(page or body))
     body = body[0] if isinstance(body, list) and body else body
     fields = body if isinstance(body, dict) else {"message": body}
     if isinstance(fields.get("error"), dict):
@@ -229,11 +237,6 @@ def _status_in(code: str) -> int | None:
         return int(found[0])
     statuses = (number for word, number in CODE_STATUSES.items() if re.search(word, code.lower()))
     return next(statuses, None)
-
-
-def is_page(body: Any) -> bool:
-    """Whether a body is a web page, where an API was asked."""
-    return isinstance(body, str) and bool(re.match(r"\s*<(!doctype|html|head|body)", body, re.I))
 
 
 def choices_of(body: Any) -> list[Any]:
@@ -350,15 +353,6 @@ def _words(value: Any) -> str:
             return "; ".join(f"{name}: {words}" for name, words in fields if words)
         return f"{place}: {said}" if place else said
     return "" if value is None else str(value)
-
-
-def _of_page(text: str) -> str:
-    """What a page says: its title, else its text."""
-    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.I | re.S)
-    if is_page(text):
-        shown = title[1] if title else re.sub(r"<[^>]*>", " ", text[:5000])
-        return f"a web page ({shown.strip()[:200]})"
-    return text
 
 
 def _one_line(words: str) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import math
+import re
 import socket
 import time
 import urllib.error
@@ -44,6 +45,7 @@ _CONNECT_SECONDS = 10.0
 _ACCEPT_SECONDS = 2.0
 _SHOWN = 500
 """Characters of a reply that an error shows."""
+_FOREIGN = "; another program answers there: check the address"
 
 
 class PeerError(RequestError):
@@ -151,7 +153,9 @@ def parsed(kind: type[M], raw: bytes, url: str) -> M:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise PeerError("malformed", f"{url} sent no JSON: {error}") from error
+        page = page_in(raw.decode(errors="replace"))
+        message = f"{url} sent {page}{_FOREIGN}" if page else f"{url} sent no JSON: {error}"
+        raise PeerError("malformed", message) from error
     if isinstance(value, dict) and value.get("error_code"):
         raise _code_error(value, url)
     try:
@@ -161,6 +165,20 @@ def parsed(kind: type[M], raw: bytes, url: str) -> M:
         place = ".".join(map(str, first["loc"])) or "its reply"
         message = f"{url} sent what is no answer: {place}: {first['msg']}"
         raise PeerError("malformed", message[:_SHOWN]) from error
+
+
+def page_in(text: str) -> str | None:
+    """What a web page says, by its title or else its text; None for what is no page.
+
+    >>> page_in("<html><title>404 Not Found</title>...")
+    'a web page (404 Not Found)'
+    """
+    before = r"(?:\s|<\?.*?\?>|<!--.*?-->)*"
+    if not re.match(before + "<(!doctype|html|head|body|meta|script)", text, re.I | re.S):
+        return None
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.I | re.S)
+    shown = title[1] if title else re.sub(r"<[^>]*>", " ", text[:5000])
+    return f"a web page ({shown.strip()[:200]})"
 
 
 def status_kind(status: int) -> str:
@@ -276,8 +294,11 @@ def _status_error(reply: aiohttp.ClientResponse, url: str, raw: bytes) -> PeerEr
             return _code_error(value, url)
     if reply.status < 400:
         place = str(reply.headers.get("Location"))[:_SHOWN]
-        return PeerError("malformed", f"{url} redirects to {place}, which is not followed")
-    text = raw.decode(errors="replace")[:_SHOWN]
-    message = f"{url} answered HTTP {reply.status}: {text}"
+        said = f"{url} redirects to {place}, which is not followed: give the address that answers"
+        return PeerError("malformed", said)
+    text = raw.decode(errors="replace")
+    message = f"{url} answered HTTP {reply.status}: {page_in(text) or text.strip()[:_SHOWN]}"
+    if reply.status in (404, 405, 501):
+        return PeerError("malformed", message + _FOREIGN)
     wait = seconds_to_wait(reply.headers)
     return PeerError(status_kind(reply.status), message, retry_after=wait)

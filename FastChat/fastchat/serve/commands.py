@@ -107,7 +107,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except PeerError as error:
-        remedy = f"; {REMEDY}" if error.kind == "connection" else ""
+        remedy = f"; {REMEDY}" if error.kind in ("connection", "malformed") else ""
         sys.exit(f"error: {error}{remedy}")
     except KeyboardInterrupt:
         sys.exit(130)

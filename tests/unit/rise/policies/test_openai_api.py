@@ -192,17 +192,23 @@ def test_a_server_that_hangs_or_is_not_there_is_a_typed_error():
     assert caught.value.kind == "connection"
 
 
-def test_an_error_names_where_a_redirect_led():
-    gone = f"http://127.0.0.1:{free_ports(1)[0]}/v2"
-    for place, kind in ((gone, "connection"), ("/v1/chat", "not_found")):
-
-        def moved(_, place=place):
-            return web.Response(status=307, headers={"Location": place})
-
-        with OpenAI(moved) as server, pytest.raises(PolicyError) as caught:
-            ask(server.url)
-        assert caught.value.kind == kind
-        assert (f"(redirected to {place})" in caught.value.message) == (place == gone)
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+@pytest.mark.parametrize("place", ["http://127.0.0.1:9/v2", "/v1/chat", "/login", None])
+def test_a_redirect_that_leads_to_no_answer_ends_the_run_and_is_named(place, code):
+    moved = {"Location": place} if place else {}
+    with (
+        OpenAI(lambda _: web.Response(status=code, headers=moved)) as server,
+        pytest.raises(PolicyError) as caught,
+    ):
+        ask(server.url)
+    assert caught.value.kind == "not_found" and len(server.requests) == 1
+    words = f"{place}: give the address that answers itself" if place else f"answered HTTP {code}"
+    assert words in caught.value.message
+    with OpenAI(lambda _: chat_reply("a")) as far:
+        place = f"{far.url}/v1/chat/completions"
+        away = lambda _: web.Response(status=308, headers={"Location": place})  # noqa: E731
+        with OpenAI(away) as server:
+            assert ask(server.url)[0].text == "a"
 
 
 @pytest.mark.parametrize("key", ["sk-secret", "quite=another+form/of.key"])

@@ -17,6 +17,7 @@ from rise.runs.arguments import controller_url
 from tests.support.scripted_servers import Wire, wire_reply
 
 MESSAGES = [{"role": "user", "content": "1+1?"}]
+PAGE = "<!DOCTYPE html>\n<html><title>Oops</title><body>" + 99 * "<p>x</p>\n"
 QUICK = Retries(attempts=3, timeouts=2, first_wait=0.001)
 
 
@@ -110,7 +111,8 @@ def test_usage_of_a_worker_that_reports_the_sum_is_shared_out():
         (web.Response(status=400), "bad_request", 1),
         (web.Response(status=401), "unauthorized", 1),
         (web.Response(status=400, text='{"text": "", "error_code": 40303}'), "context_overflow", 1),
-        (web.Response(text="<html>"), "server", 3),
+        (web.Response(text=PAGE), "server", 3),
+        (web.Response(text=PAGE, status=404), "server", 3),
         (web.Response(status=302, headers={"Location": "http://localhost:1"}), "server", 3),
         (wire_reply("a", "b"), "server", 3),
         (wire_reply("a", reason="abort"), "server", 3),
@@ -134,6 +136,10 @@ def test_what_is_no_answer_is_a_typed_error(reply, kind, tries):
             ask(wire.url)
         assert caught.value.kind == kind
         assert len(wire.requests) == tries
+        [said] = caught.value.message.splitlines()
+        http = reply if isinstance(reply, web.Response) else web.Response()
+        assert ("the address" in said) == (http.status == 302 or http.text == PAGE)
+        assert len(said) < 250
 
 
 def test_trouble_that_passes_is_not_seen():
