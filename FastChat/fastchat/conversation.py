@@ -31,7 +31,9 @@ Message = dict[str, str]
 _FIRST_SECONDS = 8.0
 _TEMPLATE_FAULTS = (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError)
 """What a template may raise beside jinja's own errors."""
-_OPENED_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>(\s*)\Z")
+_OPENED_THOUGHT = re.compile(
+    r"([<\[◁])((?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?))([>\]▷])(\s*)\Z", re.IGNORECASE
+)
 """The end of a prompt that leaves the model in the middle of a thought."""
 
 _ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant"}
@@ -136,8 +138,9 @@ class ChatTemplate:
             action = list(answer.ids or ())
         else:
             opened = _OPENED_THOUGHT.search(prompt_text)
-            if opened and not answer.is_cut and f"</{opened[1]}>" not in text:
-                closing = f"{opened[2]}</{opened[1]}>\n\n"
+            end = f"{opened[1]}/{opened[2]}{opened[3]}" if opened else ""
+            if opened and not answer.is_cut and end not in text:
+                closing = f"{opened[4]}{end}\n\n"
             action = self._encode(closing) + self._encode(text, plain=True)
         if not answer.is_cut and not (action and action[-1] in self.stop_token_ids):
             action.append(self._end_id())
@@ -160,9 +163,12 @@ class ChatTemplate:
         unknown = max(answer.ids, default=0) >= len(self.tokenizer)
         if unknown or answer.tokenizer not in (None, self.fingerprint):
             return "other_tokenizer"
-        # Servers differ in the blanks that they write, and a NUL is replaced in a record.
-        spelled = self.tokenizer.decode(list(answer.ids), skip_special_tokens=True)
-        return "recorded" if _letters(spelled) == _letters(text) else "edited"
+        # Servers differ in the blanks that they write, and in whether they show special tokens; a
+        # NUL is replaced in a record.
+        ids = [*answer.ids]
+        ids = ids[:-1] if ids and ids[-1] in self.stop_token_ids else ids
+        spelled = (self.tokenizer.decode(ids, skip_special_tokens=skip) for skip in (True, False))
+        return "recorded" if _letters(text) in map(_letters, spelled) else "edited"
 
     def _end_id(self) -> int:
         """The token that ends an answer of which only the text is known."""

@@ -288,6 +288,7 @@ _OTHER_FILES = {
     rf"(\xef\xbb\xbf)?{LFS_POINTER}": "a pointer of Git LFS and not the file: "
     "`git lfs pull` fetches it",
     r"\x1f\x8b|BZh|\xfd7zXZ|\(\xb5/\xfd|PK\x03\x04": "compressed, so unpack it",
+    r"\xff\xfe|\xfe\xff|.?\x00": "UTF-16 or no text at all: save it as UTF-8",
     r"PAR1|ARROW1": "a table of Parquet or Arrow: write its rows as JSON",
     r"\s*<(?i:!doctype|html)": "a web page and not the file: download the raw file",
 }

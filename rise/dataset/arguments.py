@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from fastchat.utils import similar
 from rise.dataset.rules import CRITERIA, FORMATS
 from rise.dataset.weights import WEIGHTINGS, weight
 from rise.dataset.writer import trained_tokens
@@ -115,7 +116,7 @@ def problems_of(args: argparse.Namespace) -> list[str]:
     problems: list[str] = []
     model = args.model_path or ""
     if model.startswith(("/", ".", "~")) and not Path(model).is_dir() and not args.check:
-        problems.append(f"--model_path {model}: there is no such directory")
+        problems.append(f"--model_path {model}: there is no such directory{similar(model)}")
     for name in ("context_window", "max_pairs"):
         value = getattr(args, name)
         if value is not None and value < 1:

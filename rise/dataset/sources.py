@@ -11,6 +11,7 @@ from typing import Any
 import envs
 from envs.prompts import PromptStyle
 from fastchat.model.files import file_sha256
+from fastchat.utils import similar
 from rise.episodes import shard
 from rise.episodes.episode import Episode, Message
 from rise.episodes.journal import locate
@@ -113,8 +114,8 @@ def read_source(path: str | Path) -> Source:
         )
     if not rows.is_file():
         raise ValueError(
-            f"--filepath {path}: there is no such log or run directory; workflow_gen.py writes it "
-            "into its --log_dir"
+            f"--filepath {path}: there is no such log or run directory{similar(path)}; "
+            "workflow_gen.py writes it into its --log_dir"
         )
     run, config = _config(rows)
     return Source(

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from fastchat.utils import replacing, write_json
+from fastchat.utils import replacing, similar, write_json
 from rise.episodes.episode import ASKED_LAST, Episode, is_owed
 from rise.episodes.log import EpisodeLog
 from rise.episodes.rows import episodes_at, lines_at, naming, rows
@@ -230,7 +230,8 @@ def load_episodes(path: str | Path) -> list[Episode]:
     if path.is_dir():
         path = path / "rows.jsonl"
     if not path.exists():
-        raise ValueError(f"{path} does not exist: give a run directory or a log of workflow_gen.py")
+        remedy = "give a run directory or a log of workflow_gen.py"
+        raise ValueError(f"{path} does not exist{similar(path)}: {remedy}")
     return list(EpisodeLog(path).episodes())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import envs
-from fastchat.utils import normal_url, words
+from fastchat.utils import normal_url, similar, words
 from rise.episodes import shard
 from rise.episodes.feedback import FEEDBACK
 from rise.program.exits import collecting
@@ -266,4 +266,5 @@ def _no_file(path: str, env: str) -> str:
     if Path(path).is_dir():
         return f"{path} is a directory: give a file in it"
     known = env in envs.NAMES and envs.NAMES[env].fetched
-    return f"{path} is not a file" + (f": `python data/fetch.py {env}` fills data/{env}/" * known)
+    fetch = f": `python data/fetch.py {env}` fills data/{env}/" * known
+    return f"{path} is not a file{similar(path) or fetch}"

@@ -219,6 +219,7 @@ IDLE = (
     ("flags", "message"),
     [
         (["--filepath", "nowhere.json"], "nowhere.json: there is no such log"),
+        (["--filepath", "emty.json"], "log or run directory (did you mean empty.json?)"),
         (["--filepath", "."], "--filepath .: this directory holds no run"),
         (["--filepath", "empty.json"], "empty.json is empty (0 bytes)"),
         (["--filepath", "torn.json"], "not valid JSON"),

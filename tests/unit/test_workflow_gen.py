@@ -125,6 +125,7 @@ def test_a_python_without_the_packages_is_told_of_the_environment(stage):
     ("arguments", "messages"),
     [
         (["--data_path", "missing.jsonl"], ["missing.jsonl is not a file"]),
+        (["--data_path", "problem.jsonl"], ["not a file (did you mean problems.jsonl?)"]),
         (["--data_path", "torn.jsonl"], ["line 2"]),
         (["--num_of_samples", 1, 1, 1], ["--num_of_samples has 3 values for --max_turns 2"]),
         (["--temperature", 1, 1, 1], ["--temperature has 3 values"]),

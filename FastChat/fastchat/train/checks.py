@@ -13,7 +13,7 @@ from fastchat.model.adapters import is_adapter
 from fastchat.model.model_adapter import resolve
 from fastchat.model.weight_files import check_files
 from fastchat.train.arguments import Arguments, TrainingArguments
-from fastchat.train.first_look import DEEPSPEED, missing_data, model_problems
+from fastchat.train.first_look import DEEPSPEED, data_problems, model_problems
 from fastchat.train.lora import LoraArguments, lora_problems
 
 CHOICES = {
@@ -40,7 +40,7 @@ def check(arguments: Arguments) -> None:
     """
     args, model = arguments.training, arguments.model.model_name_or_path
     data = arguments.data
-    problems = [] if args.check else missing_data(data.data_path, data.eval_data_path)
+    problems = [] if args.check else data_problems(data.data_path, data.eval_data_path)
     if not (args.check and is_absent(model)):
         problems += _model_problems(model, args)
         problems += _adapter_problems(arguments.lora, model, args.cache_dir)

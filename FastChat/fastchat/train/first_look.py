@@ -9,6 +9,7 @@ import importlib.util
 from pathlib import Path
 
 from fastchat.model.weight_files import check_files
+from fastchat.train.data.rows import read_targets
 from fastchat.utils import nearest, similar
 
 REQUIRED = {
@@ -16,6 +17,7 @@ REQUIRED = {
     "data_path": "name the file that workflow_convert.py wrote",
     "output_dir": "name the directory for the checkpoint",
 }
+NUMBERS = {"int": int, "int | None": int, "float": float, "float | None": float}
 TRUTHS = {"yes", "true", "t", "y", "1", "no", "false", "f", "n", "0"}
 
 DEEPSPEED = "use DeepSpeed, --deepspeed deepspeed/zero3.json"
@@ -55,9 +57,14 @@ def first_look(argv: list[str]) -> list[str]:
         if kind in ("bool", "bool | None") and (value := getattr(found, name)) is not None
         if value.lower() not in TRUTHS
     ]
+    problems += [
+        f"--{name} is {value}: give a number"
+        for name, kind in flags.items()
+        if (number := NUMBERS.get(kind)) and not _fits(number, value := getattr(found, name))
+    ]
     if found.check is not None:
         return problems
-    problems += missing_data(found.data_path, found.eval_data_path)
+    problems += data_problems(found.data_path, found.eval_data_path)
     if found.model_name_or_path:
         problems += model_problems(found.model_name_or_path, found.cache_dir)
     return problems
@@ -82,6 +89,13 @@ def flags_of_trainer() -> dict[str, str]:
     return flags
 
 
+def _fits(number: type, value: str | None) -> bool:
+    try:
+        return value is None or number(value) is not None
+    except ValueError:
+        return False
+
+
 def _dashed(name: str) -> list[str]:
     return [f"--{name.replace('_', '-')}"] if "_" in name else []
 
@@ -90,19 +104,31 @@ def unknown_flags(unknown: list[str], known: list[str]) -> str:
     names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
     told = [say for start, say in ELSEWHERE.items() for name in names if name.startswith(start)]
     slips = [name for name in names if not name.startswith(tuple(ELSEWHERE))]
-    hints = filter(None, [*dict.fromkeys(told), nearest(slips, known), "--help lists all"])
+    needed = [f"--{flag}" for flag in REQUIRED]
+    begun = [flag for name in slips for flag in needed if flag.startswith(f"{name}_")]
+    near = f"did you mean {', '.join(begun)}?" if begun else nearest(slips, known)
+    hints = filter(None, [*dict.fromkeys(told), near, "--help lists all"])
     shown = f"{'s' * (len(names) > 1)} {' '.join(names or unknown)}"
     return f"unknown argument{shown}: {' '.join(hints)}"
 
 
-def missing_data(data_path: str | None, eval_data_path: str | None) -> list[str]:
-    return [
-        f"{flag} {path} is a directory: give the file that workflow_convert.py wrote"
-        if Path(path).is_dir()
-        else f"{flag} {path}: there is no such file{similar(path)}; workflow_convert.py writes it"
-        for flag, path in (("--data_path", data_path), ("--eval_data_path", eval_data_path))
-        if path is not None and not Path(path).is_file()
-    ]
+def data_problems(*paths: str | None) -> list[str]:
+    """What is wrong with the data, as far as its first row tells."""
+    problems = []
+    for flag, path in zip(("--data_path", "--eval_data_path"), paths, strict=True):
+        if path is None:
+            continue
+        try:
+            next(read_targets(path), None)
+        except IsADirectoryError:
+            remedy = "is a directory: give the file that workflow_convert.py wrote"
+            problems.append(f"{flag} {path} {remedy}")
+        except FileNotFoundError:
+            remedy = f"there is no such file{similar(path)}; workflow_convert.py writes it"
+            problems.append(f"{flag} {path}: {remedy}")
+        except (OSError, ValueError) as error:
+            problems.append(f"{flag} {error}")
+    return problems
 
 
 def model_problems(model: str, cache_dir: str | None) -> list[str]:

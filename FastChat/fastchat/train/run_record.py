@@ -153,8 +153,8 @@ def new_record(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
-    """Whether a whole finished run with these settings is there; says so, or what lacks."""
+def is_finished(output_dir: Path, new: dict[str, Any]) -> bool:
+    """Whether a whole finished run with this record's settings is there; says so, or what lacks."""
     record = json_or_none(output_dir / RECORD)
     saved = checkpoints(output_dir) or list(output_dir.glob("*.safetensors"))
     if record is None:
@@ -164,9 +164,9 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
                 f"program: name another --output_dir, or pass --overwrite_output_dir"
             )
         return False
-    before = record["settings"]
+    before, settings = record["settings"], new["settings"]
     differing = [
-        f"{key} (was {before.get(key)}, is {settings.get(key)})"
+        _difference(key, record, new)
         for key in sorted(before.keys() | settings.keys())
         if before.get(key) != settings.get(key) and not (key in ADDED_LATER and key not in before)
     ]
@@ -186,6 +186,16 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
         return False
     say(f"{output_dir} is finished; nothing to do (--overwrite_output_dir trains it anew)")
     return True
+
+
+def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    """A setting that is another one, in words; of files it was the content that was compared."""
+    was, is_now = (record["settings"].get(key) for record in (before, now))
+    if key == "data_sha256":
+        key, was, is_now = "data_path", before["data"]["path"], now["data"]["path"]
+    if was == is_now or key.endswith(("_sha256", "_fingerprint")):
+        return f"{key} (the content has changed)"
+    return f"{key} (was {was}, is {is_now})"
 
 
 def start_anew(args: TrainingArguments) -> None:

@@ -139,7 +139,7 @@ def prepare(argv: list[str] | None, held: contextlib.ExitStack) -> Run | None:
     output_dir = args.directory
     resume = None
     if not args.overwrite_output_dir:
-        if run_record.is_finished(output_dir, record["settings"]):
+        if run_record.is_finished(output_dir, record):
             return None
         resume = checkpoints.last_complete(output_dir, args.world_size)
     template, config = read_model(arguments)

@@ -157,12 +157,20 @@ def test_a_text_is_tokenized_as_the_continuation_of_the_prompt(template):
             assert spelled(template, action) == "\n</think>\n\n" * closed + text
 
 
-def test_the_one_rule_for_an_answer_without_the_thought_that_the_prompt_opens():
-    template = ChatTemplate(tokenizer_of("r1"))
-    example = template.encode([QUESTION, {"role": "assistant", "content": "It is 4."}])
-    assert example.closed_thought
-    whole = template.tokenizer.decode(example.prompt + example.action)
-    assert whole.endswith("<|Assistant|><think>\n\n</think>\n\nIt is 4.</s>")
+@pytest.mark.parametrize(
+    ("opening", "end"),
+    [("<think>\n", "\n</think>"), ("<seed:think>", "</seed:think>"), ("[THINK]", "[/THINK]")],
+)
+def test_the_one_rule_for_an_answer_without_the_thought_that_the_prompt_opens(opening, end):
+    tokenizer = tokenizer_of("r1")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<think>\n", opening)
+    template = ChatTemplate(tokenizer)
+    for text, closed in (("It is 4.", True), (f"Well.{end}It is 4.", False)):
+        example = template.encode([QUESTION, {"role": "assistant", "content": text}])
+        assert example.closed_thought is closed
+        whole = template.tokenizer.decode(example.prompt + example.action)
+        said = f"{end}\n\n{text}" if closed else text
+        assert whole.endswith(f"<|Assistant|>{opening}{said}</s>")
 
 
 def test_tokens_of_another_vocabulary_are_not_trained_nor_those_of_another_text():
@@ -177,10 +185,11 @@ def test_tokens_of_another_vocabulary_are_not_trained_nor_those_of_another_text(
         (None, ids, "It is 4.", "recorded"),
         (None, ids, "It is 5.", "edited"),
         (None, unknown, "It is 4.", "other_tokenizer"),
+        (None, [*template._encode("<|im_start|>4."), ids[-1]], "<|im_start|>4.", "recorded"),
     ):
         example = template.encode(dialogue(text), Answer(ids_, whose))
         assert example.source == source
-        assert spelled(template, example.action) == text
+        assert spelled(template, example.action) in (text, text.removeprefix("<|im_start|>"))
 
 
 def test_an_end_that_a_server_left_out_is_added_once():

@@ -20,7 +20,6 @@ import json
 import math
 import os
 import re
-import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -110,10 +109,7 @@ def targets_of(
 def _turns_of(row: Any, notes: Notes) -> tuple[list[dict[str, Any]], list[Message]]:
     """The turns of a row from the first human one on, as they are and as messages."""
     if not isinstance(row, dict) or not isinstance(row.get("conversations"), list):
-        raise ValueError(
-            'expected {"conversations": [{"from", "value", "loss"}, ...], ...}, got '
-            f"{json.dumps(row)[:80]}"
-        )
+        raise ValueError(_instead_of_a_row(row))
     turns = row["conversations"]
     for turn in turns:
         if not isinstance(turn, dict):
@@ -135,7 +131,10 @@ def _turns_of(row: Any, notes: Notes) -> tuple[list[dict[str, Any]], list[Messag
 def _weights(turns: Sequence[dict[str, Any]], answers: Sequence[int]) -> dict[int, float]:
     if all(turn.get("loss") is None for turn in turns):  # null where a table was written as rows
         return dict.fromkeys(answers, 1.0)
-    weights = {i: _number(turn.get("loss") or 0, "loss") for i, turn in enumerate(turns)}
+    if answers and all(turns[i].get("loss") is None for i in answers):
+        raise ValueError("no answer has a loss, but other turns have: leave them all out, or none")
+    losses = [turn.get("loss") for turn in turns]
+    weights = {i: 0.0 if w is None else _number(w, "loss") for i, w in enumerate(losses)}
     for i in weights.keys() - set(answers):
         if weights[i]:
             raise ValueError(
@@ -181,13 +180,14 @@ def _opening(row: dict[str, Any], messages: Sequence[Message]) -> int:
 def _number(value: Any, name: str) -> float:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # Compared and not asked by isfinite, for which a whole number can be too large.
-    if not is_number or not -FLOAT_MAX <= value <= FLOAT_MAX:
-        raise ValueError(f"{name} must be a finite number, got {value!r:.80}")
+    if not is_number or not -FLOAT32_MAX <= value <= FLOAT32_MAX:
+        raise ValueError(f"{name} must be a finite number of 32 bits, got {value!r:.80}")
     return float(value)
 
 
 _DECODER = json.JSONDecoder()
-FLOAT_MAX = sys.float_info.max
+FLOAT32_MAX = 3.4e38
+"""Losses are computed in float32."""
 _PIECE = 1 << 16
 """Characters that are read at once, at least."""
 _SPACE = " \t\r\n"
@@ -213,12 +213,11 @@ def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
                 source.take()
             lines = source.peek() == "{"
             if not lines and (source.peek() != "[" or not source.take() or source.peek() == "]"):
-                what = "is empty" if source.peek() in ("", "]") else _instead_of_rows()
+                list_or_lines = "must hold a JSON list of rows, or a row per line"
+                what = "is empty" if source.peek() in ("", "]") else list_or_lines
                 raise ValueError(f"{path} {what}; {remedy}")
-            for place, value in source.lines() if lines else source.elements():
-                if lines and not row and "conversations" not in value:
-                    raise ValueError(f"{path} {_instead_of_rows(value)}; {remedy}")
-                yield place, value
+            for found in source.lines() if lines else source.elements():
+                yield found
                 row += 1
         except json.JSONDecodeError as error:
             byte = source.byte + len(error.doc[: error.pos].encode())
@@ -231,21 +230,33 @@ def read_rows(path: str | Path) -> Iterator[tuple[Place, Any]]:
             raise ValueError(f"{path}, row {row}, is nested too deeply; {remedy}") from error
 
 
-def _instead_of_rows(row: Any = ()) -> str:
-    """What a file is that holds no rows: those for other trainers are recognised."""
-    if "chosen" in row and "rejected" in row:
+def _instead_of_a_row(row: Any) -> str:
+    """What something is that is no row, and what to do with it."""
+    keys = row.keys() if isinstance(row, dict) else set()
+    if {"chosen", "rejected"} <= keys:
         return (
-            "holds preference pairs (--to dpo), which train_mem.py cannot train on: TRL's "
-            "DPOTrainer does (docs/baselines.md). For data of train_mem.py leave out --to dpo"
+            "preference pairs (--to dpo) are no data of train_mem.py: TRL's DPOTrainer trains on "
+            "them (docs/baselines.md); else leave out --to dpo"
         )
-    records = [row, *row.values()] if row else []
+    records = [row, *row.values()] if keys else []
     if any(isinstance(record, dict) and "turn_history" in record for record in records):
-        return "holds the log of a run, not yet converted"
-    if {"question", "answer"} <= {*row} or {"problem", "solution"} <= {*row}:
-        return "holds problems and no attempts at them"
-    if "messages" in row:
-        return "holds rows for other trainers (--format messages): use --format fastchat"
-    return "must hold a list of rows, or a row per line"
+        return "this is the log of a run, not yet converted; write rows with workflow_convert.py"
+    if {"question", "answer"} <= keys or {"problem", "solution"} <= keys:
+        return (
+            "this is a problem and no attempt at it: workflow_gen.py makes attempts, "
+            "workflow_convert.py makes rows of them"
+        )
+    if {"messages", "opening"} <= keys:
+        return "these are rows for other trainers (--format messages): use --format fastchat"
+    remedy = ""
+    if "messages" in keys:
+        remedy = "; rename messages to conversations, role to from and content to value"
+    elif keys and "conversations" not in keys:
+        remedy = "; write what is asked as a human turn and what is to be trained as a gpt turn"
+    return (
+        'a row must be {"conversations": [{"from": "human" | "gpt" | "system", "value": "text"}, '
+        f"...]}}, got {json.dumps(row)[:80]}{remedy}"
+    )
 
 
 class RowReader:
@@ -302,6 +313,8 @@ class _Source:
             except json.JSONDecodeError:
                 if not self._more():
                     raise
+            except ValueError as error:  # a number of more digits than Python reads
+                raise json.JSONDecodeError(str(error).partition(";")[0], self._text, 0) from error
             else:
                 # A number that ends where the text does may go on.
                 if end == len(self._text) and self._more():

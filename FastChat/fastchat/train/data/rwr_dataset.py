@@ -213,8 +213,8 @@ class RWRDataset:
         self.lengths.append(length)
 
     def _weigh(self, weights: list[float], path: str | Path) -> None:
-        total = sum(abs(weight) for weight in weights)
-        if not total:
+        largest = max((abs(weight) for weight in weights), default=0.0)
+        if not largest:
             raise ValueError(
                 f"nothing to train in {path}: of {self.report.rows} rows "
                 f"{self.report.without_answer} have no answer, {self.report.too_long} are longer "
@@ -223,7 +223,8 @@ class RWRDataset:
             )
         self.report.weight_mean = sum(weights) / len(weights)
         self.report.weight_min, self.report.weight_max = min(weights), max(weights)
-        self.report.effective_samples = total**2 / sum(weight**2 for weight in weights)
+        shares = [abs(weight) / largest for weight in weights]  # of tiny ones the square is 0
+        self.report.effective_samples = sum(shares) ** 2 / sum(share**2 for share in shares)
 
 
 def read_data(

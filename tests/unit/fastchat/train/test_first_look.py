@@ -48,13 +48,17 @@ def test_what_may_come_later_is_let_through():
 
 def test_flags_that_are_unknown_missing_or_neither_true_nor_false_are_named():
     given = ["--data_pth=a.json", "--bf16", "Tru", "--lazy-preprocess=maybe", "--check"]
+    given += ["--learning_rate", "1e-5x", "--max_steps", "1.5", "--model", "a", "--data", "b"]
     assert first_look(given) == [
-        "unknown argument --data_pth: did you mean --data_path? --help lists all",
+        "unknown arguments --data_pth --model --data: did you mean --model_name_or_path, "
+        "--data_path? --help lists all",
         "--model_name_or_path is missing: name a checkpoint",
         "--data_path is missing: name the file that workflow_convert.py wrote",
         "--output_dir is missing: name the directory for the checkpoint",
         "--bf16 is Tru: give True or False",
         "--lazy_preprocess is maybe: give True or False",
+        "--max_steps is 1.5: give a number",
+        "--learning_rate is 1e-5x: give a number",
     ]
     stock = ["--fsdp_transformer_layer_cls_to_wrap", "LlamaDecoderLayer", "--padding_side", "right"]
     assert first_look([*GIVEN, *stock, "--check"]) == [

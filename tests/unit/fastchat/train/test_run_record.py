@@ -30,6 +30,12 @@ def test_other_weights_and_templates_under_the_same_paths_are_refused(tmp_path, 
         assert recorded in capsys.readouterr().err
         path.write_bytes(content)
     assert main(words) == 0
+    other = write_rows(tmp_path / "other.json", rows(3))
+    assert main([*words, "--data_path", str(other)]) == 2
+    assert f"settings: data_path (was {case[1]}, is {other}): name" in capsys.readouterr().err
+    other.write_text('[{"instruction": "q", "output": "a"}]')
+    assert main([*words, "--data_path", str(other)]) == 2
+    assert f"--data_path {other}, row 0: a row must be" in capsys.readouterr().err
 
 
 def test_another_adapter_under_the_same_path_is_refused(tmp_path, capsys):
@@ -41,7 +47,7 @@ def test_another_adapter_under_the_same_path_is_refused(tmp_path, capsys):
     assert main(command(case, adapter, *lora, "--overwrite_output_dir", rate="1e-2")) == 0
     capsys.readouterr()
     assert main(command(case, output, *more)) == 2
-    assert "adapter_fingerprint (was " in capsys.readouterr().err
+    assert "adapter_fingerprint (the content has changed)" in capsys.readouterr().err
 
 
 def test_a_run_that_saved_nothing_does_not_bind_the_next_one(tmp_path, capsys):
@@ -108,7 +114,7 @@ def test_other_data_or_rules_for_the_choice_of_the_best_checkpoint_are_refused(t
     write_rows(held_out, rows(4))
     assert main([*words, *best, "--eval_steps", "2", "--save_steps", "2"]) == 2
     said = capsys.readouterr().err
-    assert "eval_data_sha256 (was " in said
+    assert "eval_data_sha256 (the content has changed)" in said
     assert "eval_steps (was 1.0, is 2)" in said and "save_steps (was 1.0, is 2)" in said
     assert main(words) == 2
     assert "load_best_model_at_end (was True, is False)" in capsys.readouterr().err

@@ -68,15 +68,12 @@ def test_a_row_per_line_and_a_byte_order_mark_are_read(tmp_path, end, mark):
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"PAR1\x15\x04", "a table of Parquet"),
         (b"\n<!DOCTYPE html><html>", "a web page and not the file"),
+        (b'[{"id": ' + b"9" * 5000 + b"}]", "row 0, is not JSON: Exceeds the limit .*digits"),
+        ("[]".encode("utf-16-le"), "UTF-16 or no text at all: save it as UTF-8"),
         (b"[" + b"[" * 100_000, "row 0, is nested too deeply"),
         (b" [ ]", "is empty; write it with workflow_convert.py"),
         (b"", "is empty; write it"),
-        (b'{"a": 1}', "list of rows"),
-        (b'{"prompt": [], "chosen": [], "rejected": []}\n{}', "preference pairs .*DPOTrainer"),
-        (b'{"question": "q", "answer": "5"}', "holds problems and no attempts at them; write"),
-        (b'{"0": {"turn_history": {}}}', "holds the log of a run, not yet converted; write"),
-        (b'{"task_id": 0, "turn_history": {}}\n{}', "holds the log of a run"),
-        (b'{"id": "1", "messages": []}\n{}', "other trainers .*use --format fastchat"),
+        (b"question\tanswer\n", "must hold a JSON list of rows, or a row per line; write it"),
     ],
 )
 def test_a_file_that_is_no_list_is_refused_with_the_place(tmp_path, text, message):

@@ -50,7 +50,7 @@ def test_the_opening_is_the_first_question_unless_the_row_says_more():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"conversations": "text"}, "expected"),
+        ({"conversations": "text"}, "a row must be"),
         ({"conversations": ["text"]}, "a turn must be an object"),
         ({"conversations": [{"from": "robot", "value": "a"}]}, "turn 0"),
         ({"conversations": [{"from": "human", "value": "q", "loss": 2}]}, "is no gpt turn"),
@@ -62,12 +62,38 @@ def test_the_opening_is_the_first_question_unless_the_row_says_more():
         ({"weight": 3.0}, "weight 3.0 is not the loss 1.0"),
         ({"reward": "good"}, "reward must be a finite number"),
         ({"reward": 10**400}, "reward must be a finite number"),
+        ({"conversations": [QUESTION, {"from": "gpt", "value": "a", "loss": ""}]}, "finite"),
+        ({"conversations": [QUESTION, {"from": "gpt", "value": "a", "loss": 1e39}]}, "of 32 bits"),
+        (
+            {"conversations": [QUESTION | {"loss": 0}, {"from": "gpt", "value": "a"}]},
+            "no answer has a loss, but other turns have",
+        ),
         ({"conversations": [{"from": "gpt", "value": None}]}, "turn 0"),
     ],
 )
 def test_a_malformed_row_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         targets_of(row(0, reward=0) | change)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"prompt": [], "chosen": [], "rejected": []}, "preference pairs .*DPOTrainer"),
+        ({"question": "q", "answer": "5"}, "a problem and no attempt at it: workflow_gen.py"),
+        ({"problem": "q", "solution": "5"}, "a problem and no attempt at it: workflow_gen.py"),
+        ({"0": {"turn_history": {}}}, "the log of a run, not yet .*workflow_convert.py"),
+        ({"task_id": 0, "turn_history": {}}, "the log of a run"),
+        ({"messages": [], "opening": 1}, "other trainers .*use --format fastchat"),
+        ({"messages": []}, '"conversations": .* rename messages to .*role to from'),
+        ({"instruction": "q", "output": "a"}, "got .*instruction.* write what is asked as a human"),
+        ({}, "a row must be .* got {}"),
+        ([QUESTION], "a row must be"),
+    ],
+)
+def test_rows_of_other_kinds_are_told_what_to_do(other, message):
+    with pytest.raises(ValueError, match=message):
+        targets_of(other)
 
 
 def test_the_message_names_the_row(tmp_path):
