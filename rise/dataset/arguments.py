@@ -115,8 +115,10 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def problems_of(args: argparse.Namespace) -> list[str]:
     problems: list[str] = []
     model = args.model_path or ""
-    if model.startswith(("/", ".", "~")) and not Path(model).is_dir() and not args.check:
-        problems.append(f"--model_path {model}: there is no such directory{similar(model)}")
+    beside = model and similar(model)
+    is_path = beside or model.startswith(("/", ".", "~"))
+    if is_path and not Path(model).is_dir() and not args.check:
+        problems.append(f"--model_path {model}: there is no such directory{beside}")
     for name in ("context_window", "max_pairs"):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -154,7 +154,8 @@ async def probe(kinds: Mapping[str, str], config: Mapping[str, Any]) -> None:
         try:
             await policy.check()
         except PolicyError as error:
-            problems.append(f"{name} does not answer ({error.kind}): {error.message}")
+            remedy = "; start that server, or check its address" * (error.kind == "connection")
+            problems.append(f"{name} does not answer ({error.kind}): {error.message}{remedy}")
         finally:
             await policy.close()
     if problems:

@@ -206,12 +206,15 @@ def test_what_is_read_is_never_written_over(tmp_path, read, written, capsys):
         assert convert("--filepath", run, "--output", run / "data.json", "--overwrite") == 0
 
 
-def test_a_file_of_problems_and_a_mistyped_model_are_named(tmp_path, capsys):
+def test_a_file_of_problems_and_a_mistyped_model_are_named(tmp_path, monkeypatch, capsys):
     problems, output = tmp_path / "test.jsonl", tmp_path / "data.json"
     problems.write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
     assert convert("--filepath", problems, "--output", output) == 2
     assert "no log of workflow_gen.py, its first line has no task_id" in capsys.readouterr().err
     write_run(tmp_path / "run", sketch("w7 r5"), stage="gen")
-    assert convert("--filepath", tmp_path / "run", "--output", output, "--model_path", "/no") == 2
-    assert "--model_path /no: there is no such directory" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    for model, beside in (("/no", ""), ("rum", " (did you mean run?)")):
+        assert convert("--filepath", "run", "--output", output, "--model_path", model) == 2
+        said = f"--model_path {model}: there is no such directory{beside}"
+        assert said in capsys.readouterr().err
     assert not output.exists()

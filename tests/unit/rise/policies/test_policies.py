@@ -288,8 +288,10 @@ def test_openai_name_without_a_key_is_refused(functions, monkeypatch):
 def test_probe_names_whoever_does_not_answer():
     config = {"controller_address": "", "request_timeout": 5}
     with OpenAI(lambda _: chat_reply("x")) as server:
-        kinds = {f"teacher@{server.url}/v1": "server", f"nobody@{server.url}/v1": "server"}
-        with pytest.raises(ValueError, match=r"^nobody@.*serves teacher, not nobody$"):
+        names = f"teacher@{server.url}/v1", f"nobody@{server.url}/v1", "gone@http://127.0.0.1:9/v1"
+        kinds = dict.fromkeys(names, "server")
+        said = r"^nobody@.*serves teacher, not nobody\ngone@.*start that server, or check"
+        with pytest.raises(ValueError, match=said):
             asyncio.run(choice.probe(kinds, config))
         assert server.requests == []
 
