@@ -6,6 +6,7 @@ import ctypes
 import http.client
 import logging
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -31,6 +32,8 @@ _WATCH_SECONDS = 0.5
 _USAGE = 2
 """The exit code of a program that cannot do what its arguments say."""
 _PR_SET_PDEATHSIG = 1
+_PORTS = range(22_000, 32_768)
+"""Above FastChat's own ports, below the default of net.ipv4.ip_local_port_range."""
 
 
 class ServerEnded(Exception):
@@ -194,12 +197,22 @@ def asked(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on."""
+    """Ports of the loopback address on which nobody listens.
+
+    None of those that Linux gives to connections, which one may get before the server listens.
+    """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        ports: list[int] = []
+        # By the system's chance: processes with one seed would draw the same ports.
+        for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+            try:
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise OSError(f"fewer than {count} ports of {_PORTS.start} to {_PORTS.stop - 1} are free")
 
 
 def _die_with_parent(number: signal.Signals | None) -> Callable[[], None] | None:
