@@ -52,6 +52,8 @@ def test_a_stage_has_time_to_save_what_it_has(tmp_path):
         start_new_session=True,
     )
     wait_for((tmp_path / "begun").exists)
+    group = (tmp_path / "logs" / "train.log.group").read_text().strip()
     process.kill()
     process.wait()
-    wait_for((tmp_path / "checkpoint").exists)
+    wait_for(lambda: not alive(group))
+    assert (tmp_path / "checkpoint").exists()
